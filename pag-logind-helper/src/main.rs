@@ -1,0 +1,2 @@
+//! pag-logind-helper
+fn main() {}

@@ -1,0 +1,2 @@
+//! pagctl
+fn main() {}
