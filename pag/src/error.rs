@@ -1,0 +1,88 @@
+//! What can go wrong, in words that name the object, the operation and what follows.
+
+use std::fmt;
+use std::io;
+
+use crate::keyring::Serial;
+
+/// Result of this library's operations.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An operation that failed.
+#[derive(Debug)]
+pub enum Error {
+    /// The caller has no effective uid 0, and the operation needs it.
+    NotRoot,
+    /// A keyring operation failed.
+    Key {
+        /// What was to be done, with its object: `make a ring for uid 1001`.
+        doing: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The lock of a uid was not obtained in time, or not at all.
+    Lock {
+        /// Whose lock: a uid, or `registry`.
+        name: String,
+        /// Why; `TimedOut` when somebody else held it all the time.
+        source: io::Error,
+    },
+    /// After a join, the session keyring was not the ring that was asked for.
+    NotJoined {
+        /// The ring that was meant.
+        wanted: Serial,
+        /// What the thread has instead.
+        found: String,
+    },
+    /// Something else of the system failed.
+    System {
+        /// What was to be done.
+        doing: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err` on keyring operations.
+    pub fn key(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Error::Key { doing, source }
+    }
+
+    /// For `map_err` on other system operations.
+    pub fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Error::System { doing, source }
+    }
+
+    /// The kernel's error number, where there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Error::Key { source, .. } | Error::System { source, .. } | Error::Lock { source, .. } => {
+                source.raw_os_error()
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NotRoot => write!(f, "only root can do this"),
+            Error::Key { doing, source } | Error::System { doing, source } => {
+                write!(f, "cannot {doing}: {source}")
+            }
+            Error::Lock { name, source } if source.kind() == io::ErrorKind::TimedOut => {
+                write!(f, "the lock {}/lock/{name} was held by another process all the time", crate::RUN)
+            }
+            Error::Lock { name, source } => write!(f, "cannot take the lock {}/lock/{name}: {source}", crate::RUN),
+            Error::NotJoined { wanted, found } => {
+                write!(f, "joined ring {wanted}, but the session keyring is {found}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}

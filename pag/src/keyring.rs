@@ -1,0 +1,323 @@
+//! Keys and keyrings as the kernel sees them, behind one module: serials, masks, descriptions and the operations on
+//! them.
+//!
+//! The calls come from `keyutils-raw`; the higher interface of `keyutils` is not used, since it panics on a key
+//! whose description a user has chosen badly (`zz;b`, or bytes that are no UTF-8) and keeps serials to itself.
+//! Everything here works on bytes and refuses instead of panicking. The `_into` forms allocate nothing, for children.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::io;
+use std::num::NonZeroI32;
+
+use keyutils::SpecialKeyring;
+use keyutils_raw as raw;
+
+use crate::sys;
+
+/// A key's number. Serials are re-used by the kernel: one that was remembered is checked by [`describe`] before use.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Serial(NonZeroI32);
+
+impl Serial {
+    /// A serial as other programs print it; none for 0 and for the special numbers below it.
+    pub fn new(number: i32) -> Option<Self> {
+        NonZeroI32::new(number).filter(|n| n.get() > 0).map(Serial)
+    }
+
+    /// The number itself.
+    pub fn get(self) -> i32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Debug for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// This thread's session keyring, whichever it is.
+pub fn session_id() -> Serial {
+    Serial(SpecialKeyring::Session.serial())
+}
+
+/// This process's own keyring; made on first use.
+pub fn process_id() -> Serial {
+    Serial(SpecialKeyring::Process.serial())
+}
+
+/// The user keyring (`@u`) of the thread's *real* uid (security/keys/process_keys.c, look_up_user_keyrings).
+pub fn user_id() -> Serial {
+    Serial(SpecialKeyring::User.serial())
+}
+
+/// Who may do what with a key: possessor, owner, group, other, eight bits each (`man 7 keyrings`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mask(pub u32);
+
+impl Mask {
+    /// The ring of a PAG. Members may use it and put tokens in; without LINK none can pin it in `@us` and share it
+    /// outside. Its owner may see that it exists. The handle group, which is root alone, may do everything.
+    pub const RING: Mask = Mask(
+        raw::KEY_POS_VIEW
+            | raw::KEY_POS_READ
+            | raw::KEY_POS_WRITE
+            | raw::KEY_POS_SEARCH
+            | raw::KEY_USR_VIEW
+            | raw::KEY_GRP_ALL,
+    );
+    /// The ring where it stays root's: an owner never gets the group's bits, so root needs them as owner too.
+    pub const RING_OF_ROOT: Mask = Mask(Mask::RING.0 | raw::KEY_USR_ALL);
+    /// Registry, holders and records: no SEARCH for anybody. Kernel searches follow links, and root's `@u` hangs in
+    /// every root login: with one SEARCH bit here root, and whoever root becomes, would find alice's tokens.
+    pub const ANCHOR: Mask = Mask(raw::KEY_USR_ALL & !raw::KEY_USR_SEARCH);
+}
+
+impl fmt::Debug for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#010x}", self.0)
+    }
+}
+
+/// What the kernel says of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Description<'a> {
+    /// Key type: `keyring`, `user`, `rxrpc`, ...
+    pub kind: &'a [u8],
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permissions.
+    pub mask: Mask,
+    /// The description proper. Users choose it: any bytes but NUL, `;` included.
+    pub name: &'a [u8],
+}
+
+impl<'a> Description<'a> {
+    /// Takes apart what KEYCTL_DESCRIBE writes: `type;uid;gid;perm;description` (security/keys/keyctl.c,
+    /// keyctl_describe_key). Only the first four semicolons separate. None for anything else.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let mut parts = text.splitn(5, |byte| *byte == b';');
+        let kind = parts.next()?;
+        // -1 is how the kernel writes an id that this user namespace has no name for.
+        let id = |part: &[u8]| match part {
+            b"-1" => Some(u32::MAX),
+            part => str::from_utf8(part).ok()?.parse().ok(),
+        };
+        let uid = id(parts.next()?)?;
+        let gid = id(parts.next()?)?;
+        let mask = u32::from_str_radix(str::from_utf8(parts.next()?).ok()?, 16).ok()?;
+        Some(Description { kind, uid, gid, mask: Mask(mask), name: parts.next()? })
+    }
+
+    /// Whether this is a keyring.
+    pub fn is_keyring(&self) -> bool {
+        self.kind == b"keyring"
+    }
+}
+
+/// Longest text that KEYCTL_DESCRIBE gives: a type (32), three numbers and a description (4096).
+pub const DESCRIPTION_SPACE: usize = 4096 + 128;
+
+fn io_error(error: impl Into<io::Error>) -> io::Error {
+    error.into()
+}
+
+/// Describes a key into `buffer`, which should have [`DESCRIPTION_SPACE`] bytes. Needs VIEW.
+///
+/// # Errors
+/// EACCES, ENOKEY (no such key), EKEYREVOKED, EKEYEXPIRED; `InvalidData` for a text that does not parse.
+pub fn describe_into(key: Serial, buffer: &mut [u8]) -> io::Result<Description<'_>> {
+    let length = raw::keyctl_describe(key.0, Some((&mut *buffer).into())).map_err(io_error)?;
+    // The length counts the NUL, and is the whole text's even when the buffer was too short for it.
+    let text = buffer.get(..length.saturating_sub(1)).ok_or(io::ErrorKind::InvalidData)?;
+    Description::parse(text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Describes a key and gives the description to `look`. Needs VIEW.
+///
+/// # Errors
+/// As [`describe_into`].
+pub fn describe<T>(key: Serial, look: impl FnOnce(Description<'_>) -> T) -> io::Result<T> {
+    let mut buffer = [0; DESCRIPTION_SPACE];
+    describe_into(key, &mut buffer).map(look)
+}
+
+/// The keys in a keyring. Needs READ.
+///
+/// # Errors
+/// EACCES, ENOKEY, EKEYREVOKED.
+pub fn members(ring: Serial) -> io::Result<Vec<Serial>> {
+    let mut size = 64 * size_of::<i32>();
+    loop {
+        let mut buffer = vec![0_u8; size];
+        let length = raw::keyctl_read(ring.0, Some((&mut buffer[..]).into())).map_err(io_error)?;
+        if length > size {
+            // Grown between two calls, or the first guess was short: some room for what comes meanwhile.
+            size = length + 64 * size_of::<i32>();
+            continue;
+        }
+        return Ok(serials(buffer.get(..length).unwrap_or(&[])).collect());
+    }
+}
+
+/// The keys in a keyring, as many as `buffer` holds, without allocating. Needs READ.
+///
+/// # Errors
+/// As [`members`].
+pub fn members_into(ring: Serial, buffer: &mut [u8]) -> io::Result<impl Iterator<Item = Serial> + '_> {
+    let length = raw::keyctl_read(ring.0, Some((&mut *buffer).into())).map_err(io_error)?;
+    let length = length.min(buffer.len());
+    Ok(serials(buffer.get(..length).unwrap_or(&[])))
+}
+
+fn serials(bytes: &[u8]) -> impl Iterator<Item = Serial> + '_ {
+    bytes.as_chunks::<4>().0.iter().filter_map(|chunk| Serial::new(i32::from_ne_bytes(*chunk)))
+}
+
+/// A key's payload. Needs READ.
+///
+/// # Errors
+/// EACCES, ENOKEY, EKEYREVOKED, EKEYEXPIRED, EOPNOTSUPP for types without a readable payload.
+pub fn payload(key: Serial) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0_u8; 1024];
+    loop {
+        let length = raw::keyctl_read(key.0, Some((&mut buffer[..]).into())).map_err(io_error)?;
+        if length <= buffer.len() {
+            buffer.truncate(length);
+            return Ok(buffer);
+        }
+        buffer.resize(length, 0);
+    }
+}
+
+/// The beginning of a key's payload, without allocating; the number of bytes. Needs READ.
+///
+/// # Errors
+/// As [`payload`].
+pub fn payload_into(key: Serial, buffer: &mut [u8]) -> io::Result<usize> {
+    let length = raw::keyctl_read(key.0, Some((&mut *buffer).into())).map_err(io_error)?;
+    Ok(length.min(buffer.len()))
+}
+
+/// Makes a key, or updates the one of the same type and description, in `ring`. Needs WRITE on the ring.
+/// Its owner is the file system uid, its group the file system gid (security/keys/key.c, key_create_or_update).
+///
+/// # Errors
+/// EDQUOT, EACCES, EINVAL; `InvalidInput` for a NUL in `name`.
+pub fn add(kind: &str, name: &str, payload: &[u8], ring: Serial) -> io::Result<Serial> {
+    if name.contains('\0') || kind.contains('\0') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    raw::add_key(kind, name, payload, ring.0).map(Serial).map_err(io_error)
+}
+
+/// Replaces a key's payload in one step. Needs WRITE.
+///
+/// # Errors
+/// EACCES, ENOKEY, EKEYREVOKED, EDQUOT.
+pub fn update(key: Serial, payload: &[u8]) -> io::Result<()> {
+    raw::keyctl_update(key.0, payload).map_err(io_error)
+}
+
+/// Links `key` into `ring`. Needs LINK on the key and WRITE on the ring.
+///
+/// # Errors
+/// EACCES, ENOKEY, EKEYREVOKED, EDEADLK (a circle), ELOOP (too deep), EDQUOT.
+pub fn link(key: Serial, ring: Serial) -> io::Result<()> {
+    raw::keyctl_link(key.0, ring.0).map_err(io_error)
+}
+
+/// Takes `key` out of `ring`. Needs WRITE on the ring.
+///
+/// # Errors
+/// EACCES, ENOENT (was not in it), ENOKEY, EKEYREVOKED.
+pub fn unlink(key: Serial, ring: Serial) -> io::Result<()> {
+    raw::keyctl_unlink(key.0, ring.0).map_err(io_error)
+}
+
+/// Destroys a key for everybody who holds it. Needs SEARCH.
+///
+/// # Errors
+/// EACCES, ENOKEY.
+pub fn invalidate(key: Serial) -> io::Result<()> {
+    raw::keyctl_invalidate(key.0).map_err(io_error)
+}
+
+/// Sets owner and group. Needs SETATTR, and CAP_SYS_ADMIN for another owner.
+///
+/// # Errors
+/// EACCES, EDQUOT (the new owner's quota is used up).
+pub fn set_owner(key: Serial, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    raw::keyctl_chown(key.0, uid, gid).map_err(io_error)
+}
+
+/// Sets permissions. Needs SETATTR, and to be the owner or CAP_SYS_ADMIN.
+///
+/// # Errors
+/// EACCES, ENOKEY.
+pub fn set_mask(key: Serial, mask: Mask) -> io::Result<()> {
+    raw::keyctl_setperm(key.0, mask.0).map_err(io_error)
+}
+
+/// The session keyring of this thread, if it has one of its own.
+///
+/// # Errors
+/// EKEYREVOKED, ENOKEY for one that was revoked or invalidated.
+pub fn session() -> io::Result<Serial> {
+    raw::keyctl_get_keyring_id(session_id().0, false).map(Serial).map_err(io_error)
+}
+
+/// Gives this thread the session keyring called `name`, or a new anonymous one. Never trust its success: the kernel
+/// makes a stray keyring of that name when it finds none that the thread may search, and does not look at owners.
+///
+/// # Errors
+/// As [`sys::join_session`].
+pub fn join(name: Option<&CStr>) -> io::Result<()> {
+    sys::join_session(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_rings_masks_are_those_of_the_design() {
+        assert_eq!(Mask::RING.0, 0x0f01_3f00);
+        assert_eq!(Mask::RING_OF_ROOT.0, 0x0f3f_3f00);
+        assert_eq!(Mask::ANCHOR.0, 0x0037_0000);
+    }
+
+    #[test]
+    fn descriptions_that_users_choose_are_taken_whole() {
+        for name in [&b"plain"[..], b"a;b", b"zz;b", b"\xff\xfe", b"", b";;;;;"] {
+            let text = [b"user;1001;-1;3f010000;", name].concat();
+            let parsed = Description::parse(&text).unwrap();
+            assert_eq!((parsed.kind, parsed.uid, parsed.gid), (&b"user"[..], 1001, u32::MAX));
+            assert_eq!((parsed.mask, parsed.name), (Mask(0x3f01_0000), name));
+        }
+    }
+
+    #[test]
+    fn what_is_no_description_is_refused() {
+        for text in ["", "user", "user;1;2", "user;x;2;3;n", "user;1;2;zz;n", "user;1;2;3"] {
+            assert_eq!(Description::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Description::parse(&text);
+        }
+    }
+}
