@@ -1,0 +1,167 @@
+//! Leases: what keeps a PAG in use. A login, a live user manager, later a `pagctl new`.
+
+use std::fmt;
+
+use crate::sys;
+
+/// What kind of process holds a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The PAM host of a login.
+    Login,
+    /// `systemd --user`.
+    Manager,
+}
+
+impl Role {
+    /// The word in records and for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Login => "login",
+            Role::Manager => "manager",
+        }
+    }
+
+    /// The role that a word names.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Role::Login, Role::Manager].into_iter().find(|role| role.as_str() == word)
+    }
+}
+
+/// A process that cannot be mistaken for a later one with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Process id, in the pid namespace that the registry is named after.
+    pub pid: i32,
+    /// Start time in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)).
+    pub start: u64,
+}
+
+impl Process {
+    /// The process with this pid, if there is one. A zombie counts as gone: it runs nothing more.
+    pub fn find(pid: i32) -> Option<Self> {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Some(Process { pid, start: start_time(&stat)? })
+    }
+
+    /// The calling process.
+    pub fn current() -> Option<Self> {
+        Self::find(i32::try_from(std::process::id()).ok()?)
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(self) -> bool {
+        Self::find(self.pid) == Some(self)
+    }
+}
+
+/// Start time in the text of `/proc/PID/stat`; none for a zombie. The second field is the process's name in
+/// parentheses, which the process chooses: spaces and parentheses in it are passed by taking the last one.
+fn start_time(stat: &[u8]) -> Option<u64> {
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = stat.get(end_of_name + 1..)?.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+    let state = fields.next()?;
+    if matches!(state, b"Z" | b"X") {
+        return None;
+    }
+    // The state is field 3, so the start time, field 22, is the nineteenth after it.
+    str::from_utf8(fields.nth(18)?).ok()?.parse().ok()
+}
+
+/// Why a PAG is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The process whose end ends the lease.
+    pub process: Process,
+    /// Tells apart two PAM transactions of one process.
+    pub cookie: u64,
+    /// What kind of process it is.
+    pub role: Role,
+    /// PAM service.
+    pub service: Word,
+    /// Terminal, as PAM names it.
+    pub tty: Word,
+}
+
+impl Lease {
+    /// A lease of the calling process.
+    pub fn of_current(role: Role, service: &str, tty: &str) -> Option<Self> {
+        let mut cookie = [0; 8];
+        sys::random(&mut cookie).ok()?;
+        Some(Lease {
+            process: Process::current()?,
+            cookie: u64::from_ne_bytes(cookie),
+            role,
+            service: Word::clean(service),
+            tty: Word::clean(tty),
+        })
+    }
+}
+
+/// A short printable text without spaces, for records and for people; `-` where there is nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Word(String);
+
+impl Word {
+    const LENGTH: usize = 32;
+
+    /// Takes what is harmless of `text`.
+    pub fn clean(text: &str) -> Self {
+        let text: String =
+            text.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).take(Self::LENGTH).collect();
+        Word(if text.is_empty() { "-".to_owned() } else { text })
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(name: &str, state: &str) -> Vec<u8> {
+        format!("17 ({name}) {state} 1 17 17 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 8214 9 0\n").into_bytes()
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_start_time() {
+        for name in ["sshd", "a) S 1 (b", ") Z", "((", " "] {
+            assert_eq!(start_time(&stat(name, "S")), Some(8214), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_zombie_is_gone() {
+        assert_eq!(start_time(&stat("sshd", "Z")), None);
+    }
+
+    #[test]
+    fn text_that_is_no_stat_line_is_nobody() {
+        for text in ["", ")", "1 (x) S", "1 (x) S 1 2 3"] {
+            assert_eq!(start_time(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_alive_and_an_earlier_one_of_its_pid_is_not() {
+        let me = Process::current().unwrap();
+        assert!(me.is_alive());
+        assert!(!Process { start: me.start.wrapping_sub(1), ..me }.is_alive());
+    }
+
+    #[test]
+    fn words_hold_nothing_that_breaks_a_line() {
+        assert_eq!(Word::clean("a b\nc").as_str(), "a?b?c");
+        assert_eq!(Word::clean("").as_str(), "-");
+        assert_eq!(Word::clean(&"x".repeat(99)).as_str().len(), 32);
+    }
+}

@@ -1,0 +1,335 @@
+//! The record of a PAG: what its holder says of it, as lines of text in a `user` key that only root can read.
+//!
+//! ```text
+//! pag-record 1
+//! uid 61001
+//! kind user
+//! made 1764000000
+//! principal alice@EXAMPLE.TEST
+//! ccache DIR:/run/pag/ccache/61001.5f2e...
+//! ticket 1764036000
+//! retain none
+//! token example.test 1764036000 1764000003
+//! attempt 1764000003 ok 1764036000
+//! lease 4711 88213 9f0c... login sshd ssh
+//! ```
+
+use std::fmt::{self, Write as _};
+
+use crate::ccache::format::Principal;
+use crate::config::{Cell, Retain};
+use crate::lease::{Lease, Process, Role, Word};
+
+/// The version that this code writes, and the only one that it reads.
+pub const VERSION: u32 = 1;
+
+/// Largest payload that the kernel takes for a `user` key (security/keys/user_defined.c, user_preparse).
+const LIMIT: usize = 32767;
+
+/// Who belongs into a PAG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The user's logins and his manager join it.
+    User,
+    /// It belongs to one login alone: cron, batch, `join = credentials` without a ticket.
+    Own,
+}
+
+impl Kind {
+    /// The word in records and for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::User => "user",
+            Kind::Own => "own",
+        }
+    }
+}
+
+/// The last time that somebody ran a seeder for this PAG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// When, in seconds since the epoch.
+    pub at: u64,
+    /// Whether every seeder said that it had succeeded.
+    pub ok: bool,
+    /// End time of the ticket that it was tried with, 0 without one: a better ticket is worth another try at once.
+    pub ticket: u64,
+}
+
+/// A token that was seen in the ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The cell that it is for.
+    pub cell: Cell,
+    /// When it ends, in seconds since the epoch.
+    pub expires: u64,
+    /// When it was first seen: its whole life is counted from there.
+    pub since: u64,
+}
+
+/// What is known of a PAG besides its ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The user.
+    pub uid: u32,
+    /// Who belongs into it.
+    pub kind: Kind,
+    /// When it was made, in seconds since the epoch.
+    pub made: u64,
+    /// The Kerberos identity of its tokens, once a login has brought one.
+    pub principal: Option<Principal>,
+    /// Its own ccache, by the name that Kerberos knows it by. Opened by the user's processes, never by root.
+    pub ccache: String,
+    /// End time of the ticket in it, 0 when there is none.
+    pub ticket: u64,
+    /// What happens to the tokens at the end.
+    pub retain: Retain,
+    /// Leases were lost sight of (the record was damaged and written anew): tokens are then not discarded at the end,
+    /// since a member that we know nothing of may need them.
+    pub unsure: bool,
+    /// The helper has asked for new tokens: the next seeding job of this uid is for this PAG.
+    pub reseed: bool,
+    /// The tokens that were seen last.
+    pub tokens: Vec<Held>,
+    /// The last run of a seeder.
+    pub attempt: Option<Attempt>,
+    /// Who keeps it in use.
+    pub leases: Vec<Lease>,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Of a version that this code does not know: to be left alone, neither reaped nor rewritten.
+    Foreign(u32),
+    /// Not a record at all; the line that is wrong.
+    Garbled(String),
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unreadable::Foreign(version) => {
+                write!(f, "its record has version {version}, and this program knows {VERSION}")
+            }
+            Unreadable::Garbled(what) => write!(f, "its record is damaged: {what}"),
+        }
+    }
+}
+
+impl Record {
+    /// A record of a PAG that is being made.
+    pub fn new(uid: u32, kind: Kind, ccache: String, retain: Retain) -> Self {
+        Record {
+            uid,
+            kind,
+            made: crate::now(),
+            principal: None,
+            ccache,
+            ticket: 0,
+            retain,
+            unsure: false,
+            reseed: false,
+            tokens: Vec::new(),
+            attempt: None,
+            leases: Vec::new(),
+        }
+    }
+
+    /// Whether a login holds a lease.
+    pub fn has_login(&self) -> bool {
+        self.leases.iter().any(|lease| lease.role == Role::Login)
+    }
+
+    /// The text that goes into the key. None when it would be too long for one: some four hundred leases.
+    pub fn encode(&self) -> Option<Vec<u8>> {
+        let mut text = format!("pag-record {VERSION}\nuid {}\nkind {}\n", self.uid, self.kind.as_str());
+        // Writing to a String cannot fail.
+        let _ = write!(text, "made {}\nccache {}\nticket {}\n", self.made, self.ccache, self.ticket);
+        let _ = writeln!(text, "retain {}", self.retain);
+        if let Some(principal) = &self.principal {
+            let _ = writeln!(text, "principal {principal}");
+        }
+        if self.unsure {
+            text.push_str("unsure\n");
+        }
+        if self.reseed {
+            text.push_str("reseed\n");
+        }
+        for token in &self.tokens {
+            let _ = writeln!(text, "token {} {} {}", token.cell, token.expires, token.since);
+        }
+        if let Some(a) = self.attempt {
+            let _ = writeln!(text, "attempt {} {} {}", a.at, if a.ok { "ok" } else { "failed" }, a.ticket);
+        }
+        for l in &self.leases {
+            let Process { pid, start } = l.process;
+            let role = l.role.as_str();
+            let _ = writeln!(text, "lease {pid} {start} {:016x} {role} {} {}", l.cookie, l.service, l.tty);
+        }
+        (text.len() <= LIMIT).then_some(text.into_bytes())
+    }
+
+    /// Reads what a record's key holds. Only root can write there, but a record may be damaged or of another version.
+    ///
+    /// # Errors
+    /// `Foreign` and `Garbled`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let garbled = |what: &str| Unreadable::Garbled(what.chars().filter(|c| !c.is_control()).take(80).collect());
+        let text = str::from_utf8(bytes).map_err(|_| garbled("it is no text"))?;
+        let mut lines = text.lines();
+        let version = lines.next().and_then(|line| line.strip_prefix("pag-record "));
+        match version.and_then(|number| number.parse().ok()) {
+            Some(VERSION) => {}
+            Some(other) => return Err(Unreadable::Foreign(other)),
+            None => return Err(garbled("the first line names no version")),
+        }
+        let mut parts = Parts::default();
+        for line in lines {
+            parts.line(line).ok_or_else(|| garbled(line))?;
+        }
+        parts.finish().ok_or_else(|| garbled("a line is missing"))
+    }
+}
+
+/// A record while it is being read.
+#[derive(Default)]
+struct Parts {
+    uid: Option<u32>,
+    kind: Option<Kind>,
+    made: Option<u64>,
+    principal: Option<Principal>,
+    ccache: Option<String>,
+    ticket: u64,
+    retain: Option<Retain>,
+    unsure: bool,
+    reseed: bool,
+    tokens: Vec<Held>,
+    attempt: Option<Attempt>,
+    leases: Vec<Lease>,
+}
+
+impl Parts {
+    fn line(&mut self, line: &str) -> Option<()> {
+        let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+        let mut words = value.split(' ');
+        match key {
+            "uid" => self.uid = Some(value.parse().ok()?),
+            "kind" => {
+                self.kind = Some([Kind::User, Kind::Own].into_iter().find(|kind| kind.as_str() == value)?);
+            }
+            "made" => self.made = Some(value.parse().ok()?),
+            "principal" => self.principal = Some(Principal::parse(value).ok()?),
+            "ccache" => self.ccache = Some(value.to_owned()),
+            "ticket" => self.ticket = value.parse().ok()?,
+            "retain" => self.retain = Some(value.parse().ok()?),
+            "unsure" => self.unsure = true,
+            "reseed" => self.reseed = true,
+            "token" => self.tokens.push(Held {
+                cell: words.next()?.parse().ok()?,
+                expires: words.next()?.parse().ok()?,
+                since: words.next()?.parse().ok()?,
+            }),
+            "attempt" => {
+                self.attempt = Some(Attempt {
+                    at: words.next()?.parse().ok()?,
+                    ok: words.next()? == "ok",
+                    ticket: words.next()?.parse().ok()?,
+                });
+            }
+            "lease" => self.leases.push(Lease {
+                process: Process {
+                    pid: words.next()?.parse().ok().filter(|pid| *pid > 0)?,
+                    start: words.next()?.parse().ok()?,
+                },
+                cookie: u64::from_str_radix(words.next()?, 16).ok()?,
+                role: Role::parse(words.next()?)?,
+                service: Word::clean(words.next()?),
+                tty: Word::clean(words.next()?),
+            }),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn finish(self) -> Option<Record> {
+        Some(Record {
+            uid: self.uid?,
+            kind: self.kind?,
+            made: self.made?,
+            principal: self.principal,
+            ccache: self.ccache?,
+            ticket: self.ticket,
+            retain: self.retain?,
+            unsure: self.unsure,
+            reseed: self.reseed,
+            tokens: self.tokens,
+            attempt: self.attempt,
+            leases: self.leases,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn full() -> Record {
+        let lease = |pid, role| Lease {
+            process: Process { pid, start: 99 },
+            cookie: 0xfeed,
+            role,
+            service: Word::clean("sshd"),
+            tty: Word::clean(""),
+        };
+        Record {
+            principal: Some(Principal::parse("alice/admin@EXAMPLE.TEST").unwrap()),
+            ticket: 17,
+            unsure: true,
+            reseed: true,
+            tokens: vec![Held { cell: "example.test".parse().unwrap(), expires: 18, since: 9 }],
+            attempt: Some(Attempt { at: 5, ok: false, ticket: 17 }),
+            leases: vec![lease(7, Role::Login), lease(8, Role::Manager)],
+            ..Record::new(61001, Kind::User, "DIR:/run/pag/ccache/x".to_owned(), Retain::Processes)
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let record = full();
+        assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
+    }
+
+    #[test]
+    fn a_later_version_is_recognised_and_not_read() {
+        assert_eq!(Record::decode(b"pag-record 2\nanything"), Err(Unreadable::Foreign(2)));
+    }
+
+    #[test]
+    fn damage_is_noticed_wherever_it_is() {
+        let whole = String::from_utf8(full().encode().unwrap()).unwrap();
+        for (good, bad) in
+            [("uid 61001", "uid -1"), ("kind user", "kind x"), ("lease 7", "lease 0"), ("pag-record", "pag")]
+        {
+            let text = whole.replace(good, bad);
+            assert!(matches!(Record::decode(text.as_bytes()), Err(Unreadable::Garbled(_))), "{bad}");
+        }
+        assert!(matches!(Record::decode(b"pag-record 1\nuid 5\n"), Err(Unreadable::Garbled(_))));
+    }
+
+    #[test]
+    fn too_many_leases_are_refused_instead_of_cut() {
+        let mut record = full();
+        record.leases = std::iter::repeat_n(record.leases[0].clone(), 2000).collect();
+        assert_eq!(record.encode(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Record::decode(&bytes);
+            let _ = Record::decode(&[b"pag-record 1\n", &bytes[..]].concat());
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The registry: all PAGs of this host, kept in the kernel.
+//!
+//! A keyring `pag:registry:<pid namespace>:<boot id>`, linked in root's user keyring, holds one *holder* keyring per
+//! PAG, and that holds the ring and the [`Record`]. Linking a holder is what makes a PAG, unlinking it what ends it:
+//! one step each, so that a process killed between any two system calls leaves a PAG or none.
+//!
+//! Nothing above a ring grants SEARCH (see [`Mask::ANCHOR`]), so things are found by reading and describing, never by
+//! a search, and what is below is not *possessed*: each object is made in the process keyring, given its mask, linked
+//! in its place and let go.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::guard::{Guard, HandleGroup};
+use crate::keyring::{self, Mask, Serial};
+use crate::lock::Lock;
+use crate::record::{Record, Unreadable};
+use crate::ring::{Ring, RingName};
+use crate::sys;
+
+/// A PAG's name for people and programs: 64 random bits in hex. It opens nothing, unlike the ring's name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PagId(u64);
+
+impl PagId {
+    /// A name that nobody has used.
+    ///
+    /// # Errors
+    /// When the kernel has no randomness to give.
+    pub fn random() -> Result<Self> {
+        let mut bits = [0; 8];
+        sys::random(&mut bits).map_err(Error::system("get random bits for a PAG"))?;
+        Ok(PagId(u64::from_ne_bytes(bits)))
+    }
+
+    /// Reads the name as people write it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.len() == 16 && text.bytes().all(|c| c.is_ascii_hexdigit());
+        u64::from_str_radix(text, 16).ok().filter(|_| hex).map(PagId)
+    }
+}
+
+impl From<u64> for PagId {
+    fn from(number: u64) -> Self {
+        PagId(number)
+    }
+}
+
+impl fmt::Display for PagId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for PagId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One PAG as the registry has it.
+#[derive(Debug, Clone)]
+pub struct Pag {
+    /// Its name.
+    pub id: PagId,
+    /// Its user, as the holder's name says.
+    pub uid: u32,
+    /// The keyring that anchors it.
+    pub holder: Serial,
+    /// Its ring, or what is wrong with it.
+    pub ring: std::result::Result<Ring, String>,
+    /// What is known of it, or why that cannot be read.
+    pub record: std::result::Result<Record, Unreadable>,
+    record_key: Option<Serial>,
+}
+
+/// The registry of this pid namespace and boot.
+#[derive(Debug, Clone, Copy)]
+pub struct Registry {
+    serial: Serial,
+    group: HandleGroup,
+}
+
+const RECORD: &str = "pag:record";
+const HOLDER: &str = "pag:holder:";
+
+/// The registry's name. A container that shares root's user keyring with the host has another pid namespace, and so
+/// another registry; the boot id keeps a suspended image's keys apart from those of the next boot.
+fn name() -> Result<String> {
+    let namespace = std::fs::metadata("/proc/self/ns/pid").map_err(Error::system("look at /proc/self/ns/pid"))?.ino();
+    let boot = "/proc/sys/kernel/random/boot_id";
+    let boot = std::fs::read_to_string(boot).map_err(Error::system(format!("read {boot}")))?;
+    Ok(format!("pag:registry:{namespace}:{}", boot.trim_end()))
+}
+
+impl Registry {
+    /// Finds the registry; none when no PAG was ever made.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read, or seccomp forbids keyrings.
+    pub fn find(_guard: &Guard, group: HandleGroup) -> Result<Option<Self>> {
+        let name = name()?;
+        Ok(find_keyring(keyring::user_id(), name.as_bytes())?.map(|serial| Registry { serial, group }))
+    }
+
+    /// Finds the registry, or makes it: under a lock of its own, since of two that are made at once the second would
+    /// displace the first with all its PAGs.
+    ///
+    /// # Errors
+    /// As [`Registry::find`], and `Lock`.
+    pub fn open(guard: &Guard, group: HandleGroup, wait: Duration) -> Result<Self> {
+        if let Some(found) = Self::find(guard, group)? {
+            return Ok(found);
+        }
+        let _lock = Lock::of_registry(wait)?;
+        if let Some(found) = Self::find(guard, group)? {
+            return Ok(found);
+        }
+        let serial = Made::new("keyring", &name()?, b"")?.into_place(keyring::user_id(), "make the registry")?;
+        Ok(Registry { serial, group })
+    }
+
+    /// All PAGs, or those of one uid.
+    ///
+    /// # Errors
+    /// When the registry itself cannot be read (revoked). A single PAG that cannot be read is passed over: it is
+    /// being ended, or it is nothing that we made.
+    pub fn pags(&self, _guard: &Guard, of: Option<u32>) -> Result<Vec<Pag>> {
+        let holders = keyring::members(self.serial).map_err(Error::key("read the registry"))?;
+        let mut buffer = [0; keyring::DESCRIPTION_SPACE];
+        let mut pags = Vec::new();
+        for holder in holders {
+            let Ok(found) = keyring::describe_into(holder, &mut buffer) else { continue };
+            let Some((uid, id)) = parse_holder(found.name).filter(|_| found.is_keyring()) else { continue };
+            if of.is_none_or(|of| of == uid)
+                && let Ok(pag) = self.pag(id, uid, holder)
+            {
+                pags.push(pag);
+            }
+        }
+        Ok(pags)
+    }
+
+    fn pag(&self, id: PagId, uid: u32, holder: Serial) -> io::Result<Pag> {
+        let mut ring = Err("its ring is gone".to_owned());
+        let mut record_key = None;
+        let mut buffer = [0; keyring::DESCRIPTION_SPACE];
+        for key in keyring::members(holder)? {
+            match keyring::describe_into(key, &mut buffer) {
+                Ok(found) if found.is_keyring() && RingName::parse(found.name).is_some() => {
+                    ring = Ring::look(key, uid, self.group);
+                }
+                Ok(found) if found.kind == b"user" && found.name == RECORD.as_bytes() => record_key = Some(key),
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EKEYREVOKED) => {
+                    ring = Err("it was revoked".to_owned())
+                }
+                Err(_) => {}
+            }
+        }
+        let record = match record_key.map(keyring::payload) {
+            Some(Ok(bytes)) => Record::decode(&bytes).and_then(|record| {
+                let same = record.uid == uid;
+                same.then_some(record).ok_or_else(|| Unreadable::Garbled("it names another uid".to_owned()))
+            }),
+            Some(Err(error)) => Err(Unreadable::Garbled(error.to_string())),
+            None => Err(Unreadable::Garbled("there is none".to_owned())),
+        };
+        Ok(Pag { id, uid, holder, ring, record, record_key })
+    }
+
+    /// Makes a PAG of a ring and a record: the last of its steps is the one that counts.
+    ///
+    /// # Errors
+    /// EDQUOT of root; the ring is then still in the process keyring alone.
+    pub fn anchor(&self, _guard: &Guard, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
+        let what = format!("anchor ring {}", ring.serial);
+        let payload = record.encode().ok_or_else(|| too_long(&what))?;
+        let holder = Made::new("keyring", &format!("{HOLDER}{}:{id}", record.uid), b"")?;
+        let key = Made::new("user", RECORD, &payload)?;
+        keyring::link(ring.serial, holder.0).map_err(Error::key(&what))?;
+        let key = key.into_place(holder.0, &what)?;
+        let holder = holder.into_place(self.serial, &what)?;
+        Ok(Pag { id, uid: record.uid, holder, ring: Ok(*ring), record: Ok(record), record_key: Some(key) })
+    }
+
+    /// Replaces a PAG's record, in one step. Held under the lock of its uid.
+    ///
+    /// # Errors
+    /// `Key`; the old record is then still there.
+    pub fn store(&self, _guard: &Guard, pag: &mut Pag, record: Record) -> Result<()> {
+        let what = format!("write the record of PAG {}", pag.id);
+        let payload = record.encode().ok_or_else(|| too_long(&what))?;
+        match pag.record_key.map(|key| keyring::update(key, &payload)) {
+            Some(Ok(())) => {}
+            // A record that was revoked or is missing is made anew; the new one displaces it.
+            _ => pag.record_key = Some(Made::new("user", RECORD, &payload)?.into_place(pag.holder, &what)?),
+        }
+        pag.record = Ok(record);
+        Ok(())
+    }
+
+    /// Ends a PAG: its ring is then held by its members alone, and is freed with the last of them.
+    ///
+    /// # Errors
+    /// `Key`; ENOENT, when it was ended already, is none.
+    pub fn retire(&self, _guard: &Guard, pag: &Pag) -> Result<()> {
+        match keyring::unlink(pag.holder, self.serial) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                Err(Error::key(format!("end PAG {}", pag.id))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The handle group that its rings bear.
+    pub fn group(&self) -> HandleGroup {
+        self.group
+    }
+}
+
+fn too_long(what: &str) -> Error {
+    Error::key(what)(io::Error::from_raw_os_error(libc::EMSGSIZE))
+}
+
+fn parse_holder(name: &[u8]) -> Option<(u32, PagId)> {
+    let (uid, id) = str::from_utf8(name).ok()?.strip_prefix(HOLDER)?.split_once(':')?;
+    Some((uid.parse().ok()?, PagId::parse(id)?))
+}
+
+/// A keyring of root's with the anchors' mask and this name, directly in `place`.
+fn find_keyring(place: Serial, name: &[u8]) -> Result<Option<Serial>> {
+    let members = keyring::members(place).map_err(Error::key("read root's user keyring"))?;
+    let ours = |found: keyring::Description<'_>| {
+        found.is_keyring() && found.name == name && found.uid == 0 && found.mask == Mask::ANCHOR
+    };
+    Ok(members.into_iter().find(|key| keyring::describe(*key, ours).unwrap_or(false)))
+}
+
+/// An object in the process keyring on its way to its place; let go there in any case.
+struct Made(Serial);
+
+impl Made {
+    fn new(kind: &str, name: &str, payload: &[u8]) -> Result<Self> {
+        let doing = || format!("make {name}");
+        let made = Made(keyring::add(kind, name, payload, keyring::process_id()).map_err(Error::key(doing()))?);
+        keyring::set_mask(made.0, Mask::ANCHOR).map_err(Error::key(doing()))?;
+        Ok(made)
+    }
+
+    fn into_place(self, place: Serial, doing: &str) -> Result<Serial> {
+        keyring::link(self.0, place).map_err(Error::key(doing))?;
+        Ok(self.0)
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = keyring::unlink(self.0, keyring::process_id());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_say_whose_they_are() {
+        assert_eq!(parse_holder(b"pag:holder:61001:00000000000000ff"), Some((61001, PagId(255))));
+        for name in [&b"pag:holder:61001"[..], b"pag:holder:x:00000000000000ff", b"pag:holder:1:ff", b"\xff", b""] {
+            assert_eq!(parse_holder(name), None);
+        }
+    }
+
+    #[test]
+    fn ids_are_sixteen_hex_digits() {
+        let id = PagId::random().unwrap();
+        assert_eq!(PagId::parse(&id.to_string()), Some(id));
+        for text in ["", "ff", "+00000000000000f", "00000000000000fg", "00000000000000fff"] {
+            assert_eq!(PagId::parse(text), None, "{text}");
+        }
+    }
+}

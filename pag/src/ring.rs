@@ -1,0 +1,251 @@
+//! The ring: the session keyring that all members of a PAG share.
+
+use std::ffi::CStr;
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::guard::{Guard, HandleGroup};
+use crate::keyring::{self, Description, Mask, Serial};
+use crate::sys;
+
+/// Name of a ring: `pag:` and 128 random bits in hex. The kernel's only way into a ring is by name, and it takes the
+/// first keyring of that name that grants SEARCH, whoever owns it: a name that could be guessed could be squatted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RingName([u8; 16]);
+
+impl RingName {
+    const PREFIX: &[u8] = b"pag:";
+
+    /// A name that nobody has used.
+    ///
+    /// # Errors
+    /// When the kernel has no randomness to give.
+    pub fn random() -> Result<Self> {
+        let mut bits = [0; 16];
+        sys::random(&mut bits).map_err(Error::system("get random bits for a ring's name"))?;
+        Ok(RingName(bits))
+    }
+
+    /// The name in a keyring's description; none for any other keyring.
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        let digits = name.strip_prefix(Self::PREFIX)?;
+        if digits.len() != 32 || !digits.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+            return None;
+        }
+        let bits = u128::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+        Some(RingName(bits.to_be_bytes()))
+    }
+
+    fn to_c(self) -> [u8; 37] {
+        let mut text = [0; 37];
+        let hex = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|nibble| match nibble {
+            0..=9 => b'0' + nibble,
+            _ => b'a' + nibble - 10,
+        });
+        for (place, byte) in text.iter_mut().zip(Self::PREFIX.iter().copied().chain(hex)) {
+            *place = byte;
+        }
+        text
+    }
+
+    /// Gives the thread the session keyring of this name, or a stray one. Allocates nothing.
+    fn join(self) -> std::io::Result<()> {
+        let text = self.to_c();
+        let name = CStr::from_bytes_with_nul(&text).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        keyring::join(Some(name))
+    }
+}
+
+impl fmt::Display for RingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pag:{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for RingName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A ring that was looked at and found to be as we make them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ring {
+    /// Its number.
+    pub serial: Serial,
+    /// Its name.
+    pub name: RingName,
+    /// Whose it is: the user's, or root's where the user could not be given it.
+    pub owner: u32,
+    /// Its group, the handle.
+    pub group: HandleGroup,
+}
+
+impl Ring {
+    /// Makes a ring for `uid` in the process keyring, where the caller must [release](Ring::release) it once it is
+    /// anchored. `guard` stands for the ids under which this happens.
+    ///
+    /// The ring is the user's, so that `aklog -setpag` works in it (KEYCTL_SESSION_TO_PARENT demands the caller's uid
+    /// as owner: security/keys/keyctl.c, keyctl_session_to_parent). Where the chown is refused (EDQUOT: the user's key
+    /// quota is full; EACCES: a user namespace) it stays root's.
+    ///
+    /// # Errors
+    /// EDQUOT of root, ENOSYS or EPERM where seccomp forbids keyrings.
+    pub fn make(_guard: &Guard, group: HandleGroup, uid: u32) -> Result<Self> {
+        let name = RingName::random()?;
+        let doing = || format!("make a ring for uid {uid}");
+        let serial =
+            keyring::add("keyring", &name.to_string(), b"", keyring::process_id()).map_err(Error::key(doing()))?;
+        let given = uid != 0 && keyring::set_owner(serial, Some(uid), None).is_ok();
+        let (owner, mask) = if given { (uid, Mask::RING) } else { (0, Mask::RING_OF_ROOT) };
+        if let Err(error) = keyring::set_mask(serial, mask) {
+            let _ = keyring::unlink(serial, keyring::process_id());
+            return Err(Error::key(doing())(error));
+        }
+        Ok(Ring { serial, name, owner, group })
+    }
+
+    /// Lets go of a ring that [`Ring::make`] left in the process keyring: held there it would outlive its members.
+    pub fn release(&self) {
+        let _ = keyring::unlink(self.serial, keyring::process_id());
+    }
+
+    /// Looks at the keyring `serial`, which a holder of `uid` has, from outside.
+    ///
+    /// # Errors
+    /// In words, what is wrong with it: revoked, not ours.
+    pub fn look(serial: Serial, uid: u32, group: HandleGroup) -> std::result::Result<Self, String> {
+        match keyring::describe(serial, |found| Self::of(serial, &found)) {
+            Ok(Some(ring)) if (ring.owner == uid || ring.owner == 0) && ring.group == group => Ok(ring),
+            Ok(Some(ring)) => Err(format!("it belongs to uid {} and gid {}", ring.owner, ring.group.0)),
+            Ok(None) => Err("it is no ring of ours".to_owned()),
+            Err(error) if error.raw_os_error() == Some(libc::EKEYREVOKED) => Err("it was revoked".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn of(serial: Serial, found: &Description<'_>) -> Option<Self> {
+        let name = RingName::parse(found.name).filter(|_| found.is_keyring())?;
+        let mask = if found.uid == 0 { Mask::RING_OF_ROOT } else { Mask::RING };
+        (found.mask == mask).then_some(Ring { serial, name, owner: found.uid, group: HandleGroup(found.gid) })
+    }
+
+    /// The ring that this thread is in, if its session keyring is one. Needs no permissions.
+    pub fn current() -> Option<Self> {
+        let serial = keyring::session().ok()?;
+        keyring::describe(serial, |found| Self::of(serial, &found)).ok()?
+    }
+
+    /// Whether this very thread is a member: its session keyring is the ring, and still as we made it.
+    pub fn is_current(&self) -> bool {
+        Self::current() == Some(*self)
+    }
+
+    /// Puts this thread into the ring and proves it by looking, since the kernel's answer proves nothing: it is 0 for
+    /// the ring that one has, the old serial for an invalidated ring, and a stray new keyring where none was found.
+    ///
+    /// # Errors
+    /// `NotJoined`: the thread has some other session keyring now and must be given a clean one ([`fresh`]).
+    pub fn join(&self, _guard: &Guard) -> Result<()> {
+        self.name.join().map_err(Error::key(format!("join ring {}", self.serial)))?;
+        if self.is_current() {
+            return Ok(());
+        }
+        let found = match keyring::session() {
+            Ok(serial) => keyring::describe(serial, |d| format!("{serial} of uid {} with mask {:?}", d.uid, d.mask))
+                .unwrap_or_else(|error| format!("{serial}: {error}")),
+            Err(error) => error.to_string(),
+        };
+        Err(Error::NotJoined { wanted: self.serial, found })
+    }
+
+    /// For a child: joins under a guard of its own and says whether that worked. Allocates nothing but on failure.
+    pub fn join_in_child(&self) -> bool {
+        let Ok(_guard) = Guard::enter(self.group) else { return false };
+        self.name.join().is_ok() && self.is_current()
+    }
+
+    /// Links the user's own keyring into the ring, as pam_keyinit does for its session keyring. Best effort: a user
+    /// can make it fail (ELOOP), and no token depends on it.
+    ///
+    /// # Errors
+    /// ELOOP, EDEADLK, EDQUOT.
+    pub fn link_user_keyring(&self, guard: &Guard, uid: u32) -> Result<()> {
+        guard
+            .with_real_uid(uid, || keyring::link(keyring::user_id(), self.serial))
+            .and_then(|linked| linked)
+            .map_err(Error::key(format!("link the user keyring of uid {uid} into ring {}", self.serial)))
+    }
+}
+
+/// Gives this thread a clean anonymous session keyring with the user's own keyring linked, as pam_keyinit would.
+///
+/// # Errors
+/// EDQUOT: then the thread keeps what it has.
+pub fn fresh(guard: &Guard, uid: u32) -> Result<()> {
+    guard
+        .with_real_uid(uid, || {
+            keyring::join(None)?;
+            // Best effort, as in a ring.
+            let _ = keyring::link(keyring::user_id(), keyring::session_id());
+            Ok(())
+        })
+        .and_then(|joined| joined)
+        .map_err(Error::key(format!("make a clean session keyring for uid {uid}")))
+}
+
+/// Takes this thread out of whatever ring it is in: an anonymous session keyring of its own ids.
+///
+/// # Errors
+/// EDQUOT: then the thread is still in the ring.
+pub fn leave() -> Result<()> {
+    keyring::join(None).map_err(Error::key("leave the ring"))
+}
+
+/// What a session keyring holds that a new one will not: keys besides links to user keyrings and systemd's
+/// `invocation_id`. Their number, for a message.
+pub fn strangers_in_session() -> usize {
+    let Ok(serial) = keyring::session() else { return 0 };
+    let own = |d: Description<'_>| d.name.starts_with(b"_uid") || d.name == b"invocation_id";
+    let Ok(members) = keyring::members(serial) else { return 0 };
+    members.into_iter().take(64).filter(|key| keyring::describe(*key, |d| !own(d)).unwrap_or(false)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_survive_the_way_through_the_kernel() {
+        for _ in 0..20 {
+            let name = RingName::random().unwrap();
+            let text = name.to_c();
+            let c = CStr::from_bytes_with_nul(&text).unwrap();
+            assert_eq!(c.to_str().unwrap(), name.to_string());
+            assert_eq!(RingName::parse(c.to_bytes()), Some(name));
+        }
+    }
+
+    #[test]
+    fn other_keyrings_are_no_rings() {
+        let long = format!("pag:{}", "0".repeat(33));
+        let upper = format!("pag:{}", "A".repeat(32));
+        let signed = format!("pag:+{}", "0".repeat(31));
+        for name in ["", "pag:", "_ses", "_ses.1", "pag:registry:1:2", &long, &upper, &signed] {
+            assert_eq!(RingName::parse(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_keyring_with_other_permissions_is_no_ring() {
+        let serial = Serial::new(5).unwrap();
+        let name = RingName::random().unwrap().to_string();
+        let of = |uid, mask| {
+            Ring::of(serial, &Description { kind: b"keyring", uid, gid: 9, mask, name: name.as_bytes() }).is_some()
+        };
+        assert!(of(1001, Mask::RING));
+        assert!(of(0, Mask::RING_OF_ROOT));
+        assert!(!of(1001, Mask::RING_OF_ROOT));
+        assert!(!of(1001, Mask(Mask::RING.0 | 8)));
+    }
+}
