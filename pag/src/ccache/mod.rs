@@ -1,0 +1,245 @@
+//! The PAG's own Kerberos ccache: a DIR below `/run/pag/ccache` that belongs to the user, keeps its name for the PAG's
+//! life, and outlives the login that brought the ticket (pam_krb5 deletes a session's `FILE:` at its logout).
+//!
+//! A user's ccache is opened by a child that has become the user, never by root: its name comes from the user's side,
+//! and its file system may not answer.
+
+pub mod format;
+
+use std::ffi::CString;
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use zeroize::Zeroizing;
+
+use self::format::Summary;
+use crate::client::drain;
+use crate::error::{Error, Result};
+use crate::registry::PagId;
+use crate::sys::{self, Exit, Identity};
+
+/// Largest ccache that is read: a few tickets with a large PAC each are a tenth of it.
+const LIMIT: usize = 1 << 20;
+
+/// Where a ccache is, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A file.
+    File(String),
+    /// A directory with a `primary`.
+    Dir(String),
+    /// It belongs to the uid and not to a session (KCM, a persistent or user keyring): nothing to copy.
+    OfUid(String),
+}
+
+impl Place {
+    /// Takes a ccache name apart as krb5_cc_resolve does: without a type it is a file.
+    ///
+    /// # Errors
+    /// In words, why a ccache of this kind cannot serve a PAG.
+    pub fn parse(name: &str) -> std::result::Result<Self, String> {
+        let (kind, rest) = match name.split_once(':') {
+            Some((kind, rest)) if !kind.contains('/') => (kind, rest),
+            _ => ("FILE", name),
+        };
+        let absolute = |path: &str| path.starts_with('/') && !path.contains('\0');
+        match kind {
+            "FILE" | "WRFILE" if absolute(rest) => Ok(Place::File(rest.to_owned())),
+            "DIR" if absolute(rest) => Ok(Place::Dir(rest.to_owned())),
+            // `DIR::/path/tkt` names one cache of a collection.
+            "DIR" if rest.strip_prefix(':').is_some_and(absolute) => {
+                Ok(Place::File(rest.trim_start_matches(':').to_owned()))
+            }
+            "KCM" => Ok(Place::OfUid(name.to_owned())),
+            "KEYRING" if rest.starts_with("persistent:") || rest.starts_with("user:") => {
+                Ok(Place::OfUid(name.to_owned()))
+            }
+            "KEYRING" => Err("a KEYRING ccache of a session or process ends with the session keyring of this login; \
+                              use FILE, DIR, KCM or KEYRING:persistent"
+                .to_owned()),
+            "FILE" | "WRFILE" | "DIR" => Err("its path is not absolute".to_owned()),
+            _ => Err("its type is none that outlives a process".to_owned()),
+        }
+    }
+}
+
+/// A ccache that was read.
+#[derive(Debug)]
+pub struct Contents {
+    /// Whose it is, and how long it is good.
+    pub summary: Summary,
+    /// The file as it is: it holds session keys, so it is wiped when it is dropped.
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+/// Reads a ccache as the user, in a child, at most until `deadline`.
+///
+/// # Errors
+/// In words, what is wrong with it: missing, not the user's, not a ccache, or not read in time.
+pub fn read(place: &Place, user: &Identity, deadline: Instant) -> std::result::Result<Contents, String> {
+    let path = match place {
+        Place::File(path) => path.clone(),
+        Place::Dir(dir) => {
+            let primary = read_file(&format!("{dir}/primary"), user, deadline).ok();
+            let name = primary.as_ref().and_then(|bytes| str::from_utf8(bytes).ok()).map_or("tkt", str::trim_end);
+            // MIT's own rule for the name in `primary` (cc_dir.c, read_primary_file): no path, and it begins with tkt.
+            if name.contains('/') || !name.starts_with("tkt") {
+                return Err("its `primary` names no ccache".to_owned());
+            }
+            format!("{dir}/{name}")
+        }
+        Place::OfUid(_) => return Err("it is not a file".to_owned()),
+    };
+    let bytes = read_file(&path, user, deadline)?;
+    let summary = format::parse(&bytes).map_err(|error| error.to_string())?;
+    Ok(Contents { summary, bytes })
+}
+
+fn read_file(path: &str, user: &Identity, deadline: Instant) -> std::result::Result<Zeroizing<Vec<u8>>, String> {
+    let c_path = CString::new(path).map_err(|_| "its path holds a NUL".to_owned())?;
+    let words = |error: io::Error| error.to_string();
+    let (read, write) = sys::pipe().map_err(words)?;
+    let child = sys::child(|| {
+        u8::from(!(user.become_it().is_ok() && sys::copy_file_to(&c_path, write.as_fd(), LIMIT)))
+    })
+    .map_err(words)?;
+    drop(write);
+    let mut bytes = Zeroizing::new(Vec::new());
+    let whole = drain(&read, &mut bytes, deadline);
+    match child.wait(deadline).map_err(words)? {
+        Exit::Status(0) if whole => Ok(bytes),
+        Exit::TimedOut => Err("it could not be read in time".to_owned()),
+        _ => Err("the user cannot read it".to_owned()),
+    }
+}
+
+/// The directory of a PAG's own ccache.
+pub fn directory(uid: u32, pag: PagId) -> PathBuf {
+    of_uid(uid).join(pag.to_string())
+}
+
+/// What belongs to one uid: root's, so that a login can look for what a killed one has left without looking at all.
+fn of_uid(uid: u32) -> PathBuf {
+    root().join(uid.to_string())
+}
+
+fn root() -> PathBuf {
+    Path::new(crate::RUN).join("ccache")
+}
+
+/// The name by which Kerberos knows a PAG's own ccache.
+pub fn name(uid: u32, pag: PagId) -> String {
+    format!("DIR:{}", directory(uid, pag).display())
+}
+
+/// Makes the directory of a PAG's ccache, empty. Needs root.
+///
+/// # Errors
+/// What the file system says.
+pub fn make(uid: u32, gid: u32, pag: PagId) -> Result<()> {
+    let path = directory(uid, pag);
+    let parent = of_uid(uid);
+    let make = || -> io::Result<()> {
+        match std::fs::create_dir(&parent) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                crate::lock::make_directories()?;
+                std::fs::create_dir(&parent)?;
+            }
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // Both in spite of the host's umask; and the user's own only once its mode is right.
+        std::fs::set_permissions(&parent, Permissions::from_mode(0o711))?;
+        DirBuilder::new().mode(0o700).create(&path)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+        chown(&path, Some(uid), Some(gid))
+    };
+    make().map_err(Error::system(format!("make {}", path.display())))
+}
+
+/// Puts `contents` into the PAG's ccache unless a later ticket of the same principal is there already: the user may
+/// have renewed it himself. True when it was put there.
+///
+/// # Errors
+/// `System` when the user's child could not write it.
+pub fn feed(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) -> Result<bool> {
+    let path = directory(user.uid, pag);
+    if let Ok(there) = read(&Place::Dir(path.display().to_string()), user, deadline)
+        && there.summary.principal == contents.summary.principal
+        && there.summary.tgt_expires >= contents.summary.tgt_expires
+    {
+        return Ok(false);
+    }
+    let doing = || Error::system(format!("write the ccache in {}", path.display()));
+    let in_it = |name: &str| {
+        CString::new(path.join(name).display().to_string()).map_err(|_| io::ErrorKind::InvalidInput.into())
+    };
+    let cache = (in_it(".tkt.new").map_err(doing())?, in_it("tkt").map_err(doing())?);
+    let primary = (in_it(".primary.new").map_err(doing())?, in_it("primary").map_err(doing())?);
+    let child = sys::child(|| {
+        let written = user.become_it().is_ok()
+            && sys::write_file(&cache.0, &cache.1, &contents.bytes)
+            && sys::write_file(&primary.0, &primary.1, b"tkt\n");
+        u8::from(!written)
+    })
+    .map_err(doing())?;
+    match child.wait(deadline).map_err(doing())? {
+        Exit::Status(0) => Ok(true),
+        Exit::TimedOut => Err(doing()(io::ErrorKind::TimedOut.into())),
+        _ => Err(doing()(io::ErrorKind::PermissionDenied.into())),
+    }
+}
+
+/// Removes the directory of a PAG that has ended. Needs root. The user may have filled it: unless `all`, which the
+/// helper says, nothing is removed when it holds more than a few files, so that no login waits for that.
+pub fn remove(uid: u32, pag: PagId, all: bool) {
+    let path = directory(uid, pag);
+    let few = || std::fs::read_dir(&path).is_ok_and(|entries| entries.take(33).count() <= 32);
+    if all || few() {
+        // Links are followed at no step (openat, unlinkat), so that a user who swaps one in gains nothing.
+        let _ = std::fs::remove_dir_all(&path);
+        // Stays when another PAG of the user has its directory there.
+        let _ = std::fs::remove_dir(of_uid(uid));
+    }
+}
+
+/// The PAGs of `uid` that have a directory.
+pub fn of_user(uid: u32) -> Vec<PagId> {
+    let Ok(entries) = std::fs::read_dir(of_uid(uid)) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| PagId::parse(entry.file_name().to_str()?)).collect()
+}
+
+/// The uids that have directories.
+pub fn users() -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir(root()) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_where_a_ccache_is() {
+        let file = |path: &str| Ok(Place::File(path.to_owned()));
+        assert_eq!(Place::parse("/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
+        assert_eq!(Place::parse("FILE:/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
+        assert_eq!(Place::parse("/tmp/a:b"), file("/tmp/a:b"));
+        assert_eq!(Place::parse("DIR::/run/x/tkt1"), file("/run/x/tkt1"));
+        assert_eq!(Place::parse("DIR:/run/x"), Ok(Place::Dir("/run/x".to_owned())));
+        assert_eq!(Place::parse("KCM:"), Ok(Place::OfUid("KCM:".to_owned())));
+        let persistent = "KEYRING:persistent:61001";
+        assert_eq!(Place::parse(persistent), Ok(Place::OfUid(persistent.to_owned())));
+    }
+
+    #[test]
+    fn what_cannot_outlive_a_login_is_refused() {
+        for name in ["", "FILE:", "FILE:relative", "KEYRING:session:x", "KEYRING:x", "MEMORY:x", "DIR:x", "\0"] {
+            assert!(Place::parse(name).is_err(), "{name}");
+        }
+    }
+}
