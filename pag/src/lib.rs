@@ -1,1 +1,35 @@
-//! Process authentication groups.
+//! Process authentication groups (PAGs) as session keyrings.
+//!
+//! A PAG is a session keyring, the *ring*, that root can hand out when a process is created; `docs/design.md` says
+//! why. One module per noun of that page: [`ring`] makes, joins and verifies rings, [`registry`] keeps them in the
+//! kernel with their [`record`]s and [`lease`]s, [`policy`] decides without effects, [`seed`] and [`client`] bring
+//! tokens in, [`ccache`] is the PAG's Kerberos cache, and [`login`] strings these together for the PAM module.
+//! [`report`] owns every message. System calls stand in [`sys`], keys in [`keyring`], switching of ids in [`guard`].
+
+pub mod ccache;
+pub mod client;
+pub mod config;
+pub mod error;
+pub mod guard;
+pub mod keyring;
+pub mod lease;
+pub mod lock;
+pub mod login;
+pub mod nudge;
+pub mod policy;
+pub mod record;
+pub mod registry;
+pub mod report;
+pub mod ring;
+pub mod seed;
+pub mod sys;
+
+pub use error::{Error, Result};
+
+/// Where the state of the running system lies: locks, the PAGs' Kerberos caches, the helper's socket.
+pub const RUN: &str = "/run/pag";
+
+/// Seconds since the epoch.
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

@@ -1,0 +1,755 @@
+//! A process enters a PAG, leaves it, or has its credentials refreshed: what the PAM module does, without PAM.
+//!
+//! Everything that touches the registry runs under a [`Guard`] and the uid's [`Lock`]; a seeder runs under neither.
+
+use std::ffi::CString;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::ccache::{self, Contents, Place};
+use crate::client::{self, Client};
+use crate::config::{Role, Settings};
+use crate::error::{Error, Result};
+use crate::guard::{Guard, HandleGroup};
+use crate::keyring;
+use crate::lease::{Lease, Process, Role as LeaseRole};
+use crate::lock::Lock;
+use crate::nudge::nudge;
+use crate::policy::{self, Candidate, Fate, Newcomer, Placement};
+use crate::record::{Attempt, Kind, Record, Unreadable};
+use crate::registry::{Pag, PagId, Registry};
+use crate::report::{Event, report};
+use crate::ring::{self, Ring};
+use crate::seed::{self, Budget, Job, Need};
+use crate::sys::{self, Identity, Passwd};
+
+/// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest time that a look into a ring, or the discarding of its tokens, may take.
+const INSIDE: Duration = Duration::from_secs(1);
+
+/// Keeps a login that gets no PAG, root's above all, out of the one that its caller is in: `su -` in a stack without
+/// pam_keyinit would take the caller's ring along.
+///
+/// # Errors
+/// When no clean session keyring could be made.
+pub fn keep_out(user: &Passwd) -> Result<()> {
+    if Ring::current().is_none_or(|ring| ring.owner == user.uid && user.uid != 0) {
+        return Ok(());
+    }
+    match Guard::enter(HandleGroup::read()) {
+        Ok(guard) => ring::fresh(&guard, user.uid),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Who asks, and how.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The user of the login, not the one who called su.
+    pub user: &'a Passwd,
+    /// PAM service.
+    pub service: &'a str,
+    /// Terminal as PAM names it, or nothing.
+    pub tty: &'a str,
+    /// The configuration for this service.
+    pub settings: &'a Settings,
+    /// KRB5CCNAME of the PAM environment.
+    pub ccache: Option<&'a str>,
+    /// The PAM environment.
+    pub environment: Vec<CString>,
+    /// What an earlier hook of this login left.
+    pub marker: Option<Marker>,
+}
+
+/// What a login remembers from hook to hook. Plain values: a fork of the host has them too, and so does its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker {
+    /// The user.
+    pub uid: u32,
+    /// The PAG; none for one outside the registry.
+    pub pag: Option<PagId>,
+    /// Its ring; none with `nopag`.
+    pub ring: Option<Ring>,
+    /// The process that entered.
+    pub process: Process,
+    /// The lease's cookie.
+    pub cookie: u64,
+    /// Time spent so far, of the budget.
+    pub spent: Duration,
+    /// Whether this login has come to the point where its tokens were good, or were tried for.
+    pub seeded: bool,
+    /// Whether the session was opened, so that no later module should replace the session keyring.
+    pub opened: bool,
+}
+
+/// What has come of entering.
+#[derive(Debug)]
+pub struct Entered {
+    /// To be remembered.
+    pub marker: Marker,
+    /// KRB5CCNAME for a user manager: the PAG's own ccache.
+    pub ccache: Option<String>,
+}
+
+/// Puts the calling thread into the right PAG, feeds the PAG's ccache and seeds tokens. Idempotent: a thread that is
+/// where it belongs stays there, one whose session keyring somebody has replaced is put back. Needs root.
+///
+/// # Errors
+/// When there is no PAG for this login; it then has a clean session keyring, or what it had, and no tokens.
+pub fn enter(request: &Request<'_>) -> Result<Entered> {
+    let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
+    let identity = Identity {
+        uid: request.user.uid,
+        gid: request.user.gid,
+        groups: sys::groups_of(&request.user.name, request.user.gid),
+    };
+    let mut entering = Entering { request, identity, budget, group: HandleGroup::read(), ticket: None };
+    if request.settings.nopag {
+        return entering.without_pag();
+    }
+    entering.ticket = entering.read_ticket();
+    let mut placed = entering.place()?;
+    entering.seed(&mut placed);
+    nudge(request.user.uid);
+    Ok(entering.entered(placed))
+}
+
+/// One entering, with what is known about it.
+struct Entering<'a> {
+    request: &'a Request<'a>,
+    identity: Identity,
+    budget: Budget,
+    group: HandleGroup,
+    ticket: Option<Contents>,
+}
+
+/// Where a newcomer goes, among the PAGs that were read.
+enum Choice {
+    Join(usize, Ring),
+    Make(Kind),
+    Nowhere,
+}
+
+/// Where it has led.
+struct Placed {
+    ring: Ring,
+    /// The PAG with the record as it was when the lock was released; none outside the registry.
+    pag: Option<(Registry, Pag, Record)>,
+    cookie: u64,
+    need: Need,
+    seeded: bool,
+}
+
+impl Entering<'_> {
+    fn uid(&self) -> u32 {
+        self.request.user.uid
+    }
+
+    fn is_manager(&self) -> bool {
+        self.request.settings.placement == Role::Manager
+    }
+
+    /// The ticket that this login brings, read as the user. A manager and a seeding job bring none.
+    fn read_ticket(&self) -> Option<Contents> {
+        if !matches!(self.request.settings.placement, Role::Login | Role::Own) {
+            return None;
+        }
+        let contents = Place::parse(self.request.ccache?).and_then(|place| match place {
+            Place::OfUid(_) => Ok(None),
+            place => ccache::read(&place, &self.identity, self.budget.deadline()).map(Some),
+        });
+        contents.unwrap_or_else(|why| {
+            report(&Event::CcacheRefused { uid: self.uid(), why });
+            None
+        })
+    }
+
+    fn place(&self) -> Result<Placed> {
+        let guard = Guard::enter(self.group)?;
+        let in_ring_before = Ring::current().is_some();
+        let strangers = if in_ring_before || self.is_manager() { 0 } else { ring::strangers_in_session() };
+        let placed = match self.place_in_registry(&guard) {
+            Ok(placed) => placed,
+            // The registry is out of reach: alone is better than not at all, and an unlocked registry is not touched.
+            Err(why @ (Error::Lock { .. } | Error::System { .. })) => {
+                report(&Event::Private { uid: self.uid(), why: why.to_string() });
+                self.private(&guard)?
+            }
+            Err(why) => {
+                // Not in what a failed join has left, nor in what was unusable before: no key would be found there.
+                if matches!(why, Error::NotJoined { .. }) || keyring::session().is_err() {
+                    ring::fresh(&guard, self.uid())?;
+                }
+                return Err(why);
+            }
+        };
+        if let Err(why) = placed.ring.link_user_keyring(&guard, self.uid()) {
+            report(&Event::UserKeyringNotLinked { uid: self.uid(), why: why.to_string() });
+        }
+        if strangers > 0 {
+            report(&Event::StrangersLost { uid: self.uid(), count: strangers });
+        }
+        Ok(placed)
+    }
+
+    fn place_in_registry(&self, guard: &Guard) -> Result<Placed> {
+        let _lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
+        let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
+        let mut pags = registry.pags(guard, Some(self.uid()))?;
+        let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
+        tidy(guard, &registry, &mut pags, self.request.user);
+        if let Some(placed) = self.again(guard, &registry, &mut pags)? {
+            return Ok(placed);
+        }
+        let lease = self.lease()?;
+        let kind = match self.choose(&pags) {
+            Choice::Join(index, chosen) => match chosen.join(guard) {
+                Ok(()) => {
+                    // A seeding job is no reason to keep a PAG.
+                    let lease = (self.request.settings.placement != Role::Seed).then_some(lease);
+                    return self.joined(guard, &registry, pags.swap_remove(index), chosen, lease);
+                }
+                Err(why) => {
+                    self.abandon(guard, &registry, &pags, index, &why.to_string())?;
+                    Kind::User
+                }
+            },
+            Choice::Make(kind) => kind,
+            Choice::Nowhere => {
+                let nothing = io::Error::from_raw_os_error(libc::ENOENT);
+                return Err(Error::key(format!("find a PAG of uid {} to seed", self.uid()))(nothing));
+            }
+        };
+        self.sweep(&known);
+        // A second time when the first new ring cannot be joined either, and no third.
+        match self.make(guard, &registry, kind, lease.clone()) {
+            Err(Error::NotJoined { .. }) => {
+                ring::fresh(guard, self.uid())?;
+                self.make(guard, &registry, kind, lease)
+            }
+            made => made,
+        }
+    }
+
+    /// A hook that comes after another of the same login: the PAG is chosen already.
+    fn again(&self, guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>) -> Result<Option<Placed>> {
+        let Some(marker) = self.request.marker.filter(|marker| marker.uid == self.uid()) else { return Ok(None) };
+        let (Some(ring), Some(id)) = (marker.ring, marker.pag) else { return Ok(None) };
+        let Some(index) = pags.iter().position(|pag| pag.id == id && pag.ring.as_ref() == Ok(&ring)) else {
+            return Ok(None);
+        };
+        if !ring.is_current() {
+            if marker.opened {
+                report(&Event::Displaced { uid: self.uid(), ring: ring.serial });
+            }
+            if ring.join(guard).is_err() {
+                return Ok(None);
+            }
+        }
+        let pag = pags.swap_remove(index);
+        // The lease is there, unless close_session came in between.
+        let has_it = pag.record.as_ref().is_ok_and(|r| r.leases.iter().any(|lease| lease.cookie == marker.cookie));
+        let lease = if has_it { None } else { Some(Lease { cookie: marker.cookie, ..self.lease()? }) };
+        let mut placed = self.joined(guard, registry, pag, ring, lease)?;
+        placed.cookie = marker.cookie;
+        placed.seeded |= marker.seeded;
+        Ok(Some(placed))
+    }
+
+    fn choose(&self, pags: &[Pag]) -> Choice {
+        let candidates: Vec<Candidate<'_>> = pags
+            .iter()
+            .filter(|pag| pag.ring.is_ok())
+            .filter_map(|pag| Some(Candidate { id: pag.id, record: pag.record.as_ref().ok()? }))
+            .collect();
+        let newcomer = match self.request.settings.placement {
+            Role::Manager => Newcomer::Manager,
+            Role::Seed => Newcomer::Seed,
+            Role::Own => Newcomer::Own,
+            Role::Login | Role::Nothing => Newcomer::Login {
+                principal: self.ticket.as_ref().map(|ticket| &ticket.summary.principal),
+                join: self.request.settings.join,
+            },
+        };
+        match policy::place(newcomer, &self.request.user.name.to_string_lossy(), &candidates) {
+            Placement::Make(kind) => Choice::Make(kind),
+            Placement::Nowhere => Choice::Nowhere,
+            Placement::Join(id) => pags
+                .iter()
+                .enumerate()
+                .find_map(|(index, pag)| (pag.id == id).then_some(Choice::Join(index, *pag.ring.as_ref().ok()?)))
+                .unwrap_or(Choice::Nowhere),
+        }
+    }
+
+    /// Removes what logins that were killed between two steps have left: directories without a PAG.
+    fn sweep(&self, known: &[PagId]) {
+        for id in ccache::of_user(self.uid()) {
+            if !known.contains(&id) {
+                ccache::remove(self.uid(), id, false);
+            }
+        }
+    }
+
+    /// A ring that looked whole could not be joined: its PAG is taken out of the registry, so that nobody tries again.
+    fn abandon(&self, guard: &Guard, registry: &Registry, pags: &[Pag], index: usize, why: &str) -> Result<()> {
+        if let Some(pag) = pags.get(index) {
+            report(&Event::RingBroken { uid: self.uid(), pag: pag.id, why: why.to_owned() });
+            registry.retire(guard, pag)?;
+        }
+        ring::fresh(guard, self.uid())
+    }
+
+    fn lease(&self) -> Result<Lease> {
+        let role = if self.is_manager() { LeaseRole::Manager } else { LeaseRole::Login };
+        Lease::of_current(role, self.request.service, self.request.tty)
+            .ok_or_else(|| Error::system("find this process in /proc")(io::ErrorKind::NotFound.into()))
+    }
+
+    fn make(&self, guard: &Guard, registry: &Registry, kind: Kind, lease: Lease) -> Result<Placed> {
+        let uid = self.uid();
+        let id = PagId::random()?;
+        let cookie = lease.cookie;
+        let mut record = Record::new(uid, kind, self.ccache_name(id), self.request.settings.retain);
+        record.leases.push(lease);
+        let ring = Ring::make(guard, self.group, uid)?;
+        let pag = registry.anchor(guard, id, &ring, record);
+        ring.release();
+        let mut pag = pag?;
+        if let Err(why) = ring.join(guard) {
+            registry.retire(guard, &pag)?;
+            ccache::remove(uid, id, false);
+            return Err(why);
+        }
+        report(&Event::Made { uid, pag: id, ring: ring.serial });
+        let mut record =
+            pag.record.clone().unwrap_or_else(|_| Record::new(uid, kind, String::new(), self.request.settings.retain));
+        let need = self.feed(&mut record, id, &ring);
+        registry.store(guard, &mut pag, record.clone())?;
+        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
+    }
+
+    /// The name of a new PAG's ccache: the uid's own where this login brings one of those, else a directory.
+    fn ccache_name(&self, id: PagId) -> String {
+        if let Some(name) = self.request.ccache
+            && matches!(Place::parse(name), Ok(Place::OfUid(_)))
+            && self.request.settings.placement == Role::Login
+        {
+            return name.to_owned();
+        }
+        if let Err(why) = ccache::make(self.uid(), self.request.user.gid, id) {
+            report(&Event::CcacheRefused { uid: self.uid(), why: why.to_string() });
+        }
+        ccache::name(self.uid(), id)
+    }
+
+    fn joined(
+        &self,
+        guard: &Guard,
+        registry: &Registry,
+        mut pag: Pag,
+        ring: Ring,
+        lease: Option<Lease>,
+    ) -> Result<Placed> {
+        let uid = self.uid();
+        let Ok(mut record) = pag.record.clone() else {
+            return Err(Error::key(format!("read the record of PAG {}", pag.id))(io::ErrorKind::InvalidData.into()));
+        };
+        let before = record.clone();
+        let cookie = lease.as_ref().map_or(0, |lease| lease.cookie);
+        if let Some(lease) = lease {
+            log::debug!("PAG {} (ring {}) of uid {uid}: joined", pag.id, ring.serial);
+            record.leases.push(lease);
+            if self.request.settings.placement == Role::Login {
+                record.retain = self.request.settings.retain;
+            }
+        }
+        if self.request.settings.placement == Role::Seed {
+            record.reseed = false;
+        }
+        let need = self.feed(&mut record, pag.id, &ring);
+        if record != before {
+            registry.store(guard, &mut pag, record.clone())?;
+        }
+        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
+    }
+
+    /// A PAG outside the registry, that ends with its processes and that nobody else can join.
+    fn private(&self, guard: &Guard) -> Result<Placed> {
+        let ring = Ring::make(guard, self.group, self.uid())?;
+        let joined = ring.join(guard);
+        ring.release();
+        joined?;
+        Ok(Placed { ring, pag: None, cookie: 0, need: self.need(None, &ring), seeded: false })
+    }
+
+    /// Takes the login's ticket into the PAG: its principal at once, so that no other identity slips in, and the ccache.
+    /// Says whether a seeder should run, and if so notes that one does, so that no other login starts one meanwhile.
+    fn feed(&self, record: &mut Record, id: PagId, ring: &Ring) -> Need {
+        if let Some(ticket) = &self.ticket {
+            let principal = &ticket.summary.principal;
+            let same = record.principal.as_ref().is_none_or(|known| known == principal);
+            if same {
+                record.principal = Some(principal.clone());
+                let expires = ticket.summary.tgt_expires.unwrap_or(0);
+                if expires > record.ticket && record.ccache == ccache::name(self.uid(), id) {
+                    match ccache::feed(&self.identity, id, ticket, self.budget.deadline()) {
+                        Ok(put) => {
+                            record.ticket = expires;
+                            if put {
+                                report(&Event::CcacheFed { uid: self.uid(), pag: id, expires });
+                            }
+                        }
+                        Err(why) => report(&Event::CcacheRefused { uid: self.uid(), why: why.to_string() }),
+                    }
+                }
+            }
+        }
+        let need = self.need(Some(&*record), ring);
+        if need == Need::Now {
+            let ticket = self.ticket_end(Some(&*record)).unwrap_or(0);
+            record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket });
+        }
+        need
+    }
+
+    /// End time of the ticket that a seeder would use: the login's, else the PAG's.
+    fn ticket_end(&self, record: Option<&Record>) -> Option<u64> {
+        let now = crate::now();
+        let login = self.ticket.as_ref().map(|ticket| ticket.summary.tgt_expires.unwrap_or(0));
+        let of_uid = self.request.ccache.filter(|name| matches!(Place::parse(name), Ok(Place::OfUid(_)))).map(|_| 0);
+        login.or(of_uid).or_else(|| record.map(|record| record.ticket).filter(|ticket| *ticket > now))
+    }
+
+    fn need(&self, record: Option<&Record>, ring: &Ring) -> Need {
+        let settings = self.request.settings;
+        let ticket = self.ticket_end(record);
+        let attempt = record.and_then(|record| record.attempt);
+        let now = crate::now();
+        // The ring is looked into only when that can change anything.
+        match seed::need(settings, false, attempt, ticket, self.is_manager(), now) {
+            Need::No => Need::No,
+            need => {
+                let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
+                let held = seed::held(&tokens, record.map_or(&[], |record| &record.tokens), now);
+                if seed::are_good(&held, &seed::cells(settings, self.request.user), now) { Need::No } else { need }
+            }
+        }
+    }
+
+    fn seed(&self, placed: &mut Placed) {
+        if self.request.marker.is_some_and(|marker| marker.seeded) || self.request.settings.placement == Role::Seed {
+            return;
+        }
+        match placed.need {
+            Need::No => return,
+            Need::Later => {
+                if let Some((_, pag, _)) = &placed.pag {
+                    report(&Event::SeedPutOff { uid: self.uid(), pag: pag.id });
+                }
+                placed.seeded = true;
+                return;
+            }
+            Need::Now => placed.seeded = true,
+        }
+        let record = placed.pag.as_ref().map(|(_, _, record)| record);
+        let own = self.request.ccache.filter(|name| Place::parse(name).is_ok());
+        let ccache = own.or(record.map(|record| record.ccache.as_str()));
+        let job = Job {
+            settings: self.request.settings,
+            user: self.request.user,
+            identity: &self.identity,
+            ccache,
+            environment: &self.request.environment,
+        };
+        let ok = run_seeder(&job, Some(&placed.ring), &self.budget);
+        if let Some((registry, pag, record)) = &placed.pag {
+            note_seeding(self.uid(), self.group, registry, pag.id, &placed.ring, ok);
+            let fed = self.ticket.as_ref().is_some_and(|t| t.summary.tgt_expires.unwrap_or(0) <= record.ticket);
+            if ok && fed && self.request.settings.kdestroy {
+                let destroyed = job.kdestroy(&self.budget).unwrap_or_else(|error| Err(error.to_string()));
+                if let Err(why) = destroyed {
+                    report(&Event::CcacheRefused { uid: self.uid(), why: format!("kdestroy: {why}") });
+                }
+            }
+        }
+    }
+
+    /// `nopag`: tokens for wherever the login is, as pam_afs_session has it, and nothing else.
+    fn without_pag(&self) -> Result<Entered> {
+        let process = Process::current()
+            .ok_or_else(|| Error::system("find this process in /proc")(io::ErrorKind::NotFound.into()))?;
+        let tried = self.request.marker.is_some_and(|marker| marker.seeded);
+        let ticket = self.request.ccache.map(|_| 0);
+        let need = seed::need(self.request.settings, false, None, ticket, self.is_manager(), crate::now());
+        if !tried && !self.is_manager() && need == Need::Now {
+            let job = Job {
+                settings: self.request.settings,
+                user: self.request.user,
+                identity: &self.identity,
+                ccache: self.request.ccache,
+                environment: &self.request.environment,
+            };
+            run_seeder(&job, None, &self.budget);
+        }
+        let marker = Marker {
+            uid: self.uid(),
+            pag: None,
+            ring: None,
+            process,
+            cookie: 0,
+            spent: self.budget.spent(),
+            seeded: true,
+            opened: false,
+        };
+        Ok(Entered { marker, ccache: None })
+    }
+
+    fn entered(&self, placed: Placed) -> Entered {
+        let (pag, ccache) = match placed.pag {
+            Some((_, pag, record)) => (Some(pag.id), Some(record.ccache)),
+            None => (None, None),
+        };
+        let before = self.request.marker;
+        let process = before.map(|marker| marker.process).or_else(Process::current);
+        let marker = Marker {
+            uid: self.uid(),
+            pag,
+            ring: Some(placed.ring),
+            process: process.unwrap_or(Process { pid: 0, start: 0 }),
+            cookie: placed.cookie,
+            spent: self.budget.spent(),
+            seeded: placed.seeded,
+            opened: before.is_some_and(|marker| marker.opened),
+        };
+        let wanted = matches!(self.request.settings.placement, Role::Manager | Role::Seed);
+        Entered { marker, ccache: ccache.filter(|name| wanted && !name.is_empty()) }
+    }
+}
+
+/// Runs a seeder and says what came of it.
+pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
+    let begun = Instant::now();
+    let names: Vec<String> = seed::cells(job.settings, job.user).iter().map(ToString::to_string).collect();
+    let cell = if names.is_empty() { "the default cell".to_owned() } else { names.join(", ") };
+    let uid = job.user.uid;
+    match job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(()) => {
+            report(&Event::Seeded { uid, cell, millis: begun.elapsed().as_millis() });
+            true
+        }
+        Err(why) => {
+            report(&Event::SeedFailed { uid, cell, why });
+            false
+        }
+    }
+}
+
+/// Notes in the record what a seeder has brought. Best effort: without the note the next login tries once more.
+pub fn note_seeding(uid: u32, group: HandleGroup, registry: &Registry, id: PagId, ring: &Ring, ok: bool) {
+    let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
+    let Ok(guard) = Guard::enter(group) else { return };
+    let Ok(_lock) = Lock::of_uid(uid, LOCK_WAIT) else { return };
+    let Ok(pags) = registry.pags(&guard, Some(uid)) else { return };
+    let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return };
+    let Ok(mut record) = pag.record.clone() else { return };
+    record.tokens = seed::held(&tokens, &record.tokens, crate::now());
+    if let Some(attempt) = &mut record.attempt {
+        attempt.ok = ok;
+    }
+    let _ = registry.store(&guard, &mut pag, record);
+}
+
+/// Whether the user's manager stays when he has logged out: the file that `loginctl enable-linger` makes
+/// (systemd, src/login/logind-user.c, user_check_linger_file).
+pub fn is_lingering(user: &Passwd) -> bool {
+    user.name.to_str().is_ok_and(|name| {
+        !name.is_empty() && !name.contains('/') && Path::new("/var/lib/systemd/linger").join(name).exists()
+    })
+}
+
+/// Takes dead leases out of the user's PAGs and ends those that are over; what stays in `pags` can be used. Repairs a
+/// damaged record, and leaves one of another version alone. Held under the uid's lock.
+pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd) {
+    pags.retain_mut(|pag| {
+        if let Err(why) = &pag.ring {
+            report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why: why.clone() });
+            if !matches!(pag.record, Err(Unreadable::Foreign(_))) {
+                let _ = registry.retire(guard, pag);
+                ccache::remove(pag.uid, pag.id, false);
+            }
+            return false;
+        }
+        let mut record = match &pag.record {
+            Ok(record) => record.clone(),
+            Err(why @ Unreadable::Foreign(_)) => {
+                report(&Event::RecordForeign { uid: pag.uid, pag: pag.id, why: why.to_string() });
+                return false;
+            }
+            Err(why @ Unreadable::Garbled(_)) => {
+                report(&Event::RecordDamaged { uid: pag.uid, pag: pag.id, why: why.to_string() });
+                let ccache = ccache::name(pag.uid, pag.id);
+                let record =
+                    Record { unsure: true, ..Record::new(pag.uid, Kind::User, ccache, crate::config::Retain::None) };
+                // Whoever is about to join it brings the first lease: it is not over yet.
+                return registry.store(guard, pag, record).is_ok();
+            }
+        };
+        let before = record.leases.len();
+        record.leases.retain(|lease| lease.process.is_alive());
+        let gone = before - record.leases.len();
+        if gone > 0 {
+            report(&Event::Reaped { uid: pag.uid, pag: pag.id, count: gone });
+        } else if before > 0 {
+            return true;
+        }
+        settle(guard, registry, pag, record, user)
+    });
+}
+
+/// Gives a PAG the record `record`, from which leases have gone, and what follows from it. True when the PAG goes on.
+pub fn settle(guard: &Guard, registry: &Registry, pag: &mut Pag, mut record: Record, user: &Passwd) -> bool {
+    let (uid, id) = (pag.uid, pag.id);
+    let discard = |pag: &Pag| match &pag.ring {
+        Ok(ring) => client::discard(ring, Instant::now() + INSIDE),
+        Err(_) => Ok(()),
+    };
+    let fate = policy::fate(&record, is_lingering(user));
+    match fate {
+        Fate::Keep => {
+            let _ = registry.store(guard, pag, record);
+            true
+        }
+        Fate::DropTokens => {
+            let some = |ring| client::tokens(ring, Instant::now() + INSIDE).is_ok_and(|tokens| !tokens.is_empty());
+            if pag.ring.as_ref().is_ok_and(some) {
+                if let Err(why) = discard(pag) {
+                    report(&Event::EndFailed { uid, pag: id, why: why.to_string() });
+                }
+                report(&Event::TokensDropped { uid, pag: id });
+            }
+            record.tokens.clear();
+            let _ = registry.store(guard, pag, record);
+            true
+        }
+        Fate::End { discard: wanted } => {
+            if wanted && let Err(why) = discard(pag) {
+                report(&Event::EndFailed { uid, pag: id, why: why.to_string() });
+            }
+            if let Err(why) = registry.retire(guard, pag) {
+                report(&Event::EndFailed { uid, pag: id, why: why.to_string() });
+            } else {
+                let tokens = if wanted { "discarded" } else { "left to its processes" };
+                report(&Event::Ended { uid, pag: id, tokens });
+            }
+            ccache::remove(uid, id, false);
+            false
+        }
+    }
+}
+
+/// Ends a login's lease, and with the last one the PAG. A host that goes on is taken out of the ring: it must not run
+/// later work as this user. Without root (the user manager's `(sd-pam)`) nothing is done; the helper sees to it.
+///
+/// # Errors
+/// When the registry is out of reach: the lease ends with its process all the same.
+pub fn leave(marker: &Marker, user: &Passwd) -> Result<()> {
+    let Some(ring) = marker.ring else { return Ok(()) };
+    let current = ring.is_current();
+    // Another ring of ours there is another session of this host, which is not this one's affair.
+    if marker.opened && !current && Ring::current().is_none() {
+        report(&Event::Displaced { uid: marker.uid, ring: ring.serial });
+    }
+    let result = end_lease(marker, &ring, user);
+    if matches!(result, Err(Error::NotRoot)) {
+        return Ok(());
+    }
+    if current && Process::current() == Some(marker.process) {
+        ring::leave()?;
+    }
+    nudge(marker.uid);
+    result
+}
+
+fn end_lease(marker: &Marker, ring: &Ring, user: &Passwd) -> Result<()> {
+    let guard = Guard::enter(ring.group)?;
+    let Some(id) = marker.pag else { return Ok(()) };
+    let _lock = Lock::of_uid(marker.uid, LOCK_WAIT)?;
+    let Some(registry) = Registry::find(&guard, ring.group)? else { return Ok(()) };
+    let pags = registry.pags(&guard, Some(marker.uid))?;
+    let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(()) };
+    let Ok(mut record) = pag.record.clone() else { return Ok(()) };
+    record.leases.retain(|lease| lease.cookie != marker.cookie && lease.process.is_alive());
+    settle(&guard, &registry, &mut pag, record, user);
+    Ok(())
+}
+
+/// Brings a refreshed ticket into the PAG that it belongs to, and fresh tokens from it, without putting the caller into
+/// the PAG: a screen unlock runs in a process outside the session. Without root, as a screen locker of the user's own
+/// has it, the seeder runs if the caller is in a PAG.
+///
+/// # Errors
+/// When the registry is out of reach.
+pub fn refresh(request: &Request<'_>) -> Result<()> {
+    let user = request.user;
+    let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
+    let identity = Identity { uid: user.uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };
+    if request.settings.notokens || Client::present(&request.settings.client).is_empty() {
+        return Ok(());
+    }
+    let group = HandleGroup::read();
+    let entering = Entering { request, identity, budget, group, ticket: None };
+    let ticket = entering.read_ticket();
+    let entering = Entering { ticket, ..entering };
+    if request.ccache.is_none() && !request.settings.always_aklog {
+        return Ok(());
+    }
+    let job = Job {
+        settings: request.settings,
+        user,
+        identity: &entering.identity,
+        ccache: request.ccache,
+        environment: &request.environment,
+    };
+    let guard = match Guard::enter(group) {
+        Ok(guard) => guard,
+        Err(Error::NotRoot) => {
+            if Ring::current().is_some_and(|ring| ring.owner == user.uid) {
+                run_seeder(&job, None, &entering.budget);
+            }
+            return Ok(());
+        }
+        Err(other) => return Err(other),
+    };
+    let lock = Lock::of_uid(user.uid, LOCK_WAIT)?;
+    let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
+    let mut pags = registry.pags(&guard, Some(user.uid))?;
+    tidy(&guard, &registry, &mut pags, user);
+    // Never a new PAG, and never one of another identity.
+    let Choice::Join(index, ring) = entering.choose(&pags) else { return Ok(()) };
+    let mut pag = pags.swap_remove(index);
+    let Ok(mut record) = pag.record.clone() else { return Ok(()) };
+    let tried = record.attempt;
+    entering.feed(&mut record, pag.id, &ring);
+    // Good tokens are worth renewing only with a ticket that they were not made from: sshd, for one, refreshes the
+    // credentials of a login that has just got them.
+    let news = entering.ticket_end(Some(&record)).unwrap_or(0);
+    let stale = tried
+        .is_none_or(|last| news > last.ticket || (news == 0 && policy::worth_seeding(tried, crate::now(), 0, true)));
+    let wanted = stale || record.attempt != tried;
+    if wanted {
+        record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket: news });
+    }
+    registry.store(&guard, &mut pag, record)?;
+    drop(lock);
+    drop(guard);
+    if wanted {
+        let ok = run_seeder(&job, Some(&ring), &entering.budget);
+        note_seeding(user.uid, group, &registry, pag.id, &ring, ok);
+    }
+    nudge(user.uid);
+    Ok(())
+}

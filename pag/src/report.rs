@@ -1,0 +1,529 @@
+//! Every message that this project writes: what is said, how loudly, and with which fields.
+//!
+//! [`report`] sends one datagram to the journal's native socket where that exists, else to syslog, and never blocks: a
+//! message that cannot be taken at once is lost. Each record opens, sends and closes, since a descriptor that a PAM
+//! module keeps is one that leaks into its host.
+
+use std::cell::Cell;
+use std::fmt;
+use std::os::unix::net::UnixDatagram;
+
+use syslog::{Facility, Formatter3164, LogFormat, Severity};
+
+use crate::keyring::Serial;
+use crate::registry::PagId;
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A PAG was made for a user who had none that fits.
+    Made {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// Its ring.
+        ring: Serial,
+    },
+    /// A process was put into a PAG of its user.
+    Joined {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// Its ring.
+        ring: Serial,
+    },
+    /// No PAG could be made or joined; the login goes on.
+    NotPlaced {
+        /// The user.
+        uid: u32,
+        /// In words.
+        why: String,
+    },
+    /// The registry could not be used, so the PAG ends with its processes.
+    Private {
+        /// The user.
+        uid: u32,
+        /// In words.
+        why: String,
+    },
+    /// Somebody revoked or invalidated a ring.
+    RingBroken {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// In words.
+        why: String,
+    },
+    /// A record could not be read and was replaced.
+    RecordDamaged {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// In words.
+        why: String,
+    },
+    /// A record of another version: module and helper are of different releases.
+    RecordForeign {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// In words.
+        why: String,
+    },
+    /// The order of the PAM stack is wrong.
+    Displaced {
+        /// The user.
+        uid: u32,
+        /// Its ring.
+        ring: Serial,
+    },
+    /// What the previous session keyring held does not come along.
+    StrangersLost {
+        /// The user.
+        uid: u32,
+        /// How many.
+        count: usize,
+    },
+    /// See retain in pag.conf(5).
+    TokensDropped {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+    },
+    /// The last lease of a PAG is gone.
+    Ended {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// `discarded` or `left to its processes`.
+        tokens: &'static str,
+    },
+    /// A PAG without leases is still there.
+    EndFailed {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// In words.
+        why: String,
+    },
+    /// A seeder succeeded.
+    Seeded {
+        /// The user.
+        uid: u32,
+        /// The cell.
+        cell: String,
+        /// How long it took.
+        millis: u128,
+    },
+    /// A seeder failed; the login goes on without these tokens.
+    SeedFailed {
+        /// The user.
+        uid: u32,
+        /// The cell.
+        cell: String,
+        /// In words.
+        why: String,
+    },
+    /// Seeding is not repeated for 30 s.
+    SeedPutOff {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+    },
+    /// The PAG goes on without a ticket of its own.
+    CcacheRefused {
+        /// The user.
+        uid: u32,
+        /// In words.
+        why: String,
+    },
+    /// The PAG's ccache was given a later ticket.
+    CcacheFed {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// End time.
+        expires: u64,
+    },
+    /// Best effort: no token depends on it.
+    UserKeyringNotLinked {
+        /// The user.
+        uid: u32,
+        /// In words.
+        why: String,
+    },
+    /// A line of the configuration or an option is wrong; its default is used.
+    Complaint {
+        /// In words.
+        what: String,
+    },
+    /// A panic was caught.
+    Panicked {
+        /// Source file and line.
+        place: String,
+    },
+    /// Something that this version does not do was asked for.
+    Unsupported {
+        /// In words.
+        what: String,
+    },
+    /// The helper has read the registry.
+    Adopted {
+        /// How many PAGs.
+        pags: usize,
+        /// How many leases.
+        leases: usize,
+    },
+    /// Killed processes never close their sessions.
+    Reaped {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// How many.
+        count: usize,
+    },
+    /// A member had cut something; it is whole again.
+    Healed {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// In words.
+        what: String,
+    },
+    /// Something that a member had cut stays cut.
+    HealFailed {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// In words.
+        why: String,
+    },
+    /// Root's user keyring was tampered with.
+    RegistryLost {
+        /// In words.
+        why: String,
+    },
+    /// The bus or logind is away.
+    BusLost {
+        /// In words.
+        why: String,
+    },
+    /// The bus is there.
+    BusBack,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Made { uid, pag, ring } => write!(f, "made PAG {pag} (ring {ring}) for uid {uid}"),
+            Event::Joined { uid, pag, ring } => write!(f, "joined PAG {pag} (ring {ring}) of uid {uid}"),
+            Event::NotPlaced { uid, why } => write!(f, "uid {uid} goes on without a PAG and without tokens: {why}"),
+            Event::Private { uid, why } => write!(f, "uid {uid} gets a PAG that nobody else can join: {why}"),
+            Event::RingBroken { uid, pag, why } => write!(
+                f,
+                "PAG {pag} of uid {uid} cannot be joined any more, {why}; a new one is made, and what runs in the old one keeps no tokens until it is started again"
+            ),
+            Event::RecordDamaged { uid, pag, why } => write!(
+                f,
+                "PAG {pag} of uid {uid}: {why}; it was written anew, and the tokens will not be discarded at the end"
+            ),
+            Event::RecordForeign { uid, pag, why } => write!(f, "PAG {pag} of uid {uid} is left alone: {why}"),
+            Event::Displaced { uid, ring } => write!(
+                f,
+                "something has replaced the session keyring since this login was put into ring {ring} of uid {uid}; it is put back. pam_keyinit must come before pam_pag in the stack: run 'pagctl pam check'"
+            ),
+            Event::StrangersLost { uid, count } => write!(
+                f,
+                "{count} keys of the session keyring that uid {uid} had before are not in the ring; a KEYRING:session ccache would be among them"
+            ),
+            Event::TokensDropped { uid, pag } => write!(
+                f,
+                "discarded the tokens of PAG {pag} of uid {uid}: the last login is gone, only a lingering manager is left"
+            ),
+            Event::Ended { uid, pag, tokens } => write!(f, "ended PAG {pag} of uid {uid}; its tokens were {tokens}"),
+            Event::EndFailed { uid, pag, why } => {
+                write!(f, "cannot end PAG {pag} of uid {uid}: {why}; the helper will try again")
+            }
+            Event::Seeded { uid, cell, millis } => write!(f, "got tokens of cell {cell} for uid {uid} in {millis} ms"),
+            Event::SeedFailed { uid, cell, why } => write!(f, "no tokens of cell {cell} for uid {uid}: {why}"),
+            Event::SeedPutOff { uid, pag } => {
+                write!(f, "not seeding PAG {pag} of uid {uid}: an attempt has just been made")
+            }
+            Event::CcacheRefused { uid, why } => {
+                write!(f, "the Kerberos ccache of this login of uid {uid} cannot serve the PAG: {why}")
+            }
+            Event::CcacheFed { uid, pag, expires } => {
+                write!(f, "PAG {pag} of uid {uid} has a ticket until {expires} (seconds since the epoch)")
+            }
+            Event::UserKeyringNotLinked { uid, why } => write!(f, "{why}; uid {uid} goes on without it"),
+            Event::Complaint { what } => write!(f, "{what}"),
+            Event::Panicked { place } => write!(f, "internal error at {place}; the login goes on. Please report this"),
+            Event::Unsupported { what } => write!(f, "{what}"),
+            Event::Adopted { pags, leases } => write!(f, "looking after {pags} PAGs with {leases} leases"),
+            Event::Reaped { uid, pag, count } => {
+                write!(f, "{count} leases of PAG {pag} of uid {uid} had ended without saying so")
+            }
+            Event::Healed { uid, pag, what } => write!(f, "PAG {pag} of uid {uid}: {what}"),
+            Event::HealFailed { uid, pag, why } => {
+                write!(f, "PAG {pag} of uid {uid} cannot be healed: {why}; the next login will make a new one")
+            }
+            Event::RegistryLost { why } => {
+                write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")
+            }
+            Event::BusLost { why } => {
+                write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
+            }
+            Event::BusBack => write!(f, "connected to logind"),
+        }
+    }
+}
+
+impl Event {
+    /// How loudly it is said.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Event::Made { .. }
+            | Event::Joined { .. }
+            | Event::TokensDropped { .. }
+            | Event::Ended { .. }
+            | Event::Seeded { .. }
+            | Event::SeedPutOff { .. }
+            | Event::CcacheFed { .. }
+            | Event::Adopted { .. }
+            | Event::Reaped { .. }
+            | Event::BusBack => Severity::LOG_INFO,
+            Event::StrangersLost { .. }
+            | Event::CcacheRefused { .. }
+            | Event::UserKeyringNotLinked { .. }
+            | Event::Healed { .. } => Severity::LOG_NOTICE,
+            Event::Private { .. }
+            | Event::RingBroken { .. }
+            | Event::RecordDamaged { .. }
+            | Event::RecordForeign { .. }
+            | Event::Displaced { .. }
+            | Event::SeedFailed { .. }
+            | Event::Complaint { .. }
+            | Event::Unsupported { .. }
+            | Event::HealFailed { .. }
+            | Event::BusLost { .. } => Severity::LOG_WARNING,
+            Event::NotPlaced { .. } | Event::EndFailed { .. } | Event::RegistryLost { .. } => Severity::LOG_ERR,
+            Event::Panicked { .. } => Severity::LOG_CRIT,
+        }
+    }
+
+    /// The journal's MESSAGE_ID of this kind of event.
+    pub fn message_id(&self) -> &'static str {
+        match self {
+            Event::Made { .. } => "f3c95789ace14954ac5d6baed2eac902",
+            Event::Joined { .. } => "cbf27734ac1045258b66402800e03d2c",
+            Event::NotPlaced { .. } => "e0a3a91f23464c13bc27ed12b10877a9",
+            Event::Private { .. } => "f1260ebc7d564b56b714dc919b27dbdf",
+            Event::RingBroken { .. } => "6caf76a5703548ae8280ad3729a6f2e7",
+            Event::RecordDamaged { .. } => "3f0c9931918c40bf9670c342c6cce996",
+            Event::RecordForeign { .. } => "004498f4b98747c18c9c26a813678d7a",
+            Event::Displaced { .. } => "0ecaf828e2f745538fcc69d79561a0d1",
+            Event::StrangersLost { .. } => "73f80e52a36948b5a4414c46f147ecf9",
+            Event::TokensDropped { .. } => "c1af446506f142fca1010f154a9f2968",
+            Event::Ended { .. } => "b459071afb8a4f9ebf72c46dca8fbe35",
+            Event::EndFailed { .. } => "5a3c1fbdf9da4bf3a81696a68afe2312",
+            Event::Seeded { .. } => "135d63cf1293424c802a2e8f96fc5ce8",
+            Event::SeedFailed { .. } => "a4ea3938d4294c52810915b0875b0b21",
+            Event::SeedPutOff { .. } => "bdfaef428c7d4431b331dab129ea3a7b",
+            Event::CcacheRefused { .. } => "4260ce86ca964d78ba569ee452a5d423",
+            Event::CcacheFed { .. } => "44e767f743bb4898ac59157196f119be",
+            Event::UserKeyringNotLinked { .. } => "23cc390c935440e38e1f39485d23d1f3",
+            Event::Complaint { .. } => "4d1dd7de07c1437b95d0c57b811008b7",
+            Event::Panicked { .. } => "06f3179fec434ae0a6e144cf0b4152c8",
+            Event::Unsupported { .. } => "c78165de8458420c88ba29b1f8223c08",
+            Event::Adopted { .. } => "7aa1caa066de4e968867119277832f1d",
+            Event::Reaped { .. } => "83f11b2d9bbc4685bcc3323c673940a8",
+            Event::Healed { .. } => "510adc2735aa450aad7af233a7ffb088",
+            Event::HealFailed { .. } => "d9a3ce9ecbc14674b12d1e51dd71029e",
+            Event::RegistryLost { .. } => "d4e9fa63331343f09fa057702e2677a6",
+            Event::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
+            Event::BusBack => "138b0edce0124388bda40df5317bbb14",
+        }
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Event::Made { uid, pag, ring } | Event::Joined { uid, pag, ring } => {
+                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("KEYRING", ring.to_string())]
+            }
+            Event::NotPlaced { uid, .. }
+            | Event::Private { uid, .. }
+            | Event::StrangersLost { uid, .. }
+            | Event::CcacheRefused { uid, .. }
+            | Event::UserKeyringNotLinked { uid, .. } => vec![("USER_ID", uid.to_string())],
+            Event::RingBroken { uid, pag, .. }
+            | Event::RecordDamaged { uid, pag, .. }
+            | Event::RecordForeign { uid, pag, .. }
+            | Event::TokensDropped { uid, pag }
+            | Event::Ended { uid, pag, .. }
+            | Event::EndFailed { uid, pag, .. }
+            | Event::SeedPutOff { uid, pag }
+            | Event::CcacheFed { uid, pag, .. }
+            | Event::Reaped { uid, pag, .. }
+            | Event::Healed { uid, pag, .. }
+            | Event::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
+            Event::Displaced { uid, ring } => vec![("USER_ID", uid.to_string()), ("KEYRING", ring.to_string())],
+            Event::Seeded { uid, cell, .. } | Event::SeedFailed { uid, cell, .. } => {
+                vec![("USER_ID", uid.to_string()), ("AFS_CELL", cell.to_string())]
+            }
+            Event::Complaint { .. }
+            | Event::Panicked { .. }
+            | Event::Unsupported { .. }
+            | Event::Adopted { .. }
+            | Event::RegistryLost { .. }
+            | Event::BusLost { .. }
+            | Event::BusBack => Vec::new(),
+        }
+    }
+}
+
+/// Where a message of the PAM module comes from. Holds no pointer into the host and has no destructor: a thread-local
+/// with one would keep the module mapped after its host has closed it.
+#[derive(Clone, Copy)]
+struct Origin {
+    identifier: &'static str,
+    service: [u8; 32],
+    hook: &'static str,
+}
+
+thread_local! {
+    static ORIGIN: Cell<Origin> = const { Cell::new(Origin { identifier: "pag", service: [0; 32], hook: "" }) };
+}
+
+/// Says under which name this program speaks, for this thread.
+pub fn speak_as(identifier: &'static str) {
+    ORIGIN.set(Origin { identifier, service: [0; 32], hook: "" });
+    // Refused when it is set already: to the same one.
+    let _ = log::set_logger(&DEBUG_LOG);
+}
+
+/// Says for which PAM service and hook messages are, as `pam_syslog(3)` writes it: `pam_pag(sshd:session): `.
+pub fn speak_for(service: &str, hook: &'static str) {
+    let mut name = [0; 32];
+    for (place, byte) in name.iter_mut().zip(service.bytes()) {
+        *place = if byte.is_ascii_graphic() { byte } else { b'?' };
+    }
+    ORIGIN.set(Origin { service: name, hook, ..ORIGIN.get() });
+}
+
+/// Turns the messages of `log::debug!` on or off.
+pub fn set_debug(on: bool) {
+    log::set_max_level(if on { log::LevelFilter::Debug } else { log::LevelFilter::Off });
+}
+
+/// Reports an event. Never blocks, never fails.
+pub fn report(event: &Event) {
+    let mut fields = event.fields();
+    fields.push(("MESSAGE_ID", event.message_id().to_owned()));
+    send(event.severity(), &event.to_string(), &fields);
+}
+
+struct DebugLog;
+
+static DEBUG_LOG: DebugLog = DebugLog;
+
+impl log::Log for DebugLog {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            send(Severity::LOG_DEBUG, &record.args().to_string(), &[]);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn send(severity: Severity, message: &str, fields: &[(&str, String)]) {
+    let origin = ORIGIN.get();
+    let prefix = match origin.hook {
+        "" => String::new(),
+        hook => {
+            let service: String = origin.service.iter().take_while(|c| **c != 0).map(|c| char::from(*c)).collect();
+            format!("{}({service}:{hook}): ", origin.identifier)
+        }
+    };
+    let message = format!("{prefix}{}", one_line(message));
+    let sent =
+        to_socket("/run/systemd/journal/socket", || journal_record(severity, origin.identifier, &message, fields));
+    if !sent {
+        to_socket("/dev/log", || syslog_record(severity, origin.identifier, &message));
+    }
+}
+
+/// Users choose names that get into messages: whatever could break a line or a terminal is replaced.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(1000).collect()
+}
+
+/// The journal's native protocol: one `FIELD=value` a line (systemd, docs/JOURNAL_NATIVE_PROTOCOL.md).
+fn journal_record(severity: Severity, identifier: &str, message: &str, fields: &[(&str, String)]) -> Vec<u8> {
+    let priority = severity as u8;
+    let facility = Facility::LOG_AUTHPRIV as u32 >> 3;
+    let mut text = format!(
+        "MESSAGE={message}\nPRIORITY={priority}\nSYSLOG_FACILITY={facility}\nSYSLOG_IDENTIFIER={identifier}\nSYSLOG_PID={}\n",
+        std::process::id()
+    );
+    for (name, value) in fields {
+        text.extend([*name, "=", &one_line(value), "\n"]);
+    }
+    text.into_bytes()
+}
+
+fn syslog_record(severity: Severity, identifier: &str, message: &str) -> Vec<u8> {
+    let formatter = Formatter3164 {
+        facility: Facility::LOG_AUTHPRIV,
+        hostname: None,
+        process: identifier.to_owned(),
+        pid: std::process::id(),
+    };
+    let mut record = Vec::new();
+    // Writing to a vector cannot fail.
+    let _ = formatter.format(&mut record, severity, message);
+    record
+}
+
+fn to_socket(path: &str, record: impl FnOnce() -> Vec<u8>) -> bool {
+    let Ok(socket) = UnixDatagram::unbound() else { return false };
+    socket.set_nonblocking(true).is_ok() && socket.connect(path).is_ok() && socket.send(&record()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_cannot_be_broken_into_two() {
+        let event = Event::SeedFailed { uid: 1, cell: "x\nPRIORITY=0".to_owned(), why: "\u{1b}[2J".to_owned() };
+        let text = journal_record(event.severity(), "pam_pag", &one_line(&event.to_string()), &event.fields());
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with("PRIORITY=")).count(), 1);
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn syslog_gets_the_identifier_and_the_pid() {
+        let record = String::from_utf8(syslog_record(Severity::LOG_INFO, "pam_pag", "hello")).unwrap();
+        assert!(record.starts_with("<86>"), "{record}");
+        assert!(record.ends_with(&format!("pam_pag[{}]: hello", std::process::id())), "{record}");
+    }
+}
