@@ -1,1 +1,224 @@
-//! PAM module.
+//! The PAM module: six entry points that translate between PAM and [`pag::login`], and decide nothing.
+//!
+//! A login never fails because of us. Whatever goes wrong inside is one line in the journal and PAM_SUCCESS, since
+//! PAM_IGNORE from the only module of a stack is a denial; `strict` turns failures of placement into PAM_SESSION_ERR.
+
+mod handle;
+
+use std::any::Any;
+use std::ffi::{CStr, CString};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use pag::config::{self, Dirs, Role, Scope, Settings};
+use pag::login::{self, Marker, Request};
+use pag::report::{self, Event, report};
+use pag::sys::{self, Passwd, Who};
+use pam::constants::{PAM_DELETE_CRED, PAM_REFRESH_CRED, PAM_REINITIALIZE_CRED, PamFlag, PamResultCode};
+use pam::items::{Service, Tty};
+use pam::module::{PamHandle, PamHooks};
+
+struct PamPag;
+
+pam::pam_hooks!(PamPag);
+
+impl PamHooks for PamPag {
+    fn sm_open_session(pamh: &mut PamHandle, args: Vec<&CStr>, _flags: PamFlag) -> PamResultCode {
+        hook(pamh, &args, "session", PamResultCode::PAM_SESSION_ERR, |login| login.enter(true))
+    }
+
+    fn sm_close_session(pamh: &mut PamHandle, args: Vec<&CStr>, _flags: PamFlag) -> PamResultCode {
+        hook(pamh, &args, "session", PamResultCode::PAM_SESSION_ERR, |login| login.leave())
+    }
+
+    /// Credentials come with or without a session, before it or after it, once or twice: every order leads to the same
+    /// state. A user manager is placed by its session alone; pam_keyinit would undo what is done here.
+    fn sm_setcred(pamh: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
+        hook(pamh, &args, "setcred", PamResultCode::PAM_CRED_ERR, |login| {
+            if matches!(login.settings.placement, Role::Manager | Role::Seed) {
+                Ok(())
+            } else if flags & PAM_DELETE_CRED != 0 {
+                login.leave()
+            } else if flags & (PAM_REINITIALIZE_CRED | PAM_REFRESH_CRED) != 0 {
+                login.refresh()
+            } else {
+                login.enter(false)
+            }
+        })
+    }
+    // The other three keep the default, PAM_IGNORE: we authenticate nobody, and an `auth optional` line of ours, which
+    // a screen unlock needs for setcred, leaves the result of authentication to the modules that decide it.
+}
+
+/// Under which name the state of a login is kept in its PAM handle.
+const DATA: &str = "pam_pag";
+
+/// One call into the module.
+struct Login<'a> {
+    pamh: &'a mut PamHandle,
+    settings: Settings,
+    user: Passwd,
+    service: String,
+    /// Root and system users: they are in nobody's PAG and have none.
+    left_alone: bool,
+}
+
+/// Runs one entry point: what is the same for all of them.
+fn hook(
+    pamh: &mut PamHandle,
+    args: &[&CStr],
+    name: &'static str,
+    failure: PamResultCode,
+    work: impl FnOnce(&mut Login<'_>) -> pag::Result<()>,
+) -> PamResultCode {
+    quiet_panics();
+    report::speak_as("pam_pag");
+    let mut strict = false;
+    // Guards of ids have unwound, and restored, by the time that this returns.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let Some(mut login) = Login::begin(pamh, args, name) else {
+            return Ok(());
+        };
+        strict = login.settings.strict;
+        work(&mut login).inspect_err(|why| {
+            report(&Event::NotPlaced { uid: login.user.uid, why: why.to_string() });
+        })
+    }));
+    match outcome {
+        Ok(Err(_)) if strict => failure,
+        Ok(_) => PamResultCode::PAM_SUCCESS,
+        Err(payload) => {
+            forget(payload);
+            PamResultCode::PAM_SUCCESS
+        }
+    }
+}
+
+/// The payload of a panic is not dropped: dropping could panic again.
+fn forget(payload: Box<dyn Any + Send>) {
+    std::mem::forget(payload);
+}
+
+/// A panic says where it happened, to the journal. The default hook would write to the host's stderr, and read files
+/// at the word of an environment that is, in a setuid host, its caller's. The message is left out: it may hold data.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|info| {
+            let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+            report(&Event::Panicked { place });
+        }));
+    });
+}
+
+impl<'a> Login<'a> {
+    /// Finds out who and what this is; none when it is nothing for us.
+    fn begin(pamh: &'a mut PamHandle, args: &[&CStr], name: &'static str) -> Option<Self> {
+        let service = match pamh.get_item::<Service<'_>>() {
+            Ok(Some(service)) => service.to_string_lossy().into_owned(),
+            _ => "unknown".to_owned(),
+        };
+        report::speak_for(&service, name);
+        let args: Vec<&[u8]> = args.iter().map(|arg| arg.to_bytes()).collect();
+        #[cfg(feature = "fault")]
+        fault(&args, name);
+        let (settings, complaints) = config::load(&Dirs::default(), &service, &args);
+        report::set_debug(settings.debug);
+        for complaint in complaints {
+            report(&Event::Complaint { what: complaint.to_string() });
+        }
+        if settings.scope == Scope::Session {
+            let what = "scope=session is not supported by this version; this login is placed as with scope=user";
+            report(&Event::Unsupported { what: what.to_owned() });
+        }
+        if settings.placement == Role::Nothing {
+            log::debug!("nothing to do for this service");
+            return None;
+        }
+        let user = pamh.get_user(None).ok().and_then(|name| CString::new(name).ok())?;
+        let user = match sys::passwd(Who::Name(&user)) {
+            Ok(Some(user)) => user,
+            Ok(None) => return None,
+            Err(error) => {
+                let why = format!("cannot look the user up: {error}");
+                report(&Event::NotPlaced { uid: u32::MAX, why });
+                return None;
+            }
+        };
+        let left_alone = user.uid == 0 || user.uid < settings.minimum_uid;
+        Some(Login { pamh, settings, user, service, left_alone })
+    }
+
+    fn with_request<T>(&mut self, work: impl FnOnce(&Request<'_>) -> T) -> T {
+        let marker = self.marker();
+        let ccache = handle::variable(self.pamh, c"KRB5CCNAME");
+        let environment = handle::environment(self.pamh);
+        let tty = match self.pamh.get_item::<Tty<'_>>() {
+            Ok(Some(tty)) => tty.to_string_lossy().into_owned(),
+            _ => String::new(),
+        };
+        work(&Request {
+            user: &self.user,
+            service: &self.service,
+            tty: &tty,
+            settings: &self.settings,
+            ccache: ccache.as_deref(),
+            environment,
+            marker,
+        })
+    }
+
+    fn marker(&self) -> Option<Marker> {
+        handle::data::<Option<Marker>>(self.pamh, DATA).flatten().filter(|marker| marker.uid == self.user.uid)
+    }
+
+    fn remember(&mut self, marker: Option<Marker>) {
+        // Refused only for want of memory: then the lease ends with its process.
+        let _ = self.pamh.set_data(DATA, Box::new(marker));
+    }
+
+    fn enter(&mut self, opened: bool) -> pag::Result<()> {
+        if self.left_alone {
+            return login::keep_out(&self.user);
+        }
+        let entered = match self.with_request(login::enter) {
+            // A host that is not root runs as its user, who has the PAG that he inherited.
+            Err(pag::Error::NotRoot) if !self.settings.strict => {
+                log::debug!("this host is not root: it stays in the PAG that it has");
+                return Ok(());
+            }
+            entered => entered?,
+        };
+        let marker = Marker { opened: opened || entered.marker.opened, ..entered.marker };
+        self.remember(Some(marker));
+        if let Some(ccache) = entered.ccache {
+            handle::set_variable(self.pamh, "KRB5CCNAME", &ccache);
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> pag::Result<()> {
+        let Some(marker) = self.marker() else {
+            return Ok(());
+        };
+        login::leave(&marker, &self.user)?;
+        self.remember(None);
+        Ok(())
+    }
+
+    fn refresh(&mut self) -> pag::Result<()> {
+        if self.left_alone {
+            return Ok(());
+        }
+        self.with_request(login::refresh)
+    }
+}
+
+/// For tests of what a panic does: only in a module that was built for them.
+#[cfg(feature = "fault")]
+#[allow(clippy::panic)]
+fn fault(args: &[&[u8]], name: &str) {
+    if args.contains(&format!("fault={name}").as_bytes()) {
+        panic!("a fault was asked for");
+    }
+}
