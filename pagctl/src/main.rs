@@ -1,2 +1,58 @@
-//! pagctl
-fn main() {}
+//! The person's view of PAGs.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool speaks on its terminal"
+)]
+
+mod error;
+mod pam;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+
+/// Shows and looks after AFS authentication groups (PAGs).
+///
+/// Exit status: 0 all right, 1 something is to be done, 2 error.
+#[derive(Debug, Parser)]
+#[command(name = "pagctl", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check the PAM stacks, put pam_pag into them, take it out
+    #[command(subcommand)]
+    Pam(pam::Verb),
+}
+
+/// How a verb ended, when it could do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Nothing needs doing.
+    AllRight,
+    /// Something does.
+    ToDo,
+}
+
+fn run(cli: &Cli) -> Result<Answer, Error> {
+    match &cli.verb {
+        Verb::Pam(verb) => pam::run(verb),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(Answer::AllRight) => ExitCode::SUCCESS,
+        Ok(Answer::ToDo) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("pagctl: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What can go wrong on the command line.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a command could not do its work.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// A file: what was tried, on which, and why it failed.
+    File {
+        /// The operation, as a verb.
+        operation: &'static str,
+        /// Its object.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Somebody changed a file between the plan and the deed.
+    Changed(PathBuf),
+    /// A program that we need failed.
+    Command {
+        /// As one would type it.
+        command: String,
+        /// What is known of the failure, and the remedy.
+        why: String,
+    },
+    /// The person said no, or could not be asked.
+    Unconfirmed(&'static str),
+}
+
+impl Error {
+    /// For `map_err`: names operation and object of a failed file operation.
+    pub(crate) fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File {
+                operation,
+                path,
+                source,
+            } => {
+                let hint = if source.kind() == io::ErrorKind::PermissionDenied {
+                    "; run it as root"
+                } else {
+                    ""
+                };
+                write!(f, "cannot {operation} {}: {source}{hint}", path.display())
+            }
+            Self::Changed(path) => write!(
+                f,
+                "{} was changed meanwhile and is left alone; try again",
+                path.display()
+            ),
+            Self::Command { command, why } => write!(f, "`{command}` failed: {why}"),
+            Self::Unconfirmed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The tools that look after PAM files, and how they are told about us. Their files are theirs: we never edit them.
+
+use std::process::{Command, Stdio};
+
+use super::edit::managed;
+use super::host::{Draft, Host};
+use super::parse::{Facility, Meaning, parse};
+use super::stack::Files;
+use crate::error::Error;
+
+/// Our profile, which the package installs.
+const PROFILE: &str = "/usr/share/pam-configs/pag";
+/// The mark that pam-auth-update looks for in its files, too (pam-auth-update, `diff_profiles`).
+const MARK: &str = "# end of pam-auth-update config";
+/// The files that get our lines from it.
+const COMMON: [(&str, Facility); 3] = [
+    ("/etc/pam.d/common-auth", Facility::Auth),
+    ("/etc/pam.d/common-session", Facility::Session),
+    (
+        "/etc/pam.d/common-session-noninteractive",
+        Facility::Session,
+    ),
+];
+/// What authselect was told: the profile, then its features, one a line (authselect, src/lib/files/config.c).
+const AUTHSELECT: &str = "/etc/authselect/authselect.conf";
+/// authselect's stacks that open sessions.
+const STACKS: [&str; 4] = [
+    "system-auth",
+    "password-auth",
+    "fingerprint-auth",
+    "smartcard-auth",
+];
+
+/// Who looks after the shared stacks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Manager {
+    /// The administrator.
+    Nobody,
+    /// Debian's tool.
+    PamAuthUpdate,
+    /// Fedora's tool, with what it was told.
+    Authselect {
+        /// `sssd`, `custom/ours`, ...
+        profile: String,
+        /// `with-mkhomedir`, ...
+        features: Vec<String>,
+    },
+}
+
+impl Manager {
+    /// Finds out.
+    pub(crate) fn of(host: &Host) -> Self {
+        if let Some(text) = host.text(AUTHSELECT) {
+            let mut words = text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .map(str::to_owned);
+            if let Some(profile) = words.next() {
+                return Self::Authselect {
+                    profile,
+                    features: words.collect(),
+                };
+            }
+        }
+        let marked = host
+            .text("/etc/pam.d/common-session")
+            .is_some_and(|text| text.contains(MARK));
+        if marked && host.has("/usr/share/pam-configs") {
+            Self::PamAuthUpdate
+        } else {
+            Self::Nobody
+        }
+    }
+
+    /// Why a file is this tool's, if it is.
+    pub(crate) fn owns(&self, path: &str) -> Option<String> {
+        let name = path.strip_prefix("/etc/pam.d/")?;
+        match self {
+            Self::PamAuthUpdate if name.starts_with("common-") => {
+                Some("pam-auth-update looks after it".to_owned())
+            }
+            Self::Authselect { .. } if STACKS.contains(&name) || name == "postlogin" => {
+                Some("authselect looks after it".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets a draft show what the tool's files will be when it knows of us. Whether that differs from what they are.
+    pub(crate) fn assume(&self, draft: &mut Draft<'_>) -> bool {
+        let files: Vec<(String, Facility)> = match self {
+            Self::Nobody => Vec::new(),
+            Self::PamAuthUpdate => COMMON
+                .iter()
+                .map(|(path, facility)| ((*path).to_owned(), *facility))
+                .collect(),
+            Self::Authselect { .. } => STACKS
+                .iter()
+                .map(|name| (format!("/etc/pam.d/{name}"), Facility::Session))
+                .collect(),
+        };
+        let mut differs = false;
+        for (path, facility) in files {
+            if let Some(text) = draft.text(&path) {
+                let then = managed(&text, facility);
+                differs |= then != text;
+                draft.assume(&path, then);
+            }
+        }
+        differs
+    }
+
+    /// Whether the tool's files call us now.
+    pub(crate) fn knows_us(&self, host: &Host) -> bool {
+        let paths: Vec<String> = match self {
+            Self::Nobody => Vec::new(),
+            Self::PamAuthUpdate => COMMON.iter().map(|(path, _)| (*path).to_owned()).collect(),
+            Self::Authselect { .. } => STACKS
+                .iter()
+                .map(|name| format!("/etc/pam.d/{name}"))
+                .collect(),
+        };
+        let mut lines = paths
+            .iter()
+            .filter_map(|path| host.text(path))
+            .flat_map(|text| parse(&text));
+        lines.any(|line| matches!(line.meaning, Meaning::Entry(entry) if entry.calls("pam_pag")))
+    }
+
+    /// What an administrator types where we don't do it for him.
+    pub(crate) fn advice(&self, enable: bool) -> Vec<String> {
+        let Self::Authselect { profile, features } = self else {
+            return Vec::new();
+        };
+        if !enable {
+            return vec!["authselect disable-feature with-pag".to_owned()];
+        }
+        let mut advice = Vec::new();
+        let custom = match profile.strip_prefix("custom/") {
+            Some(name) => name,
+            None => {
+                advice.push(format!(
+                    "authselect create-profile pag --base-on={profile} --symlink-meta"
+                ));
+                "pag"
+            }
+        };
+        advice.push(format!(
+            r#"sed -i '/^-\?session.*pam_systemd\.so/i -session     optional     pam_pag.so     {{include if "with-pag"}}' {}"#,
+            STACKS.map(|stack| format!("/etc/authselect/custom/{custom}/{stack}")).join(" ")
+        ));
+        let features = features
+            .iter()
+            .map(|feature| format!(" {feature}"))
+            .collect::<String>();
+        advice.push(format!(
+            "authselect select custom/{custom}{features} with-pag"
+        ));
+        advice
+    }
+}
+
+/// A run of pam-auth-update.
+#[derive(Debug)]
+pub(crate) struct Run {
+    argv: Vec<String>,
+    enable: bool,
+}
+
+impl Run {
+    /// Switches our profile on or off in this host.
+    pub(crate) fn new(host: &Host, enable: bool) -> Self {
+        let mut argv = Vec::new();
+        if !host.is_running() {
+            // Its own --root takes templates from the running system.
+            argv.extend(["chroot".to_owned(), host.root().display().to_string()]);
+        }
+        let verb = if enable { "--enable" } else { "--disable" };
+        argv.extend(["pam-auth-update", "--package", verb, "pag"].map(str::to_owned));
+        Self { argv, enable }
+    }
+
+    /// As one would type it.
+    pub(crate) fn line(&self) -> String {
+        self.argv.join(" ")
+    }
+
+    /// Does it, and looks whether it was done: pam-auth-update answers 0 also where it refuses.
+    pub(crate) fn go(&self, host: &Host) -> Result<(), Error> {
+        let failed = |why: String| Error::Command {
+            command: self.line(),
+            why,
+        };
+        if self.enable && !host.has(PROFILE) {
+            return Err(failed(format!(
+                "{PROFILE} is missing; install the package's files first"
+            )));
+        }
+        let Some((program, args)) = self.argv.split_first() else {
+            return Ok(());
+        };
+        let output = Command::new(program)
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| failed(error.to_string()))?;
+        let said = [output.stderr, output.stdout].concat();
+        let said = String::from_utf8_lossy(&said);
+        if !output.status.success() {
+            return Err(failed(format!("{}: {}", output.status, said.trim())));
+        }
+        if Manager::PamAuthUpdate.knows_us(host) == self.enable {
+            return Ok(());
+        }
+        Err(failed(format!(
+            "the common-* files are as they were (changed by hand?): {}",
+            said.trim()
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_builds_on_what_is_selected() {
+        let manager = Manager::Authselect {
+            profile: "sssd".into(),
+            features: vec!["with-mkhomedir".into()],
+        };
+        let advice = manager.advice(true);
+        assert_eq!(
+            advice.first().unwrap(),
+            "authselect create-profile pag --base-on=sssd --symlink-meta"
+        );
+        assert_eq!(
+            advice.last().unwrap(),
+            "authselect select custom/pag with-mkhomedir with-pag"
+        );
+        let custom = Manager::Authselect {
+            profile: "custom/afs".into(),
+            features: vec![],
+        };
+        assert_eq!(custom.advice(true).len(), 2);
+    }
+}
