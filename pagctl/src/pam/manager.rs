@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use super::check::{Finding, Problem};
 use super::edit::managed;
 use super::host::{Draft, Host};
 use super::parse::{Facility, Meaning, parse};
@@ -126,6 +127,24 @@ impl Manager {
             .filter_map(|path| host.text(path))
             .flat_map(|text| parse(&text));
         lines.any(|line| matches!(line.meaning, Meaning::Entry(entry) if entry.calls("pam_pag")))
+    }
+
+    /// What becomes of pam_afs_session's profile: ours names it as a conflict, so pam-auth-update switches it off.
+    pub(crate) fn rival(&self, host: &Host, enable: bool) -> Option<Finding> {
+        let there = *self == Self::PamAuthUpdate && host.has("/usr/share/pam-configs/afs-session");
+        let used = host
+            .text("/etc/pam.d/common-session")
+            .is_some_and(|text| text.contains("pam_afs_session.so"));
+        let text = match (there, enable, used) {
+            (true, true, true) => {
+                "pam-auth-update switches its profile afs-session off: two modules would make PAGs"
+            }
+            (true, false, false) => {
+                "if afs-session was in use before: `pam-auth-update --enable afs-session`"
+            }
+            _ => return None,
+        };
+        Some(Finding::note(Problem::TwoModules, None, text))
     }
 
     /// What an administrator types where we don't do it for him.

@@ -79,6 +79,9 @@ struct Written {
     diff: String,
     /// Where the old text is kept.
     backup: Option<String>,
+    /// Whether the file was there before, and whether it is afterwards.
+    #[serde(skip)]
+    there: (bool, bool),
 }
 
 /// What is to be done.
@@ -86,7 +89,8 @@ struct Plan {
     edits: Vec<Edit>,
     run: Option<Run>,
     advice: Vec<String>,
-    refusals: Vec<Finding>,
+    /// What was left alone, and what else the person should know.
+    remarks: Vec<Finding>,
 }
 
 /// Does what was asked.
@@ -215,7 +219,7 @@ fn enable(host: &Host) -> Plan {
     let mut draft = Draft::new(host);
     let behind = manager.assume(&mut draft);
     let locked = |path: &str| manager.owns(path).or_else(|| host.unfit(path));
-    let mut refusals = Vec::new();
+    let mut remarks = Vec::new();
     for (service, kind) in SERVICES {
         let Some(path) = draft.service(service) else {
             continue;
@@ -264,11 +268,12 @@ fn enable(host: &Host) -> Plan {
                     (!helped).then(|| format!("{path}: a line of ours alone can't mend it"))
                 }
             };
-            refusals.extend(
+            remarks.extend(
                 refused.map(|text| Finding::wrong(Problem::LeftAlone, Some(service), text)),
             );
         }
     }
+    remarks.extend(manager.rival(host, true).filter(|_| behind));
     let (run, advice) = match manager {
         Manager::PamAuthUpdate if behind => (Some(Run::new(host, true)), Vec::new()),
         Manager::Authselect { .. } if behind => (None, manager.advice(true)),
@@ -278,14 +283,14 @@ fn enable(host: &Host) -> Plan {
         edits: draft.edits(),
         run,
         advice,
-        refusals,
+        remarks,
     }
 }
 
 fn disable(host: &Host) -> Plan {
     let manager = Manager::of(host);
     let mut edits = Vec::new();
-    let mut refusals = Vec::new();
+    let mut remarks = Vec::new();
     for name in host.names("/etc/pam.d") {
         let path = format!("/etc/pam.d/{name}");
         let Some(text) = host.text(&path).filter(|_| manager.owns(&path).is_none()) else {
@@ -299,11 +304,12 @@ fn disable(host: &Host) -> Plan {
         if after.is_some_and(edit::strangers) {
             let why = unfit.unwrap_or_else(|| "not written by this tool".to_owned());
             let text = format!("{path}: calls pam_pag.so and is left alone: {why}");
-            refusals.push(Finding::wrong(Problem::LeftAlone, None, text));
+            remarks.push(Finding::wrong(Problem::LeftAlone, None, text));
         }
         edits.extend(edit);
     }
     let knows = manager.knows_us(host);
+    remarks.extend(manager.rival(host, false).filter(|_| knows));
     let (run, advice) = match manager {
         Manager::PamAuthUpdate if knows => (Some(Run::new(host, false)), Vec::new()),
         Manager::Authselect { .. } if knows => (None, manager.advice(false)),
@@ -313,7 +319,7 @@ fn disable(host: &Host) -> Plan {
         edits,
         run,
         advice,
-        refusals,
+        remarks,
     }
 }
 
@@ -335,6 +341,7 @@ fn carry_out(change: &Change, host: &Host, plan: Plan, enable: bool) -> Result<A
             path: edit.path.clone(),
             diff,
             backup: None,
+            there: (before.is_some(), edit.text.is_some()),
         });
     }
     let idle = report.commands.is_empty() && report.changes.is_empty();
@@ -362,12 +369,18 @@ fn carry_out(change: &Change, host: &Host, plan: Plan, enable: bool) -> Result<A
     }
     let pending = !idle && !report.done;
     let placement = enable && report.findings.iter().any(Finding::placement);
-    let to_do = pending || placement || !report.advice.is_empty() || !plan.refusals.is_empty();
+    let to_do = pending
+        || placement
+        || !report.advice.is_empty()
+        || plan
+            .remarks
+            .iter()
+            .any(|remark| remark.level == Level::Wrong);
     if pending {
         // What was shown says it already.
         report.findings.clear();
     }
-    report.findings.extend(plan.refusals);
+    report.findings.extend(plan.remarks);
     say(&change.look, &report);
     Ok(answer(to_do))
 }
@@ -437,10 +450,16 @@ fn say(look: &Look, report: &Report) {
         return;
     }
     for change in report.changes.iter().filter(|_| report.done) {
-        match &change.backup {
-            Some(backup) => println!("{}: changed; the old text is in {backup}", change.path),
-            None => println!("{}: written", change.path),
-        }
+        let deed = match change.there {
+            (_, false) => "removed",
+            (false, true) => "made",
+            (true, true) => "changed",
+        };
+        let kept = change
+            .backup
+            .as_ref()
+            .map(|backup| format!("; the old text is in {backup}"));
+        println!("{}: {deed}{}", change.path, kept.unwrap_or_default());
     }
     if !report.all_right.is_empty() {
         println!("All right: {}", report.all_right.join(", "));

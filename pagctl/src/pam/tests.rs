@@ -261,7 +261,7 @@ fn debian_without_the_profile_plans_the_same_edits_and_asks_pam_auth_update() {
     );
     let paths: Vec<&str> = plan.edits.iter().map(|edit| edit.path.as_str()).collect();
     assert_eq!(paths, ["/etc/pam.d/runuser-l", "/etc/pam.d/systemd-user"]);
-    assert!(plan.refusals.is_empty());
+    assert!(plan.remarks.is_empty());
 }
 
 #[test]
@@ -495,11 +495,11 @@ fn a_line_behind_a_jump_is_not_inserted() {
     let text = "session [success=1 default=ignore] pam_succeed_if.so uid < 1000\nsession optional pam_systemd.so\n";
     let safe = Scene::new(&[("/etc/pam.d/sshd", text)]);
     let plan = enable(&safe.host());
-    assert_eq!(plan.refusals.len(), 1, "{:?}", plan.edits);
+    assert_eq!(plan.remarks.len(), 1, "{:?}", plan.edits);
     assert!(
-        plan.refusals[0].text.contains("jumps"),
+        plan.remarks[0].text.contains("jumps"),
         "{}",
-        plan.refusals[0].text
+        plan.remarks[0].text
     );
     assert_eq!(safe.enable(), Answer::ToDo);
     assert_eq!(safe.get("/etc/pam.d/sshd").unwrap(), text);
@@ -529,7 +529,7 @@ fn an_overlay_that_somebody_added_to_is_left() {
             .iter()
             .all(|edit| edit.path != "/etc/pam.d/systemd-user")
     );
-    assert_eq!(plan.refusals.len(), 1);
+    assert_eq!(plan.remarks.len(), 1);
 }
 
 #[test]
