@@ -32,34 +32,18 @@ pub(crate) enum Error {
 impl Error {
     /// For `map_err`: names operation and object of a failed file operation.
     pub(crate) fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
+        move |source| Self::File { operation, path: path.to_owned(), source }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File {
-                operation,
-                path,
-                source,
-            } => {
-                let hint = if source.kind() == io::ErrorKind::PermissionDenied {
-                    "; run it as root"
-                } else {
-                    ""
-                };
+            Self::File { operation, path, source } => {
+                let hint = if source.kind() == io::ErrorKind::PermissionDenied { "; run it as root" } else { "" };
                 write!(f, "cannot {operation} {}: {source}{hint}", path.display())
             }
-            Self::Changed(path) => write!(
-                f,
-                "{} was changed meanwhile and is left alone; try again",
-                path.display()
-            ),
+            Self::Changed(path) => write!(f, "{} was changed meanwhile and is left alone; try again", path.display()),
             Self::Command { command, why } => write!(f, "`{command}` failed: {why}"),
             Self::Unconfirmed(why) => f.write_str(why),
         }

@@ -133,30 +133,19 @@ pub(crate) struct Finding {
 impl Finding {
     /// Something to be done.
     pub(crate) fn wrong(problem: Problem, service: Option<&str>, text: impl Into<String>) -> Self {
-        Self {
-            level: Level::Wrong,
-            problem,
-            service: service.map(Into::into),
-            text: text.into(),
-        }
+        Self { level: Level::Wrong, problem, service: service.map(Into::into), text: text.into() }
     }
 
     /// Good to know.
     pub(crate) fn note(problem: Problem, service: Option<&str>, text: impl Into<String>) -> Self {
-        Self {
-            level: Level::Note,
-            ..Self::wrong(problem, service, text)
-        }
+        Self { level: Level::Note, ..Self::wrong(problem, service, text) }
     }
 
     /// Whether an edit of ours can mend it.
     pub(crate) fn placement(&self) -> bool {
         use Problem::{AfterSystemd, BeforeKerberos, Missing, NoUnlock, UndoneByKeyinit};
         self.level == Level::Wrong
-            && matches!(
-                self.problem,
-                Missing | UndoneByKeyinit | BeforeKerberos | AfterSystemd | NoUnlock
-            )
+            && matches!(self.problem, Missing | UndoneByKeyinit | BeforeKerberos | AfterSystemd | NoUnlock)
     }
 }
 
@@ -172,8 +161,7 @@ pub(crate) struct Window {
 impl Window {
     /// Whether the order of the other modules leaves it no place.
     pub(crate) fn closed(self) -> bool {
-        self.before
-            .is_some_and(|before| self.after.is_some_and(|after| before < after))
+        self.before.is_some_and(|before| self.after.is_some_and(|after| before < after))
     }
 
     fn holds(self, at: usize) -> bool {
@@ -189,21 +177,9 @@ pub(crate) fn window(stack: &Stack, kind: Kind) -> Window {
     };
     // Without `force` pam_keyinit keeps a ring that is there (pam_keyinit.c, `do_keyinit`); of several with it the first
     // one acts and the others see that it did.
-    let forced = stack
-        .calls("pam_keyinit")
-        .find(|(_, step)| step.entry.has_arg("force"))
-        .map(|(at, _)| at);
-    let early = |module| {
-        stack
-            .calls(module)
-            .map(|(at, _)| at)
-            .filter(|at| before.is_none_or(|b| *at < b))
-            .max()
-    };
-    let after = [forced, early("pam_keyinit"), early("pam_krb5")]
-        .into_iter()
-        .flatten()
-        .max();
+    let forced = stack.calls("pam_keyinit").find(|(_, step)| step.entry.has_arg("force")).map(|(at, _)| at);
+    let early = |module| stack.calls(module).map(|(at, _)| at).filter(|at| before.is_none_or(|b| *at < b)).max();
+    let after = [forced, early("pam_keyinit"), early("pam_krb5")].into_iter().flatten().max();
     Window { after, before }
 }
 
@@ -212,15 +188,9 @@ pub(crate) fn stack(service: &str, kind: Kind, session: &Stack, auth: &Stack) ->
     let mut findings = Vec::new();
     let wrong = |problem, text: &str| Finding::wrong(problem, Some(service), text);
     let window = window(session, kind);
-    let forced = session
-        .calls("pam_keyinit")
-        .find(|(_, step)| step.entry.has_arg("force"))
-        .map(|(at, _)| at);
+    let forced = session.calls("pam_keyinit").find(|(_, step)| step.entry.has_arg("force")).map(|(at, _)| at);
     let ours: Vec<usize> = session.calls("pam_pag").map(|(at, _)| at).collect();
-    let mut lasting = ours
-        .iter()
-        .copied()
-        .filter(|at| forced.is_none_or(|forced| forced < *at));
+    let mut lasting = ours.iter().copied().filter(|at| forced.is_none_or(|forced| forced < *at));
     match lasting.clone().find(|at| window.holds(*at)).or_else(|| lasting.next_back()) {
         None if ours.is_empty() => findings.push(wrong(Problem::Missing, "no session line calls pam_pag.so")),
         None => findings.push(wrong(
@@ -236,16 +206,14 @@ pub(crate) fn stack(service: &str, kind: Kind, session: &Stack, auth: &Stack) ->
             }
             if window.before.is_some_and(|systemd| systemd < at) {
                 let level = if window.closed() { Level::Note } else { Level::Wrong };
-                let text = "pam_systemd.so stands before pam_pag.so: the user manager starts without this login's tokens";
+                let text =
+                    "pam_systemd.so stands before pam_pag.so: the user manager starts without this login's tokens";
                 findings.push(Finding { level, ..wrong(Problem::AfterSystemd, text) });
             }
         }
     }
     if kind == Kind::Unlocking && auth.calls("pam_pag").next().is_none() && !auth.steps.is_empty() {
-        findings.push(wrong(
-            Problem::NoUnlock,
-            "no auth line calls pam_pag.so: unlocking the screen renews no tokens",
-        ));
+        findings.push(wrong(Problem::NoUnlock, "no auth line calls pam_pag.so: unlocking the screen renews no tokens"));
     }
     for (_, step) in session.calls("pam_pag").chain(auth.calls("pam_pag")) {
         for arg in &step.entry.args {
@@ -255,23 +223,12 @@ pub(crate) fn stack(service: &str, kind: Kind, session: &Stack, auth: &Stack) ->
             }
         }
     }
-    if let Some((_, step)) = session
-        .calls("pam_afs_session")
-        .chain(auth.calls("pam_afs_session"))
-        .next()
-    {
-        let text = format!(
-            "{}: pam_afs_session.so makes PAGs beside pam_pag.so; take one of them out",
-            step.path
-        );
+    if let Some((_, step)) = session.calls("pam_afs_session").chain(auth.calls("pam_afs_session")).next() {
+        let text = format!("{}: pam_afs_session.so makes PAGs beside pam_pag.so; take one of them out", step.path);
         findings.push(wrong(Problem::TwoModules, &text));
     }
     for trouble in session.trouble.iter().chain(&auth.trouble) {
-        findings.push(Finding::note(
-            Problem::NotUnderstood,
-            Some(service),
-            trouble,
-        ));
+        findings.push(Finding::note(Problem::NotUnderstood, Some(service), trouble));
     }
     findings
 }
@@ -286,10 +243,7 @@ mod tests {
     fn problems(kind: Kind, session: &str) -> Vec<(Level, Problem)> {
         let files = BTreeMap::from([("/etc/pam.d/x", session)]);
         let session = resolve(&files, "/etc/pam.d/x", Facility::Session);
-        stack("x", kind, &session, &Stack::default())
-            .into_iter()
-            .map(|f| (f.level, f.problem))
-            .collect()
+        stack("x", kind, &session, &Stack::default()).into_iter().map(|f| (f.level, f.problem)).collect()
     }
 
     #[test]
@@ -302,44 +256,16 @@ mod tests {
         let pag = "-session optional pam_pag.so\n";
         for (kind, lines, expected) in [
             (Kind::Login, vec![keyinit, krb5, pag, systemd], vec![]),
-            (
-                Kind::Login,
-                vec![keyinit, krb5, systemd],
-                vec![(Wrong, Problem::Missing)],
-            ),
-            (
-                Kind::Login,
-                vec![pag, keyinit],
-                vec![(Wrong, Problem::UndoneByKeyinit)],
-            ),
+            (Kind::Login, vec![keyinit, krb5, systemd], vec![(Wrong, Problem::Missing)]),
+            (Kind::Login, vec![pag, keyinit], vec![(Wrong, Problem::UndoneByKeyinit)]),
             (Kind::Login, vec![pag, gentle], vec![]),
             (Kind::Login, vec![keyinit, pag, systemd, keyinit], vec![]),
-            (
-                Kind::Login,
-                vec![pag, krb5, systemd],
-                vec![(Wrong, Problem::BeforeKerberos)],
-            ),
-            (
-                Kind::Login,
-                vec![systemd, pag],
-                vec![(Wrong, Problem::AfterSystemd)],
-            ),
-            (
-                Kind::Login,
-                vec![systemd, keyinit, pag],
-                vec![(Note, Problem::AfterSystemd)],
-            ),
-            (
-                Kind::Manager,
-                vec![pag, keyinit, systemd],
-                vec![(Wrong, Problem::UndoneByKeyinit)],
-            ),
+            (Kind::Login, vec![pag, krb5, systemd], vec![(Wrong, Problem::BeforeKerberos)]),
+            (Kind::Login, vec![systemd, pag], vec![(Wrong, Problem::AfterSystemd)]),
+            (Kind::Login, vec![systemd, keyinit, pag], vec![(Note, Problem::AfterSystemd)]),
+            (Kind::Manager, vec![pag, keyinit, systemd], vec![(Wrong, Problem::UndoneByKeyinit)]),
             (Kind::Manager, vec![pag, keyinit, systemd, pag], vec![]),
-            (
-                Kind::Login,
-                vec!["session required pam_afs_session.so\n", pag],
-                vec![(Wrong, Problem::TwoModules)],
-            ),
+            (Kind::Login, vec!["session required pam_afs_session.so\n", pag], vec![(Wrong, Problem::TwoModules)]),
             (
                 Kind::Login,
                 vec!["session required pam_pag.so scope=user nopga\n"],

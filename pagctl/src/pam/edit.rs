@@ -5,8 +5,7 @@ use super::parse::{Facility, Line, Meaning, parse};
 use super::stack::{Files, resolve};
 
 /// Stands before each line that we add; what it marks we may take back.
-const MARK: &str =
-    "# The next line was added by `pagctl pam enable`; `pagctl pam disable` removes it.\n";
+const MARK: &str = "# The next line was added by `pagctl pam enable`; `pagctl pam disable` removes it.\n";
 /// First line of a file that is ours as a whole.
 const OVERLAY: &str = "# Written by `pagctl pam enable`; `pagctl pam disable` removes it. Follows the vendor's file.\n";
 /// Directory of the files that an administrator may change.
@@ -42,10 +41,7 @@ pub(crate) fn session(
 ) -> Result<Edit, Refusal> {
     let own = format!("{ETC}{service}");
     if path != own {
-        return Ok(Edit {
-            path: own,
-            text: Some(overlay(files, path)),
-        });
+        return Ok(Edit { path: own, text: Some(overlay(files, path)) });
     }
     let refuse = |path: &str| match path.starts_with(ETC) {
         true => locked(path),
@@ -54,10 +50,7 @@ pub(crate) fn session(
     let stack = resolve(files, path, Facility::Session);
     let bounds = window(&stack, kind);
     let mut places = Vec::new();
-    if let (Some(before), false) = (
-        bounds.before.and_then(|at| stack.steps.get(at)),
-        bounds.closed(),
-    ) {
+    if let (Some(before), false) = (bounds.before.and_then(|at| stack.steps.get(at)), bounds.closed()) {
         places.push((before.path.clone(), before.line));
         let lower = bounds.after.and_then(|at| stack.steps.get(at));
         if lower.is_none_or(|lower| lower.top < before.top) {
@@ -65,18 +58,10 @@ pub(crate) fn session(
         }
     }
     if bounds.before.is_none() || bounds.closed() {
-        let last = if bounds.closed() {
-            bounds.after.and_then(|at| stack.steps.get(at))
-        } else {
-            stack.steps.last()
-        };
-        places.push((
-            path.to_owned(),
-            last.map_or(usize::MAX, |step| step.top + 1),
-        ));
+        let last = if bounds.closed() { bounds.after.and_then(|at| stack.steps.get(at)) } else { stack.steps.last() };
+        places.push((path.to_owned(), last.map_or(usize::MAX, |step| step.top + 1)));
     }
-    let mut refusal =
-        format!("{path}: no place between the modules that we need before us and pam_systemd.so");
+    let mut refusal = format!("{path}: no place between the modules that we need before us and pam_systemd.so");
     for (path, line) in places {
         if let Some(why) = refuse(&path) {
             refusal = format!("{path}: {why}");
@@ -85,10 +70,7 @@ pub(crate) fn session(
         let lines = parse(&files.text(&path).unwrap_or_default());
         match objection(&lines, line, Facility::Session) {
             None => {
-                return Ok(Edit {
-                    path,
-                    text: Some(insert(lines, line, Facility::Session)),
-                });
+                return Ok(Edit { path, text: Some(insert(lines, line, Facility::Session)) });
             }
             Some(why) => refusal = format!("{path}: {why}"),
         }
@@ -97,11 +79,7 @@ pub(crate) fn session(
 }
 
 /// Adds our line at the end of a service's auth stack. It answers PAM_IGNORE there, so it decides nothing.
-pub(crate) fn auth(
-    files: &dyn Files,
-    path: &str,
-    locked: &dyn Fn(&str) -> Option<String>,
-) -> Result<Edit, Refusal> {
+pub(crate) fn auth(files: &dyn Files, path: &str, locked: &dyn Fn(&str) -> Option<String>) -> Result<Edit, Refusal> {
     if !path.starts_with(ETC) {
         return Err(format!("{path}: the vendor's file is not ours to change"));
     }
@@ -112,10 +90,7 @@ pub(crate) fn auth(
     let lines = parse(&files.text(path).unwrap_or_default());
     let line = stack.steps.last().map_or(usize::MAX, |step| step.top + 1);
     match objection(&lines, line, Facility::Auth) {
-        None => Ok(Edit {
-            path: path.to_owned(),
-            text: Some(insert(lines, line, Facility::Auth)),
-        }),
+        None => Ok(Edit { path: path.to_owned(), text: Some(insert(lines, line, Facility::Auth)) }),
         Some(why) => Err(format!("{path}: {why}")),
     }
 }
@@ -125,16 +100,11 @@ pub(crate) fn take_back(path: &str, text: &str) -> Option<Edit> {
     if text.starts_with(OVERLAY) {
         let only_ours = parse(text).iter().all(|line| match &line.meaning {
             Meaning::Nothing => line.text == OVERLAY,
-            Meaning::Entry(entry) => {
-                entry.calls("pam_pag") || (entry.includes() && entry.target.starts_with('/'))
-            }
+            Meaning::Entry(entry) => entry.calls("pam_pag") || (entry.includes() && entry.target.starts_with('/')),
             Meaning::IncludeAll(_) | Meaning::Unknown => false,
         });
         // Somebody else's lines in it stay, with what they need.
-        return only_ours.then(|| Edit {
-            path: path.to_owned(),
-            text: None,
-        });
+        return only_ours.then(|| Edit { path: path.to_owned(), text: None });
     }
     let mut kept = String::new();
     let mut marked = false;
@@ -156,10 +126,7 @@ pub(crate) fn take_back(path: &str, text: &str) -> Option<Edit> {
     if marked {
         kept.push_str(MARK);
     }
-    taken.then(|| Edit {
-        path: path.to_owned(),
-        text: Some(kept),
-    })
+    taken.then(|| Edit { path: path.to_owned(), text: Some(kept) })
 }
 
 /// Whether a file is one that we wrote to read the vendor's.
@@ -185,23 +152,17 @@ pub(crate) fn overlay(files: &dyn Files, vendor: &str) -> String {
 /// What pam-auth-update or authselect will make of one of its files: our line before pam_systemd, or last.
 pub(crate) fn managed(text: &str, facility: Facility) -> String {
     let lines = parse(text);
-    let has = lines.iter().any(
-        |l| matches!(&l.meaning, Meaning::Entry(e) if e.calls("pam_pag") && e.facility == facility),
-    );
+    let has =
+        lines.iter().any(|l| matches!(&l.meaning, Meaning::Entry(e) if e.calls("pam_pag") && e.facility == facility));
     if has {
         return text.to_owned();
     }
     let of = |line: &Line, systemd: bool| match &line.meaning {
-        Meaning::Entry(entry) => {
-            entry.facility == facility && (!systemd || entry.calls("pam_systemd"))
-        }
+        Meaning::Entry(entry) => entry.facility == facility && (!systemd || entry.calls("pam_systemd")),
         _ => false,
     };
     let at = lines.iter().position(|line| of(line, true));
-    let at = at.or(lines
-        .iter()
-        .rposition(|line| of(line, false))
-        .map(|last| last + 1));
+    let at = at.or(lines.iter().rposition(|line| of(line, false)).map(|last| last + 1));
     at.map_or_else(|| text.to_owned(), |at| insert(lines, at, facility))
 }
 
@@ -229,48 +190,23 @@ fn insert(lines: Vec<Line>, at: usize, facility: Facility) -> String {
 /// Why a line inserted at this place could change what the others do.
 fn objection(lines: &[Line], at: usize, facility: Facility) -> Option<Refusal> {
     if let Some(line) = lines.iter().find(|line| line.meaning == Meaning::Unknown) {
-        return Some(format!(
-            "this line is not understood: {:?}",
-            line.text.trim()
-        ));
+        return Some(format!("this line is not understood: {:?}", line.text.trim()));
     }
-    if let Some(line) = lines
-        .last()
-        .filter(|line| line.text.trim_end_matches(['\r', '\n']).ends_with('\\'))
-    {
-        return Some(format!(
-            "its last line goes on and has no end: {:?}",
-            line.text.trim()
-        ));
+    if let Some(line) = lines.last().filter(|line| line.text.trim_end_matches(['\r', '\n']).ends_with('\\')) {
+        return Some(format!("its last line goes on and has no end: {:?}", line.text.trim()));
     }
     // A jump that lands behind the new line would skip one module less.
-    let before = lines
-        .iter()
-        .take(at)
-        .rev()
-        .filter_map(|line| match &line.meaning {
-            Meaning::Entry(entry) if entry.facility == facility => {
-                Some((line, entry.longest_jump()))
-            }
-            Meaning::IncludeAll(_) => Some((line, 0)),
-            _ => None,
-        });
-    let behind = before
-        .enumerate()
-        .find(|(distance, (_, jump))| jump > distance);
-    behind.map(|(_, (line, _))| {
-        format!(
-            "a new line would change where this one jumps to: {:?}",
-            line.text.trim()
-        )
-    })
+    let before = lines.iter().take(at).rev().filter_map(|line| match &line.meaning {
+        Meaning::Entry(entry) if entry.facility == facility => Some((line, entry.longest_jump())),
+        Meaning::IncludeAll(_) => Some((line, 0)),
+        _ => None,
+    });
+    let behind = before.enumerate().find(|(distance, (_, jump))| jump > distance);
+    behind.map(|(_, (line, _))| format!("a new line would change where this one jumps to: {:?}", line.text.trim()))
 }
 
 /// Calls of our module that stand in a file without our mark: somebody else's, which stay.
 pub(crate) fn strangers(text: &str) -> bool {
-    let rest =
-        take_back("", text).map_or_else(|| text.to_owned(), |edit| edit.text.unwrap_or_default());
-    parse(&rest)
-        .iter()
-        .any(|line| matches!(&line.meaning, Meaning::Entry(entry) if entry.calls("pam_pag")))
+    let rest = take_back("", text).map_or_else(|| text.to_owned(), |edit| edit.text.unwrap_or_default());
+    parse(&rest).iter().any(|line| matches!(&line.meaning, Meaning::Entry(entry) if entry.calls("pam_pag")))
 }

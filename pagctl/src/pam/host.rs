@@ -26,9 +26,7 @@ pub(crate) struct Host {
 impl Host {
     /// The host whose `/` is here.
     pub(crate) fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-        }
+        Self { root: root.to_owned() }
     }
 
     /// Whether it is the running system.
@@ -74,10 +72,7 @@ impl Host {
     /// Why a file is not fit to be changed, if it is not.
     pub(crate) fn unfit(&self, path: &str) -> Option<String> {
         if let Some(target) = self.link(path) {
-            return Some(format!(
-                "a symbolic link to {}: another tool looks after it",
-                target.display()
-            ));
+            return Some(format!("a symbolic link to {}: another tool looks after it", target.display()));
         }
         let path = self.find(path);
         match fs::symlink_metadata(&path) {
@@ -95,13 +90,8 @@ impl Host {
 
     /// The names in a directory, sorted; none when it is not there.
     pub(crate) fn names(&self, directory: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.find(directory))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
+        let entries = fs::read_dir(self.find(directory)).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         names
     }
@@ -118,9 +108,7 @@ impl Host {
             Some(text) => self.replace(&path, text)?,
         }
         let directory = path.parent().unwrap_or(&self.root);
-        File::open(directory)
-            .and_then(|dir| dir.sync_all())
-            .map_err(Error::file("sync", directory))?;
+        File::open(directory).and_then(|dir| dir.sync_all()).map_err(Error::file("sync", directory))?;
         Ok(backup)
     }
 
@@ -132,23 +120,14 @@ impl Host {
             .create(&directory)
             .map_err(Error::file("make directory", &directory))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |now| now.as_secs());
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let mut number = 0;
         loop {
             let name = format!("{name}.{seconds}.{number}");
             let copy = directory.join(&name);
-            match OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&copy)
-            {
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy) {
                 Ok(mut file) => {
-                    let written = file
-                        .write_all(text.as_bytes())
-                        .and_then(|()| file.sync_all());
+                    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
                     written.map_err(Error::file("write", &copy))?;
                     return Ok(format!("{BACKUPS}/{name}"));
                 }
@@ -174,11 +153,7 @@ impl Host {
 fn fill(draft: &Path, like: &Path, text: &str) -> io::Result<()> {
     let before = fs::metadata(like).ok();
     let mode = before.as_ref().map_or(0o644, |file| file.mode() & 0o7777);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(draft)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
     if let Some(before) = &before {
         fchown(&file, Some(before.uid()), Some(before.gid()))?;
         // Access lists and the SELinux label: cp knows how, on every kernel. Without it the directory's default is right.
@@ -199,9 +174,7 @@ impl Files for Host {
         // Not a fifo, which would hang us.
         fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
         // What is no UTF-8 is not understood later on, and left alone.
-        fs::read(&path)
-            .ok()
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        fs::read(&path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
@@ -218,11 +191,7 @@ pub(crate) struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// Nothing changed yet.
     pub(crate) fn new(host: &'a Host) -> Self {
-        Self {
-            host,
-            assumed: BTreeMap::new(),
-            edited: BTreeMap::new(),
-        }
+        Self { host, assumed: BTreeMap::new(), edited: BTreeMap::new() }
     }
 
     /// From now on a file reads like this, without our doing.
@@ -250,16 +219,8 @@ impl<'a> Draft<'a> {
 
     /// What is to be written: the edits that change something.
     pub(crate) fn edits(&self) -> Vec<Edit> {
-        let edits = self
-            .edited
-            .iter()
-            .filter(|(path, text)| self.host.text(path) != **text);
-        edits
-            .map(|(path, text)| Edit {
-                path: path.clone(),
-                text: text.clone(),
-            })
-            .collect()
+        let edits = self.edited.iter().filter(|(path, text)| self.host.text(path) != **text);
+        edits.map(|(path, text)| Edit { path: path.clone(), text: text.clone() }).collect()
     }
 }
 
@@ -267,11 +228,7 @@ impl Files for Draft<'_> {
     fn text(&self, path: &str) -> Option<String> {
         match self.edited.get(path) {
             Some(text) => text.clone(),
-            None => self
-                .assumed
-                .get(path)
-                .cloned()
-                .or_else(|| self.host.text(path)),
+            None => self.assumed.get(path).cloned().or_else(|| self.host.text(path)),
         }
     }
 }

@@ -17,20 +17,12 @@ const MARK: &str = "# end of pam-auth-update config";
 const COMMON: [(&str, Facility); 3] = [
     ("/etc/pam.d/common-auth", Facility::Auth),
     ("/etc/pam.d/common-session", Facility::Session),
-    (
-        "/etc/pam.d/common-session-noninteractive",
-        Facility::Session,
-    ),
+    ("/etc/pam.d/common-session-noninteractive", Facility::Session),
 ];
 /// What authselect was told: the profile, then its features, one a line (authselect, src/lib/files/config.c).
 const AUTHSELECT: &str = "/etc/authselect/authselect.conf";
 /// authselect's stacks that open sessions.
-const STACKS: [&str; 4] = [
-    "system-auth",
-    "password-auth",
-    "fingerprint-auth",
-    "smartcard-auth",
-];
+const STACKS: [&str; 4] = ["system-auth", "password-auth", "fingerprint-auth", "smartcard-auth"];
 
 /// Who looks after the shared stacks.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,35 +44,20 @@ impl Manager {
     /// Finds out.
     pub(crate) fn of(host: &Host) -> Self {
         if let Some(text) = host.text(AUTHSELECT) {
-            let mut words = text
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.is_empty())
-                .map(str::to_owned);
+            let mut words = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
             if let Some(profile) = words.next() {
-                return Self::Authselect {
-                    profile,
-                    features: words.collect(),
-                };
+                return Self::Authselect { profile, features: words.collect() };
             }
         }
-        let marked = host
-            .text("/etc/pam.d/common-session")
-            .is_some_and(|text| text.contains(MARK));
-        if marked && host.has("/usr/share/pam-configs") {
-            Self::PamAuthUpdate
-        } else {
-            Self::Nobody
-        }
+        let marked = host.text("/etc/pam.d/common-session").is_some_and(|text| text.contains(MARK));
+        if marked && host.has("/usr/share/pam-configs") { Self::PamAuthUpdate } else { Self::Nobody }
     }
 
     /// Why a file is this tool's, if it is.
     pub(crate) fn owns(&self, path: &str) -> Option<String> {
         let name = path.strip_prefix("/etc/pam.d/")?;
         match self {
-            Self::PamAuthUpdate if name.starts_with("common-") => {
-                Some("pam-auth-update looks after it".to_owned())
-            }
+            Self::PamAuthUpdate if name.starts_with("common-") => Some("pam-auth-update looks after it".to_owned()),
             Self::Authselect { .. } if STACKS.contains(&name) || name == "postlogin" => {
                 Some("authselect looks after it".to_owned())
             }
@@ -92,14 +69,10 @@ impl Manager {
     pub(crate) fn assume(&self, draft: &mut Draft<'_>) -> bool {
         let files: Vec<(String, Facility)> = match self {
             Self::Nobody => Vec::new(),
-            Self::PamAuthUpdate => COMMON
-                .iter()
-                .map(|(path, facility)| ((*path).to_owned(), *facility))
-                .collect(),
-            Self::Authselect { .. } => STACKS
-                .iter()
-                .map(|name| (format!("/etc/pam.d/{name}"), Facility::Session))
-                .collect(),
+            Self::PamAuthUpdate => COMMON.iter().map(|(path, facility)| ((*path).to_owned(), *facility)).collect(),
+            Self::Authselect { .. } => {
+                STACKS.iter().map(|name| (format!("/etc/pam.d/{name}"), Facility::Session)).collect()
+            }
         };
         let mut differs = false;
         for (path, facility) in files {
@@ -117,31 +90,19 @@ impl Manager {
         let paths: Vec<String> = match self {
             Self::Nobody => Vec::new(),
             Self::PamAuthUpdate => COMMON.iter().map(|(path, _)| (*path).to_owned()).collect(),
-            Self::Authselect { .. } => STACKS
-                .iter()
-                .map(|name| format!("/etc/pam.d/{name}"))
-                .collect(),
+            Self::Authselect { .. } => STACKS.iter().map(|name| format!("/etc/pam.d/{name}")).collect(),
         };
-        let mut lines = paths
-            .iter()
-            .filter_map(|path| host.text(path))
-            .flat_map(|text| parse(&text));
+        let mut lines = paths.iter().filter_map(|path| host.text(path)).flat_map(|text| parse(&text));
         lines.any(|line| matches!(line.meaning, Meaning::Entry(entry) if entry.calls("pam_pag")))
     }
 
     /// What becomes of pam_afs_session's profile: ours names it as a conflict, so pam-auth-update switches it off.
     pub(crate) fn rival(&self, host: &Host, enable: bool) -> Option<Finding> {
         let there = *self == Self::PamAuthUpdate && host.has("/usr/share/pam-configs/afs-session");
-        let used = host
-            .text("/etc/pam.d/common-session")
-            .is_some_and(|text| text.contains("pam_afs_session.so"));
+        let used = host.text("/etc/pam.d/common-session").is_some_and(|text| text.contains("pam_afs_session.so"));
         let text = match (there, enable, used) {
-            (true, true, true) => {
-                "pam-auth-update switches its profile afs-session off: two modules would make PAGs"
-            }
-            (true, false, false) => {
-                "if afs-session was in use before: `pam-auth-update --enable afs-session`"
-            }
+            (true, true, true) => "pam-auth-update switches its profile afs-session off: two modules would make PAGs",
+            (true, false, false) => "if afs-session was in use before: `pam-auth-update --enable afs-session`",
             _ => return None,
         };
         Some(Finding::note(Problem::TwoModules, None, text))
@@ -159,9 +120,7 @@ impl Manager {
         let custom = match profile.strip_prefix("custom/") {
             Some(name) => name,
             None => {
-                advice.push(format!(
-                    "authselect create-profile pag --base-on={profile} --symlink-meta"
-                ));
+                advice.push(format!("authselect create-profile pag --base-on={profile} --symlink-meta"));
                 "pag"
             }
         };
@@ -169,13 +128,8 @@ impl Manager {
             r#"sed -i '/^-\?session.*pam_systemd\.so/i -session     optional     pam_pag.so     {{include if "with-pag"}}' {}"#,
             STACKS.map(|stack| format!("/etc/authselect/custom/{custom}/{stack}")).join(" ")
         ));
-        let features = features
-            .iter()
-            .map(|feature| format!(" {feature}"))
-            .collect::<String>();
-        advice.push(format!(
-            "authselect select custom/{custom}{features} with-pag"
-        ));
+        let features = features.iter().map(|feature| format!(" {feature}")).collect::<String>();
+        advice.push(format!("authselect select custom/{custom}{features} with-pag"));
         advice
     }
 }
@@ -207,14 +161,9 @@ impl Run {
 
     /// Does it, and looks whether it was done: pam-auth-update answers 0 also where it refuses.
     pub(crate) fn go(&self, host: &Host) -> Result<(), Error> {
-        let failed = |why: String| Error::Command {
-            command: self.line(),
-            why,
-        };
+        let failed = |why: String| Error::Command { command: self.line(), why };
         if self.enable && !host.has(PROFILE) {
-            return Err(failed(format!(
-                "{PROFILE} is missing; install the package's files first"
-            )));
+            return Err(failed(format!("{PROFILE} is missing; install the package's files first")));
         }
         let Some((program, args)) = self.argv.split_first() else {
             return Ok(());
@@ -233,10 +182,7 @@ impl Run {
         if Manager::PamAuthUpdate.knows_us(host) == self.enable {
             return Ok(());
         }
-        Err(failed(format!(
-            "the common-* files are as they were (changed by hand?): {}",
-            said.trim()
-        )))
+        Err(failed(format!("the common-* files are as they were (changed by hand?): {}", said.trim())))
     }
 }
 
@@ -246,23 +192,11 @@ mod tests {
 
     #[test]
     fn the_advice_builds_on_what_is_selected() {
-        let manager = Manager::Authselect {
-            profile: "sssd".into(),
-            features: vec!["with-mkhomedir".into()],
-        };
+        let manager = Manager::Authselect { profile: "sssd".into(), features: vec!["with-mkhomedir".into()] };
         let advice = manager.advice(true);
-        assert_eq!(
-            advice.first().unwrap(),
-            "authselect create-profile pag --base-on=sssd --symlink-meta"
-        );
-        assert_eq!(
-            advice.last().unwrap(),
-            "authselect select custom/pag with-mkhomedir with-pag"
-        );
-        let custom = Manager::Authselect {
-            profile: "custom/afs".into(),
-            features: vec![],
-        };
+        assert_eq!(advice.first().unwrap(), "authselect create-profile pag --base-on=sssd --symlink-meta");
+        assert_eq!(advice.last().unwrap(), "authselect select custom/pag with-mkhomedir with-pag");
+        let custom = Manager::Authselect { profile: "custom/afs".into(), features: vec![] };
         assert_eq!(custom.advice(true).len(), 2);
     }
 }

@@ -115,29 +115,11 @@ fn look_at(look: &Look) -> Answer {
     let mut report = Report::default();
     (report.all_right, report.findings) = inspect(&host);
     report.findings.extend(surroundings(&host));
-    if report.all_right.is_empty()
-        && report
-            .findings
-            .iter()
-            .all(|finding| finding.service.is_none())
-    {
-        report.findings.push(Finding::note(
-            Problem::NotUnderstood,
-            None,
-            "no PAM stack that we know was found",
-        ));
+    if report.all_right.is_empty() && report.findings.iter().all(|finding| finding.service.is_none()) {
+        report.findings.push(Finding::note(Problem::NotUnderstood, None, "no PAM stack that we know was found"));
     }
-    let answer = answer(
-        report
-            .findings
-            .iter()
-            .any(|finding| finding.level == Level::Wrong),
-    );
-    let repairable = report
-        .findings
-        .iter()
-        .filter(|finding| finding.placement())
-        .count();
+    let answer = answer(report.findings.iter().any(|finding| finding.level == Level::Wrong));
+    let repairable = report.findings.iter().filter(|finding| finding.placement()).count();
     say(look, &report);
     if !look.json && repairable > 0 {
         println!("`pagctl pam enable` shows and makes the edits that {repairable} of these need.");
@@ -146,11 +128,7 @@ fn look_at(look: &Look) -> Answer {
 }
 
 fn answer(to_do: bool) -> Answer {
-    if to_do {
-        Answer::ToDo
-    } else {
-        Answer::AllRight
-    }
+    if to_do { Answer::ToDo } else { Answer::AllRight }
 }
 
 /// Judges every service that is there: those which are all right, and the findings about all.
@@ -179,26 +157,16 @@ fn judge(files: &dyn Files, service: &str, kind: Kind, path: &str) -> Vec<Findin
 fn surroundings(host: &Host) -> Vec<Finding> {
     let mut findings = Vec::new();
     let multiarch = ["/usr/lib", "/lib"].into_iter().flat_map(|base| {
-        host.names(base)
-            .into_iter()
-            .filter(|name| name.contains("-linux-"))
-            .map(move |name| format!("{base}/{name}"))
+        host.names(base).into_iter().filter(|name| name.contains("-linux-")).map(move |name| format!("{base}/{name}"))
     });
     let plain = ["/usr/lib64", "/usr/lib", "/lib64", "/lib"].map(str::to_owned);
     let mut directories = plain.into_iter().chain(multiarch);
     if !directories.any(|directory| host.has(&format!("{directory}/security/pam_pag.so"))) {
-        findings.push(Finding::wrong(
-            Problem::NoModule,
-            None,
-            "pam_pag.so is in no directory of PAM modules",
-        ));
+        findings.push(Finding::wrong(Problem::NoModule, None, "pam_pag.so is in no directory of PAM modules"));
     }
     let groups = host.text("/etc/group").unwrap_or_default();
     let mut group = groups.lines().filter_map(|line| line.strip_prefix("pag:"));
-    match group
-        .next()
-        .map(|rest| rest.rsplit(':').next().unwrap_or_default().trim())
-    {
+    match group.next().map(|rest| rest.rsplit(':').next().unwrap_or_default().trim()) {
         None => findings.push(Finding::wrong(
             Problem::HandleGroup,
             None,
@@ -225,26 +193,17 @@ fn enable(host: &Host) -> Plan {
             continue;
         };
         let now = draft.text(&path).unwrap_or_default();
-        let vendor = DIRECTORIES
-            .iter()
-            .skip(1)
-            .map(|dir| format!("{dir}/{service}"));
+        let vendor = DIRECTORIES.iter().skip(1).map(|dir| format!("{dir}/{service}"));
         let vendor = vendor.into_iter().find(|path| draft.text(path).is_some());
         if let Some(vendor) = vendor.filter(|_| edit::is_overlay(&now)) {
             // The vendor's file may have another set of facilities since.
             let text = edit::overlay(&draft, &vendor);
-            draft.edit(Edit {
-                path: path.clone(),
-                text: Some(text),
-            });
+            draft.edit(Edit { path: path.clone(), text: Some(text) });
         }
         let needs = |draft: &Draft<'_>, unlock: bool| {
             let path = draft.service(service).unwrap_or_default();
             let found = judge(draft, service, kind, &path);
-            found
-                .iter()
-                .filter(|f| f.placement() && (f.problem == Problem::NoUnlock) == unlock)
-                .count()
+            found.iter().filter(|f| f.placement() && (f.problem == Problem::NoUnlock) == unlock).count()
         };
         for unlock in [false, true] {
             let before = needs(&draft, unlock);
@@ -268,9 +227,7 @@ fn enable(host: &Host) -> Plan {
                     (!helped).then(|| format!("{path}: a line of ours alone can't mend it"))
                 }
             };
-            remarks.extend(
-                refused.map(|text| Finding::wrong(Problem::LeftAlone, Some(service), text)),
-            );
+            remarks.extend(refused.map(|text| Finding::wrong(Problem::LeftAlone, Some(service), text)));
         }
     }
     remarks.extend(manager.rival(host, true).filter(|_| behind));
@@ -279,12 +236,7 @@ fn enable(host: &Host) -> Plan {
         Manager::Authselect { .. } if behind => (None, manager.advice(true)),
         _ => (None, Vec::new()),
     };
-    Plan {
-        edits: draft.edits(),
-        run,
-        advice,
-        remarks,
-    }
+    Plan { edits: draft.edits(), run, advice, remarks }
 }
 
 fn disable(host: &Host) -> Plan {
@@ -298,9 +250,7 @@ fn disable(host: &Host) -> Plan {
         };
         let unfit = host.unfit(&path);
         let edit = edit::take_back(&path, &text).filter(|_| unfit.is_none());
-        let after = edit
-            .as_ref()
-            .map_or(Some(text.as_str()), |edit| edit.text.as_deref());
+        let after = edit.as_ref().map_or(Some(text.as_str()), |edit| edit.text.as_deref());
         if after.is_some_and(edit::strangers) {
             let why = unfit.unwrap_or_else(|| "not written by this tool".to_owned());
             let text = format!("{path}: calls pam_pag.so and is left alone: {why}");
@@ -315,26 +265,14 @@ fn disable(host: &Host) -> Plan {
         Manager::Authselect { .. } if knows => (None, manager.advice(false)),
         _ => (None, Vec::new()),
     };
-    Plan {
-        edits,
-        run,
-        advice,
-        remarks,
-    }
+    Plan { edits, run, advice, remarks }
 }
 
 /// Shows a plan, asks, does it, and says what is left to do.
 fn carry_out(change: &Change, host: &Host, plan: Plan, enable: bool) -> Result<Answer, Error> {
-    let mut report = Report {
-        advice: plan.advice,
-        ..Report::default()
-    };
+    let mut report = Report { advice: plan.advice, ..Report::default() };
     report.commands.extend(plan.run.iter().map(Run::line));
-    let before: Vec<Option<String>> = plan
-        .edits
-        .iter()
-        .map(|edit| host.text(&edit.path))
-        .collect();
+    let before: Vec<Option<String>> = plan.edits.iter().map(|edit| host.text(&edit.path)).collect();
     for (edit, before) in plan.edits.iter().zip(&before) {
         let diff = diff(edit, before.as_deref());
         report.changes.push(Written {
@@ -372,10 +310,7 @@ fn carry_out(change: &Change, host: &Host, plan: Plan, enable: bool) -> Result<A
     let to_do = pending
         || placement
         || !report.advice.is_empty()
-        || plan
-            .remarks
-            .iter()
-            .any(|remark| remark.level == Level::Wrong);
+        || plan.remarks.iter().any(|remark| remark.level == Level::Wrong);
     if pending {
         // What was shown says it already.
         report.findings.clear();
@@ -390,15 +325,9 @@ fn diff(edit: &Edit, before: Option<&str>) -> String {
         true => format!("{letter}{}", edit.path),
         false => "/dev/null".to_owned(),
     };
-    let (old, new) = (
-        before.unwrap_or_default(),
-        edit.text.as_deref().unwrap_or_default(),
-    );
+    let (old, new) = (before.unwrap_or_default(), edit.text.as_deref().unwrap_or_default());
     let (from, to) = (side(before.is_some(), 'a'), side(edit.text.is_some(), 'b'));
-    TextDiff::from_lines(old, new)
-        .unified_diff()
-        .header(&from, &to)
-        .to_string()
+    TextDiff::from_lines(old, new).unified_diff().header(&from, &to).to_string()
 }
 
 fn confirm(change: &Change) -> Result<(), Error> {
@@ -406,15 +335,11 @@ fn confirm(change: &Change) -> Result<(), Error> {
         return Ok(());
     }
     if !io::stdin().is_terminal() || change.look.json {
-        return Err(Error::Unconfirmed(
-            "nobody to ask; say --yes to make these changes, --dry-run to only see them",
-        ));
+        return Err(Error::Unconfirmed("nobody to ask; say --yes to make these changes, --dry-run to only see them"));
     }
     print!("Make these changes? [y/N] ");
     let mut said = String::new();
-    let heard = io::stdout()
-        .flush()
-        .and_then(|()| io::stdin().read_line(&mut said));
+    let heard = io::stdout().flush().and_then(|()| io::stdin().read_line(&mut said));
     match heard {
         Ok(_) if matches!(said.trim(), "y" | "Y" | "yes") => Ok(()),
         _ => Err(Error::Unconfirmed("nothing was changed")),
@@ -430,13 +355,8 @@ fn show(report: &Report) {
         print!("{}", change.diff);
     }
     if !report.advice.is_empty() {
-        println!(
-            "authselect looks after the shared stacks. Run this as root, then `pagctl pam enable` again:"
-        );
-        report
-            .advice
-            .iter()
-            .for_each(|command| println!("  {command}"));
+        println!("authselect looks after the shared stacks. Run this as root, then `pagctl pam enable` again:");
+        report.advice.iter().for_each(|command| println!("  {command}"));
     }
 }
 
@@ -455,10 +375,7 @@ fn say(look: &Look, report: &Report) {
             (false, true) => "made",
             (true, true) => "changed",
         };
-        let kept = change
-            .backup
-            .as_ref()
-            .map(|backup| format!("; the old text is in {backup}"));
+        let kept = change.backup.as_ref().map(|backup| format!("; the old text is in {backup}"));
         println!("{}: {deed}{}", change.path, kept.unwrap_or_default());
     }
     if !report.all_right.is_empty() {

@@ -37,10 +37,7 @@ impl FromStr for Facility {
     type Err = ();
 
     fn from_str(word: &str) -> Result<Self, ()> {
-        Self::ALL
-            .into_iter()
-            .find(|facility| word.eq_ignore_ascii_case(facility.name()))
-            .ok_or(())
+        Self::ALL.into_iter().find(|facility| word.eq_ignore_ascii_case(facility.name())).ok_or(())
     }
 }
 
@@ -60,8 +57,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Whether another file is read here.
     pub(crate) fn includes(&self) -> bool {
-        self.control.eq_ignore_ascii_case("include")
-            || self.control.eq_ignore_ascii_case("substack")
+        self.control.eq_ignore_ascii_case("include") || self.control.eq_ignore_ascii_case("substack")
     }
 
     /// Whether it calls this module, given without directory and `.so`.
@@ -161,12 +157,7 @@ fn meaning(text: &str) -> Meaning {
     if control.is_empty() || target.is_empty() {
         return Meaning::Unknown;
     }
-    Meaning::Entry(Entry {
-        facility,
-        control: control.to_owned(),
-        target: target.to_owned(),
-        args: args(rest),
-    })
+    Meaning::Entry(Entry { facility, control: control.to_owned(), target: target.to_owned(), args: args(rest) })
 }
 
 fn word(text: &str) -> (&str, &str) {
@@ -187,9 +178,7 @@ fn args(mut rest: &str) -> Vec<String> {
         if rest.is_empty() {
             return args;
         }
-        let bracketed = rest
-            .strip_prefix('[')
-            .and_then(|inner| inner.split_once(']'));
+        let bracketed = rest.strip_prefix('[').and_then(|inner| inner.split_once(']'));
         let (arg, tail) = bracketed.unwrap_or_else(|| word(rest));
         args.push(arg.to_owned());
         rest = tail;
@@ -210,9 +199,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_taken_apart() {
-        let e = entry(
-            "-Session  [success=1 default=ignore]\tpam_succeed_if.so service in crond quiet # why\n",
-        );
+        let e = entry("-Session  [success=1 default=ignore]\tpam_succeed_if.so service in crond quiet # why\n");
         assert_eq!(e.facility, Facility::Session);
         assert_eq!(e.control, "[success=1 default=ignore]");
         assert_eq!(e.args, ["service", "in", "crond", "quiet"]);
@@ -222,8 +209,7 @@ mod tests {
 
     #[test]
     fn lines_are_joined_by_a_backslash_but_not_comments() {
-        let lines =
-            parse("session optional \\\n pam_pag.so\n# a comment \\\nauth required pam_deny.so");
+        let lines = parse("session optional \\\n pam_pag.so\n# a comment \\\nauth required pam_deny.so");
         assert_eq!(lines.len(), 3);
         assert!(matches!(&lines[0].meaning, Meaning::Entry(e) if e.calls("pam_pag")));
         assert_eq!(lines[1].meaning, Meaning::Nothing);
@@ -231,18 +217,9 @@ mod tests {
 
     #[test]
     fn includes_and_nonsense() {
-        assert_eq!(
-            parse("@include common-auth\n")[0].meaning,
-            Meaning::IncludeAll("common-auth".into())
-        );
+        assert_eq!(parse("@include common-auth\n")[0].meaning, Meaning::IncludeAll("common-auth".into()));
         assert!(entry("auth substack /usr/lib/pam.d/x").includes());
-        for odd in [
-            "@include",
-            "session",
-            "session required",
-            "session [oops pam_unix.so",
-            "sessoin required a.so",
-        ] {
+        for odd in ["@include", "session", "session required", "session [oops pam_unix.so", "sessoin required a.so"] {
             assert_eq!(parse(odd)[0].meaning, Meaning::Unknown, "{odd}");
         }
     }

@@ -4,12 +4,7 @@ use super::parse::{Entry, Facility, Meaning, parse};
 
 /// Where libpam looks for a service, first match wins (Linux-PAM, pam_handlers.c, `_pam_open_config_file`: /etc, then
 /// the distribution's directory, then the vendor's where one was configured).
-pub(crate) const DIRECTORIES: [&str; 4] = [
-    "/etc/pam.d",
-    "/usr/lib/pam.d",
-    "/usr/etc/pam.d",
-    "/usr/share/pam.d",
-];
+pub(crate) const DIRECTORIES: [&str; 4] = ["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d", "/usr/share/pam.d"];
 
 /// libpam refuses deeper nesting, too (`PAM_SUBSTACK_MAX_LEVEL`).
 const DEPTH: usize = 16;
@@ -54,10 +49,7 @@ pub(crate) struct Stack {
 impl Stack {
     /// Positions of the calls of a module.
     pub(crate) fn calls<'a>(&'a self, module: &'a str) -> impl Iterator<Item = (usize, &'a Step)> {
-        self.steps
-            .iter()
-            .enumerate()
-            .filter(move |(_, step)| step.entry.calls(module))
+        self.steps.iter().enumerate().filter(move |(_, step)| step.entry.calls(module))
     }
 }
 
@@ -68,14 +60,7 @@ pub(crate) fn resolve(files: &dyn Files, path: &str, facility: Facility) -> Stac
     stack
 }
 
-fn follow(
-    files: &dyn Files,
-    path: &str,
-    facility: Facility,
-    top: Option<usize>,
-    depth: usize,
-    stack: &mut Stack,
-) {
+fn follow(files: &dyn Files, path: &str, facility: Facility, top: Option<usize>, depth: usize, stack: &mut Stack) {
     stack.reads += 1;
     let Some(text) = files.text(path) else {
         stack.trouble.push(format!("{path}: can't be read"));
@@ -86,42 +71,25 @@ fn follow(
         let target = match line.meaning {
             Meaning::Nothing => continue,
             Meaning::Unknown => {
-                stack
-                    .trouble
-                    .push(format!("{path}: not understood: {:?}", line.text.trim()));
+                stack.trouble.push(format!("{path}: not understood: {:?}", line.text.trim()));
                 continue;
             }
             Meaning::IncludeAll(target) => target,
             Meaning::Entry(entry) if entry.facility != facility => continue,
             Meaning::Entry(entry) if entry.includes() => entry.target,
             Meaning::Entry(entry) => {
-                stack.steps.push(Step {
-                    entry,
-                    path: path.to_owned(),
-                    line: number,
-                    top,
-                });
+                stack.steps.push(Step { entry, path: path.to_owned(), line: number, top });
                 continue;
             }
         };
         if stack.reads > READS {
             return;
         }
-        let found = if target.starts_with('/') {
-            Some(target.clone())
-        } else {
-            files.service(&target)
-        };
+        let found = if target.starts_with('/') { Some(target.clone()) } else { files.service(&target) };
         match found {
-            Some(found) if depth < DEPTH => {
-                follow(files, &found, facility, Some(top), depth + 1, stack)
-            }
-            Some(_) => stack
-                .trouble
-                .push(format!("{path}: includes nest too deep at {target:?}")),
-            None => stack
-                .trouble
-                .push(format!("{path}: includes {target:?}, which does not exist")),
+            Some(found) if depth < DEPTH => follow(files, &found, facility, Some(top), depth + 1, stack),
+            Some(_) => stack.trouble.push(format!("{path}: includes nest too deep at {target:?}")),
+            None => stack.trouble.push(format!("{path}: includes {target:?}, which does not exist")),
         }
     }
 }
@@ -144,25 +112,15 @@ pub(super) mod tests {
                 "/etc/pam.d/sshd",
                 "auth include a\nsession required one.so\n@include c\nsession include /usr/lib/pam.d/c\n",
             ),
-            (
-                "/etc/pam.d/c",
-                "auth required x.so\nsession required two.so\n",
-            ),
+            ("/etc/pam.d/c", "auth required x.so\nsession required two.so\n"),
             ("/usr/lib/pam.d/c", "session required three.so\n"),
         ]);
         let stack = resolve(&files, "/etc/pam.d/sshd", Facility::Session);
-        let seen: Vec<_> = stack
-            .steps
-            .iter()
-            .map(|s| (s.entry.target.as_str(), s.top))
-            .collect();
+        let seen: Vec<_> = stack.steps.iter().map(|s| (s.entry.target.as_str(), s.top)).collect();
         assert_eq!(seen, [("one.so", 1), ("two.so", 2), ("three.so", 3)]);
         assert!(stack.trouble.is_empty());
         let auth = resolve(&files, "/etc/pam.d/sshd", Facility::Auth);
-        assert_eq!(
-            auth.trouble,
-            ["/etc/pam.d/sshd: includes \"a\", which does not exist"]
-        );
+        assert_eq!(auth.trouble, ["/etc/pam.d/sshd: includes \"a\", which does not exist"]);
     }
 
     #[test]

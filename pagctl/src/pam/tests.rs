@@ -11,9 +11,7 @@ struct Scene {
 
 impl Scene {
     fn new(files: &[(&str, &str)]) -> Self {
-        let scene = Self {
-            root: tempfile::tempdir().unwrap(),
-        };
+        let scene = Self { root: tempfile::tempdir().unwrap() };
         scene.put("/etc/group", "root:x:0:\npag:x:995:\n");
         scene.put("/usr/lib/security/pam_pag.so", "");
         for (path, text) in files {
@@ -41,15 +39,8 @@ impl Scene {
     }
 
     fn change(&self) -> Change {
-        let look = Look {
-            root: self.root.path().to_owned(),
-            json: false,
-        };
-        Change {
-            look,
-            dry_run: false,
-            yes: true,
-        }
+        let look = Look { root: self.root.path().to_owned(), json: false };
+        Change { look, dry_run: false, yes: true }
     }
 
     fn enable(&self) -> Answer {
@@ -61,31 +52,20 @@ impl Scene {
     }
 
     fn check(&self) -> Answer {
-        run(&Verb::Check(Look {
-            root: self.root.path().to_owned(),
-            json: true,
-        }))
-        .unwrap()
+        run(&Verb::Check(Look { root: self.root.path().to_owned(), json: true })).unwrap()
     }
 
     /// Everything below /etc/pam.d.
     fn files(&self) -> Vec<(String, Option<String>)> {
         let names = self.host().names("/etc/pam.d").into_iter();
-        names
-            .map(|name| (name.clone(), self.get(&format!("/etc/pam.d/{name}"))))
-            .collect()
+        names.map(|name| (name.clone(), self.get(&format!("/etc/pam.d/{name}")))).collect()
     }
 
     /// Enables, checks, enables again, disables: the story that each distribution must live through.
     fn goes_in_and_out(&self) {
         let before = self.files();
         assert_eq!(self.check(), Answer::ToDo);
-        assert_eq!(
-            self.enable(),
-            Answer::AllRight,
-            "{:?}",
-            inspect(&self.host()).1
-        );
+        assert_eq!(self.enable(), Answer::AllRight, "{:?}", inspect(&self.host()).1);
         assert_eq!(self.check(), Answer::AllRight);
         let after = self.files();
         assert_ne!(before, after);
@@ -100,15 +80,8 @@ impl Scene {
     fn order(&self, service: &str) -> Vec<String> {
         let host = self.host();
         let stack = resolve(&host, &host.service(service).unwrap(), Facility::Session);
-        let names = stack
-            .steps
-            .iter()
-            .map(|step| step.entry.target.trim_end_matches(".so").to_owned());
-        names
-            .filter(|name| {
-                ["pam_keyinit", "pam_krb5", "pam_systemd", "pam_pag"].contains(&name.as_str())
-            })
-            .collect()
+        let names = stack.steps.iter().map(|step| step.entry.target.trim_end_matches(".so").to_owned());
+        names.filter(|name| ["pam_keyinit", "pam_krb5", "pam_systemd", "pam_pag"].contains(&name.as_str())).collect()
     }
 }
 
@@ -150,60 +123,28 @@ session\t\tinclude\t\trunuser
 
 /// Debian 12 and 13, after pam-auth-update has run with our profile, or before.
 fn debian(profile: bool) -> Scene {
-    let session = if profile {
-        "session\toptional\tpam_pag.so \n"
-    } else {
-        ""
-    };
-    let auth = if profile {
-        "auth\toptional\tpam_pag.so \n"
-    } else {
-        ""
-    };
+    let session = if profile { "session\toptional\tpam_pag.so \n" } else { "" };
+    let auth = if profile { "auth\toptional\tpam_pag.so \n" } else { "" };
     let interactive = format!("{session}session\toptional\tpam_systemd.so \n");
     Scene::new(&[
         ("/usr/share/pam-configs/unix", "Name: Unix authentication\n"),
-        (
-            "/etc/pam.d/common-session",
-            &DEBIAN_SESSION.replace("PAG_HERE", &interactive),
-        ),
-        (
-            "/etc/pam.d/common-session-noninteractive",
-            &DEBIAN_SESSION.replace("PAG_HERE", session),
-        ),
-        (
-            "/etc/pam.d/common-auth",
-            &DEBIAN_AUTH.replace("PAG_HERE", auth),
-        ),
-        (
-            "/etc/pam.d/common-account",
-            "account required pam_unix.so\n",
-        ),
+        ("/etc/pam.d/common-session", &DEBIAN_SESSION.replace("PAG_HERE", &interactive)),
+        ("/etc/pam.d/common-session-noninteractive", &DEBIAN_SESSION.replace("PAG_HERE", session)),
+        ("/etc/pam.d/common-auth", &DEBIAN_AUTH.replace("PAG_HERE", auth)),
+        ("/etc/pam.d/common-account", "account required pam_unix.so\n"),
         (
             "/etc/pam.d/sshd",
             "@include common-auth\nsession optional pam_keyinit.so force revoke\n@include common-session\n",
         ),
-        (
-            "/etc/pam.d/lightdm",
-            "@include common-auth\nsession required pam_limits.so\n@include common-session\n",
-        ),
-        (
-            "/etc/pam.d/su",
-            "@include common-auth\n@include common-session\n",
-        ),
-        (
-            "/etc/pam.d/su-l",
-            "auth include su\nsession optional pam_keyinit.so force revoke\nsession include su\n",
-        ),
+        ("/etc/pam.d/lightdm", "@include common-auth\nsession required pam_limits.so\n@include common-session\n"),
+        ("/etc/pam.d/su", "@include common-auth\n@include common-session\n"),
+        ("/etc/pam.d/su-l", "auth include su\nsession optional pam_keyinit.so force revoke\nsession include su\n"),
         (
             "/etc/pam.d/runuser",
             "auth sufficient pam_rootok.so\nsession optional pam_keyinit.so revoke\nsession required pam_unix.so\n",
         ),
         ("/etc/pam.d/runuser-l", RUNUSER_L),
-        (
-            "/etc/pam.d/lightdm-greeter",
-            "session optional pam_systemd.so\n",
-        ),
+        ("/etc/pam.d/lightdm-greeter", "session optional pam_systemd.so\n"),
         ("/usr/lib/pam.d/systemd-user", DEBIAN_MANAGER),
     ])
 }
@@ -212,17 +153,9 @@ fn debian(profile: bool) -> Scene {
 fn debian_with_the_profile_needs_systemd_user_and_runuser_l() {
     let scene = debian(true);
     let common = scene.get("/etc/pam.d/common-session");
-    assert_eq!(
-        scene.enable(),
-        Answer::AllRight,
-        "{:?}",
-        inspect(&scene.host()).1
-    );
+    assert_eq!(scene.enable(), Answer::AllRight, "{:?}", inspect(&scene.host()).1);
     let manager = scene.get("/etc/pam.d/systemd-user").unwrap();
-    let lines: Vec<&str> = manager
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .collect();
+    let lines: Vec<&str> = manager.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(
         lines,
         [
@@ -231,20 +164,8 @@ fn debian_with_the_profile_needs_systemd_user_and_runuser_l() {
             "-session\toptional\tpam_pag.so"
         ]
     );
-    assert_eq!(
-        scene.order("systemd-user"),
-        [
-            "pam_krb5",
-            "pam_pag",
-            "pam_keyinit",
-            "pam_systemd",
-            "pam_pag"
-        ]
-    );
-    assert_eq!(
-        scene.order("runuser-l"),
-        ["pam_keyinit", "pam_pag", "pam_systemd", "pam_keyinit"]
-    );
+    assert_eq!(scene.order("systemd-user"), ["pam_krb5", "pam_pag", "pam_keyinit", "pam_systemd", "pam_pag"]);
+    assert_eq!(scene.order("runuser-l"), ["pam_keyinit", "pam_pag", "pam_systemd", "pam_keyinit"]);
     assert_eq!(scene.get("/etc/pam.d/common-session"), common);
     assert_eq!(scene.enable(), Answer::AllRight);
 }
@@ -253,12 +174,7 @@ fn debian_with_the_profile_needs_systemd_user_and_runuser_l() {
 fn debian_without_the_profile_plans_the_same_edits_and_asks_pam_auth_update() {
     let scene = debian(false);
     let plan = enable(&scene.host());
-    assert!(
-        plan.run
-            .unwrap()
-            .line()
-            .ends_with("pam-auth-update --package --enable pag")
-    );
+    assert!(plan.run.unwrap().line().ends_with("pam-auth-update --package --enable pag"));
     let paths: Vec<&str> = plan.edits.iter().map(|edit| edit.path.as_str()).collect();
     assert_eq!(paths, ["/etc/pam.d/runuser-l", "/etc/pam.d/systemd-user"]);
     assert!(plan.remarks.is_empty());
@@ -268,10 +184,7 @@ fn debian_without_the_profile_plans_the_same_edits_and_asks_pam_auth_update() {
 fn a_vendor_that_gains_auth_lines_gets_them_into_our_file() {
     let scene = debian(true);
     scene.enable();
-    scene.put(
-        "/usr/lib/pam.d/systemd-user",
-        &format!("auth required pam_rootok.so\n{DEBIAN_MANAGER}"),
-    );
+    scene.put("/usr/lib/pam.d/systemd-user", &format!("auth required pam_rootok.so\n{DEBIAN_MANAGER}"));
     assert_eq!(scene.enable(), Answer::AllRight);
     let manager = scene.get("/etc/pam.d/systemd-user").unwrap();
     assert!(manager.contains("auth\tinclude\t/usr/lib/pam.d/systemd-user\n"));
@@ -281,21 +194,12 @@ fn a_vendor_that_gains_auth_lines_gets_them_into_our_file() {
 fn an_own_systemd_user_is_appended_to_and_restored() {
     let scene = Scene::new(&[
         ("/etc/pam.d/systemd-user", DEBIAN_MANAGER),
-        (
-            "/etc/pam.d/common-account",
-            "account required pam_unix.so\n",
-        ),
-        (
-            "/etc/pam.d/common-session-noninteractive",
-            "session required pam_unix.so\n",
-        ),
+        ("/etc/pam.d/common-account", "account required pam_unix.so\n"),
+        ("/etc/pam.d/common-session-noninteractive", "session required pam_unix.so\n"),
     ]);
     scene.goes_in_and_out();
     let backups = scene.host().names("/var/lib/pag/pam-backup");
-    assert!(
-        backups.iter().any(|name| name.starts_with("systemd-user.")),
-        "{backups:?}"
-    );
+    assert!(backups.iter().any(|name| name.starts_with("systemd-user.")), "{backups:?}");
 }
 
 const FEDORA_AUTH: &str = "\
@@ -328,32 +232,19 @@ session    include      password-auth
 
 /// Fedora and RHEL 9: authselect's files stand behind links.
 fn fedora(pag: bool, authselect: bool) -> Scene {
-    let stack = FEDORA_AUTH.replace(
-        "PAG_HERE",
-        if pag {
-            "session optional pam_pag.so\n"
-        } else {
-            ""
-        },
-    );
+    let stack = FEDORA_AUTH.replace("PAG_HERE", if pag { "session optional pam_pag.so\n" } else { "" });
     let scene = Scene::new(&[
         ("/etc/pam.d/sshd", FEDORA_SSHD),
         ("/etc/pam.d/gdm-password", FEDORA_SSHD),
-        (
-            "/etc/pam.d/su-l",
-            "session optional pam_keyinit.so force revoke\nsession include system-auth\n",
-        ),
+        ("/etc/pam.d/su-l", "session optional pam_keyinit.so force revoke\nsession include system-auth\n"),
         ("/usr/lib/pam.d/systemd-user", FEDORA_MANAGER),
     ]);
     for name in ["system-auth", "password-auth"] {
         if authselect {
             scene.put("/etc/authselect/authselect.conf", "sssd\nwith-mkhomedir\n");
             scene.put(&format!("/etc/authselect/{name}"), &stack);
-            std::os::unix::fs::symlink(
-                format!("/etc/authselect/{name}"),
-                scene.at(&format!("/etc/pam.d/{name}")),
-            )
-            .unwrap();
+            std::os::unix::fs::symlink(format!("/etc/authselect/{name}"), scene.at(&format!("/etc/pam.d/{name}")))
+                .unwrap();
         } else {
             scene.put(&format!("/etc/pam.d/{name}"), &stack);
         }
@@ -366,25 +257,15 @@ fn where_authselect_manages_its_files_are_left_and_the_commands_are_told() {
     let scene = fedora(false, true);
     let plan = enable(&scene.host());
     assert!(plan.run.is_none());
-    assert_eq!(
-        plan.advice.last().unwrap(),
-        "authselect select custom/pag with-mkhomedir with-pag"
-    );
+    assert_eq!(plan.advice.last().unwrap(), "authselect select custom/pag with-mkhomedir with-pag");
     let paths: Vec<&str> = plan.edits.iter().map(|edit| edit.path.as_str()).collect();
-    assert_eq!(
-        paths,
-        ["/etc/pam.d/gdm-password"],
-        "its auth line, for unlocking"
-    );
+    assert_eq!(paths, ["/etc/pam.d/gdm-password"], "its auth line, for unlocking");
     assert_eq!(scene.enable(), Answer::ToDo);
     assert!(scene.host().link("/etc/pam.d/system-auth").is_some());
 
     let followed = fedora(true, true);
     assert_eq!(followed.enable(), Answer::AllRight);
-    assert_eq!(
-        followed.order("systemd-user"),
-        ["pam_keyinit", "pam_keyinit", "pam_pag", "pam_systemd"]
-    );
+    assert_eq!(followed.order("systemd-user"), ["pam_keyinit", "pam_keyinit", "pam_pag", "pam_systemd"]);
 }
 
 #[test]
@@ -392,14 +273,8 @@ fn fedora_without_authselect_is_edited_before_pam_systemd() {
     let scene = fedora(false, false);
     scene.goes_in_and_out();
     scene.enable();
-    assert_eq!(
-        scene.order("sshd"),
-        ["pam_keyinit", "pam_keyinit", "pam_pag", "pam_systemd"]
-    );
-    assert_eq!(
-        scene.order("su-l"),
-        ["pam_keyinit", "pam_keyinit", "pam_pag", "pam_systemd"]
-    );
+    assert_eq!(scene.order("sshd"), ["pam_keyinit", "pam_keyinit", "pam_pag", "pam_systemd"]);
+    assert_eq!(scene.order("su-l"), ["pam_keyinit", "pam_keyinit", "pam_pag", "pam_systemd"]);
 }
 
 #[test]
@@ -420,22 +295,10 @@ session    required   pam_env.so
             "/etc/pam.d/system-auth",
             "auth required pam_unix.so\nsession required pam_limits.so\nsession required pam_unix.so\n",
         ),
-        (
-            "/etc/pam.d/system-remote-login",
-            "auth include system-login\nsession include system-login\n",
-        ),
-        (
-            "/etc/pam.d/sshd",
-            "auth include system-remote-login\nsession include system-remote-login\n",
-        ),
-        (
-            "/etc/pam.d/login",
-            "auth include system-login\nsession include system-login\n",
-        ),
-        (
-            "/usr/lib/pam.d/sddm",
-            "auth include system-login\nsession include system-login\n",
-        ),
+        ("/etc/pam.d/system-remote-login", "auth include system-login\nsession include system-login\n"),
+        ("/etc/pam.d/sshd", "auth include system-remote-login\nsession include system-remote-login\n"),
+        ("/etc/pam.d/login", "auth include system-login\nsession include system-login\n"),
+        ("/usr/lib/pam.d/sddm", "auth include system-login\nsession include system-login\n"),
         (
             "/etc/pam.d/systemd-user",
             "account include system-login\nsession required pam_loginuid.so\nsession include system-login\n",
@@ -444,11 +307,7 @@ session    required   pam_env.so
     scene.goes_in_and_out();
     scene.enable();
     for service in ["sshd", "login", "sddm"] {
-        assert_eq!(
-            scene.order(service),
-            ["pam_keyinit", "pam_pag", "pam_systemd"],
-            "{service}"
-        );
+        assert_eq!(scene.order(service), ["pam_keyinit", "pam_pag", "pam_systemd"], "{service}");
     }
     assert!(scene.get("/etc/pam.d/sddm").is_none(), "an include does it");
 }
@@ -476,16 +335,10 @@ fn suse_keyinit_behind_pam_systemd_leaves_the_place_after_it() {
     scene.goes_in_and_out();
     scene.enable();
     assert_eq!(scene.get("/etc/pam.d/common-session-pc"), pc);
-    assert_eq!(
-        scene.order("sshd"),
-        ["pam_systemd", "pam_keyinit", "pam_pag"]
-    );
+    assert_eq!(scene.order("sshd"), ["pam_systemd", "pam_keyinit", "pam_pag"]);
     let (_, findings) = inspect(&scene.host());
     assert_eq!(
-        findings
-            .iter()
-            .map(|f| (f.level, f.problem))
-            .collect::<Vec<_>>(),
+        findings.iter().map(|f| (f.level, f.problem)).collect::<Vec<_>>(),
         [(Level::Note, Problem::AfterSystemd)]
     );
 }
@@ -496,11 +349,7 @@ fn a_line_behind_a_jump_is_not_inserted() {
     let safe = Scene::new(&[("/etc/pam.d/sshd", text)]);
     let plan = enable(&safe.host());
     assert_eq!(plan.remarks.len(), 1, "{:?}", plan.edits);
-    assert!(
-        plan.remarks[0].text.contains("jumps"),
-        "{}",
-        plan.remarks[0].text
-    );
+    assert!(plan.remarks[0].text.contains("jumps"), "{}", plan.remarks[0].text);
     assert_eq!(safe.enable(), Answer::ToDo);
     assert_eq!(safe.get("/etc/pam.d/sshd").unwrap(), text);
 }
@@ -518,17 +367,10 @@ fn lines_of_somebody_else_stay_and_are_named() {
 fn an_overlay_that_somebody_added_to_is_left() {
     let scene = debian(true);
     scene.enable();
-    let more = format!(
-        "{}session optional pam_mail.so\n",
-        scene.get("/etc/pam.d/systemd-user").unwrap()
-    );
+    let more = format!("{}session optional pam_mail.so\n", scene.get("/etc/pam.d/systemd-user").unwrap());
     scene.put("/etc/pam.d/systemd-user", &more);
     let plan = disable(&scene.host());
-    assert!(
-        plan.edits
-            .iter()
-            .all(|edit| edit.path != "/etc/pam.d/systemd-user")
-    );
+    assert!(plan.edits.iter().all(|edit| edit.path != "/etc/pam.d/systemd-user"));
     assert_eq!(plan.remarks.len(), 1);
 }
 
@@ -536,36 +378,12 @@ fn an_overlay_that_somebody_added_to_is_left() {
 fn mode_and_what_is_odd_are_kept() {
     use std::os::unix::fs::PermissionsExt;
     let scene = Scene::new(&[("/etc/pam.d/login", "session optional pam_systemd.so")]);
-    fs::set_permissions(
-        scene.at("/etc/pam.d/login"),
-        fs::Permissions::from_mode(0o640),
-    )
-    .unwrap();
-    fs::write(
-        scene.at("/etc/pam.d/sshd"),
-        b"session optional pam_systemd.so \xff\n",
-    )
-    .unwrap();
+    fs::set_permissions(scene.at("/etc/pam.d/login"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::write(scene.at("/etc/pam.d/sshd"), b"session optional pam_systemd.so \xff\n").unwrap();
     assert_eq!(scene.enable(), Answer::ToDo, "one of them can't be edited");
-    assert_eq!(
-        fs::metadata(scene.at("/etc/pam.d/login"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o7777,
-        0o640
-    );
-    assert_eq!(
-        fs::read(scene.at("/etc/pam.d/sshd")).unwrap(),
-        b"session optional pam_systemd.so \xff\n"
-    );
-    assert!(
-        scene
-            .host()
-            .names("/etc/pam.d")
-            .iter()
-            .all(|name| !name.starts_with('.'))
-    );
+    assert_eq!(fs::metadata(scene.at("/etc/pam.d/login")).unwrap().permissions().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read(scene.at("/etc/pam.d/sshd")).unwrap(), b"session optional pam_systemd.so \xff\n");
+    assert!(scene.host().names("/etc/pam.d").iter().all(|name| !name.starts_with('.')));
     assert_eq!(scene.order("login"), ["pam_pag", "pam_systemd"]);
 }
 
@@ -573,11 +391,7 @@ fn mode_and_what_is_odd_are_kept() {
 fn a_dry_run_changes_nothing() {
     let scene = debian(true);
     let before = scene.files();
-    let dry = Change {
-        dry_run: true,
-        yes: false,
-        ..scene.change()
-    };
+    let dry = Change { dry_run: true, yes: false, ..scene.change() };
     assert_eq!(run(&Verb::Enable(dry)).unwrap(), Answer::ToDo);
     assert_eq!(scene.files(), before);
 }
@@ -598,9 +412,7 @@ fn a_file_changed_meanwhile_is_left() {
     let host = scene.host();
     let plan = enable(&host);
     scene.put("/etc/pam.d/login", "session optional pam_unix.so\n");
-    let error = host
-        .write(&plan.edits[0], Some("session optional pam_systemd.so\n"))
-        .unwrap_err();
+    let error = host.write(&plan.edits[0], Some("session optional pam_systemd.so\n")).unwrap_err();
     assert!(matches!(error, Error::Changed(path) if path.ends_with(Path::new("etc/pam.d/login"))));
 }
 
