@@ -4,29 +4,10 @@
 //! which brings the ccache; before pam_systemd, which starts the user manager. pam_sss has its ccache already from
 //! authentication, so its place does not matter.
 
+use pag::config::OPTIONS;
 use serde::Serialize;
 
 use super::stack::Stack;
-
-/// The arguments that pam_pag knows; each may have a value after `=`.
-const OPTIONS: [&str; 16] = [
-    "program",
-    "afs_cells",
-    "always_aklog",
-    "aklog_homedir",
-    "ignore_root",
-    "minimum_uid",
-    "nopag",
-    "notokens",
-    "retain_after_close",
-    "kdestroy",
-    "debug",
-    "scope",
-    "join",
-    "retain",
-    "timeout",
-    "strict",
-];
 
 /// What a service is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,7 +198,8 @@ pub(crate) fn stack(service: &str, kind: Kind, session: &Stack, auth: &Stack) ->
     }
     for (_, step) in session.calls("pam_pag").chain(auth.calls("pam_pag")) {
         for arg in &step.entry.args {
-            if !OPTIONS.contains(&arg.split('=').next().unwrap_or_default()) {
+            let name = arg.split('=').next().unwrap_or_default();
+            if !OPTIONS.iter().any(|option| option.on_pam_line && option.name == name) {
                 let text = format!("{}: pam_pag.so has no option {arg:?}", step.path);
                 findings.push(wrong(Problem::UnknownOption, &text));
             }
