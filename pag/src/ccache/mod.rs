@@ -103,10 +103,9 @@ fn read_file(path: &str, user: &Identity, deadline: Instant) -> std::result::Res
     let c_path = CString::new(path).map_err(|_| "its path holds a NUL".to_owned())?;
     let words = |error: io::Error| error.to_string();
     let (read, write) = sys::pipe().map_err(words)?;
-    let child = sys::child(|| {
-        u8::from(!(user.become_it().is_ok() && sys::copy_file_to(&c_path, write.as_fd(), LIMIT)))
-    })
-    .map_err(words)?;
+    let child =
+        sys::child(|| u8::from(!(user.become_it().is_ok() && sys::copy_file_to(&c_path, write.as_fd(), LIMIT))))
+            .map_err(words)?;
     drop(write);
     let mut bytes = Zeroizing::new(Vec::new());
     let whole = drain(&read, &mut bytes, deadline);

@@ -1,0 +1,286 @@
+//! The format of FILE ccaches, version 4, as far as it says whose tickets they are and how long they last.
+//!
+//! Fields are big-endian: a header, the default principal, then credentials to the end of the file (MIT
+//! krb5, src/lib/krb5/ccache/ccmarshal.c and doc/formats/ccache_file_format.rst). The bytes come from the user.
+
+use std::fmt;
+
+/// A Kerberos identity, `name/instance@REALM`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Principal {
+    components: Vec<String>,
+    realm: String,
+}
+
+/// Longest principal, as text, that is taken.
+const LONGEST: usize = 256;
+
+/// Why something is no principal, or no ccache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormatError(&'static str);
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for FormatError {}
+
+impl Principal {
+    fn new(components: Vec<String>, realm: String) -> Result<Self, FormatError> {
+        let printable = |text: &String| !text.is_empty() && !text.contains(|c: char| c.is_control() || c == ' ');
+        let principal = Principal { components, realm };
+        let good = !principal.components.is_empty()
+            && principal.components.iter().chain([&principal.realm]).all(printable)
+            && principal.to_string().len() <= LONGEST;
+        if good { Ok(principal) } else { Err(FormatError("its principal is none that a person would have")) }
+    }
+
+    /// Reads a principal as krb5_unparse_name writes it: `\` escapes a separator.
+    ///
+    /// # Errors
+    /// For a text without a realm, and for empty or unprintable parts.
+    pub fn parse(text: &str) -> Result<Self, FormatError> {
+        let mut components = vec![String::new()];
+        let mut realm: Option<String> = None;
+        let mut letters = text.chars();
+        while let Some(letter) = letters.next() {
+            let (letter, escaped) = match letter {
+                '\\' => (letters.next().ok_or(FormatError("it ends in a backslash"))?, true),
+                letter => (letter, false),
+            };
+            match (letter, escaped, &mut realm) {
+                ('@', false, None) => realm = Some(String::new()),
+                ('@', false, Some(_)) => return Err(FormatError("it has two realms")),
+                ('/', false, None) => components.push(String::new()),
+                (letter, _, Some(realm)) => realm.push(letter),
+                (letter, _, None) => {
+                    if let Some(last) = components.last_mut() {
+                        last.push(letter);
+                    }
+                }
+            }
+        }
+        Self::new(components, realm.ok_or(FormatError("it has no realm"))?)
+    }
+
+    /// Whether it is the identity that a user of this name has for himself, whatever the realm.
+    pub fn is_natural_for(&self, user: &str) -> bool {
+        matches!(&self.components[..], [only] if only == user)
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let escaped = |text: &str| -> String {
+            text.chars().flat_map(|c| matches!(c, '/' | '@' | '\\').then_some('\\').into_iter().chain([c])).collect()
+        };
+        let components: Vec<String> = self.components.iter().map(|part| escaped(part)).collect();
+        write!(f, "{}@{}", components.join("/"), escaped(&self.realm))
+    }
+}
+
+/// What a ccache says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Whose tickets are in it.
+    pub principal: Principal,
+    /// End of the longest ticket-granting ticket of the principal's realm, in seconds since the epoch.
+    pub tgt_expires: Option<u64>,
+    /// Until when that ticket can be renewed; 0 when it cannot be.
+    pub tgt_renew_until: Option<u64>,
+}
+
+/// Reads a ccache.
+///
+/// # Errors
+/// For other versions, and for anything that ends or contradicts itself within a field.
+pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
+    let mut rest = Bytes(bytes);
+    match rest.take(2)? {
+        [5, 4] => {
+            let header = rest.u16()?;
+            rest.take(usize::from(header))?;
+        }
+        // What no release of this century writes unless it is told to.
+        [5, 1..=3] => return Err(FormatError("its format is older than version 4")),
+        _ => return Err(FormatError("it is no ccache")),
+    }
+    let principal = rest.principal()?;
+    let mut summary = Summary { principal, tgt_expires: None, tgt_renew_until: None };
+    while !rest.0.is_empty() {
+        let ticket = rest.credential()?;
+        let realm = summary.principal.realm.as_bytes();
+        let is_tgt = ticket.server_realm == realm && ticket.server == [&b"krbtgt"[..], realm];
+        if is_tgt && summary.tgt_expires.is_none_or(|known| ticket.end > known) {
+            summary.tgt_expires = Some(ticket.end);
+            summary.tgt_renew_until = Some(ticket.renew_until);
+        }
+    }
+    Ok(summary)
+}
+
+struct Credential<'a> {
+    server_realm: &'a [u8],
+    server: Vec<&'a [u8]>,
+    end: u64,
+    renew_until: u64,
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], FormatError> {
+        let (part, rest) = self.0.split_at_checked(length).ok_or(FormatError("it ends in the middle"))?;
+        self.0 = rest;
+        Ok(part)
+    }
+
+    fn u16(&mut self) -> Result<u16, FormatError> {
+        let part = self.take(2)?.try_into().map_err(|_| FormatError("it ends in the middle"))?;
+        Ok(u16::from_be_bytes(part))
+    }
+
+    fn u32(&mut self) -> Result<u32, FormatError> {
+        let part = self.take(4)?.try_into().map_err(|_| FormatError("it ends in the middle"))?;
+        Ok(u32::from_be_bytes(part))
+    }
+
+    fn data(&mut self) -> Result<&'a [u8], FormatError> {
+        let length = self.u32()?;
+        self.take(usize::try_from(length).map_err(|_| FormatError("it ends in the middle"))?)
+    }
+
+    /// A name: type, number of components, realm, components.
+    fn name(&mut self) -> Result<(&'a [u8], Vec<&'a [u8]>), FormatError> {
+        self.u32()?;
+        let count = self.u32()?;
+        let realm = self.data()?;
+        if count > 16 {
+            return Err(FormatError("one of its names has too many parts"));
+        }
+        let parts: Result<Vec<_>, _> = (0..count).map(|_| self.data()).collect();
+        Ok((realm, parts?))
+    }
+
+    fn principal(&mut self) -> Result<Principal, FormatError> {
+        let (realm, parts) = self.name()?;
+        let text = |bytes: &[u8]| {
+            str::from_utf8(bytes).map(str::to_owned).map_err(|_| FormatError("its principal is no text"))
+        };
+        let parts: Result<Vec<_>, _> = parts.into_iter().map(text).collect();
+        Principal::new(parts?, text(realm)?)
+    }
+
+    fn credential(&mut self) -> Result<Credential<'a>, FormatError> {
+        self.name()?;
+        let (server_realm, server) = self.name()?;
+        // The session key: type and data. Then the times: issued, valid from, until, renewable until.
+        self.u16()?;
+        self.data()?;
+        self.take(8)?;
+        let end = u64::from(self.u32()?);
+        let renew_until = u64::from(self.u32()?);
+        // Is a session key used, and ticket flags.
+        self.take(1 + 4)?;
+        for _ in 0..2 {
+            // Addresses, then authorisation data: a type and data each.
+            for _ in 0..self.u32()?.min(1024) {
+                self.u16()?;
+                self.data()?;
+            }
+        }
+        // The ticket and a second ticket.
+        self.data()?;
+        self.data()?;
+        Ok(Credential { server_realm, server, end, renew_until })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn data(bytes: &[u8]) -> Vec<u8> {
+        [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+    }
+
+    fn name(parts: &[&str], realm: &str) -> Vec<u8> {
+        let count = u32::try_from(parts.len()).unwrap().to_be_bytes();
+        let parts: Vec<u8> = parts.iter().flat_map(|part| data(part.as_bytes())).collect();
+        [&[0, 0, 0, 1][..], &count, &data(realm.as_bytes()), &parts].concat()
+    }
+
+    fn credential(server: &[&str], end: u32) -> Vec<u8> {
+        [
+            &name(&["alice"], "R")[..],
+            &name(server, "R"),
+            &[0, 18],
+            &data(&[7; 32]),
+            &[0; 8],
+            &end.to_be_bytes(),
+            &(end + 9).to_be_bytes(),
+            &[0; 5],
+            &[0; 8],
+            &data(b"ticket"),
+            &data(b""),
+        ]
+        .concat()
+    }
+
+    fn cache(credentials: &[Vec<u8>]) -> Vec<u8> {
+        [&[5, 4, 0, 0][..], &name(&["alice"], "R"), &credentials.concat()].concat()
+    }
+
+    #[test]
+    fn the_longest_ticket_granting_ticket_counts() {
+        let bytes = cache(&[
+            credential(&["krbtgt", "R"], 100),
+            credential(&["krbtgt", "OTHER"], 500),
+            credential(&["afs", "r"], 400),
+            credential(&["krbtgt", "R"], 300),
+        ]);
+        let summary = parse(&bytes).unwrap();
+        assert_eq!(summary.principal.to_string(), "alice@R");
+        assert_eq!((summary.tgt_expires, summary.tgt_renew_until), (Some(300), Some(309)));
+    }
+
+    #[test]
+    fn a_cache_that_is_cut_is_noticed_but_between_tickets() {
+        let whole = cache(&[credential(&["krbtgt", "R"], 100)]);
+        let boundary = cache(&[]).len();
+        for length in (0..whole.len()).filter(|length| *length != boundary) {
+            assert!(parse(&whole[..length]).is_err(), "{length} of {}", whole.len());
+        }
+        assert_eq!(parse(&whole[..boundary]).unwrap().tgt_expires, None);
+    }
+
+    #[test]
+    fn principals_are_written_as_they_are_read() {
+        for text in ["alice@R", "alice/admin@R", r"a\/b@R", r"a\@b@R", r"a\\b@R"] {
+            assert_eq!(Principal::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["", "alice", "@R", "alice@", "a@b@c", "a b@R", "a\n@R", "a//b@R", "a\\", &"x".repeat(300)] {
+            assert!(Principal::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_bare_name_is_a_users_own() {
+        assert!(Principal::parse("alice@R").unwrap().is_natural_for("alice"));
+        for other in ["alice/admin@R", "bob@R", r"alice\/x@R"] {
+            assert!(!Principal::parse(other).unwrap().is_natural_for("alice"), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&bytes);
+            let _ = parse(&[&[5, 4, 0, 0][..], &bytes].concat());
+            let _ = parse(&[&cache(&[])[..], &bytes].concat());
+        }
+    }
+}
