@@ -1,2 +1,333 @@
-//! pag-logind-helper
-fn main() {}
+//! pag-logind-helper: does for PAGs what needs somebody who lives on. It watches logind and the processes that hold
+//! leases, ends what is over, and restores what was cut. See pag-logind-helper(8).
+//!
+//! One thread, one loop: it sleeps until a process ends, a login nudges it, the bus or a signal speaks, or a moment
+//! has come that something waits for. Nothing on disk is its own; all that matters is in the registry.
+
+mod heal;
+mod keeper;
+mod logind;
+mod notify;
+mod seedjobs;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use pag::config::{self, Dirs};
+use pag::report::{Event, report, set_debug, speak_as};
+use zruntime::signal::{Signal, Signals};
+use zruntime::{AsyncIo, Shared, SharedRuntime};
+
+use crate::keeper::Keeper;
+use crate::logind::{Bus, News};
+use crate::seedjobs::Jobs;
+use crate::watch::Watch;
+
+/// How often rings are looked at while something can be cut of which nobody tells.
+const LOOK: Duration = Duration::from_secs(5);
+/// Pause before a lock is tried again that a login held.
+const AGAIN: Duration = Duration::from_millis(250);
+/// Rounds are followed by a pause of so many times their own length: however often somebody nudges, we take a fifth
+/// of one processor at most.
+const REST: u32 = 4;
+/// More users than this at once, and we look at all.
+const MANY: usize = 4096;
+
+fn main() -> ExitCode {
+    speak_as("pag-logind-helper");
+    match zbus::block_on(run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&Event::Complaint { what: format!("cannot go on: {error}") });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> io::Result<()> {
+    let runtime = SharedRuntime::current()?;
+    let bus = Bus::default();
+    let mut helper = Helper::new(&runtime, &bus)?;
+    let mut bus_side = pin!(bus.follow(&runtime));
+    let mut our_side = pin!(helper.serve());
+    // Two sides of one task, which wake each other through mailboxes.
+    poll_fn(|cx| {
+        let _ = bus_side.as_mut().poll(cx);
+        our_side.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Everything that the loop waits for and works with.
+struct Helper<'a> {
+    runtime: &'a SharedRuntime,
+    bus: &'a Bus,
+    signals: Signals<Shared>,
+    nudges: AsyncIo<UnixDatagram, Shared>,
+    watch: Watch,
+    keeper: Keeper,
+    jobs: Jobs,
+    /// Whom logind knows; none while it cannot be asked.
+    users: Option<BTreeSet<u32>>,
+    /// Whose PAGs are to be looked at.
+    dirty: BTreeSet<u32>,
+    /// Whether everybody's are.
+    all: bool,
+    clock: Clock,
+}
+
+/// The moments that something waits for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    /// The watchdog is told that we live.
+    alive: Option<Instant>,
+    /// Rings are looked at.
+    look: Option<Instant>,
+    /// The next round may begin.
+    round: Option<Instant>,
+    /// The bus has been lost and that was said.
+    bus_lost: bool,
+}
+
+/// Why the loop goes on.
+enum Wake {
+    Signal(Signal),
+    Nudged(Vec<u32>),
+    Ended(Vec<u32>),
+    News(News),
+    Time,
+}
+
+impl<'a> Helper<'a> {
+    fn new(runtime: &'a SharedRuntime, bus: &'a Bus) -> io::Result<Self> {
+        pag::lock::make_directories()?;
+        Ok(Helper {
+            runtime,
+            bus,
+            signals: Signals::new(runtime, [Signal::Terminate, Signal::Interrupt, Signal::Hangup])?,
+            nudges: AsyncIo::new(runtime, listen_for_nudges()?)?,
+            watch: Watch::new(runtime)?,
+            keeper: Keeper::new(),
+            jobs: Jobs::default(),
+            users: None,
+            dirty: BTreeSet::new(),
+            all: true,
+            clock: Clock::default(),
+        })
+    }
+
+    /// Looks after PAGs until it is told to end.
+    async fn serve(&mut self) -> io::Result<()> {
+        read_configuration();
+        self.round();
+        report(&Event::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
+        notify::ready(&self.keeper.status());
+        self.keep_alive();
+        loop {
+            match self.wake().await? {
+                Wake::Signal(Signal::Hangup) => {
+                    notify::reloading();
+                    read_configuration();
+                    self.all = true;
+                    notify::ready(&self.keeper.status());
+                }
+                Wake::Signal(_) => {
+                    notify::stopping();
+                    return Ok(());
+                }
+                Wake::Nudged(uids) | Wake::Ended(uids) => self.dirty.extend(uids),
+                Wake::News(news) => self.hear(news),
+                Wake::Time => {}
+            }
+            let now = Instant::now();
+            if self.clock.alive.is_some_and(|moment| moment <= now) {
+                self.keep_alive();
+            }
+            if self.clock.look.is_some_and(|moment| moment <= now) {
+                self.clock.look = None;
+                self.all = true;
+            }
+            if self.dirty.len() > MANY {
+                self.dirty.clear();
+                self.all = true;
+            }
+            if self.has_work() && self.clock.round.is_none_or(|moment| moment <= now) {
+                let before = self.keeper.status();
+                self.round();
+                let after = self.keeper.status();
+                if before != after {
+                    notify::status(&after);
+                }
+            }
+            self.start_seeders();
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.all || !self.dirty.is_empty()
+    }
+
+    /// Brings everything into line that may be out of it.
+    fn round(&mut self) {
+        let begun = Instant::now();
+        let mut uids = std::mem::take(&mut self.dirty);
+        if std::mem::take(&mut self.all) {
+            match self.keeper.survey(&mut self.watch) {
+                Ok(out_of_line) => uids.extend(out_of_line),
+                Err(error) => report(&Event::Complaint { what: format!("cannot look after PAGs: {error}") }),
+            }
+        }
+        for uid in uids {
+            match self.keeper.settle(uid, &mut self.watch, self.users.as_ref()) {
+                Ok(settled) => {
+                    for pag in settled.waiting {
+                        self.jobs.want(pag, uid, begun);
+                    }
+                    if settled.again {
+                        self.dirty.insert(uid);
+                    }
+                    self.all |= settled.all;
+                }
+                Err(error) => report(&Event::Complaint { what: format!("cannot look after uid {uid}: {error}") }),
+            }
+        }
+        let now = Instant::now();
+        let rest = (now - begun) * REST;
+        self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
+        self.clock.look = self.keeper.must_look().then(|| now + LOOK);
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Back => {
+                report(&Event::BusBack);
+                self.clock.bus_lost = false;
+            }
+            News::Lost(why) => {
+                self.users = None;
+                // Said once, however often it is tried again.
+                if !std::mem::replace(&mut self.clock.bus_lost, true) {
+                    report(&Event::BusLost { why });
+                }
+            }
+            News::Users(users) => {
+                self.users = Some(users);
+                self.all = true;
+            }
+            News::User { uid, there } => {
+                if let (Some(users), Some(there)) = (&mut self.users, there) {
+                    if there {
+                        users.insert(uid)
+                    } else {
+                        users.remove(&uid)
+                    };
+                }
+                self.dirty.insert(uid);
+            }
+            News::Awake => self.all = true,
+            News::Seeded { uid, result } => {
+                if let Some(pag) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
+                    match result {
+                        Ok(()) => self.keeper.seeded(pag),
+                        Err(why) => report(&Event::HealFailed { uid, pag, why }),
+                    }
+                    self.dirty.insert(uid);
+                }
+            }
+        }
+    }
+
+    fn start_seeders(&mut self) {
+        for (pag, uid) in self.jobs.start(Instant::now()) {
+            if !self.keeper.still_waits(pag) {
+                self.jobs.forget(pag);
+            } else if !self.bus.seed(uid) {
+                self.jobs.ended(uid, false, Instant::now());
+            }
+        }
+    }
+
+    fn keep_alive(&mut self) {
+        self.clock.alive = notify::watchdog().map(|pause| {
+            notify::alive();
+            Instant::now() + pause
+        });
+    }
+
+    /// The next moment at which something is due without anybody telling.
+    fn next_moment(&self) -> Option<Instant> {
+        let round = self.clock.round.filter(|_| self.has_work());
+        [self.clock.alive, self.clock.look, round, self.jobs.next()].into_iter().flatten().min()
+    }
+
+    /// Sleeps until there is something to do.
+    async fn wake(&mut self) -> io::Result<Wake> {
+        let mut sleep = pin!(self.next_moment().map(|moment| self.runtime.sleep_until(moment)));
+        poll_fn(|cx| {
+            if let Poll::Ready(signal) = self.signals.poll_recv(cx) {
+                return Poll::Ready(signal.map(Wake::Signal));
+            }
+            if let Poll::Ready(uids) = self.watch.poll_ended(cx) {
+                return Poll::Ready(uids.map(Wake::Ended));
+            }
+            if let Poll::Ready(news) = self.bus.news.poll_take(cx) {
+                return Poll::Ready(Ok(Wake::News(news)));
+            }
+            if let Poll::Ready(uids) = poll_nudges(&self.nudges, cx) {
+                return Poll::Ready(uids.map(Wake::Nudged));
+            }
+            match sleep.as_mut().as_pin_mut() {
+                Some(sleep) => sleep.poll(cx).map(|()| Ok(Wake::Time)),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+/// The socket for nudges: only root can write to it.
+fn listen_for_nudges() -> io::Result<UnixDatagram> {
+    let path = pag::nudge::SOCKET;
+    // Left by one who was killed: nobody listens there any more.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = UnixDatagram::bind(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(socket)
+}
+
+/// Takes the nudges that are there, a few at a time; what is none is passed over.
+fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u32>>> {
+    let mut uids = Vec::new();
+    for _ in 0..64 {
+        let mut datagram = [0; 16];
+        match socket.poll_read_with(cx, |socket| socket.recv(&mut datagram)) {
+            Poll::Ready(Ok(length)) => uids.extend(datagram.get(..length).and_then(pag::nudge::parse)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending if uids.is_empty() => return Poll::Pending,
+            Poll::Pending => break,
+        }
+    }
+    Poll::Ready(Ok(uids))
+}
+
+/// Reads the configuration for its complaints: what is wrong in it is to be said when it is changed, not at the next
+/// login. Nothing of it is kept; each login and each seeder reads it for itself.
+fn read_configuration() {
+    let (settings, complaints) = config::load(&Dirs::default(), "pag-seed", &[]);
+    set_debug(settings.debug);
+    for complaint in complaints {
+        report(&Event::Complaint { what: complaint.to_string() });
+    }
+}

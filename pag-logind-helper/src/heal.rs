@@ -1,0 +1,113 @@
+//! What members and administrators can cut, and how it is noticed: pure functions from what was and what is.
+
+use pag::ccache;
+use pag::keyring::Serial;
+use pag::record::Record;
+use pag::registry::PagId;
+
+/// Whether a member has emptied the ring: none of the keys is left that were in it `before`.
+///
+/// A ring that was not looked at before is suspect when it is empty although its record names tokens, and when the
+/// last attempt at getting them did not succeed: the helper may have been restarted in the middle of one.
+pub(crate) fn was_cleared(before: Option<&[Serial]>, after: &[Serial], record: &Record, now: u64) -> bool {
+    match before {
+        Some([]) => holds_tokens(record, now) && after.is_empty(),
+        Some(before) => before.iter().all(|key| !after.contains(key)),
+        None => holds_tokens(record, now) && (after.is_empty() || record.attempt.is_some_and(|last| !last.ok)),
+    }
+}
+
+/// Whether the record names a token that has not expired.
+pub(crate) fn holds_tokens(record: &Record, now: u64) -> bool {
+    record.tokens.iter().any(|token| token.expires > now)
+}
+
+/// Whether a token that the record names is not among those for `cells`, though it has not expired.
+pub(crate) fn lacks_tokens<'a>(record: &Record, mut cells: impl Iterator<Item = &'a str> + Clone, now: u64) -> bool {
+    record.tokens.iter().filter(|token| token.expires > now).any(|token| !cells.any(|cell| cell == token.cell.as_str()))
+}
+
+/// Whether tokens can be had again: there is a ticket in the PAG's ccache, or it is one of the uid's own, of which
+/// only the user knows.
+pub(crate) fn has_ticket(record: &Record, pag: PagId, now: u64) -> bool {
+    record.ticket > now || record.ccache != ccache::name(record.uid, pag)
+}
+
+/// Whether a PAG that is not in the registry any more was cut out of it, rather than ended: who ends one removes its
+/// ccache, and who removes the whole registry ends none.
+pub(crate) fn was_cut(registry_was_lost: bool, ccache_is_there: bool) -> bool {
+    registry_was_lost || ccache_is_there
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pag::config::Retain;
+    use pag::record::{Attempt, Held, Kind};
+
+    const NOW: u64 = 1000;
+
+    fn record(tokens: &[(&str, u64)], ok: Option<bool>) -> Record {
+        let held = |(cell, expires): &(&str, u64)| Held { cell: cell.parse().unwrap(), expires: *expires, since: 1 };
+        Record {
+            tokens: tokens.iter().map(held).collect(),
+            attempt: ok.map(|ok| Attempt { at: 1, ok, ticket: 1 }),
+            ..Record::new(61001, Kind::User, ccache::name(61001, PagId::from(1)), Retain::None)
+        }
+    }
+
+    fn keys(numbers: &[i32]) -> Vec<Serial> {
+        numbers.iter().map(|number| Serial::new(*number).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_ring_of_which_nothing_is_left_was_cleared() {
+        let with = record(&[("a.test", NOW + 1)], Some(true));
+        let without = record(&[], None);
+        let table = [
+            (Some(keys(&[1, 2])), keys(&[]), &with, true),
+            (Some(keys(&[1, 2])), keys(&[7]), &with, true),
+            (Some(keys(&[1, 2])), keys(&[]), &without, true),
+            (Some(keys(&[1, 2])), keys(&[2, 3]), &with, false),
+            (Some(keys(&[])), keys(&[]), &without, false),
+            (Some(keys(&[])), keys(&[]), &with, true),
+            (Some(keys(&[])), keys(&[5]), &with, false),
+        ];
+        for (before, after, record, expected) in table {
+            assert_eq!(was_cleared(before.as_deref(), &after, record, NOW), expected, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_restart_in_the_middle_of_healing_goes_on_with_it() {
+        let live = &[("a.test", NOW + 1)];
+        assert!(was_cleared(None, &keys(&[]), &record(live, Some(true)), NOW));
+        assert!(was_cleared(None, &keys(&[1]), &record(live, Some(false)), NOW));
+        assert!(!was_cleared(None, &keys(&[1]), &record(live, Some(true)), NOW));
+        assert!(!was_cleared(None, &keys(&[]), &record(&[("a.test", NOW)], Some(false)), NOW));
+        assert!(!was_cleared(None, &keys(&[]), &record(&[], Some(false)), NOW));
+    }
+
+    #[test]
+    fn only_tokens_that_would_still_be_good_are_missed() {
+        let record = record(&[("a.test", NOW + 1), ("b.test", NOW - 1)], None);
+        assert!(lacks_tokens(&record, [].into_iter(), NOW));
+        assert!(lacks_tokens(&record, ["b.test"].into_iter(), NOW));
+        assert!(!lacks_tokens(&record, ["c.test", "a.test"].into_iter(), NOW));
+    }
+
+    #[test]
+    fn a_ticket_is_in_the_pags_ccache_or_the_users_own_affair() {
+        let none = record(&[], None);
+        assert!(!has_ticket(&none, PagId::from(1), NOW));
+        assert!(has_ticket(&Record { ticket: NOW + 1, ..none.clone() }, PagId::from(1), NOW));
+        assert!(has_ticket(&Record { ccache: "KCM:".to_owned(), ..none }, PagId::from(1), NOW));
+    }
+
+    #[test]
+    fn who_ends_a_pag_takes_its_ccache_along() {
+        assert!(was_cut(false, true));
+        assert!(was_cut(true, false));
+        assert!(!was_cut(false, false));
+    }
+}

@@ -1,0 +1,393 @@
+//! The PAGs that the helper looks after: what it remembers of them, and how it brings registry, rings and leases back
+//! into line. The memory is for healing only; whatever the registry says is right, and a restart loses nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::{Duration, Instant};
+
+use pag::ccache;
+use pag::client;
+use pag::error::{Error, Result};
+use pag::guard::{Guard, HandleGroup};
+use pag::keyring::{self, Serial};
+use pag::lease::Process;
+use pag::lock::Lock;
+use pag::login;
+use pag::policy::{self, Fate};
+use pag::record::{Attempt, Record, Unreadable};
+use pag::registry::{Pag, PagId, Registry};
+use pag::report::{Event, report};
+use pag::ring::Ring;
+use pag::sys::{self, Passwd, Who};
+
+use crate::heal;
+use crate::watch::{Coverage, Watch};
+
+/// Longest wait for a uid's lock: a login that holds it needs about a millisecond, and everybody else waits for us.
+const LOCK_WAIT: Duration = Duration::from_millis(20);
+/// Longest time for a look into a ring.
+const INSIDE: Duration = Duration::from_secs(1);
+
+/// All PAGs of the host, as they were seen last.
+pub(crate) struct Keeper {
+    group: HandleGroup,
+    known: BTreeMap<PagId, Known>,
+    /// PAGs that were in a registry that is gone.
+    orphans: BTreeSet<PagId>,
+    /// PAGs that cannot be looked after, and of which that was said.
+    said: BTreeSet<PagId>,
+    /// Users of whose processes the kernel will not tell the end.
+    blind: BTreeSet<u32>,
+}
+
+/// A PAG as it was seen last.
+struct Known {
+    uid: u32,
+    ring: Ring,
+    record: Record,
+    /// The keys in its ring.
+    keys: Box<[Serial]>,
+}
+
+/// What has come of bringing one user's PAGs into line.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// These PAGs wait for tokens.
+    pub(crate) waiting: Vec<PagId>,
+    /// It is to be done once more: a login had the lock, or a process has ended meanwhile.
+    pub(crate) again: bool,
+    /// Everybody's PAGs are to be looked at.
+    pub(crate) all: bool,
+}
+
+impl Keeper {
+    /// Knows nobody yet.
+    pub(crate) fn new() -> Self {
+        Keeper {
+            group: HandleGroup::read(),
+            known: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+            said: BTreeSet::new(),
+            blind: BTreeSet::new(),
+        }
+    }
+
+    /// One line about how much there is to look after.
+    pub(crate) fn status(&self) -> String {
+        format!("looking after {} PAGs with {} leases", self.pags(), self.leases())
+    }
+
+    /// How many PAGs there are.
+    pub(crate) fn pags(&self) -> usize {
+        self.known.len()
+    }
+
+    /// How many leases they have.
+    pub(crate) fn leases(&self) -> usize {
+        self.known.values().map(|known| known.record.leases.len()).sum()
+    }
+
+    /// Whether something can happen of which nobody would tell: a member empties a ring that has tokens, or a process
+    /// ends that cannot be watched.
+    pub(crate) fn must_look(&self) -> bool {
+        let now = pag::now();
+        !self.blind.is_empty() || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+    }
+
+    /// Looks at every PAG without a lock and remembers those that are in order. Names the users of the others.
+    ///
+    /// # Errors
+    /// When keyrings cannot be read at all.
+    pub(crate) fn survey(&mut self, watch: &mut Watch) -> Result<BTreeSet<u32>> {
+        let guard = Guard::enter(self.group)?;
+        let registry = Registry::find(&guard, self.group)?;
+        if registry.is_none() {
+            self.lose_registry();
+        }
+        let pags = registry.as_ref().map(|registry| registry.pags(&guard, None)).transpose()?.unwrap_or_default();
+        drop(guard);
+        let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
+        let mut of_uid: BTreeMap<u32, Vec<Pag>> = BTreeMap::new();
+        for pag in pags {
+            of_uid.entry(pag.uid).or_default().push(pag);
+        }
+        let missing = self.known.iter().filter(|(id, _)| !there.contains(id)).map(|(_, known)| known.uid);
+        let left_behind = |uid: &u32| ccache::of_user(*uid).iter().any(|id| !there.contains(id));
+        let mut uids: BTreeSet<u32> = missing.chain(ccache::users().into_iter().filter(left_behind)).collect();
+        uids.extend(self.blind.iter().copied());
+        for (uid, pags) in of_uid {
+            if pags.iter().any(|pag| self.is_out_of_line(pag, watch)) {
+                uids.insert(uid);
+            }
+            if !uids.contains(&uid) && self.remember(uid, &pags, watch) {
+                uids.insert(uid);
+            }
+        }
+        Ok(uids)
+    }
+
+    /// Whether there is something to be done about a PAG.
+    fn is_out_of_line(&self, pag: &Pag, watch: &Watch) -> bool {
+        let (Ok(ring), Ok(record)) = (&pag.ring, &pag.record) else { return !self.said.contains(&pag.id) };
+        // The end of a watched process is told: only the others need a look.
+        let gone = |process: Process| !watch.covers(process) && !process.is_alive();
+        let before = self.known.get(&pag.id).map(|known| &*known.keys);
+        record.leases.is_empty()
+            || record.leases.iter().any(|lease| gone(lease.process))
+            || heal::was_cleared(before, &keys_of(ring), record, pag::now())
+    }
+
+    /// All that is remembered has lost its place.
+    fn lose_registry(&mut self) {
+        let lost: Vec<PagId> = self.known.keys().copied().filter(|id| !self.orphans.contains(id)).collect();
+        if !lost.is_empty() {
+            report(&Event::RegistryLost { why: "it is not in root's user keyring any more".to_owned() });
+            self.orphans.extend(lost);
+        }
+    }
+
+    /// Brings the PAGs of `uid` into line, under his lock. `users` are those whom logind knows, where that is known.
+    ///
+    /// # Errors
+    /// When keyrings cannot be read at all, or the lock's directory is not to be had.
+    pub(crate) fn settle(&mut self, uid: u32, watch: &mut Watch, users: Option<&BTreeSet<u32>>) -> Result<Settled> {
+        if !self.concerns(uid)? {
+            return Ok(Settled::default());
+        }
+        let _lock = match Lock::of_uid(uid, LOCK_WAIT) {
+            Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
+                return Ok(Settled { again: true, ..Settled::default() });
+            }
+            other => other?,
+        };
+        let guard = Guard::enter(self.group)?;
+        let found = Registry::find(&guard, self.group)?;
+        let all = found.is_none() && !self.known.is_empty();
+        let registry = match found {
+            Some(registry) => Some(registry),
+            None => {
+                self.lose_registry();
+                let needed = self.known.values().any(|known| known.uid == uid && known.is_alive());
+                if needed { Some(Registry::open(&guard, self.group, LOCK_WAIT)?) } else { None }
+            }
+        };
+        let (mut pags, mut aside, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        if let Some(registry) = registry {
+            pags = registry.pags(&guard, Some(uid))?;
+            self.anchor_again(&guard, &registry, uid, &mut pags);
+            aside = self.set_aside(&guard, &registry, &mut pags, users);
+            if pags.iter().any(is_over_or_broken) {
+                login::tidy(&guard, &registry, &mut pags, &passwd(uid));
+            }
+            for pag in &mut pags {
+                if self.restore(&guard, &registry, pag) {
+                    waiting.push(pag.id);
+                }
+            }
+        }
+        let again = self.remember(uid, &pags, watch);
+        aside.extend(pags.iter().map(|pag| pag.id));
+        sweep(uid, &aside);
+        Ok(Settled { waiting, again, all })
+    }
+
+    /// Whether there is anything of this user: a nudge with any number in it should cost nothing.
+    fn concerns(&self, uid: u32) -> Result<bool> {
+        if self.known.values().any(|known| known.uid == uid) || !ccache::of_user(uid).is_empty() {
+            return Ok(true);
+        }
+        let guard = Guard::enter(self.group)?;
+        let registry = Registry::find(&guard, self.group)?;
+        Ok(registry.is_some_and(|registry| registry.pags(&guard, Some(uid)).is_ok_and(|pags| !pags.is_empty())))
+    }
+
+    /// Puts back what was cut out of the registry: a PAG that was not ended, whose ring is whole, and of whose leases
+    /// at least one lives.
+    fn anchor_again(&mut self, guard: &Guard, registry: &Registry, uid: u32, pags: &mut Vec<Pag>) {
+        let ccaches = ccache::of_user(uid);
+        let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
+        let missing = self.known.iter().filter(|(id, known)| known.uid == uid && !there.contains(id));
+        for (id, known) in missing {
+            if !heal::was_cut(self.orphans.contains(id), ccaches.contains(id)) || !known.is_alive() {
+                continue;
+            }
+            let mut record = known.record.clone();
+            record.leases.retain(|lease| lease.process.is_alive());
+            let anchored = match Ring::look(known.ring.serial, uid, self.group) {
+                Ok(ring) if ring == known.ring => {
+                    registry.anchor(guard, *id, &ring, record).map_err(|error| error.to_string())
+                }
+                Ok(_) => Err("its ring is gone".to_owned()),
+                Err(why) => Err(why),
+            };
+            match anchored {
+                Ok(pag) => {
+                    let what = "it had been taken out of the registry and is anchored again".to_owned();
+                    report(&Event::Healed { uid, pag: *id, what });
+                    pags.push(pag);
+                }
+                Err(why) => report(&Event::HealFailed { uid, pag: *id, why }),
+            }
+        }
+    }
+
+    /// Takes the PAGs out of `pags` whose records cannot be read, and repairs those that we remember. Names the rest.
+    fn set_aside(
+        &mut self,
+        guard: &Guard,
+        registry: &Registry,
+        pags: &mut Vec<Pag>,
+        users: Option<&BTreeSet<u32>>,
+    ) -> Vec<PagId> {
+        let mut aside = Vec::new();
+        pags.retain_mut(|pag| {
+            let (uid, id) = (pag.uid, pag.id);
+            let why = match &pag.record {
+                Ok(_) => return true,
+                Err(why @ Unreadable::Foreign(_)) => {
+                    if self.said.insert(id) {
+                        report(&Event::RecordForeign { uid, pag: id, why: why.to_string() });
+                    }
+                    aside.push(id);
+                    return false;
+                }
+                // What is wrong with its ring is worse.
+                Err(_) if pag.ring.is_err() => return true,
+                Err(why) => why.to_string(),
+            };
+            if let Some(known) = self.known.get(&id) {
+                let stored = registry.store(guard, pag, known.record.clone());
+                let what = format!("{why}; it is written again as it was");
+                match stored {
+                    Ok(()) => report(&Event::Healed { uid, pag: id, what }),
+                    Err(error) => report(&Event::HealFailed { uid, pag: id, why: error.to_string() }),
+                }
+                return pag.record.is_ok();
+            }
+            if users.is_some_and(|users| !users.contains(&uid)) {
+                // Whose leases these were is not known, but nobody of this user is there any more.
+                match registry.retire(guard, pag) {
+                    Ok(()) => report(&Event::Ended { uid, pag: id, tokens: "left to its processes" }),
+                    Err(error) => report(&Event::EndFailed { uid, pag: id, why: error.to_string() }),
+                }
+                return false;
+            }
+            if self.said.insert(id) {
+                report(&Event::HealFailed { uid, pag: id, why });
+            }
+            aside.push(id);
+            false
+        });
+        aside
+    }
+
+    /// Restores what a member has cut out of the ring. True when tokens are missed that could be had again.
+    fn restore(&self, guard: &Guard, registry: &Registry, pag: &mut Pag) -> bool {
+        let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return false };
+        let (uid, id) = (pag.uid, pag.id);
+        let now = pag::now();
+        let keys = keys_of(&ring);
+        let before = self.known.get(&id).map(|known| &*known.keys);
+        if !heal::was_cleared(before, &keys, &record, now) {
+            return false;
+        }
+        match ring.link_user_keyring(guard, uid) {
+            Ok(()) if before.is_some() => {
+                let what = "a member had emptied its ring; the user keyring is linked again".to_owned();
+                report(&Event::Healed { uid, pag: id, what });
+            }
+            Ok(()) => {}
+            Err(error) => report(&Event::UserKeyringNotLinked { uid, why: error.to_string() }),
+        }
+        if policy::fate(&record, login::is_lingering(&passwd(uid))) != Fate::Keep
+            || !heal::has_ticket(&record, id, now)
+            || !lacks_tokens(&ring, &record, now)
+        {
+            return false;
+        }
+        // Tells logins that somebody sees to it, and us after a restart that it is not done.
+        let attempt = Some(Attempt { at: now, ok: false, ticket: record.ticket });
+        if let Err(error) = registry.store(guard, pag, Record { attempt, ..record }) {
+            report(&Event::HealFailed { uid, pag: id, why: error.to_string() });
+        }
+        true
+    }
+
+    /// Remembers the user's PAGs as they are now, and watches the processes that hold them. True when one of those has
+    /// ended meanwhile.
+    fn remember(&mut self, uid: u32, pags: &[Pag], watch: &mut Watch) -> bool {
+        let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
+        self.known.retain(|id, known| known.uid != uid || there.contains(id));
+        let mut processes = Vec::new();
+        for pag in pags {
+            let (Ok(ring), Ok(record)) = (&pag.ring, &pag.record) else { continue };
+            processes.extend(record.leases.iter().map(|lease| lease.process));
+            let known = Known { uid, ring: *ring, record: record.clone(), keys: keys_of(ring).into() };
+            self.known.insert(pag.id, known);
+            self.said.remove(&pag.id);
+        }
+        let known = &self.known;
+        self.orphans.retain(|id| known.contains_key(id) && !there.contains(id));
+        let coverage = watch.set(uid, &processes);
+        if coverage == Coverage::Partial {
+            self.blind.insert(uid);
+        } else {
+            self.blind.remove(&uid);
+        }
+        coverage == Coverage::Stale
+    }
+
+    /// Whether this PAG still misses tokens that its record names.
+    pub(crate) fn still_waits(&self, id: PagId) -> bool {
+        self.known.get(&id).is_some_and(|known| lacks_tokens(&known.ring, &known.record, pag::now()))
+    }
+
+    /// Notes that a seeder has brought tokens into this PAG.
+    pub(crate) fn seeded(&self, id: PagId) {
+        let Some(known) = self.known.get(&id) else { return };
+        let registry = Guard::enter(self.group).and_then(|guard| Registry::find(&guard, self.group));
+        if let Ok(Some(registry)) = registry {
+            login::note_seeding(known.uid, self.group, &registry, id, &known.ring, true);
+            let what = "its tokens are back".to_owned();
+            report(&Event::Healed { uid: known.uid, pag: id, what });
+        }
+    }
+}
+
+impl Known {
+    fn is_alive(&self) -> bool {
+        self.record.leases.iter().any(|lease| lease.process.is_alive())
+    }
+}
+
+/// Whether leases of a PAG have ended without its record saying so, or it has none, or its ring is no good.
+fn is_over_or_broken(pag: &Pag) -> bool {
+    let (Ok(_), Ok(record)) = (&pag.ring, &pag.record) else { return true };
+    record.leases.is_empty() || record.leases.iter().any(|lease| !lease.process.is_alive())
+}
+
+/// The keys in a ring, seen from outside: the handle group may READ it. None of a ring that has just broken.
+fn keys_of(ring: &Ring) -> Vec<Serial> {
+    keyring::members(ring.serial).unwrap_or_default()
+}
+
+/// Looks for the record's tokens inside the ring. A ring that cannot be looked into lacks nothing that we could bring.
+fn lacks_tokens(ring: &Ring, record: &Record, now: u64) -> bool {
+    client::tokens(ring, Instant::now() + INSIDE)
+        .is_ok_and(|tokens| heal::lacks_tokens(record, tokens.iter().map(|token| token.cell.as_str()), now))
+}
+
+/// The user, or a nameless one where he is gone from the password database: he lingers no more.
+fn passwd(uid: u32) -> Passwd {
+    let nobody = || Passwd { name: c"".to_owned(), uid, gid: uid, home: c"/".to_owned() };
+    sys::passwd(Who::Uid(uid)).ok().flatten().unwrap_or_else(nobody)
+}
+
+/// Removes the ccaches of PAGs that are no more. Under the uid's lock: a login makes the ccache before the PAG.
+fn sweep(uid: u32, living: &[PagId]) {
+    for id in ccache::of_user(uid) {
+        if !living.contains(&id) {
+            ccache::remove(uid, id, true);
+        }
+    }
+}
