@@ -1,8 +1,9 @@
 //! What members and administrators can cut, and how it is noticed: pure functions from what was and what is.
 
 use pag::ccache;
+use pag::client::Token;
 use pag::keyring::Serial;
-use pag::record::Record;
+use pag::record::{Held, Record};
 use pag::registry::PagId;
 
 /// Whether a member has emptied the ring: none of the keys is left that were in it `before`.
@@ -22,9 +23,10 @@ pub(crate) fn holds_tokens(record: &Record, now: u64) -> bool {
     record.tokens.iter().any(|token| token.expires > now)
 }
 
-/// Whether a token that the record names is not among those for `cells`, though it has not expired.
-pub(crate) fn lacks_tokens<'a>(record: &Record, mut cells: impl Iterator<Item = &'a str> + Clone, now: u64) -> bool {
-    record.tokens.iter().filter(|token| token.expires > now).any(|token| !cells.any(|cell| cell == token.cell.as_str()))
+/// Whether a token that the record names is not among `tokens`, though it has not expired.
+pub(crate) fn lacks_tokens(record: &Record, tokens: &[Token], now: u64) -> bool {
+    let is_there = |held: &Held| tokens.iter().any(|token| token.cell == held.cell);
+    record.tokens.iter().any(|held| held.expires > now && !is_there(held))
 }
 
 /// Whether tokens can be had again: there is a ticket in the PAG's ccache, or it is one of the uid's own, of which
@@ -42,8 +44,9 @@ pub(crate) fn was_cut(registry_was_lost: bool, ccache_is_there: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pag::client::Client;
     use pag::config::Retain;
-    use pag::record::{Attempt, Held, Kind};
+    use pag::record::{Attempt, Kind};
 
     const NOW: u64 = 1000;
 
@@ -90,10 +93,19 @@ mod tests {
 
     #[test]
     fn only_tokens_that_would_still_be_good_are_missed() {
-        let record = record(&[("a.test", NOW + 1), ("b.test", NOW - 1)], None);
-        assert!(lacks_tokens(&record, [].into_iter(), NOW));
-        assert!(lacks_tokens(&record, ["b.test"].into_iter(), NOW));
-        assert!(!lacks_tokens(&record, ["c.test", "a.test"].into_iter(), NOW));
+        let record = record(&[("a.test", NOW + 1), ("b.test", NOW + 1), ("old.test", NOW)], None);
+        let tokens = |cells: &[&str]| -> Vec<Token> {
+            let token = |cell: &&str| Token {
+                client: Client::Keyring,
+                cell: cell.parse().unwrap(),
+                principal: None,
+                expires: NOW + 9,
+            };
+            cells.iter().map(token).collect()
+        };
+        assert!(lacks_tokens(&record, &tokens(&[]), NOW));
+        assert!(lacks_tokens(&record, &tokens(&["a.test", "old.test"]), NOW));
+        assert!(!lacks_tokens(&record, &tokens(&["b.test", "c.test", "a.test"]), NOW));
     }
 
     #[test]

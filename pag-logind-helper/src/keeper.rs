@@ -373,8 +373,7 @@ fn keys_of(ring: &Ring) -> Vec<Serial> {
 
 /// Looks for the record's tokens inside the ring. A ring that cannot be looked into lacks nothing that we could bring.
 fn lacks_tokens(ring: &Ring, record: &Record, now: u64) -> bool {
-    client::tokens(ring, Instant::now() + INSIDE)
-        .is_ok_and(|tokens| heal::lacks_tokens(record, tokens.iter().map(|token| token.cell.as_str()), now))
+    client::tokens(ring, Instant::now() + INSIDE).is_ok_and(|tokens| heal::lacks_tokens(record, &tokens, now))
 }
 
 /// The user, or a nameless one where he is gone from the password database: he lingers no more.
