@@ -25,6 +25,8 @@ pub(crate) enum Error {
         /// What is known of the failure, and the remedy.
         why: String,
     },
+    /// Keys, rings or the registry.
+    Pag(pag::Error),
     /// The person said no, or could not be asked.
     Unconfirmed(&'static str),
 }
@@ -45,8 +47,15 @@ impl fmt::Display for Error {
             }
             Self::Changed(path) => write!(f, "{} was changed meanwhile and is left alone; try again", path.display()),
             Self::Command { command, why } => write!(f, "`{command}` failed: {why}"),
+            Self::Pag(source) => source.fmt(f),
             Self::Unconfirmed(why) => f.write_str(why),
         }
+    }
+}
+
+impl From<pag::Error> for Error {
+    fn from(source: pag::Error) -> Self {
+        Self::Pag(source)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod error;
 mod pam;
+mod status;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Show the PAG that you are in; root is shown all of them. Exit status 1: in none
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -38,6 +45,7 @@ enum Answer {
 
 fn run(cli: &Cli) -> Result<Answer, Error> {
     match &cli.verb {
+        Verb::Status { json } => Ok(status::run(*json)?),
         Verb::Pam(verb) => pam::run(verb),
     }
 }

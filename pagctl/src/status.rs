@@ -1,0 +1,255 @@
+//! `pagctl status`: my PAG, and for root all of them.
+
+use std::time::{Duration, Instant};
+
+use pag::client::{self, Token};
+use pag::guard::{Guard, HandleGroup};
+use pag::lease::Lease;
+use pag::record::Record;
+use pag::registry::{Pag, Registry};
+use pag::ring::Ring;
+use pag::sys::{self, Who};
+use serde::Serialize;
+
+use crate::Answer;
+
+/// Longest time that a look into one ring may take.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// The PAG that the caller is in, as far as he can see it.
+    mine: Option<Mine>,
+    /// All PAGs; only root is shown them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    all: Option<Vec<OnePag>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Mine {
+    ring: i32,
+    uid: u32,
+    tokens: Vec<OneToken>,
+}
+
+#[derive(Debug, Serialize)]
+struct OnePag {
+    pag: String,
+    uid: u32,
+    user: Option<String>,
+    /// None when the ring cannot be used; `trouble` says why.
+    ring: Option<i32>,
+    trouble: Vec<String>,
+    kind: Option<&'static str>,
+    principal: Option<String>,
+    ccache: Option<String>,
+    /// End of the ticket in the PAG's ccache, in seconds since the epoch.
+    ticket: Option<u64>,
+    retain: Option<String>,
+    leases: Vec<OneLease>,
+    tokens: Vec<OneToken>,
+}
+
+#[derive(Debug, Serialize)]
+struct OneToken {
+    client: &'static str,
+    cell: String,
+    principal: Option<String>,
+    /// In seconds since the epoch.
+    expires: u64,
+    expired: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct OneLease {
+    role: &'static str,
+    pid: i32,
+    service: String,
+    tty: String,
+    alive: bool,
+}
+
+impl From<Token> for OneToken {
+    fn from(token: Token) -> Self {
+        OneToken {
+            client: token.client.as_str(),
+            cell: token.cell.to_string(),
+            principal: token.principal.map(|principal| principal.to_string()),
+            expires: token.expires,
+            expired: token.expires <= pag::now(),
+        }
+    }
+}
+
+impl From<&Lease> for OneLease {
+    fn from(lease: &Lease) -> Self {
+        OneLease {
+            role: lease.role.as_str(),
+            pid: lease.process.pid,
+            service: lease.service.to_string(),
+            tty: lease.tty.to_string(),
+            alive: lease.process.is_alive(),
+        }
+    }
+}
+
+/// Looks and prints. There is something to do for a caller who is in no PAG, and for root when there are none.
+///
+/// # Errors
+/// When root cannot read the registry.
+pub(crate) fn run(json: bool) -> pag::Result<Answer> {
+    let status = Status { mine: mine(), all: all()? };
+    if json {
+        let text = serde_json::to_string_pretty(&status).unwrap_or_default();
+        println!("{text}");
+    } else {
+        print!("{}", words(&status));
+    }
+    let some = status.mine.is_some() || status.all.is_some_and(|all| !all.is_empty());
+    Ok(if some { Answer::AllRight } else { Answer::ToDo })
+}
+
+fn tokens(ring: &Ring) -> pag::Result<Vec<OneToken>> {
+    Ok(client::tokens(ring, Instant::now() + LOOK)?.into_iter().map(OneToken::from).collect())
+}
+
+fn mine() -> Option<Mine> {
+    let ring = Ring::current()?;
+    Some(Mine { ring: ring.serial.get(), uid: ring.owner, tokens: tokens(&ring).unwrap_or_default() })
+}
+
+/// None for callers that are not root: records are root's.
+fn all() -> pag::Result<Option<Vec<OnePag>>> {
+    let group = HandleGroup::read();
+    let guard = match Guard::enter(group) {
+        Ok(guard) => guard,
+        Err(pag::Error::NotRoot) => return Ok(None),
+        Err(other) => return Err(other),
+    };
+    let Some(registry) = Registry::find(&guard, group)? else { return Ok(Some(Vec::new())) };
+    let mut pags = registry.pags(&guard, None)?;
+    drop(guard);
+    pags.sort_by_key(|pag| (pag.uid, pag.record.as_ref().map_or(0, |record| record.made), pag.id));
+    Ok(Some(pags.iter().map(one).collect()))
+}
+
+fn one(pag: &Pag) -> OnePag {
+    let mut trouble = Vec::new();
+    let found = match &pag.ring {
+        Ok(ring) => tokens(ring).unwrap_or_else(|why| {
+            trouble.push(why.to_string());
+            Vec::new()
+        }),
+        Err(why) => {
+            trouble.push(format!("its ring cannot be used: {why}"));
+            Vec::new()
+        }
+    };
+    let record: Option<&Record> = pag.record.as_ref().map_err(|why| trouble.push(why.to_string())).ok();
+    let user = sys::passwd(Who::Uid(pag.uid)).ok().flatten();
+    OnePag {
+        pag: pag.id.to_string(),
+        uid: pag.uid,
+        user: user.map(|user| user.name.to_string_lossy().into_owned()),
+        ring: pag.ring.as_ref().ok().map(|ring| ring.serial.get()),
+        kind: record.map(|record| record.kind.as_str()),
+        principal: record.and_then(|record| record.principal.as_ref()).map(ToString::to_string),
+        ccache: record.map(|record| record.ccache.clone()),
+        ticket: record.map(|record| record.ticket).filter(|ticket| *ticket > 0),
+        retain: record.map(|record| record.retain.to_string()),
+        leases: record.map_or(&[][..], |record| &record.leases).iter().map(OneLease::from).collect(),
+        tokens: found,
+        trouble,
+    }
+}
+
+/// The status for people.
+fn words(status: &Status) -> String {
+    let mut text = String::new();
+    match &status.mine {
+        Some(mine) => {
+            text.push_str(&format!("You are in a PAG: ring {} of uid {}.\n", mine.ring, mine.uid));
+            text.push_str(&token_lines(&mine.tokens, "  "));
+        }
+        None => text.push_str("You are in no PAG.\n"),
+    }
+    for pag in status.all.iter().flatten() {
+        let user = pag.user.as_deref().unwrap_or("?");
+        let ring = pag.ring.map_or("unusable".to_owned(), |ring| ring.to_string());
+        text.push_str(&format!("\nPAG {} of {user} (uid {}), ring {ring}\n", pag.pag, pag.uid));
+        for trouble in &pag.trouble {
+            text.push_str(&format!("  trouble    {trouble}\n"));
+        }
+        if let Some(principal) = &pag.principal {
+            text.push_str(&format!("  principal  {principal}\n"));
+        }
+        if let Some(ccache) = &pag.ccache {
+            let until = pag.ticket.map_or("no ticket".to_owned(), |end| format!("ticket for {}", left(end)));
+            text.push_str(&format!("  ccache     {ccache}, {until}\n"));
+        }
+        for lease in &pag.leases {
+            let dead = if lease.alive { "" } else { " (ended)" };
+            let OneLease { role, pid, service, tty, .. } = lease;
+            text.push_str(&format!("  lease      {role} {service} {tty} pid {pid}{dead}\n"));
+        }
+        text.push_str(&token_lines(&pag.tokens, "  "));
+    }
+    if status.all.as_ref().is_some_and(Vec::is_empty) {
+        text.push_str("There are no PAGs on this host.\n");
+    }
+    text
+}
+
+fn token_lines(tokens: &[OneToken], indent: &str) -> String {
+    if tokens.is_empty() {
+        return format!("{indent}no tokens\n");
+    }
+    let line = |token: &OneToken| {
+        let who = token.principal.as_deref().unwrap_or("somebody");
+        format!("{indent}token      {} as {who} for {} ({})\n", token.cell, left(token.expires), token.client)
+    };
+    tokens.iter().map(line).collect()
+}
+
+/// How long something is good for, in words.
+fn left(end: u64) -> String {
+    match end.saturating_sub(pag::now()) {
+        0 => "no time: it has ended".to_owned(),
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds if seconds < 7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_say_what_there_is_and_what_there_is_not() {
+        let outside = words(&Status { mine: None, all: None });
+        assert_eq!(outside, "You are in no PAG.\n");
+        let token = OneToken {
+            client: "keyring",
+            cell: "example.test".to_owned(),
+            principal: Some("alice@EXAMPLE.TEST".to_owned()),
+            expires: 1,
+            expired: true,
+        };
+        let inside =
+            words(&Status { mine: Some(Mine { ring: 7, uid: 61001, tokens: vec![token] }), all: Some(vec![]) });
+        assert!(inside.contains("ring 7 of uid 61001"), "{inside}");
+        assert!(inside.contains("example.test as alice@EXAMPLE.TEST for no time"), "{inside}");
+        assert!(inside.contains("no PAGs"), "{inside}");
+    }
+
+    #[test]
+    fn times_are_told_in_fitting_units() {
+        let now = pag::now();
+        assert_eq!(left(now.saturating_sub(5)), "no time: it has ended");
+        assert!(left(now + 60).ends_with(" s"));
+        assert!(left(now + 600).ends_with(" min"));
+        assert!(left(now + 36_000).starts_with("9 h") || left(now + 36_000).starts_with("10 h"));
+    }
+}
