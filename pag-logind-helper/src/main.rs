@@ -325,7 +325,7 @@ fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> 
 /// Reads the configuration for its complaints: what is wrong in it is to be said when it is changed, not at the next
 /// login. Nothing of it is kept; each login and each seeder reads it for itself.
 fn read_configuration() {
-    let (settings, complaints) = config::load(&Dirs::default(), "pag-seed", &[]);
+    let (settings, complaints) = config::host(&Dirs::default());
     set_debug(settings.debug);
     for complaint in complaints {
         report(&Event::Complaint { what: complaint.to_string() });
