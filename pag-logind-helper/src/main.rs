@@ -36,9 +36,12 @@ use crate::watch::Watch;
 const LOOK: Duration = Duration::from_secs(5);
 /// Pause before a lock is tried again that a login held.
 const AGAIN: Duration = Duration::from_millis(250);
-/// Rounds are followed by a pause of so many times their own length: however often somebody nudges, we take a fifth
-/// of one processor at most.
-const REST: u32 = 4;
+/// A round is followed by a pause as long as itself, and at least so long, in which no nudges are read either:
+/// however often somebody nudges, half of one processor is left alone.
+const REST: Duration = Duration::from_millis(10);
+/// As many nudges as this at once, and the kernel may have dropped others: it keeps ten by default
+/// (net.unix.max_dgram_qlen). Then everybody's PAGs are looked at.
+const FLOOD: usize = 8;
 /// More users than this at once, and we look at all.
 const MANY: usize = 4096;
 
@@ -92,16 +95,26 @@ struct Clock {
     alive: Option<Instant>,
     /// Rings are looked at.
     look: Option<Instant>,
-    /// The next round may begin.
+    /// The pause after a round is over. None: it is.
     round: Option<Instant>,
+    /// Nudges are read again. None: they are.
+    read: Option<Instant>,
     /// The bus has been lost and that was said.
     bus_lost: bool,
+}
+
+/// What the socket had.
+#[derive(Default)]
+struct Nudges {
+    uids: Vec<u32>,
+    /// How many datagrams, whatever was in them.
+    count: usize,
 }
 
 /// Why the loop goes on.
 enum Wake {
     Signal(Signal),
-    Nudged(Vec<u32>),
+    Nudged(Nudges),
     Ended(Vec<u32>),
     News(News),
     Time,
@@ -144,7 +157,13 @@ impl<'a> Helper<'a> {
                     notify::stopping();
                     return Ok(());
                 }
-                Wake::Nudged(uids) | Wake::Ended(uids) => self.dirty.extend(uids),
+                Wake::Ended(uids) => self.dirty.extend(uids),
+                Wake::Nudged(nudges) => {
+                    self.all |= nudges.count >= FLOOD;
+                    self.dirty.extend(nudges.uids);
+                    // A round may follow at once, but not another look at the socket.
+                    self.clock.read = Some(Instant::now() + REST);
+                }
                 Wake::News(news) => self.hear(news),
                 Wake::Time => {}
             }
@@ -160,7 +179,10 @@ impl<'a> Helper<'a> {
                 self.dirty.clear();
                 self.all = true;
             }
-            if self.has_work() && self.clock.round.is_none_or(|moment| moment <= now) {
+            for pause in [&mut self.clock.round, &mut self.clock.read] {
+                *pause = pause.filter(|moment| *moment > now);
+            }
+            if self.clock.round.is_none() && self.has_work() {
                 let before = self.keeper.status();
                 self.round();
                 let after = self.keeper.status();
@@ -201,7 +223,7 @@ impl<'a> Helper<'a> {
             }
         }
         let now = Instant::now();
-        let rest = (now - begun) * REST;
+        let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
         self.clock.look = self.keeper.must_look().then(|| now + LOOK);
     }
@@ -265,12 +287,13 @@ impl<'a> Helper<'a> {
 
     /// The next moment at which something is due without anybody telling.
     fn next_moment(&self) -> Option<Instant> {
-        let round = self.clock.round.filter(|_| self.has_work());
-        [self.clock.alive, self.clock.look, round, self.jobs.next()].into_iter().flatten().min()
+        let Clock { alive, look, round, read, .. } = self.clock;
+        [alive, look, round, read, self.jobs.next()].into_iter().flatten().min()
     }
 
     /// Sleeps until there is something to do.
     async fn wake(&mut self) -> io::Result<Wake> {
+        let rested = self.clock.round.is_none() && self.clock.read.is_none();
         let mut sleep = pin!(self.next_moment().map(|moment| self.runtime.sleep_until(moment)));
         poll_fn(|cx| {
             if let Poll::Ready(signal) = self.signals.poll_recv(cx) {
@@ -282,7 +305,7 @@ impl<'a> Helper<'a> {
             if let Poll::Ready(news) = self.bus.news.poll_take(cx) {
                 return Poll::Ready(Ok(Wake::News(news)));
             }
-            if let Poll::Ready(uids) = poll_nudges(&self.nudges, cx) {
+            if rested && let Poll::Ready(uids) = poll_nudges(&self.nudges, cx) {
                 return Poll::Ready(uids.map(Wake::Nudged));
             }
             match sleep.as_mut().as_pin_mut() {
@@ -308,18 +331,21 @@ fn listen_for_nudges() -> io::Result<UnixDatagram> {
 }
 
 /// Takes the nudges that are there, a few at a time; what is none is passed over.
-fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u32>>> {
-    let mut uids = Vec::new();
-    for _ in 0..64 {
+fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> Poll<io::Result<Nudges>> {
+    let mut nudges = Nudges::default();
+    while nudges.count < 64 {
         let mut datagram = [0; 16];
         match socket.poll_read_with(cx, |socket| socket.recv(&mut datagram)) {
-            Poll::Ready(Ok(length)) => uids.extend(datagram.get(..length).and_then(pag::nudge::parse)),
+            Poll::Ready(Ok(length)) => {
+                nudges.uids.extend(datagram.get(..length).and_then(pag::nudge::parse));
+                nudges.count += 1;
+            }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending if uids.is_empty() => return Poll::Pending,
+            Poll::Pending if nudges.count == 0 => return Poll::Pending,
             Poll::Pending => break,
         }
     }
-    Poll::Ready(Ok(uids))
+    Poll::Ready(Ok(nudges))
 }
 
 /// Reads the configuration for its complaints: what is wrong in it is to be said when it is changed, not at the next
