@@ -20,7 +20,13 @@ use pam::module::{PamHandle, PamHooks};
 
 struct PamPag;
 
-pam::pam_hooks!(PamPag);
+/// The exported symbols, which a macro makes without documentation.
+#[allow(missing_docs, unreachable_pub)]
+mod symbols {
+    use super::PamPag;
+
+    pam::pam_hooks!(PamPag);
+}
 
 impl PamHooks for PamPag {
     fn sm_open_session(pamh: &mut PamHandle, args: Vec<&CStr>, _flags: PamFlag) -> PamResultCode {

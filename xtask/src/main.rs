@@ -1,2 +1,75 @@
-//! xtask
-fn main() {}
+//! The project's tasks: `cargo xtask demo`, `test`, `prove`, `bench`, `install`, `uninstall`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for developers: it stops where something is wrong, and says what"
+)]
+
+mod bench;
+mod demo;
+mod install;
+mod machine;
+mod prove;
+mod roots;
+mod shell;
+mod tiers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the pam_pag project. All but `install --destdir` need root on Debian.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Show the main job on a real login, without us and with us
+    Demo,
+    /// Run the tests; the last line says how many passed, failed and were skipped
+    Test(tiers::Choice),
+    /// Break the code on purpose, one patch of tests/breaks at a time, and demand that its scenario fails
+    Prove {
+        /// Only this patch, by its name without `.patch`
+        name: Option<String>,
+    },
+    /// Measure speed and size, as ratios within one run; exit status 1 when a bound is missed
+    Bench {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build a release and put it into place
+    Install {
+        /// Put it below this directory instead of /
+        #[arg(long, default_value = "/")]
+        destdir: PathBuf,
+    },
+    /// Take away what `install` has put there, configuration excepted
+    Uninstall {
+        /// Where `install --destdir` had put it
+        #[arg(long, default_value = "/")]
+        destdir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let well = match Cli::parse().task {
+        Task::Demo => demo::run(),
+        Task::Test(choice) => tiers::run(&choice),
+        Task::Prove { name } => prove::run(name.as_deref()),
+        Task::Bench { json } => bench::run(json),
+        Task::Install { destdir } => install::install(&destdir),
+        Task::Uninstall { destdir } => install::uninstall(&destdir),
+    };
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -8,7 +8,13 @@ use pam::module::{PamHandle, PamHooks};
 
 struct Empty;
 
-pam::pam_hooks!(Empty);
+/// The exported symbols, which a macro makes without documentation.
+#[allow(missing_docs, unreachable_pub)]
+mod symbols {
+    use super::Empty;
+
+    pam::pam_hooks!(Empty);
+}
 
 impl PamHooks for Empty {
     fn sm_open_session(_: &mut PamHandle, _: Vec<&CStr>, _: PamFlag) -> PamResultCode {

@@ -1,0 +1,152 @@
+//! `cargo xtask bench`: speed and size, as ratios within one run.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde::Serialize;
+
+use crate::shell::{build, need_packages, target, top};
+use crate::{machine, tiers};
+
+/// How often each stack is run, interleaved with the others, each time in a fresh process.
+const RUNS: usize = 301;
+
+/// One line of the table.
+#[derive(Debug, Serialize)]
+struct Line {
+    name: &'static str,
+    value: f64,
+    unit: &'static str,
+    /// Distance of the quartiles, in the same unit; none where nothing was repeated.
+    spread: Option<f64>,
+    /// What the value may be at most; none for what is only reported.
+    bound: Option<f64>,
+}
+
+impl Line {
+    fn is_met(&self) -> bool {
+        self.bound.is_none_or(|bound| self.value <= bound)
+    }
+}
+
+/// Median and distance of the quartiles.
+fn middle(mut values: Vec<f64>) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |part: f64| values[((values.len() - 1) as f64 * part) as usize];
+    (at(0.5), at(0.75) - at(0.25))
+}
+
+/// Measures, prints the table, and says whether every bound was met.
+pub(crate) fn run(json: bool) -> bool {
+    need_packages();
+    let programs = machine::programs();
+    let (module, _) = tiers::modules(&top());
+    build(&top(), &["--release", "-p", "pam_empty", "-p", "pag-tests", "--bins"]);
+    let empty = target().join("release/libpam_empty.so");
+    let mut lines = cycles(&module, &empty);
+    let size = std::fs::metadata(&module).unwrap().len() as f64 / 1000.0;
+    lines.push(Line { name: "the stripped module", value: size, unit: "KB", spread: None, bound: Some(600.0) });
+    drop(programs);
+    if json {
+        println!("{}", serde_json::to_string_pretty(&lines).unwrap());
+    } else {
+        println!("{:<64} {:>9} {:>5} {:>8} {:>7}", "name", "value", "", "spread", "bound");
+        for line in &lines {
+            let optional = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+            let Line { name, value, unit, .. } = line;
+            let missed = if line.is_met() { "" } else { "  MISSED" };
+            println!("{name:<64} {value:>9.2} {unit:>5} {:>8} {:>7}{missed}", optional(line.spread), optional(line.bound));
+        }
+    }
+    lines.iter().all(Line::is_met)
+}
+
+/// A process in the namespaces of the benchmark that waits to be told what to do.
+struct Inside(Child, BufReader<std::process::ChildStdout>);
+
+impl Inside {
+    fn start(module: &Path, empty: &Path) -> Self {
+        let mut child = Command::new("keyctl")
+            .args(["session", "-", "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"])
+            .arg(target().join("release/pag-bench"))
+            .env("PAG_MODULE", module)
+            .env("PAG_EMPTY", empty)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        // keyctl session says which keyring it has joined on stderr; the first line of stdout is ours.
+        Inside(child, output)
+    }
+
+    /// Times in microseconds of `runs` fresh processes for each stack, interleaved; one list a stack.
+    fn times(&mut self, runs: usize, stacks: &[&str]) -> Vec<Vec<f64>> {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{runs} {}", stacks.join(" ")).unwrap();
+        let mut answer = String::new();
+        self.1.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+        let mut answer = String::new();
+        self.1.read_line(&mut answer).unwrap();
+        assert_eq!(answer, "ready\n", "{line}");
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().ok();
+    }
+}
+
+fn cycles(module: &Path, empty: &Path) -> Vec<Line> {
+    let mut inside = Inside::start(module, empty);
+    let mut lines = Vec::new();
+    inside.say("login");
+    let stacks = ["permit", "keyinit", "keyinit+empty", "keyinit+pag"];
+    let times: Vec<(f64, f64)> = inside.times(RUNS, &stacks).into_iter().map(middle).collect();
+    let [permit, keyinit, with_empty, with_pag] = times[..] else { panic!("four stacks") };
+    let own = with_pag.0 - with_empty.0;
+    let theirs = keyinit.0 - permit.0;
+    let spread = with_pag.1.max(with_empty.1) / theirs;
+    lines.push(Line {
+        name: "a join, in times of what pam_keyinit does",
+        value: own / theirs,
+        unit: "x",
+        spread: Some(spread),
+        bound: Some(3.0),
+    });
+    lines.push(Line {
+        name: "the whole cycle with pam_pag, in times of pam_keyinit's",
+        value: with_pag.0 / keyinit.0,
+        unit: "x",
+        spread: Some(with_pag.1 / keyinit.0),
+        bound: Some(2.5),
+    });
+    for (name, time) in ["cycle: pam_permit", "cycle: pam_keyinit", "cycle: pam_keyinit, empty", "cycle: pam_keyinit, pam_pag"]
+        .into_iter()
+        .zip(&times)
+    {
+        lines.push(Line { name, value: time.0, unit: "us", spread: Some(time.1), bound: None });
+    }
+    for (count, name, floor) in [
+        (100, "join with 100 PAGs in the registry", "the kernel's join by name beside 100"),
+        (10_000, "join with 10,000 PAGs in the registry", "the kernel's join by name beside 10,000"),
+    ] {
+        inside.say(&format!("populate {count}"));
+        let times: Vec<(f64, f64)> =
+            inside.times(51, &["keyinit+empty", "keyinit+pag", "join"]).into_iter().map(middle).collect();
+        let [with_empty, with_pag, join] = times[..] else { panic!("three stacks") };
+        let value = with_pag.0 - with_empty.0;
+        lines.push(Line { name, value, unit: "us", spread: Some(with_pag.1), bound: None });
+        lines.push(Line { name: floor, value: join.0, unit: "us", spread: Some(join.1), bound: None });
+        inside.say("depopulate");
+    }
+    lines
+}

@@ -1,0 +1,27 @@
+//! `cargo xtask demo`: the main job on a real login, in two acts.
+
+use crate::machine::{self, Run};
+use crate::shell::{need_packages, top};
+use crate::{roots, tiers};
+
+/// Shows both acts; true when they went as they should.
+pub(crate) fn run() -> bool {
+    need_packages();
+    println!("A Debian machine with systemd, sshd and a Kerberos KDC is booted twice: without pam_pag, and with it.");
+    println!("Alice logs in over ssh with her password; then systemd starts a service for her.\n");
+    let programs = machine::programs();
+    let product = tiers::product(&top());
+    let suite = roots::SUITES[0];
+    let mut well = true;
+    for (title, scenario, product) in
+        [("Act 1, without pam_pag", "demo_without", None), ("Act 2, with pam_pag", "demo_with", Some(&*product))]
+    {
+        let run = Run { suite, scenario, product, programs: &programs, linger: &[], boots: 1, long: false };
+        let outcome = machine::run(&run);
+        println!("{title} ({:.1} s)\n{}", outcome.took.as_secs_f64(), outcome.output);
+        well &= outcome.passed;
+    }
+    let end = "The service is in the login's PAG: the same ring, and the token that the login got.";
+    println!("{}", if well { end } else { "Something went wrong: see above." });
+    well
+}

@@ -1,0 +1,96 @@
+//! The install tree: what a release is made of and where it goes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::shell::{build, run, sh, target, top};
+
+/// What cargo builds, where it goes, and its mode.
+fn built() -> [(String, PathBuf, u32); 4] {
+    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
+    // Debian has a directory for each architecture; elsewhere modules lie in lib64.
+    let modules = if Path::new("/usr/lib").join(&multiarch).is_dir() { format!("usr/lib/{multiarch}") } else { "usr/lib64".to_owned() };
+    [
+        ("libpam_pag.so".to_owned(), PathBuf::from(modules).join("security/pam_pag.so"), 0o644),
+        ("pag-logind-helper".to_owned(), "usr/libexec/pag-logind-helper".into(), 0o755),
+        ("pag-seed".to_owned(), "usr/libexec/pag-seed".into(), 0o755),
+        ("pagctl".to_owned(), "usr/bin/pagctl".into(), 0o755),
+    ]
+}
+
+/// Builds a release of the tree at `tree` and lays it out below `destination`.
+pub(crate) fn layout(tree: &Path, destination: &Path) {
+    build(tree, &["--release", "-p", "pam_pag", "-p", "pag-logind-helper", "-p", "pagctl"]);
+    for (name, place, mode) in built() {
+        copy(&target().join("release").join(name), &destination.join(place), mode);
+    }
+    let units = tree.join("units");
+    for file in sh(&format!("cd '{}' && find . -type f", units.display())).lines() {
+        let place = destination.join(file);
+        // Configuration that is there already is the administrator's.
+        if !(file.starts_with("./etc/") && place.exists()) {
+            copy(&units.join(file), &place, 0o644);
+        }
+    }
+    for file in sh(&format!("ls '{}'", tree.join("docs/man").display())).lines() {
+        let section = file.rsplit('.').next().unwrap();
+        copy(&tree.join("docs/man").join(file), &destination.join(format!("usr/share/man/man{section}/{file}")), 0o644);
+    }
+}
+
+fn copy(from: &Path, to: &Path, mode: u32) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    // By way of another name: a module that is mapped by a running sshd must not change under it.
+    let new = to.with_extension("pag-new");
+    fs::copy(from, &new).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
+    fs::rename(&new, to).unwrap();
+}
+
+/// `cargo xtask install`.
+pub(crate) fn install(destination: &Path) -> bool {
+    layout(&top(), destination);
+    if destination == Path::new("/") {
+        run(Command::new("systemd-sysusers").arg("pag.conf"));
+        let _ = Command::new("systemd-tmpfiles").args(["--create", "pag.conf"]).status();
+        let _ = Command::new("systemctl").arg("daemon-reload").status();
+        println!("installed. Next: pagctl pam enable; systemctl enable --now pag-logind-helper");
+    }
+    true
+}
+
+/// `cargo xtask uninstall`: everything but /etc/pag and what PAM stacks say, which `pagctl pam disable` takes back.
+pub(crate) fn uninstall(destination: &Path) -> bool {
+    if destination == Path::new("/") {
+        if sh("grep -ls pam_pag /etc/pam.d/* || true").lines().next().is_some() {
+            eprintln!("the PAM stacks still name pam_pag; first run: pagctl pam disable");
+            return false;
+        }
+        let _ = Command::new("systemctl").args(["disable", "--now", "pag-logind-helper"]).status();
+    }
+    let units = sh(&format!("cd '{}' && find . -type f -not -path './etc/*'", top().join("units").display()));
+    let pages = sh(&format!("ls '{}'", top().join("docs/man").display()));
+    let places = built().into_iter().map(|(_, place, _)| place);
+    let places = places.chain(units.lines().map(PathBuf::from));
+    let places = places.chain(pages.lines().map(|f| format!("usr/share/man/man{}/{f}", f.rsplit('.').next().unwrap()).into()));
+    for place in places {
+        fs::remove_file(destination.join(place)).ok();
+    }
+    true
+}
+
+/// Puts a product that [`layout`] has laid out into the root of a machine, and sets the machine up as its
+/// administrator would, with the tests' seeder.
+pub(crate) fn into_root(product: &Path, root: &Path) {
+    let (product, r) = (product.display(), root.display());
+    sh(&format!("cp -a {product}/. {r}/"));
+    fs::create_dir_all(root.join("etc/pag/pag.conf.d")).unwrap();
+    let settings = "[pag]\nclient = keyring\nprogram = /usr/local/bin/keyring-aklog\nafs_cells = example.test\n";
+    fs::write(root.join("etc/pag/pag.conf.d/lab.conf"), settings).unwrap();
+    sh(&format!(
+        "chroot {r} systemd-sysusers pag.conf && chroot {r} pagctl pam enable --yes >{r}/var/log/pam-enable.log 2>&1 || \
+         {{ cat {r}/var/log/pam-enable.log >&2; exit 1; }}; systemctl --root={r} enable pag-logind-helper >/dev/null 2>&1"
+    ));
+}

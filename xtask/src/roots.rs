@@ -1,0 +1,122 @@
+//! Debian roots for the container tier, cached by a hash of their recipe.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::shell::sh;
+
+/// The releases, oldest systemd first: 252, 257, and the newest.
+pub(crate) const SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
+
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,openssh-server,\
+    openssh-client,sshpass,keyutils,procps,strace,cron,at,sudo,login,util-linux,passwd,krb5-kdc,krb5-admin-server,\
+    krb5-user,libpam-krb5,libgcc-s1,lightdm,lightdm-gtk-greeter,xvfb,xauth,dbus-x11";
+
+/// What is done inside a root once its packages are there.
+const SETUP: &str = include_str!("root-setup.sh");
+
+/// Where roots are kept: outside the source tree, since they outlive it.
+fn cache() -> PathBuf {
+    std::env::var_os("PAG_LAB_CACHE").map_or_else(|| "/var/cache/pag-lab".into(), PathBuf::from)
+}
+
+/// A scratch directory on the cache's file system.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    let path = cache().join(format!("run-{}-{name}", std::process::id()));
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// The root of a release, built when there is none of this recipe, or when sid's is a week old.
+pub(crate) fn root(suite: &str) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    (suite, PACKAGES, SETUP).hash(&mut hasher);
+    let path = cache().join(format!("{suite}-{:016x}", hasher.finish()));
+    let age = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
+    let week = Duration::from_secs(7 * 24 * 3600);
+    if age.is_none_or(|age| suite == "sid" && age > week) {
+        build(suite, &path);
+    }
+    path
+}
+
+/// Says which versions a root has.
+pub(crate) fn versions(root: &Path) -> String {
+    let list = sh(&format!(
+        "dpkg-query --admindir={}/var/lib/dpkg -W -f '${{Package}} ${{Version}}, ' systemd libpam0g openssh-server lightdm",
+        root.display()
+    ));
+    list.trim_end_matches(", ").to_owned()
+}
+
+fn build(suite: &str, path: &Path) {
+    let begun = Instant::now();
+    println!("building a Debian root of {suite} (once; kept in {})", cache().display());
+    fs::create_dir_all(cache()).unwrap();
+    let new = path.with_extension("new");
+    sh(&format!("rm -rf '{}' '{}'", new.display(), path.display()));
+    let setup = scratch("setup").join("setup.sh");
+    fs::write(&setup, SETUP).unwrap();
+    let (mirror, security) = mirrors();
+    let mut sources = vec![format!("deb {mirror} {suite} main")];
+    if suite != "sid" {
+        sources.push(format!("deb {security} {suite}-security main"));
+    }
+    let mut child = Command::new("mmdebstrap")
+        .args(["--mode=root", "--variant=minbase", &format!("--include={PACKAGES}")])
+        .args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\""])
+        .args(["--aptopt=Acquire::Check-Valid-Until \"false\""])
+        .args(["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*"])
+        .args(["--dpkgopt=path-exclude=/usr/share/locale/*"])
+        .arg("--essential-hook=printf '#!/bin/sh\\nexit 101\\n' > \"$1/usr/sbin/policy-rc.d\"; chmod 755 \"$1/usr/sbin/policy-rc.d\"")
+        .arg("--customize-hook=rm -f \"$1/usr/sbin/policy-rc.d\"")
+        .arg(format!("--customize-hook=cp '{}' \"$1/root/setup.sh\"; chroot \"$1\" sh /root/setup.sh", setup.display()))
+        .args([suite, new.to_str().unwrap()])
+        .args(&sources)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(new.with_extension("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut said = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if said.elapsed() > Duration::from_secs(10) {
+            println!("  {suite}: {} s", begun.elapsed().as_secs());
+            said = Instant::now();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    fs::remove_dir_all(setup.parent().unwrap()).ok();
+    if !status.success() {
+        let log = fs::read_to_string(new.with_extension("log")).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(30).collect();
+        panic!("no root of {suite}: {}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+    }
+    fs::rename(&new, path).unwrap();
+    println!("  {suite}: built in {} s", begun.elapsed().as_secs());
+}
+
+/// The Debian mirror and its security archive that this host itself uses.
+fn mirrors() -> (String, String) {
+    let text = sh("cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null || true");
+    let addresses: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"))
+        .flat_map(str::split_whitespace)
+        .filter(|word| word.contains("://"))
+        .map(|word| word.trim_end_matches('/'))
+        .collect();
+    let is_security = |address: &&&str| address.contains("security");
+    let main = addresses.iter().find(|address| !is_security(address)).expect("a Debian mirror in apt's sources");
+    let security = addresses.iter().find(is_security).map_or_else(|| format!("{main}-security"), ToString::to_string);
+    ((*main).to_owned(), security)
+}

@@ -1,0 +1,66 @@
+//! Running programs, and what is where.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The top of the source tree.
+pub(crate) fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from)
+}
+
+/// Runs a program; stops when it fails.
+pub(crate) fn run(command: &mut Command) {
+    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?} ended with {status}");
+}
+
+/// Runs a shell command quietly and gives what it writes; stops when it fails.
+pub(crate) fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "'{command}' ended with {}: {error}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Builds packages with cargo, in the tree at `tree`.
+pub(crate) fn build(tree: &Path, arguments: &[&str]) {
+    run(Command::new("cargo").arg("build").arg("--quiet").args(arguments).current_dir(tree));
+}
+
+/// Sees to it that the host has what the tests need: names the packages, then installs those that are missing.
+pub(crate) fn need_packages() {
+    const PACKAGES: [&str; 8] = [
+        "mmdebstrap",
+        "systemd-container",
+        "debian-archive-keyring",
+        "keyutils",
+        "strace",
+        "libpam0g-dev",
+        "gcc",
+        "util-linux",
+    ];
+    assert!(effective_uid() == 0, "this needs root: containers, keyrings of several uids, namespaces");
+    let missing: Vec<&str> = PACKAGES
+        .into_iter()
+        .filter(|package| {
+            let known = Command::new("dpkg-query").args(["-W", "-f", "${Status}", package]).output();
+            !known.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).ends_with("ok installed"))
+        })
+        .collect();
+    if !missing.is_empty() {
+        println!("installing from Debian: {}", missing.join(" "));
+        sh("apt-get update -qq");
+        sh(&format!("DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends {}", missing.join(" ")));
+    }
+}
+
+/// The effective uid, without a system call of our own.
+fn effective_uid() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").unwrap().uid()
+}

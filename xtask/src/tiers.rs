@@ -1,0 +1,220 @@
+//! `cargo xtask test`: all tiers, one after the other, since they share the kernel's keyrings.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use pag_tests::scenarios::{tier1, tier2};
+
+use crate::machine::{self, Run};
+use crate::shell::{build, need_packages, sh, target, top};
+use crate::{install, roots};
+
+/// Which tests to run.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Choice {
+    /// Only this tier: 0 pure logic, 1 this kernel's keyrings and libpam, 2 booted containers
+    #[arg(long)]
+    pub(crate) tier: Option<u8>,
+    /// Only the scenario of this name
+    #[arg(long)]
+    pub(crate) only: Option<String>,
+    /// Only on this Debian release
+    #[arg(long)]
+    pub(crate) suite: Option<String>,
+    /// Print the scenarios and what they show, and run nothing
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// The long form: every scenario on every release, with all repetitions
+    #[arg(long)]
+    pub(crate) long: bool,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Count {
+    fn add(&mut self, passed: bool) {
+        if passed {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+        }
+    }
+}
+
+/// Runs what was chosen; true when nothing failed and nothing was skipped.
+pub(crate) fn run(choice: &Choice) -> bool {
+    if choice.list {
+        for (name, shows, _) in tier1::ALL {
+            println!("1  {name}: {shows}");
+        }
+        for scenario in tier2::ALL {
+            println!("2  {}: {}", scenario.name, scenario.shows);
+        }
+        return true;
+    }
+    need_packages();
+    refuse_on_a_machine_in_use();
+    let wanted = |tier: u8| choice.tier.is_none_or(|only| only == tier);
+    let mut count = Count::default();
+    if wanted(0) && choice.only.is_none() {
+        tier0(&mut count);
+    }
+    if wanted(1) {
+        first_tier(choice, &mut count);
+    }
+    if wanted(2) {
+        second_tier(choice, &mut count);
+    }
+    let Count { passed, failed, skipped } = count;
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    failed == 0 && skipped == 0 && passed > 0
+}
+
+/// Tests never harm a machine that runs the product.
+fn refuse_on_a_machine_in_use() {
+    let named = sh("grep -ls pam_pag /etc/pam.d/* || true");
+    assert!(named.is_empty(), "this host's own PAM stacks name pam_pag: {named}");
+    let registry = Command::new("sh")
+        .args(["-c", "grep -q \"pag:registry:$(stat -Lc %i /proc/self/ns/pid):\" /proc/keys"])
+        .status();
+    assert!(!registry.is_ok_and(|status| status.success()), "this host has a registry of PAGs in use");
+}
+
+/// Pure logic: cargo's own tests.
+fn tier0(count: &mut Count) {
+    let begun = Instant::now();
+    println!("tier 0: building");
+    let output = Command::new("cargo")
+        .args(["test", "--workspace", "--quiet", "--no-fail-fast"])
+        .current_dir(top())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = |line: &str, what: &str| -> usize {
+        let words: Vec<&str> = line.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
+        words.windows(2).find(|pair| pair[1] == what).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+    };
+    let before = count.failed;
+    for line in text.lines().filter(|line| line.starts_with("test result:")) {
+        count.passed += number(line, "passed");
+        count.failed += number(line, "failed");
+        count.skipped += number(line, "ignored");
+    }
+    if !output.status.success() {
+        println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        // A test program that did not build, or died, has no line of its own.
+        count.failed += usize::from(count.failed == before);
+    }
+    println!("tier 0: {} s", begun.elapsed().as_secs());
+}
+
+/// The module under test for tier 1: as it is released, and once more with the fault that tests ask for.
+pub(crate) fn modules(tree: &Path) -> (PathBuf, PathBuf) {
+    let release = target().join("release/libpam_pag.so");
+    build(tree, &["--release", "-p", "pam_pag", "--features", "pam_pag/fault"]);
+    let fault = target().join("pam_pag_fault.so");
+    std::fs::copy(&release, &fault).unwrap();
+    build(tree, &["--release", "-p", "pam_pag"]);
+    let plain = target().join("pam_pag.so");
+    std::fs::copy(&release, &plain).unwrap();
+    (plain, fault)
+}
+
+fn first_tier(choice: &Choice, count: &mut Count) {
+    let chosen = |name: &str| choice.only.as_deref().is_none_or(|only| only == name);
+    if !tier1::ALL.iter().any(|(name, ..)| chosen(name)) {
+        return;
+    }
+    println!("tier 1: building");
+    let programs = machine::programs();
+    let (module, fault) = modules(&top());
+    for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| chosen(name)) {
+        let (passed, output, seconds) = tier1_scenario(&programs, &module, &fault, name, choice.long);
+        println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
+        if !passed {
+            println!("{output}");
+        }
+        count.add(passed);
+    }
+}
+
+/// Runs one scenario of tier 1 in namespaces of its own; whether it passed, what it wrote, and its time in seconds.
+pub(crate) fn tier1_scenario(programs: &Path, module: &Path, fault: &Path, name: &str, long: bool) -> (bool, String, f64) {
+    let begun = Instant::now();
+    let mut command = Command::new("timeout");
+    command
+        .args(["-k", "5", "600", "keyctl", "session", "-", "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"])
+        .arg(programs.join("pag-tier1"))
+        .arg(name)
+        .env("PAG_MODULE", module)
+        .env("PAG_MODULE_FAULT", fault)
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null());
+    if long {
+        command.env("PAG_LONG", "1");
+    }
+    let output = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text, begun.elapsed().as_secs_f64())
+}
+
+fn second_tier(choice: &Choice, count: &mut Count) {
+    let chosen: Vec<_> =
+        tier2::ALL.iter().filter(|s| choice.only.as_deref().is_none_or(|only| only == s.name)).collect();
+    if chosen.is_empty() {
+        return;
+    }
+    println!("tier 2: building");
+    let programs = machine::programs();
+    let product = product(&top());
+    for suite in roots::SUITES.into_iter().filter(|suite| choice.suite.as_deref().is_none_or(|only| only == *suite)) {
+        let root = roots::root(suite);
+        println!("tier 2: {suite}: {}", roots::versions(&root));
+        // The short form runs everything on the oldest systemd, and on the others what depends on its version.
+        let first = suite == roots::SUITES[0] || choice.only.is_some() || choice.suite.is_some();
+        for scenario in chosen.iter().filter(|scenario| first || choice.long || scenario.everywhere) {
+            let outcome = machine::run(&Run {
+                suite,
+                scenario: scenario.name,
+                product: scenario.product.then_some(&product),
+                programs: &programs,
+                linger: scenario.linger,
+                boots: scenario.boots,
+                long: choice.long,
+            });
+            let word = if outcome.passed { "ok" } else { "FAILED" };
+            println!("tier 2: {suite}: {}: {word} ({:.1} s)", scenario.name, outcome.took.as_secs_f64());
+            if !outcome.passed {
+                println!("{}", outcome.output);
+                print_journal(&outcome.journal);
+            }
+            count.add(outcome.passed);
+        }
+    }
+}
+
+/// Of a journal, what is about us, and its end.
+fn print_journal(journal: &str) {
+    let lines: Vec<&str> = journal.lines().collect();
+    println!("--- the journal, as far as it is about PAGs, and its end");
+    let tail = lines.len().saturating_sub(40);
+    for (index, line) in lines.iter().enumerate() {
+        if index >= tail || line.contains("pag") || line.contains("PAG") {
+            println!("{line}");
+        }
+    }
+}
+
+/// A release laid out as it is installed.
+pub(crate) fn product(tree: &Path) -> PathBuf {
+    let place = target().join("product");
+    std::fs::remove_dir_all(&place).ok();
+    install::layout(tree, &place);
+    place
+}
