@@ -1,1 +1,18 @@
-//! Harness and scenarios.
+//! Harness and end-to-end scenarios. Tier 1 runs in a [`sandbox`] on this host, tier 2 in a [`guest`] that has been
+//! booted. A scenario is a function that panics when it fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "in a test, to panic is to fail"
+)]
+
+pub mod ccache;
+pub mod demo;
+pub mod guest;
+pub mod ring;
+pub mod sandbox;
+pub mod scenarios;

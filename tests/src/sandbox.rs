@@ -1,0 +1,314 @@
+//! Where tier 1 runs: this kernel's keyrings and this host's libpam, and nothing of the host that could be harmed. The
+//! scenario is in a pid namespace (and so has a registry of its own) and a mount namespace; `/etc` is an overlay that
+//! ends with it, `/run` is empty, and the journal's socket is ours to read.
+#![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::ring::Ring;
+
+/// The accounts of the sandbox. Their uids are far from any that a host uses.
+pub const USERS: [(&str, u32); 4] = [("alice", 61001), ("bob", 61002), ("carol", 61003), ("dave", 61004)];
+
+/// The gid of the handle group in the sandbox.
+pub const HANDLE: u32 = 61000;
+
+/// The cell that tokens are for.
+pub const CELL: &str = "example.test";
+
+/// The sandbox's `aklog`: a token that is good for an hour, and a line in a log.
+pub const SEEDER: &str = "#!/bin/sh
+expires=$(($(date +%s) + 3600))
+echo \"$$ $KRB5CCNAME $*\" >> /run/seeder.log
+exec keyctl add user afs@example.test \"$(id -un)@EXAMPLE.TEST $expires\" @s >/dev/null
+";
+
+/// One prepared sandbox. There is one to a process.
+pub struct Sandbox {
+    journal: UnixDatagram,
+    heard: Vec<Message>,
+}
+
+/// One message of the module or the helper, with its fields.
+#[derive(Debug, Clone)]
+pub struct Message(pub BTreeMap<String, String>);
+
+impl Message {
+    /// What it says.
+    pub fn text(&self) -> &str {
+        self.0.get("MESSAGE").map_or("", String::as_str)
+    }
+}
+
+fn mount(source: &str, target: &str, kind: &str, flags: u64, data: &str) {
+    let c = |text: &str| CString::new(text).unwrap();
+    let (source_c, target_c, kind_c, data_c) = (c(source), c(target), c(kind), c(data));
+    let data = if data.is_empty() { ptr::null() } else { data_c.as_ptr().cast() };
+    let result = unsafe { libc::mount(source_c.as_ptr(), target_c.as_ptr(), kind_c.as_ptr(), flags, data) };
+    assert_eq!(result, 0, "mount {kind} on {target}: {}", std::io::Error::last_os_error());
+}
+
+/// Mounts an empty file system for the time of the sandbox.
+pub fn tmpfs(target: &str) {
+    mount("tmpfs", target, "tmpfs", 0, "mode=755");
+}
+
+impl Sandbox {
+    /// Sets the sandbox up in this process, which must already have namespaces of its own (see `unshare(1)`).
+    pub fn enter() -> Self {
+        mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+        mount("tmpfs", "/run", "tmpfs", 0, "mode=755");
+        for name in ["etc", "etc.work"] {
+            fs::create_dir(format!("/run/{name}")).unwrap();
+        }
+        mount("overlay", "/etc", "overlay", 0, "lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc.work");
+        let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
+        let mut group = fs::read_to_string("/etc/group").unwrap();
+        let ours = |line: &&str| !USERS.iter().any(|(name, _)| line.starts_with(&format!("{name}:")));
+        passwd = passwd.lines().filter(ours).map(|line| format!("{line}\n")).collect();
+        group = group.lines().filter(ours).filter(|line| !line.starts_with("pag:")).map(|l| format!("{l}\n")).collect();
+        for (name, uid) in USERS {
+            passwd.push_str(&format!("{name}:x:{uid}:{uid}::/run/home/{name}:/bin/sh\n"));
+            group.push_str(&format!("{name}:x:{uid}:\n"));
+            fs::create_dir_all(format!("/run/home/{name}")).unwrap();
+            std::os::unix::fs::chown(format!("/run/home/{name}"), Some(uid), Some(uid)).unwrap();
+        }
+        for uid in 61100..61150 {
+            passwd.push_str(&format!("u{uid}:x:{uid}:{uid}::/run/home:/bin/sh\n"));
+        }
+        group.push_str(&format!("pag:x:{HANDLE}:\n"));
+        fs::write("/etc/passwd", passwd).unwrap();
+        fs::write("/etc/group", group).unwrap();
+        fs::create_dir_all("/etc/pag").unwrap();
+        fs::create_dir_all("/run/systemd/journal").unwrap();
+        fs::create_dir_all("/run/pam.d").unwrap();
+        let journal = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
+        fs::set_permissions("/run/systemd/journal/socket", fs::Permissions::from_mode(0o666)).unwrap();
+        journal.set_nonblocking(true).unwrap();
+        // A queue that never fills: the kernel admits as many datagrams as the receiver's backlog, 10 by default.
+        fs::write("/proc/sys/net/unix/max_dgram_qlen", "512").ok();
+        let sandbox = Sandbox { journal, heard: Vec::new() };
+        sandbox.seeder(SEEDER);
+        fs::write("/run/seeder.log", "").unwrap();
+        fs::set_permissions("/run/seeder.log", fs::Permissions::from_mode(0o666)).unwrap();
+        sandbox.configure("");
+        for service in ["sshd", "login", "systemd-user", "su", "su-l", "sudo", "cron", "gdm-launch-environment"] {
+            sandbox.service(service, "");
+        }
+        sandbox
+    }
+
+    /// Writes the configuration: the keyring as client, the sandbox's seeder, and `more` lines.
+    pub fn configure(&self, more: &str) {
+        let text = format!("[pag]\nclient = keyring\nprogram = /run/seeder\nafs_cells = {CELL}\n{more}\n");
+        fs::write("/etc/pag/pag.conf", text).unwrap();
+    }
+
+    /// Writes the program that gets tokens.
+    pub fn seeder(&self, script: &str) {
+        fs::write("/run/seeder", script).unwrap();
+        fs::set_permissions("/run/seeder", fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// How often the seeder has run.
+    pub fn seeder_runs(&self) -> usize {
+        fs::read_to_string("/run/seeder.log").unwrap().lines().count()
+    }
+
+    /// Writes a PAM service: pam_keyinit, then our module with these arguments, as a distribution would.
+    pub fn service(&self, name: &str, arguments: &str) {
+        let module = module();
+        let module = module.display();
+        let text = format!(
+            "auth required pam_permit.so\nauth optional {module} {arguments}\naccount required pam_permit.so\n\
+             session required pam_permit.so\nsession optional pam_keyinit.so force revoke\n\
+             session required {module} {arguments}\n"
+        );
+        self.stack(name, &text);
+    }
+
+    /// Writes a PAM service as it is.
+    pub fn stack(&self, name: &str, text: &str) {
+        fs::write(format!("/run/pam.d/{name}"), text).unwrap();
+    }
+
+    /// All messages since the last call.
+    pub fn messages(&mut self) -> Vec<Message> {
+        let mut buffer = [0; 8192];
+        while let Ok(length) = self.journal.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let fields = text.lines().filter_map(|line| line.split_once('='));
+            self.heard.push(Message(fields.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()));
+        }
+        std::mem::take(&mut self.heard)
+    }
+
+    /// Demands that a message holding `words` has come, and gives it. Takes away all that have come.
+    pub fn heard(&mut self, words: &str) -> Message {
+        let messages = self.messages();
+        let texts: Vec<&str> = messages.iter().map(Message::text).collect();
+        let found = messages.iter().find(|message| message.text().contains(words));
+        found.unwrap_or_else(|| panic!("no message says '{words}', but these came: {texts:#?}")).clone()
+    }
+
+    /// A PAM host for one login of `user`.
+    pub fn host(&self, service: &str, user: &str) -> Host {
+        Host::start(Command::new(own_program("pag-pamhost")), &[service, user])
+    }
+
+    /// A registry that is counted: (holders, keys of root, keys of a uid).
+    pub fn keys_of(&self, uid: u32) -> u32 {
+        key_count(uid)
+    }
+}
+
+/// The module under test.
+pub fn module() -> PathBuf {
+    std::env::var_os("PAG_MODULE").expect("PAG_MODULE names the module under test").into()
+}
+
+/// A program that lies beside this one.
+pub fn own_program(name: &str) -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().join(name)
+}
+
+/// The number of keys that a uid has, as `/proc/key-users` counts them.
+pub fn key_count(uid: u32) -> u32 {
+    let text = fs::read_to_string("/proc/key-users").unwrap();
+    let line = text.lines().find(|line| line.trim_start().starts_with(&format!("{uid}:")));
+    // "  uid: usage nkeys/nikeys ..."
+    line.and_then(|line| line.split_whitespace().nth(2)?.split('/').next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Waits until `look` finds something, at most for `limit`; what it found, or a failure that says `what`.
+pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Lets the kernel collect dead keys at once instead of after five minutes, until dropped.
+pub struct QuickCollection(String);
+
+impl QuickCollection {
+    const DELAY: &'static str = "/proc/sys/kernel/keys/gc_delay";
+
+    /// Sets `gc_delay` to one second.
+    pub fn begin() -> Self {
+        let before = fs::read_to_string(Self::DELAY).unwrap();
+        fs::write(Self::DELAY, "1").unwrap();
+        QuickCollection(before)
+    }
+}
+
+impl Drop for QuickCollection {
+    fn drop(&mut self) {
+        fs::write(Self::DELAY, &self.0).ok();
+    }
+}
+
+/// A PAM host that is told what to do, line by line (see `pag-pamhost`).
+pub struct Host {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Host {
+    /// Starts one by way of `command`, which ends in the path of `pag-pamhost`.
+    pub fn start(mut command: Command, login: &[&str]) -> Self {
+        command.arg("/run/pam.d").args(login).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Host { child, input, output }
+    }
+
+    /// Says one line and does not wait for the answer.
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Says one line and gives the answer; none when the host has died over it.
+    pub fn try_ask(&mut self, line: &str) -> Option<Value> {
+        writeln!(self.input.as_mut().unwrap(), "{line}").ok()?;
+        self.answer()
+    }
+
+    /// The next answer; none when the host has died.
+    pub fn answer(&mut self) -> Option<Value> {
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).ok().filter(|length| *length > 0)?;
+        Some(serde_json::from_str(&answer).unwrap())
+    }
+
+    /// Says one line and gives the answer.
+    pub fn ask(&mut self, line: &str) -> Value {
+        self.try_ask(line).unwrap_or_else(|| panic!("the host died over '{line}'"))
+    }
+
+    /// Says one line and demands PAM_SUCCESS.
+    pub fn ok(&mut self, line: &str) -> &mut Self {
+        let answer = self.ask(line);
+        assert_eq!(answer["result"], 0, "{line}");
+        self
+    }
+
+    /// Says several lines that must all succeed.
+    pub fn all_ok(&mut self, lines: &[&str]) -> &mut Self {
+        for line in lines {
+            self.ok(line);
+        }
+        self
+    }
+
+    /// The session keyring of the host.
+    pub fn ring(&mut self) -> Ring {
+        serde_json::from_value(self.ask("report")["session"].clone()).unwrap()
+    }
+
+    /// The host's pid in this pid namespace.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills the host with SIGKILL and collects it.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends the host's input and waits for its end.
+    pub fn finish(mut self) -> std::process::ExitStatus {
+        drop(self.input.take());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Whether a path exists without following what it names.
+pub fn exists(path: &str) -> bool {
+    Path::new(path).symlink_metadata().is_ok()
+}

@@ -1,0 +1,4 @@
+//! What must hold, told as stories of users.
+
+pub mod tier1;
+pub mod tier2;

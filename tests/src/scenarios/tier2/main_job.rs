@@ -1,0 +1,128 @@
+//! The main job: a login's PAG reaches every user service.
+
+use std::time::Duration;
+
+use crate::guest::{Proof, Session, assert_same, assert_token, eventually, manager_is, pags_of, seeder_runs, sh, ssh, uid};
+use crate::ring::Ring;
+
+pub(super) fn control_without_pam_pag(_: u32) {
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let (shell, service) = (alice.ring(), alice.service_ring());
+    assert_ne!(shell.identity(), service.identity(), "without us two rings are expected");
+    for ring in [&shell, &service] {
+        assert!(!ring.is_pag() && ring.keys.iter().all(|key| !key.name.starts_with("afs@")), "{ring:#?}");
+    }
+}
+
+/// Writes the unit files that a user would, and a bus name that starts one of them.
+const UNITS: &str = r#"
+mkdir -p ~/.config/systemd/user ~/.local/share/dbus-1/services
+cat > ~/.config/systemd/user/probe-timer.service <<X
+[Service]
+Type=oneshot
+ExecStart=/usr/local/bin/pag-probe %t/timer.ring
+X
+cat > ~/.config/systemd/user/probe-timer.timer <<X
+[Timer]
+OnActiveSec=100ms
+AccuracySec=10ms
+X
+cat > ~/.config/systemd/user/probe-bus.service <<X
+[Service]
+Type=oneshot
+ExecStart=/usr/local/bin/pag-probe %t/bus.ring
+X
+cat > ~/.local/share/dbus-1/services/test.Probe.service <<X
+[D-BUS Service]
+Name=test.Probe
+Exec=/bin/false
+SystemdService=probe-bus.service
+X
+systemctl --user daemon-reload
+busctl --user call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus ReloadConfig
+"#;
+
+fn ring_in(uid: u32, name: &str) -> Ring {
+    let path = format!("/run/user/{uid}/{name}");
+    Ring::parse(&eventually(&path, Duration::from_secs(10), || std::fs::read_to_string(&path).ok()))
+}
+
+pub(super) fn ssh_login_and_user_services_share_ring_and_token(_: u32) {
+    for proof in [Proof::Password, Proof::Key] {
+        everything_is_in_the_pag(proof);
+    }
+}
+
+fn everything_is_in_the_pag(proof: Proof) {
+    let mut alice = Session::ssh("alice", proof);
+    let shell = alice.ring();
+    assert!(shell.is_pag(), "{proof:?}: the shell is in no PAG: {shell:#?}");
+    if matches!(proof, Proof::Key) {
+        // No ticket came with the key; the user gets one, and tokens from it.
+        alice.say("echo alicepw | KRB5CCNAME=/tmp/mine kinit && KRB5CCNAME=/tmp/mine keyring-aklog -c example.test");
+    }
+    assert_token("the shell", &alice.ring());
+    alice.say(UNITS);
+    alice.say("systemctl --user start probe-timer.timer");
+    alice.say("timeout 3 busctl --user call test.Probe / test.Probe Nothing");
+    let others = [
+        ("a service", alice.service_ring()),
+        ("a scope", Ring::parse(&alice.say("systemd-run --user --quiet --scope --collect pag-probe"))),
+        ("a timer", ring_in(uid("alice"), "timer.ring")),
+        ("a bus-activated service", ring_in(uid("alice"), "bus.ring")),
+    ];
+    for (what, ring) in &others {
+        assert_same(&format!("{proof:?}: {what}"), &shell, ring);
+        assert_token(&format!("{proof:?}: {what}"), ring);
+    }
+    let ccache = others[0].1.ccache.clone().expect("the service has KRB5CCNAME");
+    assert!(ccache.starts_with("DIR:/run/pag/ccache/61001/"), "{ccache}");
+    if matches!(proof, Proof::Password) {
+        the_ticket_outlives_its_login(alice, &ccache);
+    } else {
+        alice.log_out();
+    }
+    manager_is("alice", "inactive");
+    eventually("the PAG has ended", Duration::from_secs(10), || pags_of("alice").is_empty().then_some(()));
+}
+
+/// A second login keeps the PAG; the first one, which brought the ticket, ends, and pam_krb5 deletes its ccache.
+fn the_ticket_outlives_its_login(first: Session, ccache: &str) {
+    let mut second = Session::ssh("alice", Proof::Key);
+    assert_same("the second login", &second.ring(), &second.service_ring());
+    first.log_out();
+    eventually("the first login's ccache is gone", Duration::from_secs(5), || {
+        sh("ls /tmp | grep -c '^krb5cc_61001_' || true").trim().eq("0").then_some(())
+    });
+    let list = second.say("systemd-run --user --quiet --wait --pipe --collect klist");
+    assert!(list.contains(ccache.trim_start_matches("DIR:")), "{list}");
+    assert!(list.contains("krbtgt/EXAMPLE.TEST@EXAMPLE.TEST"), "the service cannot use the PAG's ticket: {list}");
+    assert_token("after the first login's end", &second.service_ring());
+    assert_eq!(seeder_runs(), 1, "one seeder run for two logins");
+    second.log_out();
+}
+
+pub(super) fn lingering_manager_is_joined_by_a_later_login(_: u32) {
+    manager_is("alice", "active");
+    let pags = pags_of("alice");
+    assert_eq!(pags.len(), 1, "{pags:#?}");
+    // A service from before any login; it answers when it is asked.
+    let start = "systemd-run --quiet --machine=alice@ --user --unit=early --collect \
+                 sh -c 'while ! test -e /run/user/61001/ask; do sleep 0.1; done; pag-probe /run/user/61001/early.ring; sleep 1000'";
+    sh(start);
+    let manager = sh("systemctl show -P MainPID user@61001.service");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let shell = alice.ring();
+    assert_token("the shell", &shell);
+    alice.say("touch /run/user/61001/ask");
+    let early = ring_in(61001, "early.ring");
+    assert_same("a service from before the login", &shell, &early);
+    assert_token("a service from before the login", &early);
+    assert_eq!(manager, sh("systemctl show -P MainPID user@61001.service"), "the manager was not restarted");
+    alice.log_out();
+    eventually("the tokens go with the last login", Duration::from_secs(15), || {
+        let pags = pags_of("alice");
+        (pags.len() == 1 && pags[0]["tokens"].as_array().is_some_and(Vec::is_empty)).then_some(())
+    });
+    let _ = ssh("alice", Proof::Key, "true");
+}
