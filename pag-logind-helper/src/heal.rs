@@ -8,13 +8,13 @@ use pag::registry::PagId;
 
 /// Whether a member has emptied the ring: none of the keys is left that were in it `before`.
 ///
-/// A ring that was not looked at before is suspect when it is empty although its record names tokens, and when the
-/// last attempt at getting them did not succeed: the helper may have been restarted in the middle of one.
+/// A ring that was not looked at before is suspect when it is empty although its record names tokens, and when tokens
+/// had been asked for: the helper may have been restarted before they came.
 pub(crate) fn was_cleared(before: Option<&[Serial]>, after: &[Serial], record: &Record, now: u64) -> bool {
     match before {
         Some([]) => holds_tokens(record, now) && after.is_empty(),
         Some(before) => before.iter().all(|key| !after.contains(key)),
-        None => holds_tokens(record, now) && (after.is_empty() || record.attempt.is_some_and(|last| !last.ok)),
+        None => holds_tokens(record, now) && (after.is_empty() || record.reseed),
     }
 }
 
@@ -46,15 +46,14 @@ mod tests {
     use super::*;
     use pag::client::Client;
     use pag::config::Retain;
-    use pag::record::{Attempt, Kind};
+    use pag::record::Kind;
 
     const NOW: u64 = 1000;
 
-    fn record(tokens: &[(&str, u64)], ok: Option<bool>) -> Record {
+    fn record(tokens: &[(&str, u64)]) -> Record {
         let held = |(cell, expires): &(&str, u64)| Held { cell: cell.parse().unwrap(), expires: *expires, since: 1 };
         Record {
             tokens: tokens.iter().map(held).collect(),
-            attempt: ok.map(|ok| Attempt { at: 1, ok, ticket: 1 }),
             ..Record::new(61001, Kind::User, ccache::name(61001, PagId::from(1)), Retain::None)
         }
     }
@@ -65,8 +64,8 @@ mod tests {
 
     #[test]
     fn a_ring_of_which_nothing_is_left_was_cleared() {
-        let with = record(&[("a.test", NOW + 1)], Some(true));
-        let without = record(&[], None);
+        let with = record(&[("a.test", NOW + 1)]);
+        let without = record(&[]);
         let table = [
             (Some(keys(&[1, 2])), keys(&[]), &with, true),
             (Some(keys(&[1, 2])), keys(&[7]), &with, true),
@@ -83,17 +82,19 @@ mod tests {
 
     #[test]
     fn a_restart_in_the_middle_of_healing_goes_on_with_it() {
-        let live = &[("a.test", NOW + 1)];
-        assert!(was_cleared(None, &keys(&[]), &record(live, Some(true)), NOW));
-        assert!(was_cleared(None, &keys(&[1]), &record(live, Some(false)), NOW));
-        assert!(!was_cleared(None, &keys(&[1]), &record(live, Some(true)), NOW));
-        assert!(!was_cleared(None, &keys(&[]), &record(&[("a.test", NOW)], Some(false)), NOW));
-        assert!(!was_cleared(None, &keys(&[]), &record(&[], Some(false)), NOW));
+        let idle = record(&[("a.test", NOW + 1)]);
+        let asked = Record { reseed: true, ..idle.clone() };
+        assert!(was_cleared(None, &keys(&[]), &idle, NOW));
+        assert!(was_cleared(None, &keys(&[1]), &asked, NOW));
+        assert!(!was_cleared(None, &keys(&[1]), &idle, NOW));
+        for tokens in [&[("a.test", NOW)][..], &[]] {
+            assert!(!was_cleared(None, &keys(&[]), &Record { reseed: true, ..record(tokens) }, NOW));
+        }
     }
 
     #[test]
     fn only_tokens_that_would_still_be_good_are_missed() {
-        let record = record(&[("a.test", NOW + 1), ("b.test", NOW + 1), ("old.test", NOW)], None);
+        let record = record(&[("a.test", NOW + 1), ("b.test", NOW + 1), ("old.test", NOW)]);
         let tokens = |cells: &[&str]| -> Vec<Token> {
             let token = |cell: &&str| Token {
                 client: Client::Keyring,
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_ticket_is_in_the_pags_ccache_or_the_users_own_affair() {
-        let none = record(&[], None);
+        let none = record(&[]);
         assert!(!has_ticket(&none, PagId::from(1), NOW));
         assert!(has_ticket(&Record { ticket: NOW + 1, ..none.clone() }, PagId::from(1), NOW));
         assert!(has_ticket(&Record { ccache: "KCM:".to_owned(), ..none }, PagId::from(1), NOW));

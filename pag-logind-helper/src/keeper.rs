@@ -305,9 +305,8 @@ impl Keeper {
         {
             return false;
         }
-        // Tells logins that somebody sees to it, and us after a restart that it is not done.
-        let attempt = Some(Attempt { at: now, ok: false, ticket: record.ticket });
-        if let Err(error) = registry.store(guard, pag, Record { attempt, ..record }) {
+        // Kept where a restart of ours finds it.
+        if let Err(error) = registry.store(guard, pag, Record { reseed: true, ..record }) {
             report(&Event::HealFailed { uid, pag: id, why: error.to_string() });
         }
         true
@@ -337,9 +336,41 @@ impl Keeper {
         coverage == Coverage::Stale
     }
 
-    /// Whether this PAG still misses tokens that its record names.
-    pub(crate) fn still_waits(&self, id: PagId) -> bool {
-        self.known.get(&id).is_some_and(|known| lacks_tokens(&known.ring, &known.record, pag::now()))
+    /// Makes this PAG the one that the next seeding job of its user goes to. None when it misses no tokens any more.
+    ///
+    /// # Errors
+    /// When the record cannot be written just now.
+    pub(crate) fn prepare_seeding(&self, id: PagId) -> Result<Option<u32>> {
+        let Some(known) = self.known.get(&id) else { return Ok(None) };
+        let uid = known.uid;
+        if !lacks_tokens(&known.ring, &known.record, pag::now()) {
+            return Ok(None);
+        }
+        let _lock = Lock::of_uid(uid, LOCK_WAIT)?;
+        let guard = Guard::enter(self.group)?;
+        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(None) };
+        let now = pag::now();
+        let mut is_there = false;
+        for mut pag in registry.pags(&guard, Some(uid))? {
+            let Ok(record) = pag.record.clone() else { continue };
+            let reseed = pag.id == id;
+            is_there |= reseed;
+            // Tells logins that somebody sees to it.
+            let ticket = record.ticket;
+            let attempt = if reseed { Some(Attempt { at: now, ok: false, ticket }) } else { record.attempt };
+            if reseed || record.reseed {
+                registry.store(&guard, &mut pag, Record { reseed, attempt, ..record })?;
+            }
+        }
+        Ok(is_there.then_some(uid))
+    }
+
+    /// Says that a seeder has brought this PAG nothing.
+    pub(crate) fn not_seeded(&self, id: PagId, why: &str) {
+        let Some(known) = self.known.get(&id) else { return };
+        let cells: Vec<String> = known.record.tokens.iter().map(|token| token.cell.to_string()).collect();
+        let why = format!("{why}; it will be tried again");
+        report(&Event::SeedFailed { uid: known.uid, cell: cells.join(", "), why });
     }
 
     /// Notes that a seeder has brought tokens into this PAG.
@@ -347,9 +378,11 @@ impl Keeper {
         let Some(known) = self.known.get(&id) else { return };
         let registry = Guard::enter(self.group).and_then(|guard| Registry::find(&guard, self.group));
         if let Ok(Some(registry)) = registry {
+            if !lacks_tokens(&known.ring, &known.record, pag::now()) {
+                let what = "its tokens are back".to_owned();
+                report(&Event::Healed { uid: known.uid, pag: id, what });
+            }
             login::note_seeding(known.uid, self.group, &registry, id, &known.ring, true);
-            let what = "its tokens are back".to_owned();
-            report(&Event::Healed { uid: known.uid, pag: id, what });
         }
     }
 }

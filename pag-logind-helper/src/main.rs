@@ -260,7 +260,7 @@ impl<'a> Helper<'a> {
                 if let Some(pag) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
                     match result {
                         Ok(()) => self.keeper.seeded(pag),
-                        Err(why) => report(&Event::HealFailed { uid, pag, why }),
+                        Err(why) => self.keeper.not_seeded(pag, &why),
                     }
                     self.dirty.insert(uid);
                 }
@@ -270,11 +270,17 @@ impl<'a> Helper<'a> {
 
     fn start_seeders(&mut self) {
         for (pag, uid) in self.jobs.start(Instant::now()) {
-            if !self.keeper.still_waits(pag) {
-                self.jobs.forget(pag);
-            } else if !self.bus.seed(uid) {
-                self.jobs.ended(uid, false, Instant::now());
-            }
+            let why = match self.keeper.prepare_seeding(pag) {
+                Ok(Some(uid)) if self.bus.seed(uid) => continue,
+                Ok(Some(_)) => "there is no bus to start a seeder with".to_owned(),
+                Ok(None) => {
+                    self.jobs.forget(pag);
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            };
+            self.keeper.not_seeded(pag, &why);
+            self.jobs.ended(uid, false, Instant::now());
         }
     }
 
