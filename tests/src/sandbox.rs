@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::ring::Ring;
+use crate::ring::{Ring, describe, keyctl, members};
 
 /// The accounts of the sandbox. Their uids are far from any that a host uses.
 pub const USERS: [(&str, u32); 4] = [("alice", 61001), ("bob", 61002), ("carol", 61003), ("dave", 61004)];
@@ -98,6 +98,8 @@ impl Sandbox {
         journal.set_nonblocking(true).unwrap();
         // A queue that never fills: the kernel admits as many datagrams as the receiver's backlog, 10 by default.
         fs::write("/proc/sys/net/unix/max_dgram_qlen", "512").ok();
+        // The kernel gives the numbers of namespaces that have ended to new ones: an earlier sandbox had this one's.
+        forget_registry();
         let sandbox = Sandbox { journal, heard: Vec::new() };
         sandbox.seeder(SEEDER);
         fs::write("/run/seeder.log", "").unwrap();
@@ -173,6 +175,23 @@ impl Sandbox {
     }
 }
 
+/// Lets go of the registry of this pid namespace, and so of all its PAGs.
+fn forget_registry() {
+    let inode = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+    let own = keyctl(libc::KEYCTL_GET_KEYRING_ID, -4, 0, 0).unwrap();
+    for key in members(own as i32).unwrap() {
+        if describe(key).is_ok_and(|key| key.name.starts_with(&format!("pag:registry:{inode}:"))) {
+            keyctl(libc::KEYCTL_UNLINK, i64::from(key), own, 0).unwrap();
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        forget_registry();
+    }
+}
+
 /// The module under test.
 pub fn module() -> PathBuf {
     std::env::var_os("PAG_MODULE").expect("PAG_MODULE names the module under test").into()
@@ -201,6 +220,12 @@ pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Opti
         assert!(Instant::now() < end, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Collects orphans that have ended: the scenario is the first process of its namespace, and a zombie keeps its keyrings.
+/// Call it when no [`Host`] is left.
+pub fn reap() {
+    while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
 /// Lets the kernel collect dead keys at once instead of after five minutes, until dropped.
