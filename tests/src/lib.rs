@@ -16,3 +16,4 @@ pub mod guest;
 pub mod ring;
 pub mod sandbox;
 pub mod scenarios;
+pub mod ticket;
