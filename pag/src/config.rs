@@ -4,9 +4,9 @@
 //! parsed is valid. A line that is wrong keeps its default and yields a [`Complaint`]; nothing here fails.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{Metadata, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -188,23 +188,28 @@ pub struct Opt {
     value: Value,
     /// Whether it may stand on a PAM line; the others concern the host, or a service as a whole.
     pub on_pam_line: bool,
+    in_pag: bool,
 }
 
 const fn switch(name: &'static str, set: fn(&mut Settings, bool)) -> Opt {
-    Opt { name, value: Value::Switch(set), on_pam_line: true }
+    Opt { name, value: Value::Switch(set), on_pam_line: true, in_pag: true }
 }
 
 const fn text(name: &'static str, set: fn(&mut Settings, &str) -> Result<(), String>) -> Opt {
-    Opt { name, value: Value::Text(set), on_pam_line: true }
+    Opt { name, value: Value::Text(set), on_pam_line: true, in_pag: true }
 }
 
-const fn host_only(name: &'static str, set: fn(&mut Settings, &str) -> Result<(), String>) -> Opt {
-    Opt { name, value: Value::Text(set), on_pam_line: false }
+const fn file_only(name: &'static str, set: fn(&mut Settings, &str) -> Result<(), String>) -> Opt {
+    Opt { name, value: Value::Text(set), on_pam_line: false, in_pag: true }
+}
+
+const fn service_only(name: &'static str, set: fn(&mut Settings, &str) -> Result<(), String>) -> Opt {
+    Opt { name, value: Value::Text(set), on_pam_line: false, in_pag: false }
 }
 
 /// Every option that there is.
 pub const OPTIONS: [Opt; 18] = [
-    text("program", |s, v| program(v).map(|words| s.program = Some(words))),
+    text("program", |s, v| program(v).map(|words| s.program = words)),
     text("afs_cells", |s, v| list(v).map(str::parse).collect::<Result<_, _>>().map(|cells| s.afs_cells = cells)),
     switch("always_aklog", |s, v| s.always_aklog = v),
     switch("aklog_homedir", |s, v| s.aklog_homedir = v),
@@ -226,13 +231,13 @@ pub const OPTIONS: [Opt; 18] = [
     text("retain", |s, v| v.parse().map(|retain| s.retain = retain)),
     text("timeout", |s, v| timeout(v).map(|timeout| s.timeout = timeout)),
     switch("strict", |s, v| s.strict = v),
-    host_only("client", |s, v| clients(v).map(|client| s.client = client)),
-    host_only("placement", |s, v| match v.parse() {
-        Ok(role @ (Role::Login | Role::Own | Role::Nothing)) => {
-            // These two are what they are: nothing else is started like them.
-            if !matches!(s.placement, Role::Manager | Role::Seed) {
-                s.placement = role;
-            }
+    file_only("client", |s, v| clients(v).map(|client| s.client = client)),
+    service_only("placement", |s, v| match (v.parse(), s.placement) {
+        (Ok(role), now) if role == now => Ok(()),
+        // These two are what they are, and nothing else is started like them.
+        (_, Role::Manager | Role::Seed) => Err("nothing: this service is always what it is".to_owned()),
+        (Ok(role @ (Role::Login | Role::Own | Role::Nothing)), _) => {
+            s.placement = role;
             Ok(())
         }
         _ => Err("login or own or none".to_owned()),
@@ -244,11 +249,12 @@ fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split([',', ' ', '\t']).filter(|word| !word.is_empty())
 }
 
-/// A program and its arguments, separated by commas; no shell is involved.
-fn program(value: &str) -> Result<Vec<String>, String> {
+/// A program and its arguments, separated by commas; no shell is involved. An empty value takes back what was set before.
+fn program(value: &str) -> Result<Option<Vec<String>>, String> {
     let words: Vec<String> = list(value).map(str::to_owned).collect();
     match words.first() {
-        Some(path) if path.starts_with('/') => Ok(words),
+        None => Ok(None),
+        Some(path) if path.starts_with('/') => Ok(Some(words)),
         _ => Err("an absolute path, then arguments, separated by commas".to_owned()),
     }
 }
@@ -309,9 +315,9 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::File(path, 0) => write!(f, "{}", path.display()),
-            Place::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Place::Argument(number, service) => write!(f, "PAM argument {number} of {service}"),
+            Place::File(path, 0) => f.write_str(&clean(&path.to_string_lossy())),
+            Place::File(path, line) => write!(f, "{}:{line}", clean(&path.to_string_lossy())),
+            Place::Argument(number, service) => write!(f, "PAM argument {number} of {}", clean(service)),
         }
     }
 }
@@ -333,10 +339,13 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// What of a bad text may be repeated in a message.
+/// What of a text may be repeated in a message.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
+}
+
 fn quoted(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(80).collect();
-    format!("'{clean}'")
+    format!("'{}'", clean(text))
 }
 
 /// Where the configuration lies.
@@ -363,31 +372,53 @@ impl Default for Dirs {
     }
 }
 
-/// Largest file that is read.
+/// Largest file that is read, in bytes.
 const LARGEST: u64 = 256 * 1024;
+
+/// How many complaints are told one by one: a login must not flood the journal.
+const MOST: usize = 20;
 
 /// The settings for a PAM service: built-in defaults, `[pag]`, `[service NAME]`, the line's arguments; the later wins.
 pub fn load(dirs: &Dirs, service: &str, arguments: &[&[u8]]) -> (Settings, Vec<Complaint>) {
     let mut reading = Reading::new(dirs, Some(service));
+    let mut seen = Vec::new();
     for (index, argument) in arguments.iter().enumerate() {
         let place = Place::Argument(index + 1, service.to_owned());
         match str::from_utf8(argument) {
-            Ok(argument) => reading.argument(place, argument),
-            Err(_) => reading.complain(place, "it is no text".to_owned(), "an option".to_owned()),
+            Ok(argument) => reading.argument(place, argument, &mut seen),
+            Err(_) => {
+                let what = format!("{} is no text", quoted(&String::from_utf8_lossy(argument)));
+                reading.complain(place, what, "an option of pam_pag(8)".to_owned());
+            }
         }
     }
-    (reading.settings, reading.complaints)
+    reading.finish(dirs)
 }
 
-/// The settings of the host as a whole, for the helper.
+/// The settings of the host as a whole, for the helper. The sections of services are looked at for what is wrong.
 pub fn host(dirs: &Dirs) -> (Settings, Vec<Complaint>) {
-    let reading = Reading::new(dirs, None);
-    (reading.settings, reading.complaints)
+    Reading::new(dirs, None).finish(dirs)
+}
+
+/// Where a setting was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Pag,
+    Service,
+    PamLine,
+}
+
+/// What the lines of a section are to us.
+enum Section {
+    Ours,
+    Others,
 }
 
 struct Reading<'a> {
     settings: Settings,
     complaints: Vec<Complaint>,
+    /// Complaints beyond the most that are told.
+    untold: usize,
     service: Option<&'a str>,
 }
 
@@ -404,7 +435,7 @@ impl<'a> Reading<'a> {
             always_aklog: false,
             aklog_homedir: false,
             ignore_root: false,
-            minimum_uid: uid_min(&dirs.login_defs),
+            minimum_uid: MINIMUM_UID,
             nopag: false,
             notokens: false,
             kdestroy: false,
@@ -412,59 +443,108 @@ impl<'a> Reading<'a> {
             placement: service.map_or(Role::Login, default_role),
             client: ClientChoice::Auto,
         };
-        let mut reading = Reading { settings, complaints: Vec::new(), service };
-        let texts: Vec<(PathBuf, String)> = files(dirs)
-            .into_iter()
-            .filter_map(|path| reading.file(&path, dirs.owner).map(|text| (path, text)))
-            .collect();
-        // A service's own section counts over the host's, in whichever file they stand.
-        for services in [false, true] {
-            for (path, text) in &texts {
-                reading.sections(path, text, services);
+        let mut reading = Reading { settings, complaints: Vec::new(), untold: 0, service };
+        if let Some(bytes) = reading.file(&dirs.login_defs, dirs.owner) {
+            reading.settings.minimum_uid = uid_min(&String::from_utf8_lossy(&bytes)).unwrap_or(MINIMUM_UID);
+        }
+        let mut texts = Vec::new();
+        for path in reading.files(dirs) {
+            match reading.file(&path, dirs.owner).map(String::from_utf8) {
+                Some(Ok(text)) => texts.push((path, text)),
+                Some(Err(_)) => {
+                    reading.complain(Place::File(path, 0), "it is not read".to_owned(), "UTF-8 text".to_owned());
+                }
+                None => {}
             }
+        }
+        // A service's own section counts over the host's, in whichever file they stand.
+        for (path, text) in &texts {
+            reading.sections(path, text, false);
+        }
+        let of_host = reading.settings.clone();
+        for (path, text) in &texts {
+            reading.sections(path, text, true);
+        }
+        if service.is_none() {
+            reading.settings = of_host;
         }
         reading
     }
 
-    fn complain(&mut self, place: Place, what: String, right: String) {
-        self.complaints.push(Complaint { place, what, right });
+    fn finish(mut self, dirs: &Dirs) -> (Settings, Vec<Complaint>) {
+        if self.untold > 0 {
+            let what = format!("{} more lines or arguments are wrong", self.untold);
+            let place = Place::File(dirs.main.clone(), 0);
+            self.complaints.push(Complaint { place, what, right: "what pag.conf(5) says".to_owned() });
+        }
+        (self.settings, self.complaints)
     }
 
-    /// The text of a file that may be trusted.
-    fn file(&mut self, path: &Path, owner: u32) -> Option<String> {
+    fn complain(&mut self, place: Place, what: String, right: String) {
+        if self.complaints.len() < MOST {
+            self.complaints.push(Complaint { place, what, right });
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    /// The files to read, in order.
+    fn files(&mut self, dirs: &Dirs) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = Vec::new();
+        for directory in &dirs.drop_ins {
+            let entries = match std::fs::read_dir(directory) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    let place = Place::File(directory.clone(), 0);
+                    self.complain(place, error.to_string(), "a directory that root can read".to_owned());
+                    continue;
+                }
+            };
+            // Whoever can write there could bring a file of root's under another name.
+            if !std::fs::metadata(directory).is_ok_and(|metadata| is_trusted(&metadata, dirs.owner)) {
+                self.complain(Place::File(directory.clone(), 0), "it is not read".to_owned(), TRUSTED.to_owned());
+                continue;
+            }
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if path.extension().is_some_and(|extension| extension == "conf") {
+                    found.retain(|other| other.file_name() != path.file_name());
+                    found.push(path);
+                }
+            }
+        }
+        found.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
+        found.insert(0, dirs.main.clone());
+        found
+    }
+
+    /// What a file holds that may be trusted; nothing where there is none.
+    fn file(&mut self, path: &Path, owner: u32) -> Option<Vec<u8>> {
         let place = || Place::File(path.to_owned(), 0);
-        let file = match File::open(path) {
+        // A FIFO in its place must not hold up the login.
+        let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
             Err(error) => {
                 self.complain(place(), error.to_string(), "a file that root can read".to_owned());
                 return None;
             }
         };
-        let trusted = file.metadata().is_ok_and(|m| m.is_file() && m.uid() == owner && m.mode() & 0o022 == 0);
-        if !trusted {
-            let right = "a file that belongs to root and that nobody else can write".to_owned();
-            self.complain(place(), "it is not read".to_owned(), right);
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file() && is_trusted(&metadata, owner)) {
+            self.complain(place(), "it is not read".to_owned(), TRUSTED.to_owned());
             return None;
         }
         let mut bytes = Vec::new();
         let read = file.take(LARGEST + 1).read_to_end(&mut bytes);
-        match String::from_utf8(bytes) {
-            Ok(text) if read.is_ok() && text.len() as u64 <= LARGEST => Some(text),
-            _ => {
-                self.complain(place(), "it is not read".to_owned(), "UTF-8 text of at most 256 KiB".to_owned());
-                None
-            }
+        if read.is_ok() && bytes.len() as u64 <= LARGEST {
+            return Some(bytes);
         }
+        self.complain(place(), "it is not read".to_owned(), "a readable file of at most 256 KiB".to_owned());
+        None
     }
 
     /// Reads the sections of one file that concern us: `[pag]`, or those of services.
     fn sections(&mut self, path: &Path, text: &str, services: bool) {
-        /// What the lines of the current section are to us.
-        enum Section {
-            Ours,
-            Others,
-        }
         let mut section = Section::Others;
         let mut seen: Vec<&str> = Vec::new();
         let mut begun = false;
@@ -477,13 +557,14 @@ impl<'a> Reading<'a> {
             if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 begun = true;
                 seen.clear();
-                section = match (header.trim(), services) {
+                let header = header.trim();
+                section = match (header, services) {
                     ("pag", false) => Section::Ours,
                     ("pag", true) => Section::Others,
-                    (other, _) => match other.strip_prefix("service ").map(str::trim) {
-                        Some(name) if services && Some(name) == self.service => Section::Ours,
-                        Some(name) if !name.is_empty() => Section::Others,
-                        _ => {
+                    (other, _) => match other.strip_prefix("service").filter(|rest| rest.starts_with([' ', '\t'])) {
+                        Some(name) if services => self.concern(name.trim()),
+                        Some(_) => Section::Others,
+                        None => {
                             if !services {
                                 let what = format!("unknown section {}", quoted(other));
                                 self.complain(place(), what, "[pag] or [service NAME]".to_owned());
@@ -508,35 +589,67 @@ impl<'a> Reading<'a> {
                 self.complain(place(), format!("{} is no setting", quoted(line)), "NAME = VALUE".to_owned());
                 continue;
             };
-            if seen.contains(&name) {
-                let what = format!("{} is set twice, and the later counts", quoted(name));
-                self.complain(place(), what, "one line".to_owned());
-            }
-            seen.push(name);
-            self.set(place(), name, Some(value), false);
+            self.once(&place(), name, &mut seen);
+            let from = if services { Origin::Service } else { Origin::Pag };
+            self.set(place(), name, Some(value), from);
         }
     }
 
-    fn argument(&mut self, place: Place, argument: &str) {
+    /// What the section of the service `name` is to us. To the helper all are something to be checked.
+    fn concern(&mut self, name: &str) -> Section {
+        match self.service {
+            // libpam has its services in lower case (pam_start.c, _pam_start_internal).
+            Some(service) if service.eq_ignore_ascii_case(name) => Section::Ours,
+            Some(_) => Section::Others,
+            None => {
+                self.settings.placement = default_role(&name.to_ascii_lowercase());
+                Section::Ours
+            }
+        }
+    }
+
+    fn argument<'b>(&mut self, place: Place, argument: &'b str, seen: &mut Vec<&'b str>) {
         let (name, value) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (argument, None),
         };
-        self.set(place, name, value, true);
+        self.once(&place, name, seen);
+        self.set(place, name, value, Origin::PamLine);
     }
 
-    fn set(&mut self, place: Place, name: &str, value: Option<&str>, on_pam_line: bool) {
+    fn once<'b>(&mut self, place: &Place, name: &'b str, seen: &mut Vec<&'b str>) {
+        // A file of nothing but new names would make this quadratic; there are not that many options.
+        if seen.contains(&name) {
+            let what = format!("{} is set twice, and the later counts", quoted(name));
+            self.complain(place.clone(), what, "one of them".to_owned());
+        } else if OPTIONS.iter().any(|option| option.name == name) {
+            seen.push(name);
+        }
+    }
+
+    fn set(&mut self, place: Place, name: &str, value: Option<&str>, from: Origin) {
         let Some(option) = OPTIONS.iter().find(|option| option.name == name) else {
             let right =
                 nearest(name).map_or("one of those in pag.conf(5)".to_owned(), |near| format!("perhaps '{near}'"));
             self.complain(place, format!("unknown option {}", quoted(name)), right);
             return;
         };
-        if on_pam_line && !option.on_pam_line {
-            self.complain(place, format!("'{name}' is no PAM argument"), "a line in pag.conf".to_owned());
-            return;
+        match from {
+            Origin::PamLine if !option.on_pam_line => {
+                self.complain(place, format!("'{name}' is no PAM argument"), "a line in pag.conf".to_owned());
+                return;
+            }
+            Origin::Pag if !option.in_pag => {
+                let what = format!("'{name}' is not for the whole host");
+                self.complain(place, what, "a section [service NAME]".to_owned());
+                return;
+            }
+            _ => {}
         }
         let result = match (option.value, value) {
+            (_, Some(value)) if value.contains(|c: char| c.is_control() && c != '\t') => {
+                Err("a value without control characters".to_owned())
+            }
             (Value::Switch(set), value) => switched(value).map(|on| set(&mut self.settings, on)),
             (Value::Text(set), Some(value)) => set(&mut self.settings, value),
             (Value::Text(_), None) => Err(format!("{name}=VALUE")),
@@ -551,39 +664,30 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// As pam_afs_session reads it (pam-util/options.c, convert_boolean).
 fn switched(value: Option<&str>) -> Result<bool, String> {
-    match value {
+    match value.map(str::to_ascii_lowercase).as_deref() {
         None | Some("yes" | "true" | "on" | "1") => Ok(true),
         Some("no" | "false" | "off" | "0") => Ok(false),
         Some(_) => Err("yes or no".to_owned()),
     }
 }
 
-/// The files to read, in order.
-fn files(dirs: &Dirs) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    for directory in &dirs.drop_ins {
-        let Ok(entries) = std::fs::read_dir(directory) else { continue };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path.extension().is_some_and(|extension| extension == "conf") {
-                found.retain(|other| other.file_name() != path.file_name());
-                found.push(path);
-            }
-        }
-    }
-    found.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-    found.insert(0, dirs.main.clone());
-    found
+/// What would be right where a file or directory is not.
+const TRUSTED: &str = "one that belongs to root and that nobody else can write";
+
+fn is_trusted(metadata: &Metadata, owner: u32) -> bool {
+    metadata.uid() == owner && metadata.mode() & 0o022 == 0
 }
 
-/// UID_MIN of login.defs, else 1000.
-fn uid_min(path: &Path) -> u32 {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut values = text.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        (words.next() == Some("UID_MIN")).then(|| words.next()?.parse().ok()).flatten()
-    });
-    values.next_back().unwrap_or(1000)
+/// Where people's uids begin when login.defs does not say (shadow, lib/find_new_uid.c, get_ranges).
+const MINIMUM_UID: u32 = 1000;
+
+/// UID_MIN of login.defs.
+fn uid_min(text: &str) -> Option<u32> {
+    let values = text.lines().filter_map(|line| line.trim_ascii_start().strip_prefix("UID_MIN"));
+    let values = values.filter(|value| value.starts_with([' ', '\t']));
+    values.filter_map(|value| value.split_ascii_whitespace().next()?.parse().ok()).next_back()
 }
 
 /// The option whose name differs least from `name`, if it is near enough to be meant.
@@ -622,21 +726,32 @@ mod tests {
         dirs: Dirs,
     }
 
-    fn files(main: &str) -> Files {
+    impl Files {
+        fn write(&self, name: &str, text: &[u8]) {
+            let path = self.top.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+        }
+    }
+
+    fn files(main: impl AsRef<[u8]>) -> Files {
         let top = tempfile::tempdir().unwrap();
         let path = |name: &str| top.path().join(name);
         for name in ["usr", "run", "etc"] {
             fs::create_dir(path(name)).unwrap();
         }
-        fs::write(path("pag.conf"), main).unwrap();
-        fs::set_permissions(path("pag.conf"), Permissions::from_mode(0o644)).unwrap();
         let dirs = Dirs {
             main: path("pag.conf"),
             drop_ins: vec![path("usr"), path("run"), path("etc")],
             login_defs: path("login.defs"),
             owner: fs::metadata(top.path()).unwrap().uid(),
         };
-        Files { top, dirs }
+        let files = Files { top, dirs };
+        for name in ["usr", "run", "etc"] {
+            fs::set_permissions(files.top.path().join(name), Permissions::from_mode(0o755)).unwrap();
+        }
+        files.write("pag.conf", main.as_ref());
+        files
     }
 
     fn complaints(main: &str, arguments: &[&str]) -> (Settings, Vec<String>) {
@@ -697,11 +812,7 @@ mod tests {
     #[test]
     fn drop_ins_are_read_by_name_and_the_later_directory_hides_the_earlier() {
         let files = files("[pag]\ntimeout = 1s\n");
-        let write = |name: &str, text: &str| {
-            let path = files.top.path().join(name);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
-        };
+        let write = |name: &str, text: &str| files.write(name, text.as_bytes());
         write("usr/50-site.conf", "[pag]\ntimeout = 2s\nnopag = yes\n");
         write("etc/50-site.conf", "[pag]\ntimeout = 3s\n");
         write("run/60-more.conf", "[pag]\nstrict = yes\n");
@@ -719,13 +830,15 @@ mod tests {
         assert_eq!((settings.program, complaints.len()), (None, 1));
         fs::set_permissions(&files.dirs.main, Permissions::from_mode(0o644)).unwrap();
         let stranger = Dirs { owner: files.dirs.owner.wrapping_add(1), ..files.dirs.clone() };
-        assert_eq!(host(&stranger).1.len(), 1);
+        // The file, and each of the three directories.
+        assert_eq!(host(&stranger).1.len(), 4);
     }
 
     #[test]
     fn the_manager_and_the_seeding_job_cannot_be_made_anything_else() {
         let files = files("[service systemd-user]\nplacement = none\n[service sshd]\nplacement = manager\n");
-        assert_eq!(load(&files.dirs, "systemd-user", &[]).0.placement, Role::Manager);
+        let (settings, complaints) = load(&files.dirs, "systemd-user", &[]);
+        assert_eq!((settings.placement, complaints.len()), (Role::Manager, 1));
         let (settings, complaints) = load(&files.dirs, "sshd", &[]);
         assert_eq!((settings.placement, complaints.len()), (Role::Login, 1));
     }
@@ -734,8 +847,92 @@ mod tests {
     fn system_users_end_where_login_defs_says() {
         let files = files("");
         assert_eq!(host(&files.dirs).0.minimum_uid, 1000);
-        fs::write(&files.dirs.login_defs, "#UID_MIN 5\nUID_MIN\t\t  500\nSYS_UID_MIN 7\n").unwrap();
+        files.write("login.defs", b"#UID_MIN 5\nUID_MIN\t\t  500\nSYS_UID_MIN 7\nUID_MINI 8\n# Jos\xe9\n");
         assert_eq!(host(&files.dirs).0.minimum_uid, 500);
+    }
+
+    #[test]
+    fn the_helper_looks_at_the_sections_of_all_services() {
+        let files = files("[service cron]\nplacement = nowhere\nnopag = YES\n[service SSHD]\nnopag = maybe\n");
+        let (settings, complaints) = host(&files.dirs);
+        assert_eq!((settings.nopag, settings.placement, complaints.len()), (false, Role::Login, 2));
+        assert_eq!(load(&files.dirs, "sshd", &[]).1.len(), 1);
+        assert!(load(&files.dirs, "cron", &[]).0.nopag);
+    }
+
+    #[test]
+    fn an_empty_value_takes_back_what_was_set() {
+        let (settings, complaints) =
+            complaints("[pag]\nprogram = /bin/x\nafs_cells = a b\n", &["program=", "afs_cells="]);
+        assert!(complaints.is_empty(), "{complaints:?}");
+        assert_eq!((settings.program, settings.afs_cells), (None, vec![]));
+    }
+
+    #[test]
+    fn what_is_said_twice_is_named_and_the_later_counts() {
+        let (settings, complaints) = complaints("[pag]\njoin = credentials\njoin = always\n", &["strict", "strict=No"]);
+        assert_eq!((settings.join, settings.strict), (Join::Always, false));
+        let expected = [
+            "pag.conf:3: 'join' is set twice, and the later counts; right would be one of them",
+            "PAM argument 2 of sshd: 'strict' is set twice, and the later counts; right would be one of them",
+        ];
+        assert_eq!(complaints, expected);
+    }
+
+    #[test]
+    fn a_service_is_placed_by_its_section_alone() {
+        let text = "[pag]\nplacement = own\n[service sshd]\nplacement = none\n";
+        let (settings, complaints) = complaints(text, &[]);
+        assert_eq!((settings.placement, complaints.len()), (Role::Nothing, 1));
+    }
+
+    #[test]
+    fn a_file_that_is_all_wrong_does_not_flood_the_journal() {
+        let (_, complaints) = complaints(&format!("[pag]\n{}", "x = 1\n".repeat(100)), &[]);
+        assert_eq!(complaints.len(), MOST + 1);
+        assert_eq!(
+            complaints[MOST],
+            "pag.conf: 80 more lines or arguments are wrong; right would be what pag.conf(5) says"
+        );
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_hold_nobody_up() {
+        let files = files("");
+        let conf = |name: &str| files.top.path().join("etc").join(name);
+        files.write("etc/long.conf", &vec![b'#'; LARGEST as usize + 1]);
+        files.write("etc/latin.conf", b"[pag]\n# Jos\xe9\n");
+        fs::create_dir(conf("dir.conf")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(conf("fifo.conf")).status().unwrap().success());
+        std::os::unix::fs::symlink("nowhere", conf("dangling.conf")).unwrap();
+        let complaints = host(&files.dirs).1;
+        assert_eq!(complaints.len(), 4, "{complaints:?}");
+        fs::set_permissions(files.top.path().join("etc"), Permissions::from_mode(0o775)).unwrap();
+        assert_eq!(host(&files.dirs).1.len(), 1);
+    }
+
+    /// The options of the manual's section OPTIONS: a tag is a line after `.TP`, its first word is the name.
+    fn documented() -> Vec<&'static str> {
+        let page = include_str!("../../docs/man/pam_pag.8");
+        let section = page.split(".SH OPTIONS").nth(1).unwrap().split("\n.SH").next().unwrap();
+        let tags = section.split("\n.TP\n").skip(1).map(|rest| rest.lines().next().unwrap());
+        tags.map(|tag| tag.split(' ').nth(1).unwrap().split('=').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_manuals_name_every_option_and_no_other() {
+        let (of_line, of_file): (Vec<&Opt>, Vec<&Opt>) = OPTIONS.iter().partition(|option| option.on_pam_line);
+        let mut names: Vec<&str> = of_line.iter().map(|option| option.name).collect();
+        let mut documented = documented();
+        names.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(documented, names);
+        let page = include_str!("../../docs/man/pag.conf.5");
+        let words = |line: &'static str| line.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+        let bold: Vec<&str> = page.lines().filter(|line| line.starts_with(".B")).flat_map(words).collect();
+        for option in of_line.iter().chain(&of_file) {
+            assert!(bold.contains(&option.name), "{}", option.name);
+        }
     }
 
     #[test]
@@ -751,8 +948,19 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_the_parser_panic(text in "\\PC{0,200}", argument in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let files = files(&format!("[pag]\n{text}"));
+            let files = files(format!("[pag]\n{text}"));
             let _ = load(&files.dirs, "sshd", &[&argument]);
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let files = files(&bytes);
+            let _ = host(&files.dirs);
+        }
+
+        #[test]
+        fn a_good_time_is_read_as_it_is_written(millis in 100_u64..=60_000) {
+            prop_assert_eq!(timeout(&format!("{millis}ms")), Ok(Duration::from_millis(millis)));
         }
 
         #[test]
