@@ -1,6 +1,6 @@
-//! The format of FILE ccaches, version 4, as far as it says whose tickets they are and how long they last.
+//! The format of FILE ccaches, versions 3 and 4, as far as it says whose tickets they are and how long they last.
 //!
-//! Fields are big-endian: a header, the default principal, then credentials to the end of the file (MIT
+//! Fields are big-endian: in version 4 a header, the default principal, then credentials to the end of the file (MIT
 //! krb5, src/lib/krb5/ccache/ccmarshal.c and doc/formats/ccache_file_format.rst). The bytes come from the user.
 
 use std::fmt;
@@ -47,7 +47,12 @@ impl Principal {
         let mut letters = text.chars();
         while let Some(letter) = letters.next() {
             let (letter, escaped) = match letter {
-                '\\' => (letters.next().ok_or(FormatError("it ends in a backslash"))?, true),
+                '\\' => match letters.next() {
+                    // krb5_parse_name takes these for control characters, which nobody has in his name.
+                    Some('n' | 't' | 'b' | '0') => return Err(FormatError("it holds a control character")),
+                    Some(letter) => (letter, true),
+                    None => return Err(FormatError("it ends in a backslash")),
+                },
                 letter => (letter, false),
             };
             match (letter, escaped, &mut realm) {
@@ -97,23 +102,25 @@ pub struct Summary {
 /// # Errors
 /// For other versions, and for anything that ends or contradicts itself within a field.
 pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
-    let mut rest = Bytes(bytes);
+    let mut rest = Bytes { bytes, version_3: false };
     match rest.take(2)? {
         [5, 4] => {
             let header = rest.u16()?;
             rest.take(usize::from(header))?;
         }
-        // What no release of this century writes unless it is told to.
-        [5, 1..=3] => return Err(FormatError("its format is older than version 4")),
+        [5, 3] => rest.version_3 = true,
+        // In the byte order of the machine that wrote it; no release of this century does so unless it is told to.
+        [5, 1..=2] => return Err(FormatError("its format is older than version 3")),
         _ => return Err(FormatError("it is no ccache")),
     }
     let principal = rest.principal()?;
     let mut summary = Summary { principal, tgt_expires: None, tgt_renew_until: None };
-    while !rest.0.is_empty() {
+    while !rest.bytes.is_empty() {
         let ticket = rest.credential()?;
         let realm = summary.principal.realm.as_bytes();
         let is_tgt = ticket.server_realm == realm && ticket.server == [&b"krbtgt"[..], realm];
-        if is_tgt && summary.tgt_expires.is_none_or(|known| ticket.end > known) {
+        // A removed ticket stays in the file, and ends at 0 (Heimdal, lib/krb5/fcache.c; MIT does the same).
+        if is_tgt && ticket.end > 0 && summary.tgt_expires.is_none_or(|known| ticket.end > known) {
             summary.tgt_expires = Some(ticket.end);
             summary.tgt_renew_until = Some(ticket.renew_until);
         }
@@ -128,12 +135,15 @@ struct Credential<'a> {
     renew_until: u64,
 }
 
-struct Bytes<'a>(&'a [u8]);
+struct Bytes<'a> {
+    bytes: &'a [u8],
+    version_3: bool,
+}
 
 impl<'a> Bytes<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], FormatError> {
-        let (part, rest) = self.0.split_at_checked(length).ok_or(FormatError("it ends in the middle"))?;
-        self.0 = rest;
+        let (part, rest) = self.bytes.split_at_checked(length).ok_or(FormatError("it ends in the middle"))?;
+        self.bytes = rest;
         Ok(part)
     }
 
@@ -176,8 +186,8 @@ impl<'a> Bytes<'a> {
     fn credential(&mut self) -> Result<Credential<'a>, FormatError> {
         self.name()?;
         let (server_realm, server) = self.name()?;
-        // The session key: type and data. Then the times: issued, valid from, until, renewable until.
-        self.u16()?;
+        // The session key: type, in version 3 twice, and data. Then the times: issued, valid from, until, renewable until.
+        self.take(if self.version_3 { 4 } else { 2 })?;
         self.data()?;
         self.take(8)?;
         let end = u64::from(self.u32()?);
@@ -186,7 +196,8 @@ impl<'a> Bytes<'a> {
         self.take(1 + 4)?;
         for _ in 0..2 {
             // Addresses, then authorisation data: a type and data each.
-            for _ in 0..self.u32()?.min(1024) {
+            // However many it says: each takes some of the bytes that are there.
+            for _ in 0..self.u32()? {
                 self.u16()?;
                 self.data()?;
             }
@@ -230,6 +241,11 @@ mod tests {
         .concat()
     }
 
+    fn version_3(credential: &[u8]) -> Vec<u8> {
+        let key = name(&["alice"], "R").len() + name(&["krbtgt", "R"], "R").len();
+        [&[5, 3][..], &name(&["alice"], "R"), &credential[..key], &[0, 18], &credential[key..]].concat()
+    }
+
     fn cache(credentials: &[Vec<u8>]) -> Vec<u8> {
         [&[5, 4, 0, 0][..], &name(&["alice"], "R"), &credentials.concat()].concat()
     }
@@ -248,6 +264,19 @@ mod tests {
     }
 
     #[test]
+    fn version_3_says_the_same() {
+        let ticket = credential(&["krbtgt", "R"], 100);
+        assert_eq!(parse(&version_3(&ticket)), parse(&cache(&[ticket])));
+        assert!(parse(&[5, 2, 0, 0]).is_err());
+    }
+
+    #[test]
+    fn a_removed_ticket_does_not_count() {
+        let bytes = cache(&[credential(&["krbtgt", "R"], 0)]);
+        assert_eq!(parse(&bytes).unwrap().tgt_expires, None);
+    }
+
+    #[test]
     fn a_cache_that_is_cut_is_noticed_but_between_tickets() {
         let whole = cache(&[credential(&["krbtgt", "R"], 100)]);
         let boundary = cache(&[]).len();
@@ -262,7 +291,9 @@ mod tests {
         for text in ["alice@R", "alice/admin@R", r"a\/b@R", r"a\@b@R", r"a\\b@R"] {
             assert_eq!(Principal::parse(text).unwrap().to_string(), text);
         }
-        for text in ["", "alice", "@R", "alice@", "a@b@c", "a b@R", "a\n@R", "a//b@R", "a\\", &"x".repeat(300)] {
+        for text in
+            ["", "alice", "@R", "alice@", "a@b@c", "a b@R", "a\n@R", "a//b@R", "a\\", r"a\nb@R", &"x".repeat(300)]
+        {
             assert!(Principal::parse(text).is_err(), "{text}");
         }
     }
