@@ -530,11 +530,13 @@ impl<'a> Reading<'a> {
                 return None;
             }
         };
-        if !file.metadata().is_ok_and(|metadata| metadata.is_file() && is_trusted(&metadata, owner)) {
+        let trusted = file.metadata().ok().filter(|metadata| metadata.is_file() && is_trusted(metadata, owner));
+        let Some(metadata) = trusted else {
             self.complain(place(), "it is not read".to_owned(), TRUSTED.to_owned());
             return None;
-        }
-        let mut bytes = Vec::new();
+        };
+        // All at once: a reader that knows no size begins with 32 bytes, and this is done in every login.
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(LARGEST) + 1).unwrap_or(0));
         let read = file.take(LARGEST + 1).read_to_end(&mut bytes);
         if read.is_ok() && bytes.len() as u64 <= LARGEST {
             return Some(bytes);
@@ -683,11 +685,15 @@ fn is_trusted(metadata: &Metadata, owner: u32) -> bool {
 /// Where people's uids begin when login.defs does not say (shadow, lib/find_new_uid.c, get_ranges).
 const MINIMUM_UID: u32 = 1000;
 
-/// UID_MIN of login.defs.
+/// UID_MIN of login.defs; of several the last, as shadow reads it. Looks for the word instead of going through the lines:
+/// the file is long, and this is done in every login.
 fn uid_min(text: &str) -> Option<u32> {
-    let values = text.lines().filter_map(|line| line.trim_ascii_start().strip_prefix("UID_MIN"));
-    let values = values.filter(|value| value.starts_with([' ', '\t']));
-    values.filter_map(|value| value.split_ascii_whitespace().next()?.parse().ok()).next_back()
+    text.rmatch_indices("UID_MIN").find_map(|(at, word)| {
+        let before = text.get(..at)?.rsplit('\n').next()?;
+        let after = text.get(at + word.len()..)?.lines().next()?;
+        let is_it = before.trim().is_empty() && after.starts_with([' ', '\t']);
+        is_it.then(|| after.split_ascii_whitespace().next()?.parse().ok()).flatten()
+    })
 }
 
 /// The option whose name differs least from `name`, if it is near enough to be meant.
@@ -847,7 +853,7 @@ mod tests {
     fn system_users_end_where_login_defs_says() {
         let files = files("");
         assert_eq!(host(&files.dirs).0.minimum_uid, 1000);
-        files.write("login.defs", b"#UID_MIN 5\nUID_MIN\t\t  500\nSYS_UID_MIN 7\nUID_MINI 8\n# Jos\xe9\n");
+        files.write("login.defs", b"#UID_MIN 5\nUID_MIN 9\n UID_MIN\t\t  500\nSYS_UID_MIN 7\nUID_MINI 8\n# Jos\xe9\n");
         assert_eq!(host(&files.dirs).0.minimum_uid, 500);
     }
 
