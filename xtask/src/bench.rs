@@ -56,7 +56,11 @@ pub(crate) fn run(json: bool) -> bool {
             let optional = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
             let Line { name, value, unit, .. } = line;
             let missed = if line.is_met() { "" } else { "  MISSED" };
-            println!("{name:<64} {value:>9.2} {unit:>5} {:>8} {:>7}{missed}", optional(line.spread), optional(line.bound));
+            println!(
+                "{name:<64} {value:>9.2} {unit:>5} {:>8} {:>7}{missed}",
+                optional(line.spread),
+                optional(line.bound)
+            );
         }
     }
     lines.iter().all(Line::is_met)
@@ -129,9 +133,10 @@ fn cycles(module: &Path, empty: &Path) -> Vec<Line> {
         spread: Some(with_pag.1 / keyinit.0),
         bound: Some(2.5),
     });
-    for (name, time) in ["cycle: pam_permit", "cycle: pam_keyinit", "cycle: pam_keyinit, empty", "cycle: pam_keyinit, pam_pag"]
-        .into_iter()
-        .zip(&times)
+    for (name, time) in
+        ["cycle: pam_permit", "cycle: pam_keyinit", "cycle: pam_keyinit, empty", "cycle: pam_keyinit, pam_pag"]
+            .into_iter()
+            .zip(&times)
     {
         lines.push(Line { name, value: time.0, unit: "us", spread: Some(time.1), bound: None });
     }

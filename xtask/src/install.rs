@@ -11,7 +11,11 @@ use crate::shell::{build, run, sh, target, top};
 fn built() -> [(String, PathBuf, u32); 4] {
     let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
     // Debian has a directory for each architecture; elsewhere modules lie in lib64.
-    let modules = if Path::new("/usr/lib").join(&multiarch).is_dir() { format!("usr/lib/{multiarch}") } else { "usr/lib64".to_owned() };
+    let modules = if Path::new("/usr/lib").join(&multiarch).is_dir() {
+        format!("usr/lib/{multiarch}")
+    } else {
+        "usr/lib64".to_owned()
+    };
     [
         ("libpam_pag.so".to_owned(), PathBuf::from(modules).join("security/pam_pag.so"), 0o644),
         ("pag-logind-helper".to_owned(), "usr/libexec/pag-logind-helper".into(), 0o755),
@@ -74,7 +78,8 @@ pub(crate) fn uninstall(destination: &Path) -> bool {
     let pages = sh(&format!("ls '{}'", top().join("docs/man").display()));
     let places = built().into_iter().map(|(_, place, _)| place);
     let places = places.chain(units.lines().map(PathBuf::from));
-    let places = places.chain(pages.lines().map(|f| format!("usr/share/man/man{}/{f}", f.rsplit('.').next().unwrap()).into()));
+    let places =
+        places.chain(pages.lines().map(|f| format!("usr/share/man/man{}/{f}", f.rsplit('.').next().unwrap()).into()));
     for place in places {
         fs::remove_file(destination.join(place)).ok();
     }

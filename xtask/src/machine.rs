@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::roots::{root, scratch};
+use crate::roots::{lock, root, scratch};
 use crate::shell::sh;
 use crate::{install, shell};
 
@@ -96,21 +96,29 @@ impl Cgroups {
 impl Drop for Cgroups {
     fn drop(&mut self) {
         for leaf in &self.0 {
-            let _ = Command::new("find").arg(leaf).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
-                .stderr(Stdio::null()).status();
+            let _ = Command::new("find")
+                .arg(leaf)
+                .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
+                .stderr(Stdio::null())
+                .status();
         }
     }
 }
 
-/// The registries in root's user keyring. Keyrings know no containers, so what one leaves is found, and removed, here.
+/// The registries of machines in root's user keyring. Keyrings know no containers, so what one leaves is found, and
+/// removed, here. A machine has a boot id of its own: a name with the host's is another test's, or the host's own.
 fn registries() -> BTreeSet<String> {
     let text = Command::new("keyctl").args(["rlist", "@u"]).output().map(|o| o.stdout).unwrap_or_default();
     let serials = String::from_utf8_lossy(&text).into_owned();
+    let host = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     serials
         .split_whitespace()
         .filter(|serial| {
             let described = Command::new("keyctl").args(["rdescribe", serial]).output();
-            described.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("pag:registry:"))
+            described.is_ok_and(|output| {
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                text.contains("pag:registry:") && !text.trim_end().ends_with(host.trim())
+            })
         })
         .map(str::to_owned)
         .collect()
@@ -118,6 +126,8 @@ fn registries() -> BTreeSet<String> {
 
 /// Boots and runs.
 pub(crate) fn run(run: &Run<'_>) -> Outcome {
+    // Machines share the kernel's keyrings and key quotas: one at a time on this host, whoever runs it.
+    let _lock = lock("machines");
     let begun = Instant::now();
     let before = registries();
     let copy = Copy::of(&root(run.suite), &format!("{}-{}", run.suite, run.scenario));

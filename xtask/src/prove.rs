@@ -44,7 +44,10 @@ pub(crate) fn run(only: Option<&str>) -> bool {
     let (mut proved, mut failed) = (0, 0);
     for one in breaks().iter().filter(|one| only.is_none_or(|only| only == one.name)) {
         let t = tree.display();
-        sh(&format!("rm -rf '{t}'; mkdir -p '{t}'; cd '{}'; git ls-files -z | xargs -0 cp --parents -t '{t}'", top().display()));
+        sh(&format!(
+            "rm -rf '{t}'; mkdir -p '{t}'; cd '{}'; git ls-files -z | xargs -0 cp --parents -t '{t}'",
+            top().display()
+        ));
         let patch = top().join(format!("tests/breaks/{}.patch", one.name));
         sh(&format!("cd '{t}'; patch -p1 -s < '{}'", patch.display()));
         let (passed, text) = scenario(&tree, &one.scenario);

@@ -18,12 +18,16 @@ cat > /etc/krb5.conf <<X
 	dns_canonicalize_hostname = false
 	rdns = false
 [realms]
-	EXAMPLE.TEST = { kdc = 127.0.0.1 }
+	EXAMPLE.TEST = {
+		kdc = 127.0.0.1
+	}
 X
 mkdir -p /etc/krb5kdc
 cat > /etc/krb5kdc/kdc.conf <<X
 [realms]
-	EXAMPLE.TEST = { max_renewable_life = 7d }
+	EXAMPLE.TEST = {
+		max_renewable_life = 7d
+	}
 X
 kdb5_util create -s -P master -r EXAMPLE.TEST >/dev/null 2>&1
 {

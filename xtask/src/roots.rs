@@ -31,11 +31,20 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     path
 }
 
+/// A lock that others who use the cache wait for; it ends with the value.
+pub(crate) fn lock(name: &str) -> fs::File {
+    fs::create_dir_all(cache()).unwrap();
+    let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
+    file.lock().unwrap();
+    file
+}
+
 /// The root of a release, built when there is none of this recipe, or when sid's is a week old.
 pub(crate) fn root(suite: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     (suite, PACKAGES, SETUP).hash(&mut hasher);
     let path = cache().join(format!("{suite}-{:016x}", hasher.finish()));
+    let _lock = lock(suite);
     let age = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
     let week = Duration::from_secs(7 * 24 * 3600);
     if age.is_none_or(|age| suite == "sid" && age > week) {
@@ -56,7 +65,6 @@ pub(crate) fn versions(root: &Path) -> String {
 fn build(suite: &str, path: &Path) {
     let begun = Instant::now();
     println!("building a Debian root of {suite} (once; kept in {})", cache().display());
-    fs::create_dir_all(cache()).unwrap();
     let new = path.with_extension("new");
     sh(&format!("rm -rf '{}' '{}'", new.display(), path.display()));
     let setup = scratch("setup").join("setup.sh");

@@ -55,7 +55,10 @@ pub(crate) fn need_packages() {
     if !missing.is_empty() {
         println!("installing from Debian: {}", missing.join(" "));
         sh("apt-get update -qq");
-        sh(&format!("DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends {}", missing.join(" ")));
+        sh(&format!(
+            "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends {}",
+            missing.join(" ")
+        ));
     }
 }
 

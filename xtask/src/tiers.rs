@@ -145,11 +145,30 @@ fn first_tier(choice: &Choice, count: &mut Count) {
 }
 
 /// Runs one scenario of tier 1 in namespaces of its own; whether it passed, what it wrote, and its time in seconds.
-pub(crate) fn tier1_scenario(programs: &Path, module: &Path, fault: &Path, name: &str, long: bool) -> (bool, String, f64) {
+pub(crate) fn tier1_scenario(
+    programs: &Path,
+    module: &Path,
+    fault: &Path,
+    name: &str,
+    long: bool,
+) -> (bool, String, f64) {
     let begun = Instant::now();
     let mut command = Command::new("timeout");
     command
-        .args(["-k", "5", "600", "keyctl", "session", "-", "unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"])
+        .args([
+            "-k",
+            "5",
+            "600",
+            "keyctl",
+            "session",
+            "-",
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount",
+            "--mount-proc",
+        ])
         .arg(programs.join("pag-tier1"))
         .arg(name)
         .env("PAG_MODULE", module)
