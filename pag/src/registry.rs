@@ -1,6 +1,6 @@
 //! The registry: all PAGs of this host, kept in the kernel.
 //!
-//! A keyring `pag:registry:<pid namespace>:<boot id>`, linked in root's user keyring, holds one *holder* keyring per
+//! A keyring `pag:registry:<pid namespace>:<start of its first process>`, linked in root's user keyring, holds one *holder* keyring per
 //! PAG, and that holds the ring and the [`Record`]. Linking a holder is what makes a PAG, unlinking it what ends it:
 //! one step each, so that a process killed between any two system calls leaves a PAG or none.
 //!
@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring::{self, Mask, Serial};
+use crate::lease::Process;
 use crate::lock::Lock;
 use crate::record::{Record, Unreadable};
 use crate::ring::{Ring, RingName};
@@ -87,13 +88,15 @@ pub struct Registry {
 const RECORD: &str = "pag:record";
 const HOLDER: &str = "pag:holder:";
 
-/// The registry's name. A container that shares root's user keyring with the host has another pid namespace, and so
-/// another registry; the boot id keeps a suspended image's keys apart from those of the next boot.
+/// The registry's name: the pid namespace, and when its first process began, since inode numbers of dead namespaces are
+/// used again. A container that shares root's user keyring with the host has a registry of its own.
+///
+/// The boot id would not do: systemd-nspawn gives a container one of its own, and a service in it that has
+/// `ProtectKernelTunables=` sees the host's all the same (systemd, src/core/namespace.c).
 fn name() -> Result<String> {
     let namespace = std::fs::metadata("/proc/self/ns/pid").map_err(Error::system("look at /proc/self/ns/pid"))?.ino();
-    let boot = "/proc/sys/kernel/random/boot_id";
-    let boot = std::fs::read_to_string(boot).map_err(Error::system(format!("read {boot}")))?;
-    Ok(format!("pag:registry:{namespace}:{}", boot.trim_end()))
+    let first = Process::find(1).ok_or_else(|| Error::system("read /proc/1/stat")(io::ErrorKind::NotFound.into()))?;
+    Ok(format!("pag:registry:{namespace}:{}", first.start))
 }
 
 impl Registry {
