@@ -62,6 +62,9 @@ pub struct Request<'a> {
     pub environment: Vec<CString>,
     /// What an earlier hook of this login left.
     pub marker: Option<Marker>,
+    /// Whether the session is being opened. Debian's stack of the user manager has us before pam_keyinit and after it:
+    /// that the second time puts right what pam_keyinit has replaced is then nothing to complain about.
+    pub opening: bool,
 }
 
 /// What a login remembers from hook to hook. Plain values: a fork of the host has them too, and so does its end.
@@ -242,7 +245,7 @@ impl Entering<'_> {
             return Ok(None);
         };
         if !ring.is_current() {
-            if marker.opened {
+            if marker.opened && !self.request.opening {
                 report(&Event::Displaced { uid: self.uid(), ring: ring.serial });
             }
             if ring.join(guard).is_err() {
@@ -371,8 +374,12 @@ impl Entering<'_> {
             record.reseed = false;
         }
         let need = self.feed(&mut record, pag.id, &ring);
-        if record != before {
-            registry.store(guard, &mut pag, record.clone())?;
+        if record != before
+            && let Err(why) = registry.store(guard, &mut pag, record.clone())
+        {
+            // A member without a lease would lose its tokens with somebody else's logout.
+            ring::fresh(guard, uid)?;
+            return Err(why);
         }
         Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
     }

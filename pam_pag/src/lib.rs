@@ -155,7 +155,7 @@ impl<'a> Login<'a> {
         Some(Login { pamh, settings, user, service, left_alone })
     }
 
-    fn with_request<T>(&mut self, work: impl FnOnce(&Request<'_>) -> T) -> T {
+    fn with_request<T>(&mut self, opening: bool, work: impl FnOnce(&Request<'_>) -> T) -> T {
         let marker = self.marker();
         let ccache = handle::variable(self.pamh, c"KRB5CCNAME");
         let environment = handle::environment(self.pamh);
@@ -171,6 +171,7 @@ impl<'a> Login<'a> {
             ccache: ccache.as_deref(),
             environment,
             marker,
+            opening,
         })
     }
 
@@ -187,7 +188,7 @@ impl<'a> Login<'a> {
         if self.left_alone {
             return login::keep_out(&self.user);
         }
-        let entered = match self.with_request(login::enter) {
+        let entered = match self.with_request(opened, login::enter) {
             // A host that is not root runs as its user, who has the PAG that he inherited.
             Err(pag::Error::NotRoot) if !self.settings.strict => {
                 log::debug!("this host is not root: it stays in the PAG that it has");
@@ -216,7 +217,7 @@ impl<'a> Login<'a> {
         if self.left_alone {
             return Ok(());
         }
-        self.with_request(login::refresh)
+        self.with_request(false, login::refresh)
     }
 }
 
