@@ -66,7 +66,10 @@ fn build(suite: &str, path: &Path) {
     let begun = Instant::now();
     println!("building a Debian root of {suite} (once; kept in {})", cache().display());
     let new = path.with_extension("new");
-    sh(&format!("rm -rf '{}' '{}'", new.display(), path.display()));
+    // A build that was cut off may have left mounts of the host's /proc and /sys in it.
+    let n = new.display();
+    sh(&format!("awk -v n='{n}/' 'index($2, n) == 1 {{ print $2 }}' /proc/mounts | sort -r | xargs -r umount -l"));
+    sh(&format!("rm -rf --one-file-system '{n}' '{}'", path.display()));
     let setup = scratch("setup").join("setup.sh");
     fs::write(&setup, SETUP).unwrap();
     let (mirror, security) = mirrors();

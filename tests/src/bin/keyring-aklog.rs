@@ -17,7 +17,8 @@ fn main() {
         let _ = writeln!(log, "{} {}", std::process::id(), std::env::var("KRB5CCNAME").unwrap_or_default());
     }
     let arguments: Vec<String> = std::env::args().collect();
-    let cells = arguments.windows(2).filter(|pair| pair.first().is_some_and(|p| p == "-c")).filter_map(|pair| pair.get(1));
+    let cells =
+        arguments.windows(2).filter(|pair| pair.first().is_some_and(|p| p == "-c")).filter_map(|pair| pair.get(1));
     let mut failed = false;
     for cell in cells {
         let service = format!("afs/{cell}");

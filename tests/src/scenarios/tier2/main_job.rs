@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::guest::{Proof, Session, assert_same, assert_token, eventually, manager_is, pags_of, seeder_runs, sh, ssh, uid};
+use crate::guest::{
+    Proof, Session, assert_same, assert_token, eventually, manager_is, pags_of, seeder_runs, sh, ssh, uid,
+};
 use crate::ring::Ring;
 
 pub(super) fn control_without_pam_pag(_: u32) {
