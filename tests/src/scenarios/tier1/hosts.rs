@@ -78,18 +78,26 @@ pub(super) fn exports(_: &mut Sandbox) {
 }
 
 pub(super) fn panic_is_a_line(sandbox: &mut Sandbox) {
-    if std::env::var_os("PAG_FAULT").is_none() {
-        return; // Needs a module built with the feature `fault`.
-    }
+    let module = std::env::var("PAG_MODULE_FAULT").expect("PAG_MODULE_FAULT names a module with the feature `fault`");
     let count = if long() { 500 } else { 10 };
-    sandbox.service("faulty", "fault=session");
-    let mut host = sandbox.host("faulty", "alice");
-    let before = host.ask("report");
-    for _ in 0..count {
-        host.ok("open");
-        sandbox.heard("internal error at");
+    for (hook, lines) in [("session", ["open", "close"]), ("setcred", ["establish", "delete"])] {
+        let line = format!("required {module} fault={hook}");
+        sandbox.stack("faulty", &format!("auth {line}\naccount required pam_permit.so\nsession {line}\n"));
+        let mut host = ticketed(sandbox, "faulty", "alice", "alice");
+        // Ids that our guard changes for the time of its work, in which the panic comes.
+        host.all_ok(&["ruid 61001", "egid 61002"]);
+        let before = host.ask("report");
+        sandbox.messages();
+        for line in lines.iter().cycle().take(count) {
+            host.ok(line);
+            let message = sandbox.heard("internal error at");
+            assert!(message.text().contains(".rs:"), "the message names a source place: {message:?}");
+            for (name, value) in before.as_object().unwrap() {
+                assert_eq!(&host.ask("report")[name], value, "{name} after a panic in {line} is as it was");
+            }
+        }
+        host.ok("end");
     }
-    assert_eq!(host.ask("report")["uid"], before["uid"], "ids are restored");
 }
 
 pub(super) fn bad_configuration(sandbox: &mut Sandbox) {
