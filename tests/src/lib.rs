@@ -10,8 +10,8 @@
     reason = "in a test, to panic is to fail"
 )]
 
-pub mod ccache;
 pub mod demo;
+pub mod display;
 pub mod guest;
 pub mod ring;
 pub mod sandbox;
