@@ -94,6 +94,11 @@ pub fn describe(serial: i32) -> Result<Key, std::io::Error> {
     })
 }
 
+/// What a key holds.
+pub fn payload(serial: i32) -> Result<Vec<u8>, std::io::Error> {
+    bytes(libc::KEYCTL_READ, serial)
+}
+
 /// The serials in a keyring.
 pub fn members(ring: i32) -> Result<Vec<i32>, std::io::Error> {
     Ok(bytes(libc::KEYCTL_READ, ring)?.as_chunks::<4>().0.iter().map(|c| i32::from_ne_bytes(*c)).collect())

@@ -176,7 +176,7 @@ impl Sandbox {
 }
 
 /// Lets go of the registry of this pid namespace, and so of all its PAGs.
-fn forget_registry() {
+pub fn forget_registry() {
     let inode = fs::metadata("/proc/self/ns/pid").unwrap().ino();
     let own = keyctl(libc::KEYCTL_GET_KEYRING_ID, -4, 0, 0).unwrap();
     for key in members(own as i32).unwrap() {

@@ -4,19 +4,55 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{login, long, ticketed, uid};
-use crate::ring::{Ring, describe, keyctl, members};
-use crate::sandbox::{CELL, Host, QuickCollection, Sandbox, eventually, key_count, own_program};
+use super::{login, long, pags, registry, ticketed, uid};
+use crate::ring::{Ring, describe, members};
+use crate::sandbox::{CELL, Host, QuickCollection, Sandbox, eventually, forget_registry, key_count, own_program};
+use crate::ticket;
 
-/// The PAGs that the registry of this pid namespace has, by the names of their holders. Rings themselves show
-/// themselves only to the handle group.
+/// The PAGs that the registry of this pid namespace has, by the names of their holders.
 fn live() -> Vec<String> {
-    let inode = fs::read_link("/proc/self/ns/pid").unwrap().display().to_string();
-    let inode = inode.trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
-    let top = keyctl(libc::KEYCTL_GET_KEYRING_ID, -4, 0, 0).unwrap();
-    let inside = |ring| members(ring).unwrap().into_iter().filter_map(|key| describe(key).ok());
-    let registry = inside(top as i32).find(|key| key.name.starts_with(&format!("pag:registry:{inode}:")));
-    inside(registry.expect("a registry").serial).map(|key| key.name).collect()
+    let inside = members(registry().expect("a registry")).unwrap().into_iter().filter_map(|key| describe(key).ok());
+    inside.map(|key| key.name).collect()
+}
+
+/// The numbers of keys that root and a user have, once they stay the same.
+fn settled_counts(user: &str) -> (u32, u32) {
+    eventually("key counts settle", Duration::from_secs(20), || {
+        let counts = (key_count(0), key_count(uid(user)));
+        std::thread::sleep(Duration::from_millis(1500));
+        (counts == (key_count(0), key_count(uid(user)))).then_some(counts)
+    })
+}
+
+fn counts_are_back(user: &str, before: (u32, u32)) {
+    crate::sandbox::reap();
+    let what = format!("the key counts of root and user are back at {before:?}");
+    eventually(&what, Duration::from_secs(10), || {
+        let (root, own) = (key_count(0), key_count(uid(user)));
+        (root <= before.0 && own <= before.1).then_some(())
+    });
+}
+
+/// Leaves a process behind in the session of `host`, as nohup does, which looks for tokens once it is [told](linger_saw).
+fn linger_on(host: &mut Host) {
+    fs::write(
+        "/run/wait",
+        "while ! [ -e /run/go ]; do sleep 0.05; done; keyctl list @s >/run/seen.new; mv /run/seen.new /run/seen",
+    )
+    .unwrap();
+    fs::write("/run/leave", "setsid sh /run/wait </dev/null >/dev/null 2>&1 &").unwrap();
+    host.ask("run sh /run/leave");
+}
+
+/// What such a process sees now, at its end.
+fn linger_saw() -> String {
+    fs::write("/run/go", "").unwrap();
+    let seen = eventually("the process that stayed has looked", Duration::from_secs(5), || {
+        fs::read_to_string("/run/seen").ok()
+    });
+    fs::remove_file("/run/go").unwrap();
+    fs::remove_file("/run/seen").unwrap();
+    seen
 }
 
 pub(super) fn second_login_joins(sandbox: &mut Sandbox) {
@@ -44,33 +80,63 @@ pub(super) fn last_end_discards(sandbox: &mut Sandbox) {
     let _quick = QuickCollection::begin();
     // The first login ever makes what stays: registry and user keyring.
     login(sandbox, "alice").all_ok(&["close", "end"]);
-    let settled = || {
-        let counts = (key_count(0), key_count(uid("alice")));
-        std::thread::sleep(Duration::from_millis(1500));
-        (counts == (key_count(0), key_count(uid("alice")))).then_some(counts)
-    };
-    let before = eventually("key counts settle", Duration::from_secs(20), settled);
+    let before = settled_counts("alice");
     let mut first = login(sandbox, "alice");
     let mut second = login(sandbox, "alice");
     first.all_ok(&["close", "end"]);
     assert!(second.ring().token(CELL).is_some(), "one of two ends: nothing is lost");
     // A process that outlives the login looks once more. The host itself has left the ring by then.
-    fs::write("/run/after", "setsid sh -c 'sleep 0.5; keyctl list @s >/run/seen' >/dev/null 2>&1 &").unwrap();
-    second.ask("run sh /run/after");
+    linger_on(&mut second);
     second.all_ok(&["close", "end"]);
     assert!(!second.ring().is_pag(), "the host has left the ring");
-    std::thread::sleep(Duration::from_secs(1));
-    let seen = fs::read_to_string("/run/seen").unwrap();
+    let seen = linger_saw();
     assert!(!seen.contains("afs@"), "the last ends: tokens are discarded: {seen}");
     assert_eq!(live(), Vec::<String>::new(), "no PAG is left");
     first.finish();
     second.finish();
-    crate::sandbox::reap();
-    let what = format!("the key counts of root and user are back at {before:?}");
-    eventually(&what, Duration::from_secs(10), || {
-        let (root, user) = (key_count(0), key_count(uid("alice")));
-        (root <= before.0 && user <= before.1).then_some(())
-    });
+    counts_are_back("alice", before);
+}
+
+pub(super) fn retain_decides(sandbox: &mut Sandbox) {
+    for (line, kept) in [("none", false), ("processes", true), ("linger", false)] {
+        sandbox.configure(&format!("retain = {line}"));
+        let mut host = login(sandbox, "alice");
+        linger_on(&mut host);
+        host.all_ok(&["close", "end"]);
+        let seen = linger_saw();
+        assert_eq!(seen.contains("afs@"), kept, "retain = {line}: tokens of a process that stays: {seen}");
+        assert_eq!(live(), Vec::<String>::new(), "retain = {line}: no PAG is left");
+    }
+    crate::sandbox::tmpfs("/var/lib/systemd");
+    fs::create_dir("/var/lib/systemd/linger").unwrap();
+    for lingers in [true, false] {
+        for retain in ["none", "linger", "processes"] {
+            let kept = !lingers || retain != "none";
+            if lingers {
+                fs::write("/var/lib/systemd/linger/alice", "").unwrap();
+            } else {
+                fs::remove_file("/var/lib/systemd/linger/alice").ok();
+            }
+            sandbox.configure(&format!("retain = {retain}"));
+            let mut manager = sandbox.host("systemd-user", "alice");
+            manager.ok("open");
+            let mut host = login(sandbox, "alice");
+            assert_eq!(manager.ring().identity(), host.ring().identity(), "manager and login share a PAG");
+            assert!(manager.ring().token(CELL).is_some(), "the manager has the login's token");
+            host.all_ok(&["close", "end"]);
+            let ring = manager.ring();
+            assert!(ring.is_pag(), "the manager keeps its ring");
+            let what = format!("retain = {retain}, lingering: {lingers}: the manager's token");
+            assert_eq!(ring.token(CELL).is_some(), kept, "{what}");
+            // The next login is with it again, with a token.
+            let mut next = login(sandbox, "alice");
+            assert_eq!(next.ring().identity(), ring.identity(), "the manager's PAG goes on");
+            assert!(manager.ring().token(CELL).is_some(), "and has tokens again");
+            next.all_ok(&["close", "end"]);
+            manager.all_ok(&["close", "end"]);
+            assert_eq!(live(), Vec::<String>::new(), "the manager's end is the PAG's");
+        }
+    }
 }
 
 fn files() -> Vec<String> {
@@ -96,31 +162,34 @@ pub(super) fn cycles_leak_nothing(sandbox: &mut Sandbox) {
     assert_eq!(live(), Vec::<String>::new(), "no PAG is left");
 }
 
+/// The rings of hosts that log in all at once.
+fn rush(sandbox: &Sandbox, users: &[String]) -> Vec<Ring> {
+    let mut hosts: Vec<Host> = users.iter().map(|user| sandbox.host("sshd", user)).collect();
+    // They are all up and wait for a word, then all have it before any answer is read.
+    hosts.iter_mut().for_each(|host| {
+        host.ok("umask 022");
+    });
+    hosts.iter_mut().for_each(|host| host.tell("open"));
+    for host in &mut hosts {
+        assert_eq!(host.answer().expect("the host lives")["result"], 0, "the login succeeds");
+    }
+    hosts.iter_mut().map(Host::ring).collect()
+}
+
 pub(super) fn rush_makes_one(sandbox: &mut Sandbox) {
-    let all = |users: Vec<String>| -> Vec<Ring> {
-        let mut hosts: Vec<Host> = users.iter().map(|user| sandbox.host("sshd", user)).collect();
-        std::thread::scope(|scope| {
-            let work: Vec<_> = hosts
-                .iter_mut()
-                .map(|host| {
-                    scope.spawn(|| {
-                        host.ok("open");
-                    })
-                })
-                .collect();
-            work.into_iter().for_each(|one| one.join().unwrap());
-        });
-        hosts.iter_mut().map(Host::ring).collect()
-    };
-    let names = |rings: Vec<Ring>| {
+    let names = |rings: &[Ring]| {
         assert!(rings.iter().all(Ring::is_pag), "each has a PAG: {rings:?}");
         let mut names: Vec<String> = rings.iter().map(|ring| ring.identity().1.to_owned()).collect();
         names.sort();
         names.dedup();
         names.len()
     };
-    assert_eq!(names(all(vec!["alice".to_owned(); 20])), 1, "one user, one ring");
-    assert_eq!(names(all((61100..61150).map(|uid| format!("u{uid}")).collect())), 50, "each user its own ring");
+    assert_eq!(names(&rush(sandbox, &vec!["alice".to_owned(); 20])), 1, "one user, one ring");
+    // The first logins ever race for the registry, too.
+    forget_registry();
+    let users: Vec<String> = (61100..61150).map(|uid| format!("u{uid}")).collect();
+    assert_eq!(names(&rush(sandbox, &users)), 50, "each user its own ring");
+    assert_eq!(live().len(), 50, "all in one registry");
 }
 
 /// Runs `lines` in a host whose `when`th call of `name` is its death; whether it survived.
@@ -129,29 +198,55 @@ fn dies_at(lines: &[&str], name: &str, when: usize) -> bool {
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={name}")]);
     strace.args(["-e", &format!("inject={name}:signal=KILL:when={when}")]).arg(own_program("pag-pamhost"));
     let mut host = Host::start(strace, &["sshd", "bob"]);
+    let cache = ticket::write("/run/home/bob/cc.killed", uid("bob"), "bob", "EXAMPLE.TEST", ticket::now() + 3600);
+    host.ok(&format!("putenv KRB5CCNAME={cache}"));
     let survived = lines.iter().all(|line| host.try_ask(line).is_some());
     host.finish();
     survived
 }
 
 pub(super) fn killed_anywhere(sandbox: &mut Sandbox) {
+    let _quick = QuickCollection::begin();
+    login(sandbox, "bob").all_ok(&["close", "end"]);
+    let before = settled_counts("bob");
     let step = if long() { 1 } else { 3 };
+    let mut kills = 0;
     for joins in [false, true] {
         for call in ["keyctl", "add_key", "flock", "rename"] {
             let mut when = 1;
             loop {
-                let other = joins.then(|| login(sandbox, "bob"));
+                let mut other = joins.then(|| login(sandbox, "bob"));
                 let survived = dies_at(&["open", "close", "end"], call, when);
-                drop(other);
+                if let Some(other) = &mut other {
+                    let ring = other.ring();
+                    assert!(ring.is_pag(), "after death at {call} {when} the other login has its PAG");
+                    assert!(ring.token(CELL).is_some(), "after death at {call} {when} the other login has its token");
+                }
                 let mut next = login(sandbox, "bob");
-                assert!(next.ring().is_pag(), "after death at {call} {when} the next login has a PAG");
-                assert_eq!(live().len(), 1, "after death at {call} {when}: one live PAG");
-                next.all_ok(&["close", "end"]);
+                assert!(next.ring().token(CELL).is_some(), "after death at {call} {when} the next login has a token");
+                let pags = pags("bob");
+                assert_eq!(pags.len(), 1, "after death at {call} {when}: one live PAG: {pags:#?}");
+                let leases = pags[0].leases();
+                assert_eq!(
+                    leases.len(),
+                    1 + usize::from(joins),
+                    "after death at {call} {when}: a lease each: {pags:#?}"
+                );
+                for mut host in [Some(next), other].into_iter().flatten() {
+                    host.all_ok(&["close", "end"]);
+                }
                 if survived {
                     break;
                 }
+                kills += 1;
                 when += step;
             }
         }
     }
+    assert!(kills >= if long() { 100 } else { 30 }, "the calls of a login were struck: {kills} times");
+    assert_eq!(live(), Vec::<String>::new(), "no PAG is left");
+    login(sandbox, "bob").all_ok(&["close", "end"]);
+    let left: Vec<String> = files().into_iter().filter(|name| name.starts_with("/run/pag/ccache/")).collect();
+    assert_eq!(left, Vec::<String>::new(), "what killed logins left of their ccaches is swept away");
+    counts_are_back("bob", before);
 }

@@ -5,6 +5,10 @@ mod life;
 mod safety;
 mod seeders;
 
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use crate::ring::{describe, keyctl, members, payload};
 use crate::sandbox::{Host, Sandbox, USERS};
 use crate::ticket;
 
@@ -16,6 +20,11 @@ pub const ALL: &[Scenario] = &[
     ("second_login_joins", "A second login is in the same PAG and has its tokens.", life::second_login_joins),
     ("another_principal", "A login with another identity gets a PAG of its own.", life::another_principal),
     ("last_end_discards", "Tokens live until the last login ends, and no key is left.", life::last_end_discards),
+    (
+        "retain_decides",
+        "What stays of the tokens is what retain says, with a manager or without.",
+        life::retain_decides,
+    ),
     ("cycles_leak_nothing", "Logins and logouts leak no key, file or descriptor.", life::cycles_leak_nothing),
     ("rush_makes_one", "Twenty first logins at once make one ring, many users at once one each.", life::rush_makes_one),
     ("killed_anywhere", "A login killed at any of its calls harms no later one.", life::killed_anywhere),
@@ -38,6 +47,73 @@ pub fn long() -> bool {
 /// The uid of one of the sandbox's users.
 fn uid(user: &str) -> u32 {
     USERS.iter().find(|(name, _)| *name == user).unwrap().1
+}
+
+/// A PAG as the registry has it, by raw system calls: a test must not believe the code that it tests.
+#[derive(Debug)]
+struct Pag {
+    /// The name of its holder, `pag:holder:UID:ID`.
+    name: String,
+    holder: i32,
+    /// Its ring, which shows itself to the handle group only.
+    ring: i32,
+    record: i32,
+    /// What the record says.
+    text: String,
+}
+
+impl Pag {
+    /// The leases in its record.
+    fn leases(&self) -> Vec<&str> {
+        self.text.lines().filter(|line| line.starts_with("lease ")).collect()
+    }
+}
+
+/// Root's user keyring.
+fn own_keyring() -> i32 {
+    keyctl(libc::KEYCTL_GET_KEYRING_ID, -4, 0, 0).unwrap() as i32
+}
+
+/// The registry of this pid namespace; none before the first login.
+fn registry() -> Option<i32> {
+    let inode = std::fs::metadata("/proc/self/ns/pid").unwrap().ino();
+    let name = format!("pag:registry:{inode}:");
+    let mut inside = members(own_keyring()).unwrap().into_iter();
+    inside.find(|key| describe(*key).is_ok_and(|key| key.name.starts_with(&name)))
+}
+
+/// The PAGs of `user` in the registry.
+fn pags(user: &str) -> Vec<Pag> {
+    let begin = format!("pag:holder:{}:", uid(user));
+    let mut found = Vec::new();
+    for holder in registry().map_or_else(Vec::new, |registry| members(registry).unwrap()) {
+        let Ok(key) = describe(holder) else { continue };
+        if !key.name.starts_with(&begin) {
+            continue;
+        }
+        let inside = members(holder).unwrap();
+        let is_record = |key: &i32| describe(*key).is_ok_and(|key| key.name == "pag:record");
+        let record = inside.iter().copied().find(is_record).unwrap();
+        let ring = inside.iter().copied().find(|key| *key != record).unwrap_or(0);
+        let text = String::from_utf8_lossy(&payload(record).unwrap()).into_owned();
+        found.push(Pag { name: key.name, holder, ring, record, text });
+    }
+    found
+}
+
+/// Runs a shell script that must succeed; what it writes.
+fn shell(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{script}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// Runs a shell script as `user` in the session keyring of `host`; its whole answer.
+fn inside(host: &mut Host, user: &str, script: &str) -> serde_json::Value {
+    let uid = uid(user);
+    std::fs::write("/run/inside", script).unwrap();
+    host.ask(&format!("run setpriv --reuid {uid} --regid {uid} --clear-groups sh -e /run/inside"))
 }
 
 /// A host of `user` that has a ticket for `principal`, not yet logged in.

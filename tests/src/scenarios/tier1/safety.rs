@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{login, uid};
+use super::{inside, login, pags, uid};
 use crate::sandbox::{CELL, Sandbox};
 
 /// Whether `keyctl` succeeds for a process of these ids that is outside every PAG.
@@ -58,25 +58,34 @@ pub(super) fn strangers_get_nothing(sandbox: &mut Sandbox) {
 }
 
 pub(super) fn member_breaks_ring(sandbox: &mut Sandbox) {
-    for act in ["revoke @s", "invalidate @s", "clear @s"] {
+    // What is done, whether the ring is lost, and what is said of it at the next login.
+    let acts = [
+        ("revoke", true, &["cannot be joined any more, it was revoked", "a new one is made", "made PAG"][..]),
+        ("invalidate", true, &["cannot be joined any more", "a new one is made", "made PAG"][..]),
+        ("clear", false, &["got tokens of cell"][..]),
+    ];
+    for (act, lost, said) in acts {
         let mut first = login(sandbox, "carol");
         let before = first.ring().identity().0;
+        let done = inside(&mut first, "carol", &format!("keyctl {act} @s"));
+        assert_eq!(done["status"], 0, "a member can {act} the ring: {done}");
         sandbox.messages();
-        first.ask(&format!("run setpriv --reuid 61003 --regid 61003 --clear-groups keyctl {act}"));
         let mut second = login(sandbox, "carol");
         let ring = second.ring();
-        assert!(
-            ring.is_pag() && ring.token(CELL).is_some(),
-            "after {act} the next login has a PAG and a token: {ring:?}"
-        );
-        if act == "clear @s" {
-            assert_eq!(ring.identity().0, before, "an emptied ring is filled again");
-        } else {
-            assert_ne!(ring.identity().0, before, "a broken ring is replaced");
-            sandbox.heard("PAG");
+        assert!(ring.is_pag(), "after {act} the next login has a PAG: {ring:?}");
+        assert!(ring.token(CELL).is_some(), "after {act} the next login has a token: {ring:?}");
+        assert_eq!(ring.identity().0 != before, lost, "after {act}: whether the ring is another");
+        let messages = sandbox.messages();
+        let texts: Vec<&str> = messages.iter().map(|message| message.text()).collect();
+        for words in said {
+            assert!(texts.iter().any(|text| text.contains(words)), "after {act} '{words}' is said: {texts:#?}");
         }
+        let broken = texts.iter().filter(|text| text.contains("cannot be joined")).count();
+        assert_eq!(broken, usize::from(lost), "after {act}: the loss is said once, or not: {texts:#?}");
+        assert_eq!(pags("carol").len(), 1, "after {act}: one PAG is left");
         second.all_ok(&["close", "end"]);
-        first.ask("close");
+        first.ok("close");
+        assert_eq!(pags("carol").len(), 0, "after {act}: and it ends");
     }
 }
 
