@@ -1,6 +1,9 @@
 //! Scenarios on a booted machine.
 
+mod logins;
 mod main_job;
+mod outages;
+mod upkeep;
 
 /// One scenario.
 pub struct Scenario {
@@ -65,4 +68,47 @@ pub const ALL: &[Scenario] = &[
     )
     .linger(&["alice"])
     .everywhere(),
+    Scenario::new(
+        "second_login_joins_and_last_logout_ends",
+        "logins share a PAG, services keep its token while they stop, and the tokens end with the manager",
+        logins::second_login_joins_and_last_logout_ends,
+    )
+    .everywhere(),
+    Scenario::new(
+        "killed_leader_is_reaped",
+        "the lease of a killed sshd is reaped, and with the manager's end the PAG ends",
+        logins::killed_leader_is_reaped,
+    ),
+    Scenario::new(
+        "helper_logind_and_bus_restarts_lose_nothing",
+        "helper, logind and bus go and come back, and no login, token or lease is lost",
+        outages::helper_logind_and_bus_restarts_lose_nothing,
+    ),
+    Scenario::new(
+        "member_clears_the_ring_and_it_is_healed",
+        "the tokens of a ring that a member has emptied come back",
+        logins::member_clears_the_ring_and_it_is_healed,
+    ),
+    Scenario::new(
+        "su_and_root_find_no_tokens",
+        "su -, su and root's services find nobody else's tokens; su - with a password is a login",
+        logins::su_and_root_find_no_tokens,
+    ),
+    Scenario::new(
+        "cron_gets_a_pag_of_its_own",
+        "cron and at jobs are in PAGs of their own",
+        logins::cron_gets_a_pag_of_its_own,
+    ),
+    Scenario::new(
+        "pam_check_is_right_and_disable_takes_back",
+        "what `pagctl pam check` says is so, enable mends it, and disable leaves the stacks as they were",
+        upkeep::pam_check_is_right_and_disable_takes_back,
+    ),
+    Scenario::new("unit_scores", "systemd-analyze gives both units an exposure of at most 2.0", upkeep::unit_scores)
+        .everywhere(),
+    Scenario::new(
+        "helper_is_one_thread_and_sleeps",
+        "the helper is one thread and does not wake up with nothing to do",
+        upkeep::helper_is_one_thread_and_sleeps,
+    ),
 ];

@@ -1,0 +1,116 @@
+//! The machine's side: PAM stacks and the units.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use super::outages::helper;
+use crate::guest::{Proof, Session, assert_same, assert_token, eventually, manager_is, pags_of, run, sh};
+
+/// The PAM stacks, by file name.
+fn stacks() -> BTreeMap<String, String> {
+    fs::read_dir("/etc/pam.d")
+        .unwrap()
+        .flatten()
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), fs::read_to_string(entry.path()).unwrap()))
+        .collect()
+}
+
+/// `pagctl pam check`: its exit status and its words.
+fn check() -> (Option<i32>, String) {
+    let output = run("pagctl", &["pam", "check"]);
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn is_over() {
+    manager_is("alice", "inactive");
+    eventually("the PAG has ended", Duration::from_secs(10), || pags_of("alice").is_empty().then_some(()));
+}
+
+pub(super) fn pam_check_is_right_and_disable_takes_back(_: u32) {
+    let (code, words) = check();
+    assert_eq!(code, Some(0), "after the installation: {words}");
+
+    let path = "/etc/pam.d/systemd-user";
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains("pam_pag.so"), "{text}");
+    let without: Vec<&str> = text.lines().filter(|line| !line.contains("pam_pag")).collect();
+    fs::write(path, format!("{}\n", without.join("\n"))).unwrap();
+    let (code, words) = check();
+    assert_eq!(code, Some(1), "without the line in systemd-user: {words}");
+    assert!(words.contains("systemd-user"), "{words}");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let (shell, service) = (alice.ring(), alice.service_ring());
+    assert!(shell.is_pag() && shell.identity() != service.identity(), "check is right: {shell:#?} {service:#?}");
+    assert!(service.token("example.test").is_none(), "{service:#?}");
+    alice.log_out();
+    is_over();
+
+    sh("pagctl pam enable --yes");
+    let (code, words) = check();
+    assert_eq!(code, Some(0), "mended: {words}");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    assert_same("mended", &alice.ring(), &alice.service_ring());
+    assert_token("mended", &alice.service_ring());
+    alice.log_out();
+    is_over();
+
+    sh("pagctl pam disable --yes");
+    let disabled = stacks();
+    for (name, text) in &disabled {
+        assert!(!text.contains("pam_pag"), "{name} names us still: {text}");
+    }
+    let changed = run("dpkg", &["--verify"]);
+    let changed = String::from_utf8_lossy(&changed.stdout).into_owned();
+    let changed: Vec<&str> = changed.lines().filter(|line| line.contains("/etc/pam.d/")).collect();
+    assert!(changed.is_empty(), "not as Debian has them: {changed:?}");
+    let (code, words) = check();
+    assert_eq!(code, Some(1), "taken back: {words}");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let ring = alice.ring();
+    assert!(!ring.is_pag() && ring.token("example.test").is_none(), "{ring:#?}");
+    alice.log_out();
+    sh("pagctl pam enable --yes; pagctl pam disable --yes");
+    assert_eq!(stacks(), disabled, "there and back");
+}
+
+pub(super) fn unit_scores(_: u32) {
+    for unit in ["pag-logind-helper.service", "pag-seed@61001.service"] {
+        let text = sh(&format!("systemd-analyze security --no-pager --offline=yes --threshold=100 {unit}"));
+        let line =
+            text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_else(|| panic!("{text}"));
+        let score = line.rsplit(": ").next().and_then(|rest| rest.split_whitespace().next());
+        let score: f64 = score.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+        assert!(score <= 2.0, "{line}\n{text}");
+    }
+}
+
+/// What the kernel counts of a process.
+fn count(pid: &str, of: &[&str]) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.filter(|(key, _)| of.contains(key)).map(|(_, value)| value.trim().parse::<u64>().unwrap()).sum()
+}
+
+pub(super) fn helper_is_one_thread_and_sleeps(_: u32) {
+    let switches = ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"];
+    let pid = helper();
+    assert_eq!(count(&pid, &["Threads"]), 1, "with nobody there");
+    assert!(pags_of("alice").is_empty());
+    // The machine's own start may still tell it something.
+    std::thread::sleep(Duration::from_secs(2));
+    let before = count(&pid, &switches);
+    std::thread::sleep(Duration::from_secs(5));
+    let after = count(&pid, &switches);
+    assert!(after - before <= 1, "the helper woke up {} times in 5 s with nothing to do", after - before);
+
+    let mut alice = Session::ssh("alice", Proof::Password);
+    assert_token("alice", &alice.ring());
+    std::thread::sleep(Duration::from_secs(2));
+    let before = count(&pid, &switches);
+    std::thread::sleep(Duration::from_secs(5));
+    let after = count(&pid, &switches);
+    assert!(after - before <= 10, "the helper woke up {} times in 5 s with one PAG", after - before);
+    assert_eq!(count(&pid, &["Threads"]), 1, "with somebody there");
+    assert_eq!(helper(), pid, "it is the same process still");
+}
