@@ -132,10 +132,8 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     let before = registries();
     let copy = Copy::of(&root(run.suite), &format!("{}-{}", run.suite, run.scenario));
     let tree = copy.tree();
-    for (program, place) in
-        [("pag-probe", "usr/local/bin"), ("keyring-aklog", "usr/local/bin"), ("pag-pamhost", "usr/local/bin")]
-    {
-        fs::copy(run.programs.join(program), tree.join(place).join(program)).unwrap();
+    for program in ["pag-probe", "keyring-aklog", "pag-pamhost", "pag-greeter"] {
+        fs::copy(run.programs.join(program), tree.join("usr/local/bin").join(program)).unwrap();
     }
     fs::copy(run.programs.join("pag-scenario"), copy.share().join("pag-scenario")).unwrap();
     fs::write(tree.join("etc/tmpfiles.d/lab.conf"), "f /run/seeder.log 0666 root root -\n").unwrap();

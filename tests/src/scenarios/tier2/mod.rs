@@ -1,5 +1,6 @@
 //! Scenarios on a booted machine.
 
+mod desktop;
 mod logins;
 mod main_job;
 mod outages;
@@ -67,6 +68,12 @@ pub const ALL: &[Scenario] = &[
         main_job::lingering_manager_is_joined_by_a_later_login,
     )
     .linger(&["alice"])
+    .everywhere(),
+    Scenario::new(
+        "lightdm_login_reaches_its_programs_and_an_unlock_refreshes_tokens",
+        "a graphical login's timers and bus-activated programs are in its PAG; unlocking the screen gets new tokens",
+        desktop::lightdm_login_reaches_its_programs_and_an_unlock_refreshes_tokens,
+    )
     .everywhere(),
     Scenario::new(
         "second_login_joins_and_last_logout_ends",
