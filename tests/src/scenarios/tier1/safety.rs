@@ -1,9 +1,14 @@
 //! Who cannot reach a PAG, and what those who are in it cannot spoil.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::{inside, login, pags, uid};
-use crate::sandbox::{CELL, Sandbox};
+use pag::guard::{Guard, HandleGroup};
+use pag::keyring::Serial;
+
+use super::{inside, login, own_keyring, pags, registry, shell, uid};
+use crate::ring::{keyctl, members};
+use crate::sandbox::{CELL, HANDLE, Host, Sandbox, own_program};
 
 /// Whether `keyctl` succeeds for a process of these ids that is outside every PAG.
 fn can(uid: u32, gid: u32, groups: &str, words: &[&str]) -> bool {
@@ -106,4 +111,231 @@ pub(super) fn root_stays_out(sandbox: &mut Sandbox) {
     let before = alice.ring();
     alice.all_ok(&["start su bob", "open"]);
     assert_eq!(alice.ring().identity(), before.identity(), "su changes nothing");
+}
+
+/// A user's own keyring that a scenario has filled, emptied at its end: it would outlive the sandbox.
+struct Filled(&'static str);
+
+impl Filled {
+    fn keyctl(&self, script: &str) -> String {
+        let uid = uid(self.0);
+        shell(&format!("setpriv --reuid {uid} --regid {uid} --clear-groups sh -ec '{script}'"))
+    }
+
+    /// The same with a session keyring of his own, as it takes to possess what one makes.
+    fn session(&self, script: &str) -> String {
+        self.keyctl(&format!("exec keyctl session - sh -ec \"{script}\""))
+    }
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        self.keyctl("keyctl clear @u");
+    }
+}
+
+pub(super) fn hostile_keys_harm_nobody(sandbox: &mut Sandbox) {
+    let mut first = login(sandbox, "alice");
+    let before = first.ring();
+    let script = "for name in 'a;b' 'zz;b' 'afs@;' 'afs@' 'afs@a b' 'pag:record' \"$(printf '\\377\\376')\" \
+                  \"afs@$(printf '\\377\\376')\" \"$(printf '%04000d' 0)\"; do keyctl add user \"$name\" ';x 1' @s; done\n\
+                  keyctl add user afs@garbled.test '\u{1b}[2J' @s\n\
+                  keyctl newring pag:00000000000000000000000000000000 @s\n\
+                  keyctl newring 'pag:registry:1;2' @s\n\
+                  for n in $(seq 150); do keyctl add user k$n x @s; done\n";
+    let done = inside(&mut first, "alice", script);
+    assert_eq!(done["status"], 0, "a member may put anything into his ring: {done}");
+    sandbox.messages();
+    let mut second = login(sandbox, "alice");
+    assert_eq!(second.ring().identity(), before.identity(), "the next login joins");
+    assert!(second.ring().keys.len() > 160, "the keys are there");
+    assert_eq!(sandbox.seeder_runs(), 1, "the token among them is found: no seeder runs");
+    // As pagctl and the helper list tokens, from outside.
+    let group = HandleGroup::read();
+    let guard = Guard::enter(group).unwrap();
+    let serial = Serial::new(before.identity().0).unwrap();
+    let ring = pag::ring::Ring::look(serial, uid("alice"), group).unwrap();
+    drop(guard);
+    let tokens = pag::client::tokens(&ring, Instant::now() + Duration::from_secs(2)).unwrap();
+    let cells: Vec<String> = tokens.iter().map(|token| token.cell.to_string()).collect();
+    assert_eq!(cells, [CELL], "one token, and nothing that only looks like one");
+    second.all_ok(&["close", "end"]);
+    assert!(first.ring().token(CELL).is_some(), "the token stays while a login lives");
+    first.all_ok(&["close", "end"]);
+    assert!(pags("alice").is_empty(), "the PAG ends");
+    for message in sandbox.messages() {
+        assert!(!message.text().contains("cannot"), "all went well: {message:?}");
+        assert!(!message.text().contains('\u{1b}'), "nothing of a key's text is in a message: {message:?}");
+    }
+}
+
+pub(super) fn full_quota(sandbox: &mut Sandbox) {
+    let full = Filled("bob");
+    full.keyctl("n=0; while keyctl add user k$n x @u >/dev/null 2>&1; do n=$((n+1)); done; test $n -gt 100");
+    let mut first = login(sandbox, "bob");
+    let mut second = login(sandbox, "bob");
+    let ring = first.ring();
+    assert!(ring.is_pag(), "a user without quota has a PAG: {ring:?}");
+    assert_eq!(ring.ring.as_ref().unwrap().uid, 0, "the ring is root's");
+    assert_eq!(ring.identity(), second.ring().identity(), "and is shared");
+    sandbox.heard("no tokens of cell");
+    second.all_ok(&["close", "end"]);
+    // Room for a token: the same ring takes it.
+    full.keyctl("keyctl clear @u");
+    std::thread::sleep(Duration::from_secs(1));
+    let done = inside(&mut first, "bob", "keyctl add user afs@example.test 'bob@EXAMPLE.TEST 1' @s");
+    assert_eq!(done["status"], 0, "a member can put a token into a ring of root's: {done}");
+    first.all_ok(&["close", "end"]);
+    assert!(pags("bob").is_empty(), "the PAG ends");
+}
+
+pub(super) fn damaged_and_foreign_records(sandbox: &mut Sandbox) {
+    for garbage in
+        ["x", "pag-record 1", "pag-record 1\nuid 61002\nkind user\nmade 1\nretain none", "pag-record -1\n\u{1b}"]
+    {
+        let mut first = login(sandbox, "alice");
+        let record = pags("alice")[0].record;
+        keyctl(libc::KEYCTL_UPDATE, record.into(), garbage.as_ptr() as i64, garbage.len() as i64).unwrap();
+        sandbox.messages();
+        let mut second = login(sandbox, "alice");
+        let message = sandbox.heard("it was written anew, and the tokens will not be discarded at the end");
+        assert!(!message.text().contains('\u{1b}'), "nothing of the garbage is said: {message:?}");
+        assert_eq!(first.ring().identity(), second.ring().identity(), "{garbage:?}: the PAG is joined all the same");
+        let (record, leases) = (&pags("alice")[0].text, pags("alice")[0].leases().len());
+        assert_eq!(leases, 1, "{garbage:?}: the record is whole again: {record}");
+        second.all_ok(&["close", "end"]);
+        assert!(first.ring().token(CELL).is_some(), "{garbage:?}: a login that the record forgot keeps its token");
+        first.all_ok(&["close", "end"]);
+        assert!(pags("alice").is_empty(), "{garbage:?}: the PAG ends");
+    }
+    let foreign = "pag-record 9\nwhat only that version knows\n";
+    let mut first = login(sandbox, "bob");
+    let old = pags("bob").remove(0);
+    keyctl(libc::KEYCTL_UPDATE, old.record.into(), foreign.as_ptr() as i64, foreign.len() as i64).unwrap();
+    sandbox.messages();
+    let mut second = login(sandbox, "bob");
+    let message = sandbox.heard("is left alone: its record has version 9");
+    assert_eq!(message.0.get("PRIORITY").map(String::as_str), Some("4"), "it is a warning: {message:?}");
+    assert_ne!(first.ring().identity(), second.ring().identity(), "a PAG of another version is not joined");
+    assert!(second.ring().token(CELL).is_some(), "the new PAG has a token");
+    for host in [&mut second, &mut first] {
+        host.all_ok(&["close", "end"]);
+        let left = pags("bob").into_iter().find(|pag| pag.name == old.name);
+        let left = left.expect("the PAG of another version is not ended");
+        assert_eq!((left.record, &left.text[..]), (old.record, foreign), "and its record is as it was");
+    }
+    assert_eq!(pags("bob").len(), 1, "the new PAG has ended");
+}
+
+pub(super) fn lost_registry(sandbox: &mut Sandbox) {
+    for operation in [libc::KEYCTL_UNLINK, libc::KEYCTL_REVOKE] {
+        let mut first = login(sandbox, "alice");
+        let before = registry().expect("a registry");
+        keyctl(operation, before.into(), own_keyring().into(), 0).unwrap();
+        let mut second = login(sandbox, "alice");
+        let ring = second.ring();
+        assert!(ring.is_pag(), "{operation}: the next login has a PAG: {ring:?}");
+        assert!(ring.token(CELL).is_some(), "{operation}: and a token");
+        assert_ne!(registry(), Some(before), "{operation}: there is a new registry");
+        assert_eq!(login(sandbox, "alice").ring().identity(), ring.identity(), "{operation}: which the next one finds");
+        first.all_ok(&["close", "end"]);
+        assert!(second.ring().token(CELL).is_some(), "{operation}: the old login's end harms nobody");
+        second.all_ok(&["close", "end"]);
+    }
+}
+
+pub(super) fn squatted_name(sandbox: &mut Sandbox) {
+    let squat = Filled("dave");
+    let take = |name: &str| {
+        let script = format!(
+            "keyctl newring {name} @s; keyctl link %keyring:{name} @u; keyctl setperm %keyring:{name} 0x3f3f3f3f; keyctl search @s keyring {name}"
+        );
+        last_line(&squat.session(&script)).parse::<i32>().unwrap()
+    };
+    // The name of a ring that is there: whoever joins it reaches the ring.
+    let mut first = login(sandbox, "alice");
+    let name = first.ring().identity().1.to_owned();
+    let squatter = take(&name);
+    let mut second = login(sandbox, "alice");
+    assert_eq!(second.ring().identity(), first.ring().identity(), "the squatter is passed by");
+    // The ring is gone, and only the squatter is left.
+    inside(&mut first, "alice", "keyctl revoke @s");
+    let mut third = login(sandbox, "alice");
+    assert!(third.ring().is_pag(), "a new PAG is made");
+    assert_ne!(third.ring().identity().0, squatter, "and it is not the squatter's");
+    assert_ne!(third.ring().identity().1, name, "it has a name of its own");
+    assert!(third.ring().token(CELL).is_some(), "it has a token");
+    for host in [&mut first, &mut second, &mut third] {
+        host.all_ok(&["close", "end"]);
+    }
+    // The squatter knew the name before: the ring looks whole, and its name leads elsewhere. Only a look afterwards
+    // tells. Nobody can know a name before, so the ring is put in its place by hand.
+    let name = "pag:0123456789abcdef0123456789abcdef";
+    let squatter = take(name);
+    let mut first = login(sandbox, "alice");
+    let pag = pags("alice").remove(0);
+    let (holder, ring, alice) = (pag.holder, pag.ring, uid("alice"));
+    shell(&format!(
+        "keyctl session - sh -ec 'id=$(keyctl newring {name} @s); keyctl setperm $id 0x3f3f3f00; \
+         keyctl link $id {holder}; keyctl unlink {ring} {holder}; keyctl chgrp $id {HANDLE}; \
+         keyctl chown $id {alice}; keyctl setperm $id 0x0f013f00'"
+    ));
+    sandbox.messages();
+    let mut second = login(sandbox, "alice");
+    sandbox.heard("cannot be joined any more");
+    let ring = second.ring();
+    assert!(ring.is_pag(), "a new PAG is made in the squatted one's stead: {ring:?}");
+    assert_ne!(ring.identity().0, squatter, "the login is not in the squatter's keyring");
+    assert_ne!(ring.identity().1, name, "nor in one of that name");
+    assert!(ring.token(CELL).is_some(), "it has a token");
+    let seen = squat.keyctl(&format!("keyctl list {squatter}"));
+    assert!(!seen.contains("afs@"), "the squatter gets no token: {seen}");
+    second.all_ok(&["close", "end"]);
+    first.ok("close");
+}
+
+/// The last line of what a program writes.
+fn last_line(text: &str) -> &str {
+    text.lines().last().unwrap_or_default()
+}
+
+pub(super) fn another_pid_namespace(sandbox: &mut Sandbox) {
+    let mut outside = login(sandbox, "alice");
+    let here = registry();
+    let before = members(own_keyring()).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(own_program("pag-pamhost"));
+    let mut within = Host::start(command, &["sshd", "alice"]);
+    within.ok("putenv KRB5CCNAME=FILE:/run/home/alice/cc.alice");
+    within.ok("open");
+    let ring = within.ring();
+    let made: Vec<i32> = members(own_keyring()).unwrap().into_iter().filter(|key| !before.contains(key)).collect();
+    // What that namespace has made in root's keyring does not end with it.
+    for key in &made {
+        keyctl(libc::KEYCTL_UNLINK, i64::from(*key), own_keyring().into(), 0).unwrap();
+    }
+    assert!(ring.is_pag(), "a login in another pid namespace has a PAG: {ring:?}");
+    assert_ne!(ring.identity(), outside.ring().identity(), "it is not the host's");
+    assert_eq!(made.len(), 1, "it is in a registry of its own");
+    assert_eq!(registry(), here, "the host's registry is as it was");
+    assert_eq!(pags("alice").len(), 1, "and so are its PAGs");
+    assert_eq!(pags("alice")[0].leases().len(), 1, "the host's PAG has no lease of another namespace");
+    assert!(outside.ring().token(CELL).is_some(), "the host's login has its token");
+}
+
+pub(super) fn root_keyring_holds_no_token(sandbox: &mut Sandbox) {
+    let mut alice = login(sandbox, "alice");
+    assert!(alice.ring().token(CELL).is_some(), "alice has a token");
+    let bob = uid("bob");
+    for become_whom in ["", &format!("setpriv --reuid {bob} --regid {bob} --clear-groups"), "setpriv --ruid 61002"] {
+        for look in
+            ["search @s user afs@example.test", "search @u user afs@example.test", "request user afs@example.test"]
+        {
+            let script = format!(
+                "keyctl session - sh -c 'keyctl link @u @s; exec {become_whom} keyctl {look}' 2>/dev/null || true"
+            );
+            let said = shell(&script);
+            assert_eq!(said.trim(), "", "root{become_whom} finds a token by '{look}'");
+        }
+    }
 }
