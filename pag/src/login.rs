@@ -2,6 +2,7 @@
 //!
 //! Everything that touches the registry runs under a [`Guard`] and the uid's [`Lock`]; a seeder runs under neither.
 
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::io;
 use std::path::Path;
@@ -104,12 +105,8 @@ pub struct Entered {
 /// When there is no PAG for this login; it then has a clean session keyring, or what it had, and no tokens.
 pub fn enter(request: &Request<'_>) -> Result<Entered> {
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
-    let identity = Identity {
-        uid: request.user.uid,
-        gid: request.user.gid,
-        groups: sys::groups_of(&request.user.name, request.user.gid),
-    };
-    let mut entering = Entering { request, identity, budget, group: HandleGroup::read(), ticket: None };
+    let mut entering =
+        Entering { request, identity: OnceCell::new(), budget, group: HandleGroup::read(), ticket: None };
     if request.settings.nopag {
         return entering.without_pag();
     }
@@ -123,7 +120,7 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
 /// One entering, with what is known about it.
 struct Entering<'a> {
     request: &'a Request<'a>,
-    identity: Identity,
+    identity: OnceCell<Identity>,
     budget: Budget,
     group: HandleGroup,
     ticket: Option<Contents>,
@@ -151,6 +148,17 @@ impl Entering<'_> {
         self.request.user.uid
     }
 
+    /// The user with his groups, as a child becomes him. Looked up when a child is to be made, and not before: NSS
+    /// costs more than all the rest of a join.
+    fn identity(&self) -> &Identity {
+        let user = self.request.user;
+        self.identity.get_or_init(|| Identity {
+            uid: user.uid,
+            gid: user.gid,
+            groups: sys::groups_of(&user.name, user.gid),
+        })
+    }
+
     fn is_manager(&self) -> bool {
         self.request.settings.placement == Role::Manager
     }
@@ -162,7 +170,7 @@ impl Entering<'_> {
         }
         let contents = Place::parse(self.request.ccache?).and_then(|place| match place {
             Place::OfUid(_) => Ok(None),
-            place => ccache::read(&place, &self.identity, self.budget.deadline()).map(Some),
+            place => ccache::read(&place, self.identity(), self.budget.deadline()).map(Some),
         });
         contents.unwrap_or_else(|why| {
             report(&Event::CcacheRefused { uid: self.uid(), why });
@@ -403,7 +411,7 @@ impl Entering<'_> {
                 record.principal = Some(principal.clone());
                 let expires = ticket.summary.tgt_expires.unwrap_or(0);
                 if expires > record.ticket && record.ccache == ccache::name(self.uid(), id) {
-                    match ccache::feed(&self.identity, id, ticket, self.budget.deadline()) {
+                    match ccache::feed(self.identity(), id, ticket, self.budget.deadline()) {
                         Ok(put) => {
                             record.ticket = expires;
                             if put {
@@ -468,7 +476,7 @@ impl Entering<'_> {
         let job = Job {
             settings: self.request.settings,
             user: self.request.user,
-            identity: &self.identity,
+            identity: self.identity(),
             ccache,
             environment: &self.request.environment,
         };
@@ -496,7 +504,7 @@ impl Entering<'_> {
             let job = Job {
                 settings: self.request.settings,
                 user: self.request.user,
-                identity: &self.identity,
+                identity: self.identity(),
                 ccache: self.request.ccache,
                 environment: &self.request.environment,
             };
@@ -703,12 +711,11 @@ fn end_lease(marker: &Marker, ring: &Ring, user: &Passwd) -> Result<()> {
 pub fn refresh(request: &Request<'_>) -> Result<()> {
     let user = request.user;
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
-    let identity = Identity { uid: user.uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };
     if request.settings.notokens || Client::present(&request.settings.client).is_empty() {
         return Ok(());
     }
     let group = HandleGroup::read();
-    let entering = Entering { request, identity, budget, group, ticket: None };
+    let entering = Entering { request, identity: OnceCell::new(), budget, group, ticket: None };
     let ticket = entering.read_ticket();
     let entering = Entering { ticket, ..entering };
     if request.ccache.is_none() && !request.settings.always_aklog {
@@ -717,7 +724,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     let job = Job {
         settings: request.settings,
         user,
-        identity: &entering.identity,
+        identity: entering.identity(),
         ccache: request.ccache,
         environment: &request.environment,
     };
