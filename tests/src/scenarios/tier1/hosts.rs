@@ -1,9 +1,11 @@
 //! The module in its host.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-use super::{login, long, ticketed};
-use crate::sandbox::{CELL, Sandbox, module};
+use super::{login, long, pags, ticketed, uid};
+use crate::sandbox::{CELL, Host, Sandbox, module, own_program};
+use crate::ticket;
 
 pub(super) fn host_unchanged(sandbox: &mut Sandbox) {
     let module = module();
@@ -116,4 +118,208 @@ pub(super) fn bad_configuration(sandbox: &mut Sandbox) {
     host.ok("open");
     let message = sandbox.heard("flavour");
     assert!(message.text().contains("/etc/pag/pag.conf"), "it names the file: {message:?}");
+}
+
+/// A stack of our module alone: pam_keyinit keeps one keyring to a process, whatever its handles are.
+fn bare(sandbox: &Sandbox, names: &[&str]) {
+    let module = module();
+    let module = module.display();
+    for name in names {
+        sandbox.stack(name, &format!("auth required {module}\nsession required {module}\n"));
+    }
+}
+
+/// One more PAM handle in `host`, for a login of `user` with a ticket.
+fn another(host: &mut Host, service: &str, user: &str) {
+    let path = format!("/run/home/{user}/cc.another");
+    let name = ticket::write(&path, uid(user), user, "EXAMPLE.TEST", ticket::now() + 3600);
+    host.all_ok(&[&format!("start {service} {user}"), &format!("putenv KRB5CCNAME={name}")]);
+}
+
+/// Demands that the host is in the PAG of `user` and sees no token but that user's; none: in no PAG, with no token.
+fn works_for(host: &mut Host, user: Option<&str>, when: &str) {
+    let ring = host.ring();
+    assert_eq!(ring.is_pag(), user.is_some(), "{when}: whether the host is in a PAG: {ring:?}");
+    if let Some(user) = user {
+        assert_eq!(ring.ring.as_ref().unwrap().uid, i64::from(uid(user)), "{when}: the ring is {user}'s");
+        assert!(ring.token(CELL).is_some(), "{when}: {user}'s token is there");
+    }
+    let foreign = ring.keys.iter().filter_map(|key| key.payload.as_ref());
+    let foreign: Vec<_> = foreign.filter(|text| user.is_none_or(|u| !text.starts_with(&format!("{u}@")))).collect();
+    assert!(foreign.is_empty(), "{when}: nobody else's token is seen: {foreign:?}");
+    assert!(
+        host.ask("report")["process_ring"].as_array().unwrap().is_empty(),
+        "{when}: nothing is left in the process"
+    );
+}
+
+pub(super) fn two_users_in_one_host(sandbox: &mut Sandbox) {
+    bare(sandbox, &["bare"]);
+    for service in ["bare", "sshd"] {
+        let mut host = Host::start(Command::new(own_program("pag-pamhost")), &[]);
+        for user in ["alice", "bob", "bob", "alice"] {
+            another(&mut host, service, user);
+            host.ok("open");
+            works_for(&mut host, Some(user), &format!("{service}, {user} in turn"));
+            host.ok("close");
+            works_for(&mut host, None, &format!("{service}, after {user} in turn"));
+            host.ok("end");
+            assert!(pags(user).is_empty(), "{service}: the PAG of {user} has ended");
+        }
+        // The later one's ring is the host's; whoever closes, the other keeps what is his.
+        for (first, second) in [(0, 1), (1, 0)] {
+            let users = ["alice", "bob"];
+            for user in users {
+                another(&mut host, service, user);
+                host.ok("open");
+                works_for(&mut host, Some(user), &format!("{service}, {user} interleaved"));
+            }
+            host.all_ok(&[&format!("use {first}"), "close"]);
+            let when = format!("{service}: {} has closed before {}", users[first], users[second]);
+            works_for(&mut host, (first == 0).then_some("bob"), &when);
+            assert!(pags(users[first]).is_empty(), "{when}: the first PAG has ended");
+            assert_eq!(pags(users[second]).len(), 1, "{when}: the second goes on");
+            let mut other = login(sandbox, users[second]);
+            works_for(&mut other, Some(users[second]), &format!("{when}, in another host"));
+            other.all_ok(&["close", "end"]);
+            host.all_ok(&[&format!("use {second}"), "close"]);
+            works_for(&mut host, None, &format!("{when}, and both have closed"));
+            assert!(pags(users[second]).is_empty(), "{when}: both PAGs have ended");
+            host.all_ok(&["end", "end"]);
+        }
+    }
+}
+
+pub(super) fn setcred_only_and_twice(sandbox: &mut Sandbox) {
+    bare(sandbox, &["bare"]);
+    let orders: &[&[&str]] = &[
+        &["establish", "delete"],
+        &["establish", "establish", "delete", "delete"],
+        &["open", "open", "close", "close"],
+        &["establish", "open", "establish", "open", "close", "delete"],
+        &["open", "establish", "delete", "close"],
+        &["establish", "delete", "establish", "delete", "open", "close"],
+        &["open", "close", "open", "delete"],
+    ];
+    for order in orders {
+        let mut host = ticketed(sandbox, "bare", "alice", "alice");
+        for (index, line) in order.iter().enumerate() {
+            let runs = sandbox.seeder_runs();
+            let fresh = pags("alice").is_empty();
+            host.ok(line);
+            let when = format!("{line}, number {index} of {order:?}");
+            let pags = pags("alice");
+            if matches!(*line, "close" | "delete") {
+                works_for(&mut host, None, &when);
+                assert!(pags.is_empty(), "{when}: the PAG has ended: {pags:?}");
+            } else {
+                works_for(&mut host, Some("alice"), &when);
+                assert_eq!(pags.len(), 1, "{when}: one PAG");
+                assert_eq!(pags[0].leases().len(), 1, "{when}: one lease for one login: {pags:?}");
+                assert_eq!(sandbox.seeder_runs() - runs, usize::from(fresh), "{when}: one seeder for one login");
+            }
+        }
+        host.ok("end");
+    }
+    // A screen unlock: a process outside the session that refreshes the credentials, perhaps with a better ticket.
+    for line in ["refresh", "reinitialize"] {
+        let mut locker = ticketed(sandbox, "bare", "alice", "alice");
+        locker.ok("newring");
+        let before = locker.ring();
+        locker.ok(line);
+        assert!(pags("alice").is_empty(), "{line} makes no PAG");
+        let mut host = login(sandbox, "alice");
+        let runs = sandbox.seeder_runs();
+        locker.ok(line);
+        assert_eq!(sandbox.seeder_runs(), runs, "{line} with the old ticket gets no token");
+        ticket::write("/run/home/alice/cc.alice", uid("alice"), "alice", "EXAMPLE.TEST", ticket::now() + 7200);
+        locker.ok(line);
+        assert_eq!(sandbox.seeder_runs(), runs + 1, "{line} with a better ticket gets one");
+        assert_eq!(locker.ring(), before, "{line} leaves the locker where it is");
+        assert_eq!(pags("alice")[0].leases().len(), 1, "{line} is no login");
+        assert!(host.ring().token(CELL).is_some(), "{line}: the session has the token");
+        host.all_ok(&["close", "end"]);
+    }
+}
+
+pub(super) fn services_table(sandbox: &mut Sandbox) {
+    let nothing = ["su", "sudo", "sudo-i", "runuser", "polkit-1"];
+    let greeters = ["gdm-launch-environment", "lightdm-greeter", "sddm-greeter"];
+    let joins = ["su-l", "runuser-l", "login", "gdm-password", "gdm-autologin", "machine-shell", "xrdp-sesman"];
+    let own = ["cron", "crond", "atd"];
+    for names in [&nothing[..], &greeters, &joins, &own, &["systemd-user", "sshd"]] {
+        bare(sandbox, names);
+    }
+    let mut alice = login(sandbox, "alice");
+    let ring = alice.ring();
+    // They change who somebody is: what the caller has stays, be it a PAG or none.
+    for service in nothing.iter().chain(&greeters) {
+        for user in ["bob", "alice", "root"] {
+            alice.ok(&format!("start {service} {user}"));
+            alice.all_ok(&["establish", "open"]);
+            assert_eq!(alice.ring(), ring, "{service} of {user}: the shell keeps the ring that it inherited");
+            alice.all_ok(&["close", "delete"]);
+            assert_eq!(alice.ring(), ring, "{service} of {user}: also at its end");
+            alice.all_ok(&["end"]);
+            let mut outside = sandbox.host(service, user);
+            outside.ok("newring");
+            let before = outside.ring();
+            outside.all_ok(&["establish", "open"]);
+            assert_eq!(outside.ring(), before, "{service} of {user}: nothing happens outside a PAG");
+        }
+    }
+    assert!(pags("bob").is_empty(), "and no PAG is made");
+    assert_eq!(pags("alice")[0].leases().len(), 1, "nor a lease");
+    for service in joins {
+        let mut host = sandbox.host(service, "alice");
+        host.ok("open");
+        assert_eq!(host.ring().identity(), ring.identity(), "{service} is a login: it joins");
+        host.all_ok(&["close", "end"]);
+    }
+    for service in own {
+        let runs = sandbox.seeder_runs();
+        let mut host = sandbox.host(service, "alice");
+        host.ok("open");
+        let found = host.ring();
+        assert!(found.is_pag(), "{service} has a PAG");
+        assert_ne!(found.identity(), ring.identity(), "{service} has a PAG of its own");
+        assert!(found.token(CELL).is_none(), "{service} has none of the login's tokens");
+        assert_eq!(sandbox.seeder_runs(), runs, "{service} gets no tokens without a ccache of its own");
+        assert!(pags("alice").iter().any(|pag| pag.text.contains("kind own")), "{service}: it says so");
+        assert_eq!(login(sandbox, "alice").ring().identity(), ring.identity(), "no login joins that of {service}");
+        host.all_ok(&["close", "end"]);
+        assert_eq!(pags("alice").len(), 1, "{service}: its PAG ends with it");
+    }
+    // Uids below UID_MIN, root above all.
+    for service in ["sshd", "login", "su-l", "cron", "systemd-user"] {
+        for user in ["root", "daemon"] {
+            let mut host = sandbox.host(service, user);
+            host.all_ok(&["establish", "open"]);
+            assert!(!host.ring().is_pag(), "{service} of {user} has no PAG");
+            host.all_ok(&["close", "end"]);
+        }
+    }
+    // `su -` from within a PAG: root is out of it.
+    alice.all_ok(&["start su-l root", "open"]);
+    assert!(!alice.ring().is_pag(), "su -l from a PAG: root is in nobody's");
+    let mut manager = sandbox.host("systemd-user", "alice");
+    manager.ok("open");
+    assert_eq!(manager.ring().identity(), ring.identity(), "the user manager joins");
+    assert!(manager.ring().token(CELL).is_some(), "it has the tokens");
+    let name = manager.ask("getenv KRB5CCNAME")["value"].as_str().unwrap_or_default().to_owned();
+    let directory = name.strip_prefix("DIR:").unwrap_or_else(|| panic!("KRB5CCNAME of the manager is '{name}'"));
+    assert!(directory.starts_with("/run/pag/ccache/61001/"), "the PAG's own ccache: {name}");
+    let found = std::fs::metadata(directory).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o777), (uid("alice"), 0o700), "which is the user's alone");
+    // One that was started before any login: linger.
+    let runs = sandbox.seeder_runs();
+    let mut manager = sandbox.host("systemd-user", "carol");
+    manager.ok("open");
+    assert!(manager.ring().is_pag() && manager.ring().token(CELL).is_none(), "a PAG without tokens");
+    assert_eq!(sandbox.seeder_runs(), runs, "for which nothing was run");
+    assert_eq!(
+        login(sandbox, "carol").ring().identity(),
+        manager.ring().identity(),
+        "the login joins the manager's PAG"
+    );
 }

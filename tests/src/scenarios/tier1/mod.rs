@@ -55,6 +55,17 @@ pub const ALL: &[Scenario] = &[
     ),
     ("root_stays_out", "Root, system users and su are in nobody's PAG anew.", safety::root_stays_out),
     ("host_unchanged", "Hosts in every state get back ids, groups and all else.", hosts::host_unchanged),
+    (
+        "two_users_in_one_host",
+        "A host that serves two users, in turn or at once, mixes nothing up.",
+        hosts::two_users_in_one_host,
+    ),
+    (
+        "setcred_only_and_twice",
+        "Whatever hooks are called, in whatever order: one login, one lease, one seeder.",
+        hosts::setcred_only_and_twice,
+    ),
+    ("services_table", "Each PAM service gets what the design's table says.", hosts::services_table),
     ("keyinit_after_us", "A session keyring replaced behind our back is said and put right.", hosts::keyinit_after_us),
     ("exports", "The module exports exactly the six entry points.", hosts::exports),
     ("panic_is_a_line", "A panic is a journal line and the login goes on.", hosts::panic_is_a_line),

@@ -314,13 +314,13 @@ pub(super) fn another_pid_namespace(sandbox: &mut Sandbox) {
     for key in &made {
         keyctl(libc::KEYCTL_UNLINK, i64::from(*key), own_keyring().into(), 0).unwrap();
     }
+    assert!(outside.ring().token(CELL).is_some(), "the host's login has its token");
     assert!(ring.is_pag(), "a login in another pid namespace has a PAG: {ring:?}");
     assert_ne!(ring.identity(), outside.ring().identity(), "it is not the host's");
     assert_eq!(made.len(), 1, "it is in a registry of its own");
     assert_eq!(registry(), here, "the host's registry is as it was");
     assert_eq!(pags("alice").len(), 1, "and so are its PAGs");
     assert_eq!(pags("alice")[0].leases().len(), 1, "the host's PAG has no lease of another namespace");
-    assert!(outside.ring().token(CELL).is_some(), "the host's login has its token");
 }
 
 pub(super) fn root_keyring_holds_no_token(sandbox: &mut Sandbox) {
