@@ -460,7 +460,10 @@ impl Entering<'_> {
             return;
         }
         match placed.need {
-            Need::No => return,
+            Need::No => {
+                log::debug!("no seeder for uid {}: tokens are good, not wanted, or cannot be had", self.uid());
+                return;
+            }
             Need::Later => {
                 if let Some((_, pag, _)) = &placed.pag {
                     report(&Event::SeedPutOff { uid: self.uid(), pag: pag.id });

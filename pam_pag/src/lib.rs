@@ -152,6 +152,11 @@ impl<'a> Login<'a> {
             }
         };
         let left_alone = user.uid == 0 || user.uid < settings.minimum_uid;
+        if left_alone {
+            log::debug!("uid {} is left alone: root, or below minimum_uid {}", user.uid, settings.minimum_uid);
+        } else {
+            log::debug!("uid {} is placed as {:?}", user.uid, settings.placement);
+        }
         Some(Login { pamh, settings, user, service, left_alone })
     }
 
@@ -197,6 +202,9 @@ impl<'a> Login<'a> {
             entered => entered?,
         };
         let marker = Marker { opened: opened || entered.marker.opened, ..entered.marker };
+        if let Some(ring) = marker.ring {
+            log::debug!("uid {} is in ring {}, after {} ms", marker.uid, ring.serial, marker.spent.as_millis());
+        }
         self.remember(Some(marker));
         if let Some(ccache) = entered.ccache {
             handle::set_variable(self.pamh, "KRB5CCNAME", &ccache);
@@ -208,6 +216,7 @@ impl<'a> Login<'a> {
         let Some(marker) = self.marker() else {
             return Ok(());
         };
+        log::debug!("the lease of uid {} ends", marker.uid);
         login::leave(&marker, &self.user)?;
         self.remember(None);
         Ok(())
