@@ -34,7 +34,7 @@ fn counts_are_back(user: &str, before: (u32, u32)) {
 }
 
 /// Leaves a process behind in the session of `host`, as nohup does, which looks for tokens once it is [told](linger_saw).
-fn linger_on(host: &mut Host) {
+pub(super) fn linger_on(host: &mut Host) {
     fs::write(
         "/run/wait",
         "while ! [ -e /run/go ]; do sleep 0.05; done; keyctl list @s >/run/seen.new; mv /run/seen.new /run/seen",
@@ -45,7 +45,7 @@ fn linger_on(host: &mut Host) {
 }
 
 /// What such a process sees now, at its end.
-fn linger_saw() -> String {
+pub(super) fn linger_saw() -> String {
     fs::write("/run/go", "").unwrap();
     let seen = eventually("the process that stayed has looked", Duration::from_secs(5), || {
         fs::read_to_string("/run/seen").ok()

@@ -2,6 +2,7 @@
 
 mod hosts;
 mod life;
+mod options;
 mod safety;
 mod seeders;
 
@@ -70,6 +71,11 @@ pub const ALL: &[Scenario] = &[
     ("exports", "The module exports exactly the six entry points.", hosts::exports),
     ("panic_is_a_line", "A panic is a journal line and the login goes on.", hosts::panic_is_a_line),
     ("bad_configuration", "A bad option or line is one message with its place.", hosts::bad_configuration),
+    (
+        "pam_afs_session_options",
+        "Each option of pam_afs_session does what the manual says.",
+        options::pam_afs_session_options,
+    ),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
 ];
 

@@ -1,0 +1,128 @@
+//! The options that a site brings from pam_afs_session, one by one: what each does, and that it does nothing when it is
+//! not there.
+
+use std::fs;
+
+use super::{life, pags, ticketed};
+use crate::ring::Ring;
+use crate::sandbox::{CELL, Host, Sandbox, exists, module};
+
+/// What one whole login has shown.
+struct Seen {
+    /// The session keyring before and after open_session.
+    before: Ring,
+    during: Ring,
+    /// The lines that its seeders wrote.
+    runs: Vec<String>,
+    /// The texts of its messages, with their priorities.
+    said: Vec<(String, String)>,
+    /// What a process of the session sees after its end.
+    after: String,
+}
+
+fn write_seeder(path: &str, mark: &str) {
+    let text = crate::sandbox::SEEDER.replace("$$ $KRB5CCNAME", &format!("{mark} $KRB5CCNAME"));
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// A login with `options` on our line of the stack.
+fn seen(sandbox: &mut Sandbox, user: &str, options: &str, ticket: bool) -> Seen {
+    let module = module();
+    let module = module.display();
+    let line = format!("required {module} {options}");
+    sandbox.stack("optional", &format!("auth {line}\nsession {line}\n"));
+    let mut host: Host =
+        if ticket { ticketed(sandbox, "optional", user, user) } else { sandbox.host("optional", user) };
+    host.ok("newring");
+    fs::write("/run/seeder.log", "").unwrap();
+    sandbox.messages();
+    let before = host.ring();
+    host.ok("open");
+    let during = host.ring();
+    life::linger_on(&mut host);
+    host.all_ok(&["close", "end"]);
+    let runs = fs::read_to_string("/run/seeder.log").unwrap().lines().map(str::to_owned).collect();
+    let field = |message: &crate::sandbox::Message, name: &str| message.0.get(name).cloned().unwrap_or_default();
+    let said = sandbox.messages().iter().map(|m| (m.text().to_owned(), field(m, "PRIORITY"))).collect();
+    if user != "root" {
+        assert!(pags(user).is_empty(), "{options}: the PAG has ended");
+    }
+    Seen { before, during, runs, said, after: life::linger_saw() }
+}
+
+pub(super) fn pam_afs_session_options(sandbox: &mut Sandbox) {
+    sandbox.configure("");
+    write_seeder("/run/other", "other");
+    let plain = seen(sandbox, "alice", "", true);
+    assert!(plain.during.is_pag() && plain.during.token(CELL).is_some(), "without options: a PAG with a token");
+    assert_eq!(plain.runs.len(), 1, "without options: one seeder");
+    assert!(plain.runs[0].ends_with(&format!("-c {CELL}")), "without options: the cells of the file: {:?}", plain.runs);
+    assert!(!plain.after.contains("afs@"), "without options: tokens go with the last login: {}", plain.after);
+    assert!(exists("/run/home/alice/cc.alice"), "without options: the login's ccache stays");
+    assert!(plain.said.iter().all(|(_, priority)| priority != "7"), "without options: no debugging: {:?}", plain.said);
+
+    let found = seen(sandbox, "alice", "program=/run/other,-x", true);
+    assert!(found.runs.len() == 1 && found.runs[0].starts_with("other FILE:"), "program is run: {:?}", found.runs);
+    assert!(found.runs[0].ends_with(&format!(" -x -c {CELL}")), "program has its arguments: {:?}", found.runs);
+
+    let found = seen(sandbox, "alice", "afs_cells=a.test,b.test", true);
+    assert!(found.runs[0].ends_with("-c a.test -c b.test"), "afs_cells are handed over: {:?}", found.runs);
+
+    let found = seen(sandbox, "alice", "", false);
+    assert!(found.during.is_pag() && found.runs.is_empty(), "without a ticket no seeder runs: {:?}", found.runs);
+    let found = seen(sandbox, "alice", "always_aklog", false);
+    assert_eq!(found.runs.len(), 1, "always_aklog runs it without a ticket");
+
+    let found = seen(sandbox, "alice", "aklog_homedir", true);
+    assert!(
+        found.runs[0].ends_with(&format!("-p /run/home/alice -c {CELL}")),
+        "aklog_homedir names the home: {:?}",
+        found.runs
+    );
+
+    for options in ["", "ignore_root", "ignore_root=no", "minimum_uid=0"] {
+        let found = seen(sandbox, "root", options, false);
+        assert_eq!(found.during, found.before, "'{options}': root is left alone");
+        assert!(found.runs.is_empty() && found.said.is_empty(), "'{options}': without a word: {:?}", found.said);
+    }
+
+    let found = seen(sandbox, "alice", "minimum_uid=61002", true);
+    assert_eq!(found.during, found.before, "minimum_uid leaves a lower uid alone");
+    assert!(found.runs.is_empty(), "minimum_uid: no seeder for a lower uid");
+    let found = seen(sandbox, "bob", "minimum_uid=61002", true);
+    assert!(found.during.is_pag(), "minimum_uid: that uid itself has a PAG");
+
+    let found = seen(sandbox, "alice", "nopag", true);
+    assert_eq!(found.during.identity(), found.before.identity(), "nopag leaves the login where it is");
+    assert_eq!(found.runs.len(), 1, "nopag runs the seeder");
+    assert!(found.during.token(CELL).is_some(), "nopag puts the token there: {:?}", found.during);
+    assert!(found.after.contains("afs@"), "nopag leaves the token there: {}", found.after);
+
+    let found = seen(sandbox, "alice", "notokens", true);
+    assert!(found.during.is_pag(), "notokens makes a PAG");
+    assert!(found.runs.is_empty() && found.during.token(CELL).is_none(), "notokens runs no seeder: {:?}", found.runs);
+
+    let found = seen(sandbox, "alice", "retain_after_close", true);
+    assert!(found.after.contains("afs@"), "retain_after_close leaves tokens to what stays: {}", found.after);
+    let found = seen(sandbox, "alice", "retain_after_close=no", true);
+    assert!(!found.after.contains("afs@"), "retain_after_close=no takes it back: {}", found.after);
+
+    let found = seen(sandbox, "alice", "kdestroy", true);
+    assert!(found.during.token(CELL).is_some(), "kdestroy: there is a token");
+    assert!(!exists("/run/home/alice/cc.alice"), "kdestroy destroys the login's ccache: {:?}", found.said);
+    // Not when the seeder has failed: that ticket is then all that the user has.
+    sandbox.seeder("#!/bin/sh\nexit 1\n");
+    let found = seen(sandbox, "alice", "kdestroy", true);
+    assert!(found.during.token(CELL).is_none(), "the seeder has failed");
+    assert!(exists("/run/home/alice/cc.alice"), "kdestroy leaves the ccache of a failed login");
+    sandbox.seeder(crate::sandbox::SEEDER);
+
+    let found = seen(sandbox, "alice", "debug", true);
+    for step in ["is placed as", "is in ring", "the lease of"] {
+        let said = found.said.iter().any(|(text, priority)| priority == "7" && text.contains(step));
+        assert!(said, "debug says each step, '{step}' among them: {:?}", found.said);
+    }
+    let found = seen(sandbox, "alice", "debug=no", true);
+    assert!(found.said.iter().all(|(_, priority)| priority != "7"), "debug=no is quiet: {:?}", found.said);
+}
