@@ -59,7 +59,9 @@ impl Display {
             fs::write(format!("/usr/share/{directory}/{name}.desktop"), text).unwrap();
         }
         // lightdm counts on virtual terminals; logind makes no session for one on a machine without any.
-        fs::write("/etc/security/pam_env.conf", "XDG_VTNR DEFAULT= OVERRIDE=\n").unwrap();
+        fs::write("/etc/security/pam_env.conf", "XDG_VTNR DEFAULT=0\n").unwrap();
+        // Linux-PAM 1.7 ends a session whose stack names an environment file that is not there.
+        sh("touch /etc/default/locale");
         sh("install -d -m 700 -o lightdm -g lightdm /run/greeter; install -d -m 755 /run/desktop");
         sh("mkfifo -m 666 /run/desktop/in /run/desktop/out");
         let mut display = Display { greeters: 0 };
