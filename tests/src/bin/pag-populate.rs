@@ -1,6 +1,6 @@
 //! Fills the registry: makes N PAGs for the uids from FIRST up, says `ready`, and takes them away again when its
 //! standard input ends. Every PAG has a lease of this process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::time::Duration;
 
