@@ -1,6 +1,8 @@
 //! Leases: what keeps a PAG in use. A login, a live user manager, later a `pagctl new`.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 
 use crate::sys;
 
@@ -40,8 +42,10 @@ pub struct Process {
 impl Process {
     /// The process with this pid, if there is one. A zombie counts as gone: it runs nothing more.
     pub fn find(pid: i32) -> Option<Self> {
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Some(Process { pid, start: start_time(&stat)? })
+        // One read, into a place that is large enough for any line: this is done several times in every login.
+        let mut stat = [0; 1024];
+        let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut stat).ok()?;
+        Some(Process { pid, start: start_time(stat.get(..length)?)? })
     }
 
     /// The calling process.
