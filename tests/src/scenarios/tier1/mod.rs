@@ -54,6 +54,11 @@ pub const ALL: &[Scenario] = &[
         "No search in root's keyrings finds a user's token.",
         safety::root_keyring_holds_no_token,
     ),
+    (
+        "failure_is_a_line",
+        "Without keyrings, or with the lock held, a login succeeds and says what it lacks.",
+        safety::failure_is_a_line,
+    ),
     ("root_stays_out", "Root, system users and su are in nobody's PAG anew.", safety::root_stays_out),
     ("host_unchanged", "Hosts in every state get back ids, groups and all else.", hosts::host_unchanged),
     (

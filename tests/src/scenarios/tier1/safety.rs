@@ -339,3 +339,62 @@ pub(super) fn root_keyring_holds_no_token(sandbox: &mut Sandbox) {
         }
     }
 }
+
+pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
+    let module = crate::sandbox::module();
+    let module = module.display();
+    for (name, options) in [("lenient", ""), ("strict", "strict")] {
+        sandbox.stack(name, &format!("auth required {module} {options}\nsession required {module} {options}\n"));
+    }
+    // A container whose seccomp filter forbids keyrings.
+    for error in ["ENOSYS", "EPERM"] {
+        for (service, result) in [("lenient", 0), ("strict", 14)] {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=keyctl,add_key,request_key"]);
+            strace
+                .args(["-e", &format!("inject=keyctl,add_key,request_key:error={error}")])
+                .arg(own_program("pag-pamhost"));
+            let mut host = Host::start(strace, &[service, "alice"]);
+            sandbox.messages();
+            let before = host.ask("report");
+            assert_eq!(host.ask("open")["result"], result, "{service}, {error}: the result of open_session");
+            sandbox.heard("goes on without a PAG and without tokens");
+            let after = host.ask("report");
+            for id in ["uid", "gid", "groups", "fds", "children"] {
+                assert_eq!(after[id], before[id], "{service}, {error}: {id} as before");
+            }
+            host.ask("close");
+            assert!(host.finish().success(), "{service}, {error}: the host lives on");
+        }
+    }
+    // Somebody holds the lock: a PAG outside the registry, after a bounded wait.
+    let mut shared = login(sandbox, "alice");
+    let held = std::fs::File::options().write(true).open(format!("/run/pag/lock/{}", uid("alice"))).unwrap();
+    held.lock().unwrap();
+    let before = pags("alice").remove(0);
+    sandbox.messages();
+    let begun = Instant::now();
+    let mut private = login(sandbox, "alice");
+    assert!(begun.elapsed() < Duration::from_secs(5), "a held lock delays for {:?} only", begun.elapsed());
+    sandbox.heard("gets a PAG that nobody else can join");
+    let ring = private.ring();
+    assert!(ring.is_pag() && ring.token(CELL).is_some(), "it has a PAG and a token: {ring:?}");
+    assert_ne!(ring.identity(), shared.ring().identity(), "the shared PAG is not touched unlocked");
+    assert_eq!(pags("alice").len(), 1, "nor the registry");
+    assert_eq!(pags("alice")[0].text, before.text, "nor a record");
+    private.all_ok(&["close", "end"]);
+    assert!(!private.ring().is_pag(), "a private PAG is left, too");
+    drop(held);
+    // What a user cannot make, root may have broken.
+    std::fs::rename("/run/pag/lock", "/run/pag/lock.away").unwrap();
+    std::fs::write("/run/pag/lock", "").unwrap();
+    let mut private = login(sandbox, "alice");
+    sandbox.heard("gets a PAG that nobody else can join");
+    assert!(private.ring().token(CELL).is_some(), "it has a token");
+    private.all_ok(&["close", "end"]);
+    std::fs::remove_file("/run/pag/lock").unwrap();
+    std::fs::rename("/run/pag/lock.away", "/run/pag/lock").unwrap();
+    assert!(shared.ring().token(CELL).is_some(), "the shared PAG has its token");
+    shared.all_ok(&["close", "end"]);
+    assert!(pags("alice").is_empty(), "and ends");
+}
