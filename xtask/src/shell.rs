@@ -10,7 +10,7 @@ pub(crate) fn top() -> PathBuf {
 
 /// Where cargo puts what it builds.
 pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from)
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), |path| std::path::absolute(path).unwrap())
 }
 
 /// Runs a program; stops when it fails.
@@ -27,9 +27,14 @@ pub(crate) fn sh(command: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Builds packages with cargo, in the tree at `tree`.
+/// Builds packages with cargo, in the tree at `tree`, which may be another one than ours.
 pub(crate) fn build(tree: &Path, arguments: &[&str]) {
-    run(Command::new("cargo").arg("build").arg("--quiet").args(arguments).current_dir(tree));
+    run(Command::new("cargo")
+        .arg("build")
+        .arg("--quiet")
+        .args(arguments)
+        .current_dir(tree)
+        .env("CARGO_TARGET_DIR", target()));
 }
 
 /// Sees to it that the host has what the tests need: names the packages, then installs those that are missing.
