@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shell::{build, run, sh, target, top};
+use crate::shell::{build, run, sh, target_of, top};
 
 /// What cargo builds, where it goes, and its mode.
 fn built() -> [(String, PathBuf, u32); 4] {
@@ -28,7 +28,7 @@ fn built() -> [(String, PathBuf, u32); 4] {
 pub(crate) fn layout(tree: &Path, destination: &Path) {
     build(tree, &["--release", "-p", "pam_pag", "-p", "pag-logind-helper", "-p", "pagctl"]);
     for (name, place, mode) in built() {
-        copy(&target().join("release").join(name), &destination.join(place), mode);
+        copy(&target_of(tree).join("release").join(name), &destination.join(place), mode);
     }
     let units = tree.join("units");
     for file in sh(&format!("cd '{}' && find . -type f", units.display())).lines() {

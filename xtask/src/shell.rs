@@ -27,14 +27,20 @@ pub(crate) fn sh(command: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Builds packages with cargo, in the tree at `tree`, which may be another one than ours.
+/// Where cargo puts what it builds of the tree at `tree`. Cargo knows a package by its place in its workspace: two trees
+/// with one target directory take each other's results for fresh.
+pub(crate) fn target_of(tree: &Path) -> PathBuf {
+    if tree == top() { target() } else { target().join("other-tree") }
+}
+
+/// Builds packages with cargo, in the tree at `tree`.
 pub(crate) fn build(tree: &Path, arguments: &[&str]) {
     run(Command::new("cargo")
         .arg("build")
         .arg("--quiet")
         .args(arguments)
         .current_dir(tree)
-        .env("CARGO_TARGET_DIR", target()));
+        .env("CARGO_TARGET_DIR", target_of(tree)));
 }
 
 /// Sees to it that the host has what the tests need: names the packages, then installs those that are missing.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use pag_tests::scenarios::{tier1, tier2};
 
 use crate::machine::{self, Run};
-use crate::shell::{build, need_packages, sh, target, top};
+use crate::shell::{build, need_packages, sh, target_of, top};
 use crate::{install, roots};
 
 /// Which tests to run.
@@ -116,12 +116,12 @@ fn tier0(count: &mut Count) {
 
 /// The module under test for tier 1: as it is released, and once more with the fault that tests ask for.
 pub(crate) fn modules(tree: &Path) -> (PathBuf, PathBuf) {
-    let release = target().join("release/libpam_pag.so");
+    let release = target_of(tree).join("release/libpam_pag.so");
     build(tree, &["--release", "-p", "pam_pag", "--features", "pam_pag/fault"]);
-    let fault = target().join("pam_pag_fault.so");
+    let fault = target_of(tree).join("pam_pag_fault.so");
     std::fs::copy(&release, &fault).unwrap();
     build(tree, &["--release", "-p", "pam_pag"]);
-    let plain = target().join("pam_pag.so");
+    let plain = target_of(tree).join("pam_pag.so");
     std::fs::copy(&release, &plain).unwrap();
     (plain, fault)
 }
@@ -232,7 +232,7 @@ fn print_journal(journal: &str) {
 
 /// A release laid out as it is installed.
 pub(crate) fn product(tree: &Path) -> PathBuf {
-    let place = target().join("product");
+    let place = target_of(tree).join("product");
     std::fs::remove_dir_all(&place).ok();
     install::layout(tree, &place);
     place
