@@ -323,3 +323,23 @@ pub(super) fn services_table(sandbox: &mut Sandbox) {
         "the login joins the manager's PAG"
     );
 }
+
+pub(super) fn su_to_another(sandbox: &mut Sandbox) {
+    bare(sandbox, &["su-l", "sshd"]);
+    let mut host = login(sandbox, "alice");
+    let ring = host.ring();
+    // As su runs it: with its caller's real ids, and groups.
+    host.all_ok(&["groups 61001", "egid 61001", "ruid 61001"]);
+    another(&mut host, "su-l", "bob");
+    host.all_ok(&["establish", "open"]);
+    works_for(&mut host, Some("bob"), "su -l bob by alice");
+    assert_eq!(pags("bob")[0].leases().len(), 1, "bob has a login");
+    let mut bob = login(sandbox, "bob");
+    assert_eq!(bob.ring().identity(), host.ring().identity(), "which shares his PAG with his next one");
+    host.all_ok(&["close", "delete", "end"]);
+    works_for(&mut host, None, "after su -l bob by alice");
+    works_for(&mut bob, Some("bob"), "bob's other login");
+    let mut alice = login(sandbox, "alice");
+    assert_eq!(alice.ring().identity(), ring.identity(), "alice's PAG has gone on");
+    works_for(&mut alice, Some("alice"), "alice's other login");
+}

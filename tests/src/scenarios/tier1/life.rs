@@ -150,7 +150,7 @@ pub(super) fn cycles_leak_nothing(sandbox: &mut Sandbox) {
     let mut host = login(sandbox, "alice");
     host.all_ok(&["close", "end", "newring"]);
     let (report, before) = (host.ask("report"), files());
-    let count = if long() { 200 } else { 30 };
+    let count = if long() { 500 } else { 30 };
     for _ in 0..count {
         host.all_ok(&["start sshd alice", "open", "close", "end"]);
     }

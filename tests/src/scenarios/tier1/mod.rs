@@ -30,6 +30,11 @@ pub const ALL: &[Scenario] = &[
     ("rush_makes_one", "Twenty first logins at once make one ring, many users at once one each.", life::rush_makes_one),
     ("killed_anywhere", "A login killed at any of its calls harms no later one.", life::killed_anywhere),
     ("strangers_get_nothing", "No other uid and no process outside can reach the ring.", safety::strangers_get_nothing),
+    (
+        "member_passes_nothing_on",
+        "A member cannot share the ring outside, nor reach what anchors it.",
+        safety::member_passes_nothing_on,
+    ),
     ("member_breaks_ring", "What a member does to its ring is healed at the next login.", safety::member_breaks_ring),
     (
         "hostile_keys_harm_nobody",
@@ -71,6 +76,7 @@ pub const ALL: &[Scenario] = &[
         "Whatever hooks are called, in whatever order: one login, one lease, one seeder.",
         hosts::setcred_only_and_twice,
     ),
+    ("su_to_another", "A plain user's su to another, from within his PAG, is the other's login.", hosts::su_to_another),
     ("services_table", "Each PAM service gets what the design's table says.", hosts::services_table),
     ("keyinit_after_us", "A session keyring replaced behind our back is said and put right.", hosts::keyinit_after_us),
     ("exports", "The module exports exactly the six entry points.", hosts::exports),

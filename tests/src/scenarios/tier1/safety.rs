@@ -398,3 +398,38 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     shared.all_ok(&["close", "end"]);
     assert!(pags("alice").is_empty(), "and ends");
 }
+
+pub(super) fn member_passes_nothing_on(sandbox: &mut Sandbox) {
+    let mut member = login(sandbox, "alice");
+    let before = member.ring();
+    let pag = pags("alice").remove(0);
+    let (ring, holder, record, registry) = (pag.ring, pag.holder, pag.record, registry().unwrap());
+    let tries = [
+        // A keyring of his own that outlives the PAG, or that another could be in.
+        "link @s @u".to_owned(),
+        "link @s @us".to_owned(),
+        "move @s @s @u".to_owned(),
+        "setperm @s 0x3f3f3f3f".to_owned(),
+        format!("chown @s {}", uid("bob")),
+        "chgrp @s 61002".to_owned(),
+        "timeout @s 1".to_owned(),
+        // What anchors the PAG.
+        format!("unlink {ring} {holder}"),
+        format!("clear {holder}"),
+        format!("revoke {holder}"),
+        format!("invalidate {holder}"),
+        format!("unlink {holder} {registry}"),
+        format!("read {registry}"),
+        format!("describe {record}"),
+        format!("read {record}"),
+        format!("update {record} x"),
+        format!("link {holder} @s"),
+        format!("search {registry} user pag:record"),
+    ];
+    for words in tries {
+        let done = inside(&mut member, "alice", &format!("keyctl {words}"));
+        assert_ne!(done["status"], 0, "a member can: keyctl {words}: {done}");
+    }
+    assert_eq!(member.ring(), before, "the ring is as it was");
+    assert_eq!(pags("alice")[0].text, pag.text, "and the record");
+}
