@@ -7,7 +7,7 @@ use pag::guard::{Guard, HandleGroup};
 use pag::keyring::Serial;
 
 use super::{inside, login, own_keyring, pags, registry, shell, uid};
-use crate::ring::{keyctl, members};
+use crate::ring::{describe, keyctl, members};
 use crate::sandbox::{CELL, HANDLE, Host, Sandbox, own_program};
 
 /// Whether `keyctl` succeeds for a process of these ids that is outside every PAG.
@@ -302,14 +302,15 @@ fn last_line(text: &str) -> &str {
 pub(super) fn another_pid_namespace(sandbox: &mut Sandbox) {
     let mut outside = login(sandbox, "alice");
     let here = registry();
-    let before = members(own_keyring()).unwrap();
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(own_program("pag-pamhost"));
     let mut within = Host::start(command, &["sshd", "alice"]);
     within.ok("putenv KRB5CCNAME=FILE:/run/home/alice/cc.alice");
     within.ok("open");
     let ring = within.ring();
-    let made: Vec<i32> = members(own_keyring()).unwrap().into_iter().filter(|key| !before.contains(key)).collect();
+    let inode = within.ask("run stat -Lc %i /proc/self/ns/pid")["stdout"].as_str().unwrap().trim().to_owned();
+    let theirs = |key: &i32| describe(*key).is_ok_and(|key| key.name.starts_with(&format!("pag:registry:{inode}:")));
+    let made: Vec<i32> = members(own_keyring()).unwrap().into_iter().filter(theirs).collect();
     // What that namespace has made in root's keyring does not end with it.
     for key in &made {
         keyctl(libc::KEYCTL_UNLINK, i64::from(*key), own_keyring().into(), 0).unwrap();
