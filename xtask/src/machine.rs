@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -106,18 +107,18 @@ impl Drop for Cgroups {
 }
 
 /// The registries of machines in root's user keyring. Keyrings know no containers, so what one leaves is found, and
-/// removed, here. A machine has a boot id of its own: a name with the host's is another test's, or the host's own.
+/// removed, here. The host's own is told by its pid namespace.
 fn registries() -> BTreeSet<String> {
     let text = Command::new("keyctl").args(["rlist", "@u"]).output().map(|o| o.stdout).unwrap_or_default();
     let serials = String::from_utf8_lossy(&text).into_owned();
-    let host = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let host = format!("pag:registry:{}:", fs::metadata("/proc/self/ns/pid").unwrap().ino());
     serials
         .split_whitespace()
         .filter(|serial| {
             let described = Command::new("keyctl").args(["rdescribe", serial]).output();
             described.is_ok_and(|output| {
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
-                text.contains("pag:registry:") && !text.trim_end().ends_with(host.trim())
+                text.contains("pag:registry:") && !text.contains(&host)
             })
         })
         .map(str::to_owned)
