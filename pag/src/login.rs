@@ -677,8 +677,11 @@ pub fn settle(guard: &Guard, registry: &Registry, pag: &mut Pag, mut record: Rec
 pub fn leave(marker: &Marker, user: &Passwd) -> Result<()> {
     let Some(ring) = marker.ring else { return Ok(()) };
     let current = ring.is_current();
-    // Another ring of ours there is another session of this host, which is not this one's affair.
-    if marker.opened && !current && Ring::current().is_none() {
+    // pam_keyinit makes the user's keyring; what another session of this host has left, when it closed, is the host's
+    // own, and its ring, while it is open, is not this session's affair.
+    let users = |d: keyring::Description<'_>| d.uid == marker.uid;
+    let replaced = || keyring::session().and_then(|serial| keyring::describe(serial, users)).unwrap_or(false);
+    if marker.opened && !current && Ring::current().is_none() && replaced() {
         report(&Event::Displaced { uid: marker.uid, ring: ring.serial });
     }
     let result = end_lease(marker, &ring, user);
