@@ -188,6 +188,9 @@ pub(super) fn two_users_in_one_host(sandbox: &mut Sandbox) {
             host.all_ok(&["end", "end"]);
         }
     }
+    let messages = sandbox.messages();
+    let blamed = messages.iter().find(|message| message.text().contains("has replaced"));
+    assert!(blamed.is_none(), "nobody has replaced a session keyring but this host: {blamed:?}");
 }
 
 pub(super) fn setcred_only_and_twice(sandbox: &mut Sandbox) {
