@@ -299,7 +299,7 @@ impl Keeper {
             Ok(()) => {}
             Err(error) => report(&Event::UserKeyringNotLinked { uid, why: error.to_string() }),
         }
-        if policy::fate(&record, login::is_lingering(&passwd(uid))) != Fate::Keep
+        if policy::fate(&record, || login::is_lingering(&passwd(uid))) != Fate::Keep
             || !heal::has_ticket(&record, id, now)
             || !lacks_tokens(&ring, &record, now)
         {

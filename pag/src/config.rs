@@ -445,7 +445,7 @@ impl<'a> Reading<'a> {
         };
         let mut reading = Reading { settings, complaints: Vec::new(), untold: 0, service };
         if let Some(bytes) = reading.file(&dirs.login_defs, dirs.owner) {
-            reading.settings.minimum_uid = uid_min(&String::from_utf8_lossy(&bytes)).unwrap_or(MINIMUM_UID);
+            reading.settings.minimum_uid = uid_min(&bytes).unwrap_or(MINIMUM_UID);
         }
         let mut texts = Vec::new();
         for path in reading.files(dirs) {
@@ -685,15 +685,15 @@ fn is_trusted(metadata: &Metadata, owner: u32) -> bool {
 /// Where people's uids begin when login.defs does not say (shadow, lib/find_new_uid.c, get_ranges).
 const MINIMUM_UID: u32 = 1000;
 
-/// UID_MIN of login.defs; of several the last, as shadow reads it. Looks for the word instead of going through the lines:
-/// the file is long, and this is done in every login.
-fn uid_min(text: &str) -> Option<u32> {
-    text.rmatch_indices("UID_MIN").find_map(|(at, word)| {
-        let before = text.get(..at)?.rsplit('\n').next()?;
-        let after = text.get(at + word.len()..)?.lines().next()?;
-        let is_it = before.trim().is_empty() && after.starts_with([' ', '\t']);
-        is_it.then(|| after.split_ascii_whitespace().next()?.parse().ok()).flatten()
-    })
+/// UID_MIN of login.defs; of several the last, as shadow reads it. The file is long, nearly all of it comments, and this
+/// is done in every login: its bytes are looked through once, and only the line that counts is taken for text.
+fn uid_min(bytes: &[u8]) -> Option<u32> {
+    let value = |line: &[u8]| {
+        let value = line.trim_ascii_start().strip_prefix(b"UID_MIN")?;
+        let text = str::from_utf8(value).ok().filter(|text| text.starts_with([' ', '\t']))?;
+        text.split_ascii_whitespace().next()?.parse().ok()
+    };
+    bytes.split(|byte| *byte == b'\n').rev().find_map(value)
 }
 
 /// The option whose name differs least from `name`, if it is near enough to be meant.

@@ -85,6 +85,14 @@ pub struct Registry {
     group: HandleGroup,
 }
 
+/// Where a PAG was kept when it was looked at: for the process that is in it, to find it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    registry: Serial,
+    holder: Serial,
+}
+
+const REGISTRY: &str = "pag:registry:";
 const RECORD: &str = "pag:record";
 const HOLDER: &str = "pag:holder:";
 
@@ -96,7 +104,7 @@ const HOLDER: &str = "pag:holder:";
 fn name() -> Result<String> {
     let namespace = std::fs::metadata("/proc/self/ns/pid").map_err(Error::system("look at /proc/self/ns/pid"))?.ino();
     let first = Process::find(1).ok_or_else(|| Error::system("read /proc/1/stat")(io::ErrorKind::NotFound.into()))?;
-    Ok(format!("pag:registry:{namespace}:{}", first.start))
+    Ok(format!("{REGISTRY}{namespace}:{}", first.start))
 }
 
 impl Registry {
@@ -124,6 +132,45 @@ impl Registry {
         }
         let serial = Made::new("keyring", &name()?, b"")?.into_place(keyring::user_id(), "make the registry")?;
         Ok(Registry { serial, group })
+    }
+
+    /// Where a PAG of this registry is kept.
+    pub fn place(&self, pag: &Pag) -> Place {
+        Place { registry: self.serial, holder: pag.holder }
+    }
+
+    /// A PAG that was seen at `place`, with its registry: there, without a look at all the others, or wherever it has been
+    /// anchored since.
+    ///
+    /// # Errors
+    /// As [`Registry::find`] and [`Registry::pags`].
+    pub fn look_up(
+        guard: &Guard,
+        group: HandleGroup,
+        place: Place,
+        uid: u32,
+        id: PagId,
+    ) -> Result<Option<(Self, Pag)>> {
+        if let Some(found) = Self::at(group, place, uid, id) {
+            return Ok(Some(found));
+        }
+        let Some(registry) = Self::find(guard, group)? else { return Ok(None) };
+        let found = registry.pags(guard, Some(uid))?.into_iter().find(|pag| pag.id == id);
+        Ok(found.map(|pag| (registry, pag)))
+    }
+
+    /// None where the keyrings are not what they were: serials are re-used, but a holder's name is not.
+    fn at(group: HandleGroup, place: Place, uid: u32, id: PagId) -> Option<(Self, Pag)> {
+        let anchor =
+            |found: &keyring::Description<'_>| found.is_keyring() && found.uid == 0 && found.mask == Mask::ANCHOR;
+        let registry = |found: keyring::Description<'_>| anchor(&found) && found.name.starts_with(REGISTRY.as_bytes());
+        let holder = |found: keyring::Description<'_>| anchor(&found) && parse_holder(found.name) == Some((uid, id));
+        if !keyring::describe(place.registry, registry).ok()? || !keyring::describe(place.holder, holder).ok()? {
+            return None;
+        }
+        let registry = Registry { serial: place.registry, group };
+        let pag = registry.pag(id, uid, place.holder).ok()?;
+        Some((registry, pag))
     }
 
     /// All PAGs, or those of one uid.
@@ -154,7 +201,7 @@ impl Registry {
         for key in keyring::members(holder)? {
             match keyring::describe_into(key, &mut buffer) {
                 Ok(found) if found.is_keyring() && RingName::parse(found.name).is_some() => {
-                    ring = Ring::look(key, uid, self.group);
+                    ring = Ring::of_holder(key, &found, uid, self.group);
                 }
                 Ok(found) if found.kind == b"user" && found.name == RECORD.as_bytes() => record_key = Some(key),
                 Ok(_) => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pag::config::Retain;
 use pag::guard::{Guard, HandleGroup};
-use pag::lease::{Lease, Role};
+use pag::lease::{Lease, Process, Role};
 use pag::record::{Kind, Record};
 use pag::registry::{PagId, Registry};
 use pag::ring::Ring;
@@ -17,7 +17,7 @@ fn main() {
     let group = HandleGroup::read();
     let guard = Guard::enter(group).expect("root");
     let registry = Registry::open(&guard, group, Duration::from_secs(5)).expect("a registry");
-    let lease = Lease::of_current(Role::Login, "populate", "").unwrap();
+    let lease = Lease::new(Process::current().unwrap(), Role::Login, "populate", "").unwrap();
     let pags: Vec<_> = (first..first + count)
         .map(|uid| {
             let ring = Ring::make(&guard, group, uid).expect("a ring");
