@@ -215,12 +215,12 @@ impl<'a> Entering<'a> {
     }
 
     fn place_in_registry(&self, guard: &Guard) -> Result<Placed> {
-        let _lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
+        let lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
         if let Some(placed) = self.again(guard)? {
             return Ok(placed);
         }
         let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
-        let mut pags = registry.pags(guard, Some(self.uid()))?;
+        let mut pags = registry.pags_of(guard, &lock, self.uid())?;
         let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
         tidy(guard, &registry, &mut pags, self.request.user);
         let lease = self.lease()?;
@@ -244,10 +244,10 @@ impl<'a> Entering<'a> {
         };
         self.sweep(&known);
         // A second time when the first new ring cannot be joined either, and no third.
-        match self.make(guard, &registry, kind, lease.clone()) {
+        match self.make(guard, &lock, &registry, kind, lease.clone()) {
             Err(Error::NotJoined { .. }) => {
                 ring::fresh(guard, self.uid())?;
-                self.make(guard, &registry, kind, lease)
+                self.make(guard, &lock, &registry, kind, lease)
             }
             made => made,
         }
@@ -336,14 +336,14 @@ impl<'a> Entering<'a> {
             .map_err(Error::system("get random bits for a lease"))
     }
 
-    fn make(&self, guard: &Guard, registry: &Registry, kind: Kind, lease: Lease) -> Result<Placed> {
+    fn make(&self, guard: &Guard, lock: &Lock, registry: &Registry, kind: Kind, lease: Lease) -> Result<Placed> {
         let uid = self.uid();
         let id = PagId::random()?;
         let cookie = lease.cookie;
         let mut record = Record::new(uid, kind, self.ccache_name(id), self.request.settings.retain);
         record.leases.push(lease);
         let ring = Ring::make(guard, self.group, uid)?;
-        let pag = registry.anchor(guard, id, &ring, record);
+        let pag = registry.anchor(guard, lock, id, &ring, record);
         ring.release();
         let mut pag = pag?;
         if let Err(why) = ring.join(guard) {
@@ -589,8 +589,8 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
 pub fn note_seeding(uid: u32, group: HandleGroup, registry: &Registry, id: PagId, ring: &Ring, ok: bool) {
     let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
     let Ok(guard) = Guard::enter(group) else { return };
-    let Ok(_lock) = Lock::of_uid(uid, LOCK_WAIT) else { return };
-    let Ok(pags) = registry.pags(&guard, Some(uid)) else { return };
+    let Ok(lock) = Lock::of_uid(uid, LOCK_WAIT) else { return };
+    let Ok(pags) = registry.pags_of(&guard, &lock, uid) else { return };
     let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return };
     let Ok(mut record) = pag.record.clone() else { return };
     record.tokens = seed::held(&tokens, &record.tokens, crate::now());
@@ -771,7 +771,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     };
     let lock = Lock::of_uid(user.uid, LOCK_WAIT)?;
     let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
-    let mut pags = registry.pags(&guard, Some(user.uid))?;
+    let mut pags = registry.pags_of(&guard, &lock, user.uid)?;
     tidy(&guard, &registry, &mut pags, user);
     // Never a new PAG, and never one of another identity.
     let Choice::Join(index, ring) = entering.choose(&pags) else { return Ok(()) };
