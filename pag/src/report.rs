@@ -526,4 +526,18 @@ mod tests {
         assert!(record.starts_with("<86>"), "{record}");
         assert!(record.ends_with(&format!("pam_pag[{}]: hello", std::process::id())), "{record}");
     }
+
+    /// The 32 hex digits that stand in quotes, or after `-- `, in a source.
+    fn message_ids<'a>(text: &'a str, mark: &str) -> std::collections::BTreeSet<&'a str> {
+        let ids = text.split(mark).skip(1).filter_map(|rest| rest.get(..32));
+        ids.filter(|id| id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))).collect()
+    }
+
+    #[test]
+    fn every_event_has_an_entry_in_the_catalog_and_no_other_has() {
+        let events = message_ids(include_str!("report.rs"), "=> \"");
+        let entries = message_ids(include_str!("../../units/usr/lib/systemd/catalog/pag.catalog"), "\n-- ");
+        assert!(events.len() >= 28, "{events:?}");
+        assert_eq!(events, entries);
+    }
 }
