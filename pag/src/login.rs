@@ -743,7 +743,7 @@ fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
 pub fn refresh(request: &Request<'_>) -> Result<()> {
     let user = request.user;
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
-    if request.settings.notokens || Client::present(&request.settings.client).is_empty() {
+    if request.settings.notokens || Client::present(request.settings).is_empty() {
         return Ok(());
     }
     let group = HandleGroup::read();
