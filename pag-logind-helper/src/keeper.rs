@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pag::ccache;
 use pag::client;
+use pag::client::openafs::{self, Equipped};
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
@@ -134,7 +135,12 @@ impl Keeper {
         let before = self.known.get(&pag.id).map(|known| &*known.keys);
         record.leases.is_empty()
             || record.leases.iter().any(|lease| gone(lease.process))
-            || heal::was_cleared(before, &keys_of(ring), record, pag::now())
+            || self.was_cut(before, &keys_of(ring), pag, record)
+    }
+
+    /// Whether a member has cut something out of the ring, or OpenAFS has come to the host since.
+    fn was_cut(&self, before: Option<&[Serial]>, keys: &[Serial], pag: &Pag, record: &Record) -> bool {
+        heal::was_cleared(before, keys, record, pag::now()) || openafs::lacks(keys, pag.nested)
     }
 
     /// All that is remembered has lost its place.
@@ -222,7 +228,8 @@ impl Keeper {
                 Err(why) => Err(why),
             };
             match anchored {
-                Ok(pag) => {
+                Ok(mut pag) => {
+                    openafs::hold_again(guard, &mut pag);
                     let what = "it had been taken out of the registry and is anchored again".to_owned();
                     report(&Event::Healed { uid, pag: *id, what });
                     pags.push(pag);
@@ -283,14 +290,28 @@ impl Keeper {
     }
 
     /// Restores what a member has cut out of the ring. True when tokens are missed that could be had again.
-    fn restore(&self, guard: &Guard, registry: &Registry, pag: &mut Pag) -> bool {
+    fn restore(&mut self, guard: &Guard, registry: &Registry, pag: &mut Pag) -> bool {
         let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return false };
         let (uid, id) = (pag.uid, pag.id);
         let now = pag::now();
         let keys = keys_of(&ring);
         let before = self.known.get(&id).map(|known| &*known.keys);
-        if !heal::was_cleared(before, &keys, &record, now) {
+        if !self.was_cut(before, &keys, pag, &record) {
             return false;
+        }
+        match openafs::equip(guard, pag) {
+            Ok(Equipped::AsBefore) => {}
+            Ok(Equipped::Relinked) => {
+                let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
+                report(&Event::Healed { uid, pag: id, what });
+            }
+            Ok(Equipped::Anew) => {
+                let what = "it has a new PAG of OpenAFS".to_owned();
+                report(&Event::Healed { uid, pag: id, what });
+            }
+            // Said once: it is tried again with every look.
+            Err(error) if self.said.insert(id) => report(&Event::NotEquipped { uid, pag: id, why: error.to_string() }),
+            Err(_) => {}
         }
         match ring.link_user_keyring(guard, uid) {
             Ok(()) if before.is_some() => {

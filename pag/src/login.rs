@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::ccache::{self, Contents, Place};
+use crate::client::openafs::{self, Equipped};
 use crate::client::{self, Client};
 use crate::config::{Role, Settings};
 use crate::error::{Error, Result};
@@ -346,6 +347,8 @@ impl<'a> Entering<'a> {
         let pag = registry.anchor(guard, lock, id, &ring, record);
         ring.release();
         let mut pag = pag?;
+        // Before the join: the members of a ring without its S0 are in no PAG of OpenAFS.
+        self.equip(guard, &mut pag);
         if let Err(why) = ring.join(guard) {
             registry.retire(guard, &pag)?;
             ccache::remove(uid, id, false);
@@ -357,6 +360,19 @@ impl<'a> Entering<'a> {
         let need = self.feed(&mut record, id, &ring);
         registry.store(guard, &mut pag, record.clone())?;
         Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
+    }
+
+    /// Sees to it that the PAG is one of OpenAFS, too. Without that it has no tokens of OpenAFS; the others are not
+    /// concerned.
+    fn equip(&self, guard: &Guard, pag: &mut Pag) {
+        match openafs::equip(guard, pag) {
+            Ok(Equipped::Relinked) => {
+                let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
+                report(&Event::Healed { uid: self.uid(), pag: pag.id, what });
+            }
+            Ok(Equipped::AsBefore | Equipped::Anew) => {}
+            Err(why) => report(&Event::NotEquipped { uid: self.uid(), pag: pag.id, why: why.to_string() }),
+        }
     }
 
     /// The name of a new PAG's ccache: the uid's own where this login brings one of those, else a directory.
@@ -397,6 +413,7 @@ impl<'a> Entering<'a> {
         if self.request.settings.placement == Role::Seed {
             record.reseed = false;
         }
+        self.equip(guard, &mut pag);
         let need = self.feed(&mut record, pag.id, &ring);
         if record != before
             && let Err(why) = registry.store(guard, &mut pag, record.clone())
@@ -657,7 +674,13 @@ pub fn settle(
 ) -> bool {
     let (uid, id) = (pag.uid, pag.id);
     let discard = |pag: &Pag| match &pag.ring {
-        Ok(ring) => client::discard(ring, Instant::now() + INSIDE),
+        Ok(ring) => {
+            // In a ring that a member has emptied the tokens of OpenAFS would not be found.
+            if let Some(s0) = pag.nested {
+                let _ = keyring::link(s0, ring.serial);
+            }
+            client::discard(ring, Instant::now() + INSIDE)
+        }
         Err(_) => Ok(()),
     };
     let fate = policy::fate(&record, lingering);

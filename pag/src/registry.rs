@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use crate::client::openafs;
 use crate::error::{Error, Result};
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring::{self, Description, Mask, Serial};
@@ -73,6 +74,8 @@ pub struct Pag {
     pub holder: Serial,
     /// Its ring, or what is wrong with it.
     pub ring: std::result::Result<Ring, String>,
+    /// S0, the keyring in which OpenAFS's setpag has made this PAG's `_pag` (see [`openafs`]).
+    pub nested: Option<Serial>,
     /// What is known of it, or why that cannot be read.
     pub record: std::result::Result<Record, Unreadable>,
     record_key: Option<Serial>,
@@ -220,6 +223,7 @@ impl Registry {
 
     fn pag(&self, id: PagId, uid: u32, holder: Serial) -> io::Result<Pag> {
         let mut ring = Err("its ring is gone".to_owned());
+        let mut nested = None;
         let mut record_key = None;
         let mut buffer = [0; keyring::DESCRIPTION_SPACE];
         for key in keyring::members(holder)? {
@@ -227,6 +231,7 @@ impl Registry {
                 Ok(found) if found.is_keyring() && RingName::parse(found.name).is_some() => {
                     ring = Ring::of_holder(key, &found, uid, self.group);
                 }
+                Ok(found) if openafs::is_anchor(&found) => nested = Some(key),
                 Ok(found) if found.kind == b"user" && found.name == RECORD.as_bytes() => record_key = Some(key),
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EKEYREVOKED) => {
@@ -243,7 +248,7 @@ impl Registry {
             Some(Err(error)) => Err(Unreadable::Garbled(error.to_string())),
             None => Err(Unreadable::Garbled("there is none".to_owned())),
         };
-        Ok(Pag { id, uid, holder, ring, record, record_key })
+        Ok(Pag { id, uid, holder, ring, nested, record, record_key })
     }
 
     /// Makes a PAG of a ring and a record, under the lock of its uid: the last of its steps is the one that counts.
@@ -265,7 +270,15 @@ impl Registry {
             lock.remember(self.serial, &holders)?;
         }
         let holder = holder.into_place(self.serial, &what)?;
-        Ok(Pag { id, uid: record.uid, holder, ring: Ok(*ring), record: Ok(record), record_key: Some(key) })
+        Ok(Pag {
+            id,
+            uid: record.uid,
+            holder,
+            ring: Ok(*ring),
+            nested: None,
+            record: Ok(record),
+            record_key: Some(key),
+        })
     }
 
     /// Replaces a PAG's record, in one step. Held under the lock of its uid.

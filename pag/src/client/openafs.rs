@@ -25,6 +25,7 @@ use super::{Client, Kind, Seen, State};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::keyring::{self, Description, Mask, Serial};
+use crate::registry::Pag;
 use crate::ring::Ring;
 use crate::sys::{self, Exit};
 
@@ -330,7 +331,7 @@ impl fmt::Display for Step {
 ///
 /// # Errors
 /// `System`, in words; nothing new is linked then, and there is no PAG of OpenAFS for this ring.
-pub fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
+fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
     let failed = |what: &dyn fmt::Display| Error::system(format!("give ring {} a PAG of OpenAFS, {what}", ring.serial));
     let Some(device) = Device::served() else {
         return Err(failed(&Step::Open)(io::Error::from_raw_os_error(libc::ENOENT)));
@@ -413,24 +414,20 @@ fn narrow(ring: &Ring, s0: Serial) -> std::result::Result<(), (Step, io::Error)>
     }
 }
 
-fn is_anchor(found: &Description<'_>) -> bool {
+/// Whether a keyring in a holder is the S0 of its PAG.
+pub(crate) fn is_anchor(found: &Description<'_>) -> bool {
     found.is_keyring() && found.uid == 0 && found.mask == Mask::S0
 }
 
-fn anchors(holder: Serial, which: impl Fn(Serial) -> bool) -> Option<Serial> {
-    // A holder has a ring, a record and S0.
-    let mut members = [0; 4 * 64];
-    let mut members = keyring::members_into(holder, &mut members).ok()?;
+/// An S0 in a holder or in a ring.
+fn anchors(place: Serial, which: impl Fn(Serial) -> bool) -> Option<Serial> {
+    let mut members = [0; 4 * 4096];
+    let mut members = keyring::members_into(place, &mut members).ok()?;
     members.find(|serial| which(*serial) && keyring::describe(*serial, |found| is_anchor(&found)).unwrap_or(false))
 }
 
-/// The S0 that a PAG's holder has.
-pub fn find_anchor(_guard: &Guard, holder: Serial) -> Option<Serial> {
-    anchors(holder, |_| true)
-}
-
 /// Whether an S0 still has its `_pag`: every member of the PAG can invalidate it, and then the tokens of all are gone.
-pub fn is_whole(_guard: &Guard, s0: Serial) -> bool {
+fn is_whole(s0: Serial) -> bool {
     let mut members = [0; 4 * 64];
     let Ok(mut members) = keyring::members_into(s0, &mut members) else { return false };
     // One that was revoked or invalidated is not described any more.
@@ -438,13 +435,56 @@ pub fn is_whole(_guard: &Guard, s0: Serial) -> bool {
         .any(|key| keyring::describe(key, |found| found.kind == b"afs_pag" && found.name == b"_pag").unwrap_or(false))
 }
 
-/// Links an S0 into its ring again, after a member has emptied that: the tokens are there as they were.
+/// What there was to do for [`equip`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Equipped {
+    /// Nothing: all is there, or the host has no OpenAFS to be served.
+    AsBefore,
+    /// S0 was not in the ring, and is again: the tokens are there as they were.
+    Relinked,
+    /// There is a new S0, without tokens: the PAG had none, or a member has invalidated its `_pag`.
+    Anew,
+}
+
+/// Holds the S0 that a ring has, for a PAG whose holder was lost.
+pub fn hold_again(_guard: &Guard, pag: &mut Pag) {
+    let Ok(ring) = &pag.ring else { return };
+    let held = |s0: &Serial| keyring::link(*s0, pag.holder).is_ok();
+    // Nobody but root makes such a keyring, and nobody can link one elsewhere: it is this PAG's own.
+    pag.nested = anchors(ring.serial, |_| true).filter(held);
+}
+
+/// Whether [`equip`] would have anything to do for a PAG that has this ring, with these keys in it, and this S0.
+pub fn lacks(keys: &[Serial], s0: Option<Serial>) -> bool {
+    Device::served().is_some() && s0.is_none_or(|s0| !keys.contains(&s0) || !is_whole(s0))
+}
+
+/// Sees to it that the members of `pag` are in a PAG of OpenAFS, where the host has that. Held under the uid's lock.
 ///
 /// # Errors
-/// EDQUOT (the user's key quota is full), EKEYREVOKED.
-pub fn relink(_guard: &Guard, ring: &Ring, s0: Serial) -> Result<()> {
-    keyring::link(s0, ring.serial)
-        .map_err(Error::key(format!("link keyring {s0} of OpenAFS into ring {}", ring.serial)))
+/// `Key` and `System`, in words: they are in none then, and a seeder gets them no tokens.
+pub fn equip(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
+    let Ok(ring) = &pag.ring else { return Ok(Equipped::AsBefore) };
+    if Device::served().is_none() {
+        return Ok(Equipped::AsBefore);
+    }
+    match pag.nested.filter(|s0| is_whole(*s0)) {
+        Some(s0) => {
+            let mut members = [0; 4 * 4096];
+            let there =
+                keyring::members_into(ring.serial, &mut members).is_ok_and(|mut keys| keys.any(|key| key == s0));
+            if there {
+                return Ok(Equipped::AsBefore);
+            }
+            let doing = || format!("link keyring {s0} of OpenAFS into ring {}", ring.serial);
+            keyring::link(s0, ring.serial).map_err(Error::key(doing()))?;
+            Ok(Equipped::Relinked)
+        }
+        None => {
+            pag.nested = Some(anchor(guard, ring, pag.holder)?);
+            Ok(Equipped::Anew)
+        }
+    }
 }
 
 #[cfg(test)]
