@@ -477,6 +477,9 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
     Ok(found)
 }
 
+/// Status of a child that could enter the ring, and then OpenAFS refused.
+const STATUS_REFUSED: u8 = 2;
+
 fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
     let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || match cell {
@@ -504,15 +507,16 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
         }
     }
     let child = sys::child(|| {
-        let mut done = place.enter() && (place.here || forget_keys());
-        if done && let Some(device) = &device {
-            done = openafs::forget(device, name);
+        if !(place.enter() && (place.here || forget_keys())) {
+            return 1;
         }
-        u8::from(!done)
+        let refused = device.as_ref().is_some_and(|device| !openafs::forget(device, name));
+        if refused { STATUS_REFUSED } else { 0 }
     })
     .map_err(doing())?;
     match child.wait(deadline).map_err(doing())? {
         Exit::Status(0) => Ok(()),
+        Exit::Status(STATUS_REFUSED) => Err(doing()(std::io::Error::other("OpenAFS's module refuses to"))),
         Exit::TimedOut => Err(doing()(std::io::ErrorKind::TimedOut.into())),
         _ => Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
     }
