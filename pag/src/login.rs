@@ -587,7 +587,10 @@ impl<'a> Entering<'a> {
 /// Runs a seeder and says what came of it.
 pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
     let begun = Instant::now();
-    let names: Vec<String> = seed::cells(job.settings, job.user).iter().map(ToString::to_string).collect();
+    let mut names: Vec<String> = seed::cells(job.settings, job.user).iter().map(ToString::to_string).collect();
+    // With two clients each cell is wanted twice.
+    names.sort();
+    names.dedup();
     let cell = if names.is_empty() { "the default cell".to_owned() } else { names.join(", ") };
     let uid = job.user.uid;
     match job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string())) {
@@ -785,8 +788,8 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     let guard = match Guard::enter(group) {
         Ok(guard) => guard,
         Err(Error::NotRoot) => {
-            if Ring::current().is_some_and(|ring| ring.owner == user.uid) {
-                run_seeder(&job, None, &entering.budget);
+            if let Some(ring) = Ring::current().filter(|ring| ring.owner == user.uid) {
+                run_seeder(&job, Some(&ring), &entering.budget);
             }
             return Ok(());
         }
