@@ -565,25 +565,16 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// Opens a file for reading, without allocating and without waiting for a writer.
+/// Opens a file for reading, without allocating and without waiting for a writer. Also an AFS device, for
+/// [`afs_setpag`] and [`afs_pioctl`]: OpenAFS's own library asks for no more (src/sys/glue.c), and a unit with
+/// `ProtectKernelTunables=` has /proc/fs read-only.
 ///
 /// # Errors
 /// As `open(2)`.
 pub fn open_file(path: &CStr) -> io::Result<OwnedFd> {
-    open(path, libc::O_RDONLY)
-}
-
-/// Opens a device for [`afs_setpag`] and [`afs_pioctl`], without allocating.
-///
-/// # Errors
-/// As `open(2)`; ENOENT where the module is not loaded.
-pub fn open_device(path: &CStr) -> io::Result<OwnedFd> {
-    open(path, libc::O_RDWR)
-}
-
-fn open(path: &CStr, mode: c_int) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     // SAFETY: a terminated path.
-    let fd = unsafe { libc::open(path.as_ptr(), mode | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) };
+    let fd = unsafe { libc::open(path.as_ptr(), flags) };
     cerr(c_long::from(fd))?;
     // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -745,7 +736,7 @@ mod tests {
 
     #[test]
     fn what_is_no_afs_client_says_so() {
-        let device = open_device(c"/dev/null").unwrap();
+        let device = open_file(c"/dev/null").unwrap();
         assert_eq!(afs_setpag(device.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOTTY));
         let answer = afs_pioctl(device.as_fd(), b'C', 13, &[], &mut [0; 4]);
         assert_eq!(answer.unwrap_err().raw_os_error(), Some(libc::ENOTTY));

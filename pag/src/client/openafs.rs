@@ -70,7 +70,7 @@ impl Device {
     /// # Errors
     /// ENOENT when the module has been unloaded.
     pub fn open(&self) -> io::Result<Interface> {
-        sys::open_device(&self.0).map(Interface)
+        sys::open_file(&self.0).map(Interface)
     }
 }
 
