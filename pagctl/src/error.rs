@@ -27,6 +27,8 @@ pub(crate) enum Error {
     },
     /// Keys, rings or the registry.
     Pag(pag::Error),
+    /// It cannot be done as things are, in words.
+    Refused(String),
     /// The person said no, or could not be asked.
     Unconfirmed(&'static str),
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Error {
             Self::Changed(path) => write!(f, "{} was changed meanwhile and is left alone; try again", path.display()),
             Self::Command { command, why } => write!(f, "`{command}` failed: {why}"),
             Self::Pag(source) => source.fmt(f),
+            Self::Refused(why) => f.write_str(why),
             Self::Unconfirmed(why) => f.write_str(why),
         }
     }
