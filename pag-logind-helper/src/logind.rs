@@ -6,12 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
+use pag::registry::PagId;
 use zbus::connection::Builder;
 use zbus::message::Message;
 use zbus::proxy::{CacheProperties, OwnerChangedStream, SignalStream};
@@ -80,8 +82,35 @@ pub(crate) enum News {
     User { uid: u32, there: Option<bool> },
     /// The machine was asleep.
     Awake,
-    /// The seeder of `uid` has ended, well or for this reason.
-    Seeded { uid: u32, result: Result<(), String> },
+    /// A unit that was ordered has ended, well or for this reason.
+    Ended { unit: Unit, result: Result<(), String> },
+}
+
+/// A unit that is started for a PAG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Renews tickets and gets tokens, as the user.
+    Seed(u32),
+    /// Gets a ticket from a keytab, as root.
+    Keytab(PagId, u32),
+}
+
+impl Unit {
+    /// Whose PAG it is for.
+    pub(crate) fn uid(self) -> u32 {
+        match self {
+            Unit::Seed(uid) | Unit::Keytab(_, uid) => uid,
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unit::Seed(uid) => write!(f, "pag-seed@{uid}.service"),
+            Unit::Keytab(pag, _) => write!(f, "pag-keytab@{pag}.service"),
+        }
+    }
 }
 
 /// Things that wait for one reader.
@@ -122,15 +151,15 @@ impl<T> Mailbox<T> {
 pub(crate) struct Bus {
     /// What was heard.
     pub(crate) news: Mailbox<News>,
-    orders: Mailbox<u32>,
+    orders: Mailbox<Unit>,
     connected: Cell<bool>,
 }
 
 impl Bus {
-    /// Has the seeder of `uid` started; [`News::Seeded`] follows. False when there is no bus to ask.
-    pub(crate) fn seed(&self, uid: u32) -> bool {
+    /// Has a unit started; [`News::Ended`] follows. False when there is no bus to ask.
+    pub(crate) fn start(&self, unit: Unit) -> bool {
         if self.connected.get() {
-            self.orders.put(uid);
+            self.orders.put(unit);
         }
         self.connected.get()
     }
@@ -181,8 +210,8 @@ impl Bus {
                         line.list().await;
                     }
                 }
-                Heard::Order(uid) => line.start_seeder(uid).await,
-                Heard::SeederEnded(uid, result) => self.news.put(News::Seeded { uid, result }),
+                Heard::Order(unit) => line.start_unit(unit).await,
+                Heard::UnitEnded(unit, result) => self.news.put(News::Ended { unit, result }),
                 Heard::End => return Ok(()),
             }
         }
@@ -203,15 +232,15 @@ struct Line<'a> {
 }
 
 struct Seeder {
-    uid: u32,
+    unit: Unit,
     ends: JobRemovedStream,
 }
 
 enum Heard {
     Login(Message),
     Owner(bool),
-    Order(u32),
-    SeederEnded(u32, Result<(), String>),
+    Order(Unit),
+    UnitEnded(Unit, Result<(), String>),
     End,
 }
 
@@ -232,7 +261,7 @@ impl Line<'_> {
                 Ok(args) => Err(format!("its job ended with '{}'", args.result())),
                 Err(error) => Err(error.to_string()),
             };
-            return Poll::Ready(Heard::SeederEnded(self.seeders.swap_remove(index).uid, result));
+            return Poll::Ready(Heard::UnitEnded(self.seeders.swap_remove(index).unit, result));
         }
         self.bus.orders.poll_take(cx).map(Heard::Order)
     }
@@ -282,20 +311,20 @@ impl Line<'_> {
         session.user().await.map(|(uid, _)| uid)
     }
 
-    async fn start_seeder(&mut self, uid: u32) {
-        let unit = format!("pag-seed@{uid}.service");
+    async fn start_unit(&mut self, unit: Unit) {
+        let name = unit.to_string();
         let started = async {
             // Before the start, so that the end of a quick one is not missed; for this unit alone, so that the jobs of
             // others do not wake us. systemd sends it without a Subscribe() since the job is ours
             // (src/core/dbus.c, bus_foreach_bus).
-            let ends = self.systemd.receive_job_removed_with_args(&[(2, &unit)]).await?;
+            let ends = self.systemd.receive_job_removed_with_args(&[(2, &name)]).await?;
             // "fail": nothing that runs is to be replaced by us.
-            self.systemd.start_unit(&unit, "fail").await?;
+            self.systemd.start_unit(&name, "fail").await?;
             zbus::Result::Ok(ends)
         };
         match started.await {
-            Ok(ends) => self.seeders.push(Seeder { uid, ends }),
-            Err(error) => self.bus.news.put(News::Seeded { uid, result: Err(format!("cannot start {unit}: {error}")) }),
+            Ok(ends) => self.seeders.push(Seeder { unit, ends }),
+            Err(error) => self.bus.news.put(News::Ended { unit, result: Err(format!("cannot start {unit}: {error}")) }),
         }
     }
 }
@@ -332,6 +361,6 @@ mod tests {
 
     #[test]
     fn nothing_is_ordered_from_a_bus_that_is_not_there() {
-        assert!(!Bus::default().seed(61001));
+        assert!(!Bus::default().start(Unit::Seed(61001)));
     }
 }

@@ -4,14 +4,16 @@
 //! One thread, one loop: it sleeps until a process ends, a login nudges it, the bus or a signal speaks, or a moment
 //! has come that something waits for. Nothing on disk is its own; all that matters is in the registry.
 
+mod ccaches;
 mod heal;
 mod keeper;
 mod logind;
 mod notify;
+mod renew;
 mod seedjobs;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,17 +26,22 @@ use std::time::{Duration, Instant};
 
 use pag::client::Client;
 use pag::config::{self, Dirs};
+use pag::registry::PagId;
 use pag::report::{Event, report, set_debug, speak_as};
 use zruntime::signal::{Signal, Signals};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
+use crate::ccaches::Ccaches;
 use crate::keeper::Keeper;
-use crate::logind::{Bus, News};
+use crate::logind::{Bus, News, Unit};
+use crate::renew::{Notice, Way};
 use crate::seedjobs::Jobs;
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
 const LOOK: Duration = Duration::from_secs(5);
+/// Why no job can be started.
+const NO_BUS: &str = "there is no bus to start a job with";
 /// Pause before a lock is tried again that a login held.
 const AGAIN: Duration = Duration::from_millis(250);
 /// A round is followed by a pause as long as itself, and at least so long, in which no nudges are read either:
@@ -80,6 +87,11 @@ struct Helper<'a> {
     watch: Watch,
     keeper: Keeper,
     jobs: Jobs,
+    ccaches: Ccaches,
+    /// PAGs whose jobs renew what is good still, and how each goes about it.
+    renewals: BTreeMap<PagId, Way>,
+    /// What has been said of ends of tokens.
+    noticed: BTreeMap<PagId, Notice>,
     /// Whom logind knows; none while it cannot be asked.
     users: Option<BTreeSet<u32>>,
     /// Whose PAGs are to be looked at.
@@ -96,10 +108,14 @@ struct Clock {
     alive: Option<Instant>,
     /// Rings are looked at.
     look: Option<Instant>,
+    /// A renewal is due, or something is to be said about one.
+    renew: Option<Instant>,
     /// The pause after a round is over. None: it is.
     round: Option<Instant>,
     /// Nudges are read again. None: they are.
     read: Option<Instant>,
+    /// So is what was written into ccaches.
+    written: Option<Instant>,
     /// The bus has been lost and that was said.
     bus_lost: bool,
 }
@@ -117,6 +133,7 @@ enum Wake {
     Signal(Signal),
     Nudged(Nudges),
     Ended(Vec<u32>),
+    Written,
     News(News),
     Time,
 }
@@ -132,6 +149,9 @@ impl<'a> Helper<'a> {
             watch: Watch::new(runtime)?,
             keeper: Keeper::new(),
             jobs: Jobs::default(),
+            ccaches: Ccaches::new(runtime)?,
+            renewals: BTreeMap::new(),
+            noticed: BTreeMap::new(),
             users: None,
             dirty: BTreeSet::new(),
             all: true,
@@ -141,7 +161,7 @@ impl<'a> Helper<'a> {
 
     /// Looks after PAGs until it is told to end.
     async fn serve(&mut self) -> io::Result<()> {
-        read_configuration();
+        self.read_configuration();
         self.round();
         report(&Event::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
         notify::ready(&self.keeper.status());
@@ -150,7 +170,7 @@ impl<'a> Helper<'a> {
             match self.wake().await? {
                 Wake::Signal(Signal::Hangup) => {
                     notify::reloading();
-                    read_configuration();
+                    self.read_configuration();
                     self.all = true;
                     notify::ready(&self.keeper.status());
                 }
@@ -166,6 +186,8 @@ impl<'a> Helper<'a> {
                     self.clock.read = Some(Instant::now() + REST);
                 }
                 Wake::News(news) => self.hear(news),
+                // However much is written, the helper is not kept busy.
+                Wake::Written => self.clock.written = Some(Instant::now() + AGAIN),
                 Wake::Time => {}
             }
             let now = Instant::now();
@@ -176,11 +198,17 @@ impl<'a> Helper<'a> {
                 self.clock.look = None;
                 self.all = true;
             }
+            for pag in self.ccaches.due(now) {
+                if self.keeper.note_ticket(pag) {
+                    self.renew(pag, Way::Seed);
+                }
+                self.clock.renew = Some(now);
+            }
             if self.dirty.len() > MANY {
                 self.dirty.clear();
                 self.all = true;
             }
-            for pause in [&mut self.clock.round, &mut self.clock.read] {
+            for pause in [&mut self.clock.round, &mut self.clock.read, &mut self.clock.written] {
                 *pause = pause.filter(|moment| *moment > now);
             }
             if self.clock.round.is_none() && self.has_work() {
@@ -191,7 +219,74 @@ impl<'a> Helper<'a> {
                     notify::status(&after);
                 }
             }
-            self.start_seeders();
+            if self.clock.renew.is_some_and(|moment| moment <= now) {
+                self.plan();
+            }
+            self.start_jobs();
+        }
+    }
+
+    /// Has the tokens of a PAG renewed, in its turn.
+    fn renew(&mut self, pag: PagId, way: Way) {
+        // What is about to be looked at anew is planned then.
+        let user = self.keeper.user_of(pag).filter(|uid| !self.jobs.has(pag) && !self.dirty.contains(uid));
+        if let Some(uid) = user {
+            self.jobs.want(pag, uid, Instant::now());
+            self.renewals.insert(pag, way);
+        }
+    }
+
+    /// Sees to renewals that are due, says what is to be said, and finds out when the next is.
+    fn plan(&mut self) {
+        let (now, instant) = (pag::now(), Instant::now());
+        let mut next: Option<u64> = None;
+        let plans = self.keeper.plans(now);
+        self.noticed.retain(|pag, _| plans.iter().any(|(id, ..)| id == pag));
+        for (pag, uid, plan) in plans {
+            let due = plan.job.filter(|(moment, _)| *moment <= now && !self.jobs.has(pag));
+            let news = plan.notice.filter(|notice| self.is_news(pag, notice));
+            if plan.notice.is_none() {
+                self.noticed.remove(&pag);
+            }
+            // The user may have got tokens himself.
+            if (due.is_some() || news.is_some()) && self.keeper.note_tokens(pag) {
+                self.dirty.insert(uid);
+                continue;
+            }
+            if let Some(notice) = news {
+                self.tell(pag, uid, notice);
+            }
+            if let Some((_, way)) = due {
+                self.renew(pag, way);
+            }
+            let coming = plan.job.map(|(moment, _)| moment).filter(|moment| *moment > now);
+            next = [coming, plan.speak, next].into_iter().flatten().min();
+        }
+        self.clock.renew = next.map(|moment| instant + renew::sleep(moment, now).max(REST));
+    }
+
+    fn is_news(&self, pag: PagId, notice: &Notice) -> bool {
+        self.noticed.get(&pag).is_none_or(|said| (said.end, said.over) != (notice.end, notice.over))
+    }
+
+    /// Says what is to be said of the end of a PAG's tokens. Whoever else is to be told is told here.
+    fn tell(&mut self, pag: PagId, uid: u32, notice: Notice) {
+        self.noticed.insert(pag, notice);
+        let Notice { end, over, why } = notice;
+        report(&if over { Event::Expired { uid, pag, why } } else { Event::Expiring { uid, pag, expires: end, why } });
+    }
+
+    /// Reads the configuration for its complaints, which are to be said when it is changed and not at the next login, and
+    /// for the keytabs. Each login and each seeder reads it for itself.
+    fn read_configuration(&mut self) {
+        let dirs = Dirs::default();
+        let (settings, complaints) = config::host(&dirs);
+        set_debug(settings.debug);
+        self.keeper.set_keytabs(config::keytabs(&dirs));
+        let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
+        log::debug!("AFS clients on this host: {}", served.join(" "));
+        for complaint in complaints {
+            report(&Event::Complaint { what: complaint.to_string() });
         }
     }
 
@@ -227,6 +322,8 @@ impl<'a> Helper<'a> {
         let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
         self.clock.look = self.keeper.must_look().then(|| now + LOOK);
+        self.ccaches.set(self.keeper.ccaches());
+        self.clock.renew = Some(now);
     }
 
     fn hear(&mut self, news: News) {
@@ -234,6 +331,11 @@ impl<'a> Helper<'a> {
             News::Back => {
                 report(&Event::BusBack);
                 self.clock.bus_lost = false;
+                // Of those that ran nothing more is heard, and the others need not wait.
+                for pag in std::mem::take(&mut self.renewals).into_keys() {
+                    self.jobs.forget(pag);
+                }
+                self.clock.renew = Some(Instant::now());
             }
             News::Lost(why) => {
                 self.users = None;
@@ -257,25 +359,44 @@ impl<'a> Helper<'a> {
                 self.dirty.insert(uid);
             }
             News::Awake => self.all = true,
-            News::Seeded { uid, result } => {
-                if let Some(pag) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
-                    match result {
-                        Ok(()) => self.keeper.seeded(pag),
-                        Err(why) => self.keeper.not_seeded(pag, &why),
-                    }
-                    self.dirty.insert(uid);
+            News::Ended { unit: Unit::Keytab(pag, uid), result: Ok(()) } => {
+                self.keeper.note_ticket(pag);
+                if self.jobs.running(uid) == Some(pag) && !self.bus.start(Unit::Seed(uid)) {
+                    self.ended(uid, Err(NO_BUS.to_owned()));
                 }
             }
+            News::Ended { unit, result } => self.ended(unit.uid(), result),
         }
     }
 
-    fn start_seeders(&mut self) {
+    /// The job of a user has ended.
+    fn ended(&mut self, uid: u32, result: Result<(), String>) {
+        let Some(pag) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
+        self.keeper.note_ticket(pag);
+        let renewal = self.renewals.remove(&pag).is_some();
+        match result {
+            Ok(()) => self.keeper.seeded(pag, !renewal),
+            Err(why) => {
+                self.keeper.not_seeded(pag, &why);
+                // Its record says when it is due again.
+                if renewal {
+                    self.jobs.forget(pag);
+                }
+            }
+        }
+        self.dirty.insert(uid);
+    }
+
+    fn start_jobs(&mut self) {
         for (pag, uid) in self.jobs.start(Instant::now()) {
-            let why = match self.keeper.prepare_seeding(pag) {
-                Ok(Some(uid)) if self.bus.seed(uid) => continue,
-                Ok(Some(_)) => "there is no bus to start a seeder with".to_owned(),
+            let way = self.renewals.get(&pag).copied();
+            let unit = if way == Some(Way::Keytab) { Unit::Keytab(pag, uid) } else { Unit::Seed(uid) };
+            let why = match self.keeper.prepare_seeding(pag, way.is_some()) {
+                Ok(Some(_)) if self.bus.start(unit) => continue,
+                Ok(Some(_)) => NO_BUS.to_owned(),
                 Ok(None) => {
                     self.jobs.forget(pag);
+                    self.renewals.remove(&pag);
                     continue;
                 }
                 Err(error) => error.to_string(),
@@ -294,13 +415,15 @@ impl<'a> Helper<'a> {
 
     /// The next moment at which something is due without anybody telling.
     fn next_moment(&self) -> Option<Instant> {
-        let Clock { alive, look, round, read, .. } = self.clock;
-        [alive, look, round, read, self.jobs.next()].into_iter().flatten().min()
+        let Clock { alive, look, renew, round, read, written, .. } = self.clock;
+        let moments = [alive, look, renew, round, read, written, self.jobs.next(), self.ccaches.next()];
+        moments.into_iter().flatten().min()
     }
 
     /// Sleeps until there is something to do.
     async fn wake(&mut self) -> io::Result<Wake> {
         let rested = self.clock.round.is_none() && self.clock.read.is_none();
+        let listens = self.clock.written.is_none();
         let mut sleep = pin!(self.next_moment().map(|moment| self.runtime.sleep_until(moment)));
         poll_fn(|cx| {
             if let Poll::Ready(signal) = self.signals.poll_recv(cx) {
@@ -314,6 +437,9 @@ impl<'a> Helper<'a> {
             }
             if rested && let Poll::Ready(uids) = poll_nudges(&self.nudges, cx) {
                 return Poll::Ready(uids.map(Wake::Nudged));
+            }
+            if listens && let Poll::Ready(done) = self.ccaches.poll_written(cx) {
+                return Poll::Ready(done.map(|()| Wake::Written));
             }
             match sleep.as_mut().as_pin_mut() {
                 Some(sleep) => sleep.poll(cx).map(|()| Ok(Wake::Time)),
@@ -353,16 +479,4 @@ fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> 
         }
     }
     Poll::Ready(Ok(nudges))
-}
-
-/// Reads the configuration for its complaints: what is wrong in it is to be said when it is changed, not at the next
-/// login. Nothing of it is kept but which clients are served; each login and each seeder reads it for itself.
-fn read_configuration() {
-    let (settings, complaints) = config::host(&Dirs::default());
-    set_debug(settings.debug);
-    let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
-    log::debug!("AFS clients on this host: {}", served.join(" "));
-    for complaint in complaints {
-        report(&Event::Complaint { what: complaint.to_string() });
-    }
 }

@@ -53,12 +53,16 @@ impl Jobs {
             }
         }
         let mut running: Vec<u32> = self.0.values().filter(|job| job.is_running()).map(|job| job.uid).collect();
-        for (pag, job) in &mut self.0 {
-            let due = matches!(job.state, State::Waiting { until } if until <= now);
-            if due && running.len() < AT_ONCE && !running.contains(&job.uid) {
+        // Who has waited longest comes first, so that nobody waits for ever.
+        let mut due: Vec<(Instant, PagId)> =
+            self.0.iter().filter_map(|(pag, job)| Some((job.due(now)?, *pag))).collect();
+        due.sort();
+        for (_, pag) in due {
+            let Some(job) = self.0.get_mut(&pag) else { continue };
+            if running.len() < AT_ONCE && !running.contains(&job.uid) {
                 job.state = State::Running { until: now + LOST_AFTER };
                 running.push(job.uid);
-                started.push((*pag, job.uid));
+                started.push((pag, job.uid));
             }
         }
         started
@@ -74,6 +78,16 @@ impl Jobs {
             job.fail(now);
         }
         Some(id)
+    }
+
+    /// Whether a job for this PAG waits or runs.
+    pub(crate) fn has(&self, pag: PagId) -> bool {
+        self.0.contains_key(&pag)
+    }
+
+    /// The PAG that the running job of `uid` is for.
+    pub(crate) fn running(&self, uid: u32) -> Option<PagId> {
+        self.0.iter().find(|(_, job)| job.uid == uid && job.is_running()).map(|(pag, _)| *pag)
     }
 
     /// When [`Jobs::start`] has something to do next.
@@ -93,6 +107,14 @@ impl Jobs {
 }
 
 impl Job {
+    /// Since when it waits for its start.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        match self.state {
+            State::Waiting { until } if until <= now => Some(until),
+            _ => None,
+        }
+    }
+
     fn is_running(&self) -> bool {
         matches!(self.state, State::Running { .. })
     }

@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::keytab::{Keytab, Whose};
+
 /// How wide a PAG is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -173,6 +175,10 @@ pub struct Settings {
     pub client: ClientChoice,
     /// Where a kernel module has OpenAFS's interface, besides the places that are known.
     pub openafs_device: Option<PathBuf>,
+    /// The keytab of a user or service who is not there to type a password.
+    pub keytab: Option<PathBuf>,
+    /// Whose key to take out of it.
+    pub principal: Option<String>,
 }
 
 /// What kind of value an option takes.
@@ -212,7 +218,7 @@ const fn service_only(name: &'static str, set: fn(&mut Settings, &str) -> Result
 }
 
 /// Every option that there is.
-pub const OPTIONS: [Opt; 20] = [
+pub const OPTIONS: [Opt; 22] = [
     text("program", |s, v| program(v).map(|words| s.program = words)),
     text("kafs_program", |s, v| program(v).map(|words| s.kafs_program = words)),
     text("afs_cells", |s, v| list(v).map(str::parse).collect::<Result<_, _>>().map(|cells| s.afs_cells = cells)),
@@ -248,6 +254,8 @@ pub const OPTIONS: [Opt; 20] = [
         }
         _ => Err("login or own or none".to_owned()),
     }),
+    service_only("keytab", |s, v| keytab(v).map(|path| s.keytab = path)),
+    service_only("principal", |s, v| principal(v).map(|principal| s.principal = principal)),
 ];
 
 /// Words separated by commas, spaces or tabs, as pam_afs_session splits its lists (pam-util/vector.c).
@@ -274,6 +282,29 @@ fn device(value: &str) -> Result<Option<PathBuf>, String> {
         "" => Ok(None),
         _ if path.starts_with("/proc") && plain && path != Path::new("/proc") => Ok(Some(path.to_owned())),
         _ => Err("a path in /proc, such as /proc/fs/auristorfs/afs_ioctl".to_owned()),
+    }
+}
+
+/// A file; whether it may be used is looked at when it is. An empty value takes back what was set before.
+fn keytab(value: &str) -> Result<Option<PathBuf>, String> {
+    let path = Path::new(value);
+    match value {
+        "" => Ok(None),
+        _ if path.is_absolute() && path.components().all(|part| !matches!(part, Component::ParentDir)) => {
+            Ok(Some(path.to_owned()))
+        }
+        _ => Err("an absolute path, such as /etc/pag/keytabs/alice".to_owned()),
+    }
+}
+
+/// A Kerberos identity, the realm of which may be left out. It becomes an argument of kinit.
+fn principal(value: &str) -> Result<Option<String>, String> {
+    match value {
+        "" => Ok(None),
+        _ if !value.starts_with('-') && value.bytes().all(|c| c.is_ascii_graphic()) && value.len() <= 256 => {
+            Ok(Some(value.to_owned()))
+        }
+        _ => Err("a principal, such as alice/cron@EXAMPLE.ORG".to_owned()),
     }
 }
 
@@ -418,6 +449,11 @@ pub fn host(dirs: &Dirs) -> (Settings, Vec<Complaint>) {
     Reading::new(dirs, None).finish(dirs)
 }
 
+/// The keytabs that the configuration names. What is wrong in it is [`host`]'s to say.
+pub fn keytabs(dirs: &Dirs) -> Vec<(Whose, Keytab)> {
+    Reading::new(dirs, None).keytabs
+}
+
 /// Where a setting was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -429,6 +465,8 @@ enum Origin {
 /// What the lines of a section are to us.
 enum Section {
     Ours,
+    /// A user's, who has a keytab and nothing else there.
+    Users,
     Others,
 }
 
@@ -437,6 +475,7 @@ struct Reading<'a> {
     complaints: Vec<Complaint>,
     /// Complaints beyond the most that are told.
     untold: usize,
+    keytabs: Vec<(Whose, Keytab)>,
     service: Option<&'a str>,
 }
 
@@ -462,8 +501,10 @@ impl<'a> Reading<'a> {
             placement: service.map_or(Role::Login, default_role),
             client: ClientChoice::Auto,
             openafs_device: None,
+            keytab: None,
+            principal: None,
         };
-        let mut reading = Reading { settings, complaints: Vec::new(), untold: 0, service };
+        let mut reading = Reading { settings, complaints: Vec::new(), untold: 0, keytabs: Vec::new(), service };
         if let Some(bytes) = reading.file(&dirs.login_defs, dirs.owner) {
             reading.settings.minimum_uid = uid_min(&bytes).unwrap_or(MINIMUM_UID);
         }
@@ -570,6 +611,7 @@ impl<'a> Reading<'a> {
         let mut section = Section::Others;
         let mut seen: Vec<&str> = Vec::new();
         let mut begun = false;
+        let mut whose = None;
         for (index, line) in text.lines().enumerate() {
             let place = || Place::File(path.to_owned(), index + 1);
             let line = line.trim();
@@ -580,16 +622,31 @@ impl<'a> Reading<'a> {
                 begun = true;
                 seen.clear();
                 let header = header.trim();
+                let named = |kind: &str| {
+                    header
+                        .strip_prefix(kind)
+                        .filter(|rest| rest.starts_with([' ', '\t']))
+                        .map(|name| name.trim().to_owned())
+                };
+                (self.settings.keytab, self.settings.principal) = (None, None);
+                whose = named("user").map(Whose::User).or_else(|| named("service").map(Whose::Service));
                 section = match (header, services) {
                     ("pag", false) => Section::Ours,
                     ("pag", true) => Section::Others,
+                    _ if matches!(whose, Some(Whose::User(_))) => {
+                        if services && self.service.is_none() {
+                            Section::Users
+                        } else {
+                            Section::Others
+                        }
+                    }
                     (other, _) => match other.strip_prefix("service").filter(|rest| rest.starts_with([' ', '\t'])) {
                         Some(name) if services => self.concern(name.trim()),
                         Some(_) => Section::Others,
                         None => {
                             if !services {
                                 let what = format!("unknown section {}", quoted(other));
-                                self.complain(place(), what, "[pag] or [service NAME]".to_owned());
+                                self.complain(place(), what, "[pag], [service NAME] or [user NAME]".to_owned());
                             }
                             Section::Others
                         }
@@ -611,9 +668,20 @@ impl<'a> Reading<'a> {
                 self.complain(place(), format!("{} is no setting", quoted(line)), "NAME = VALUE".to_owned());
                 continue;
             };
+            if matches!(section, Section::Users) && !matches!(name, "keytab" | "principal") {
+                let what = format!("{} is not for a user", quoted(name));
+                self.complain(place(), what, "keytab or principal".to_owned());
+                continue;
+            }
             self.once(&place(), name, &mut seen);
             let from = if services { Origin::Service } else { Origin::Pag };
             self.set(place(), name, Some(value), from);
+            if let (true, Some(whose)) = (services && self.service.is_none(), &whose) {
+                self.keytabs.retain(|(other, _)| other != whose);
+                let Settings { keytab, principal, .. } = &self.settings;
+                let keytab = keytab.clone().map(|path| Keytab { path, principal: principal.clone() });
+                self.keytabs.extend(keytab.map(|keytab| (whose.clone(), keytab)));
+            }
         }
     }
 
@@ -826,7 +894,7 @@ mod tests {
             "pag.conf:3: unknown option 'retian'; right would be perhaps 'retain'",
             "pag.conf:4: retain cannot be 'sometimes'; right would be none or processes or linger",
             "pag.conf:5: 'scope' is no setting; right would be NAME = VALUE",
-            "pag.conf:6: unknown section 'nonsense'; right would be [pag] or [service NAME]",
+            "pag.conf:6: unknown section 'nonsense'; right would be [pag], [service NAME] or [user NAME]",
             "PAM argument 1 of sshd: timeout cannot be '1h'; right would be a time from 100ms to 60s, such as 5s",
             "PAM argument 2 of sshd: 'client' is no PAM argument; right would be a line in pag.conf",
             "PAM argument 3 of sshd: program cannot be 'aklog'; right would be an absolute path, then arguments, separated by commas",
@@ -884,6 +952,24 @@ mod tests {
         assert_eq!((settings.nopag, settings.placement, complaints.len()), (false, Role::Login, 2));
         assert_eq!(load(&files.dirs, "sshd", &[]).1.len(), 1);
         assert!(load(&files.dirs, "cron", &[]).0.nopag);
+    }
+
+    #[test]
+    fn a_keytab_is_a_users_or_a_services() {
+        let text = "[user alice]\nkeytab = /etc/k/alice\n[user bob]\nprincipal = bob/cron\nkeytab = /etc/k/bob\n\
+                    [service backup]\nkeytab = /etc/k/backup\n[user carol]\nkeytab = /etc/k/carol\nkeytab =\n";
+        let files = files(text);
+        let keytab =
+            |path: &str, principal: Option<&str>| Keytab { path: path.into(), principal: principal.map(str::to_owned) };
+        let expected = [
+            (Whose::User("alice".to_owned()), keytab("/etc/k/alice", None)),
+            (Whose::User("bob".to_owned()), keytab("/etc/k/bob", Some("bob/cron"))),
+            (Whose::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
+        ];
+        assert_eq!(keytabs(&files.dirs), expected);
+        assert_eq!(load(&files.dirs, "sshd", &[]).1.len(), 0);
+        let files = self::files("[pag]\nkeytab = /x\n[user a]\nkeytab = x\nprincipal = -V\nretain = none\n");
+        assert_eq!((keytabs(&files.dirs).len(), host(&files.dirs).1.len()), (0, 4));
     }
 
     #[test]
