@@ -15,7 +15,7 @@ pub(super) fn logins(user: &str) -> Vec<i64> {
 }
 
 /// The report that a probe leaves in a file.
-fn ring_at(path: &str) -> Ring {
+pub(super) fn ring_at(path: &str) -> Ring {
     Ring::parse(&eventually(path, Duration::from_secs(15), || fs::read_to_string(path).ok()))
 }
 
