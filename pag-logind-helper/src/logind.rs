@@ -164,6 +164,11 @@ impl Bus {
         self.connected.get()
     }
 
+    /// Whether there is one to start units with.
+    pub(crate) fn is_there(&self) -> bool {
+        self.connected.get()
+    }
+
     /// Keeps a connection and passes on what it brings, for ever.
     pub(crate) async fn follow(&self, runtime: &SharedRuntime) {
         let mut pause = PAUSE;

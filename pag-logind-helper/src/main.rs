@@ -243,7 +243,8 @@ impl<'a> Helper<'a> {
         let plans = self.keeper.plans(now);
         self.noticed.retain(|pag, _| plans.iter().any(|(id, ..)| id == pag));
         for (pag, uid, plan) in plans {
-            let due = plan.job.filter(|(moment, _)| *moment <= now && !self.jobs.has(pag));
+            // Without a bus none can be started; when it is back, this is done anew.
+            let due = plan.job.filter(|(moment, _)| *moment <= now && !self.jobs.has(pag) && self.bus.is_there());
             let news = plan.notice.filter(|notice| self.is_news(pag, notice));
             if plan.notice.is_none() {
                 self.noticed.remove(&pag);
@@ -376,13 +377,12 @@ impl<'a> Helper<'a> {
         let renewal = self.renewals.remove(&pag).is_some();
         match result {
             Ok(()) => self.keeper.seeded(pag, !renewal),
-            Err(why) => {
-                self.keeper.not_seeded(pag, &why);
+            Err(why) if renewal => {
+                report(&Event::NotRenewed { uid, why });
                 // Its record says when it is due again.
-                if renewal {
-                    self.jobs.forget(pag);
-                }
+                self.jobs.forget(pag);
             }
+            Err(why) => self.keeper.not_seeded(pag, &why),
         }
         self.dirty.insert(uid);
     }

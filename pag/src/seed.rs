@@ -201,9 +201,8 @@ impl Job<'_> {
     /// As [`Job::run`].
     pub fn renew(&self, budget: &Budget) -> Result<std::result::Result<(), String>> {
         match self.program(vec!["/usr/bin/kinit".to_owned(), "-R".to_owned()]) {
-            Some(program) => {
-                Ok(run(&program, self.identity, None, false, budget)?.map_err(|why| format!("kinit -R: {why}")))
-            }
+            Some(program) => Ok(run(&program, self.identity, None, false, budget)?
+                .map_err(|why| why.replacen("the seeder", "kinit -R", 1))),
             None => Ok(Err("its environment holds a NUL".to_owned())),
         }
     }
