@@ -135,7 +135,7 @@ pub const ALL: &[Scenario] = &[
     .linger(&["alice"]),
     Scenario::new(
         "forty_users_are_renewed_in_turn",
-        "40 users with tickets of 90 s are without a token at no moment, and at most four jobs run at once",
+        "40 users with tickets of two minutes are without a token at no moment, and at most four jobs run at once",
         renewal::forty_users_are_renewed_in_turn,
     ),
     Scenario::new(

@@ -184,19 +184,24 @@ fn jobs() -> Vec<(u64, i32)> {
 
 pub(super) fn forty_users_are_renewed_in_turn(_: u32) {
     const USERS: usize = 40;
-    let life = 90;
+    let life = 120;
     short_tickets(3600);
     sh(&format!("sed -i 's/ticket_lifetime = .*/ticket_lifetime = {life}s/' /etc/krb5.conf"));
-    let pid = helper();
+    // Nobody is there to spread the first renewals: all of them are due when it comes back.
+    sh("systemctl stop pag-logind-helper");
     let mut here: Vec<Session> = Vec::new();
     let begin = now();
     for number in 0..USERS {
         here.push(Session::ssh(&format!("u{number}"), Proof::Password));
     }
+    let took = now() - begin;
+    assert!(took < life / 2, "40 logins took {took} s: too slow a machine for this");
+    wait_until(begin + life * 5 / 8);
+    sh("systemctl start pag-logind-helper");
+    let pid = helper();
     let there = now();
-    assert!(there - begin < life / 3, "40 logins took {} s: too slow a machine for this", there - begin);
     let mut looks = 0;
-    while now() < there + life * 5 / 2 {
+    while now() < there + life * 3 / 2 {
         let status = status();
         let pags = status["all"].as_array().cloned().unwrap_or_default();
         assert_eq!(pags.len(), USERS, "{pags:#?}");
@@ -223,7 +228,7 @@ pub(super) fn forty_users_are_renewed_in_turn(_: u32) {
         format!("{runs} jobs, at most {most} at once; memory and CPU: {} {}", usage.replace('\n', " "), rss.trim());
     println!("{figures}");
     assert!((3..=4).contains(&most), "jobs at once: {figures}");
-    assert!(runs >= i32::try_from(3 * USERS).unwrap(), "each was renewed three times: {figures}");
+    assert!(runs >= i32::try_from(2 * USERS).unwrap(), "each was renewed twice: {figures}");
     let kib: u64 = rss.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap();
     assert!(kib < 16 * 1024, "memory: {figures}");
     assert_eq!(helper(), pid, "it is the same process still");
