@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its terminal")]
 
 mod error;
+mod member;
 mod pam;
 mod status;
 
@@ -13,7 +14,7 @@ use crate::error::Error;
 
 /// Shows and looks after AFS authentication groups (PAGs).
 ///
-/// Exit status: 0 all right, 1 something is to be done, 2 error.
+/// Exit status: 0 all right, 1 something is to be done, 2 error; new and leave: that of the command.
 #[derive(Debug, Parser)]
 #[command(name = "pagctl", version)]
 struct Cli {
@@ -29,6 +30,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Member(member::Verb),
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -46,6 +49,7 @@ enum Answer {
 fn run(cli: &Cli) -> Result<Answer, Error> {
     match &cli.verb {
         Verb::Status { json } => Ok(status::run(*json)?),
+        Verb::Member(verb) => member::run(verb),
         Verb::Pam(verb) => pam::run(verb),
     }
 }
@@ -56,7 +60,7 @@ fn main() -> ExitCode {
         Ok(Answer::ToDo) => ExitCode::from(1),
         Err(error) => {
             eprintln!("pagctl: {error}");
-            ExitCode::from(2)
+            ExitCode::from(error.status())
         }
     }
 }

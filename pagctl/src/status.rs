@@ -213,7 +213,7 @@ fn token_lines(tokens: &[OneToken], indent: &str) -> String {
 }
 
 /// How long something is good for, in words.
-fn left(end: u64) -> String {
+pub(crate) fn left(end: u64) -> String {
     match end.saturating_sub(pag::now()) {
         0 => "no time: it has ended".to_owned(),
         seconds if seconds < 120 => format!("{seconds} s"),
