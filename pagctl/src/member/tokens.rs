@@ -7,7 +7,7 @@ use pag::config::{Cell, Settings};
 use pag::membership::{Membership, OpenAfs};
 use serde::Serialize;
 
-use super::{OpenAfsId, openafs_words};
+use super::OpenAfsId;
 use crate::Answer;
 use crate::error::Error;
 use crate::status::left;
@@ -77,13 +77,16 @@ fn words(here: &Membership, tokens: &[Token]) -> String {
     if !here.is_one() {
         text.push_str("You are in no PAG.\n");
     }
-    if let OpenAfs::Outside | OpenAfs::Silent(_) = here.openafs
-        && let Some(words) = openafs_words(&here.openafs)
-    {
-        text.push_str(&format!("PAG of OpenAFS: {words}.\n"));
+    match &here.openafs {
+        OpenAfs::Outside => text.push_str(
+            "You are in no PAG of OpenAFS. Tokens that your uid has there are for all its processes outside of PAGs, and are \
+             not shown.\n",
+        ),
+        OpenAfs::Silent(why) => text.push_str(&format!("OpenAFS does not tell in which PAG you are: {why}.\n")),
+        OpenAfs::Absent | OpenAfs::Pag(_) => {}
     }
     if tokens.is_empty() {
-        text.push_str("There are no tokens.\n");
+        text.push_str(if here.is_one() { "This PAG has no tokens.\n" } else { "There are no tokens of a PAG.\n" });
         return text;
     }
     let rows: Vec<[String; 5]> = tokens.iter().map(row).collect();
@@ -203,10 +206,16 @@ mod tests {
     #[test]
     fn who_is_in_no_pag_of_openafs_is_told_so() {
         let text = words(&here(OpenAfs::Outside), &[]);
-        assert!(text.contains("PAG of OpenAFS: none") && text.ends_with("There are no tokens.\n"), "{text}");
+        assert!(
+            text.starts_with("You are in no PAG of OpenAFS.") && text.ends_with("This PAG has no tokens.\n"),
+            "{text}"
+        );
         assert!(!words(&here(OpenAfs::Absent), &[]).contains("OpenAFS"));
         let nowhere = Membership { by_session: Vec::new(), ..here(OpenAfs::Outside) };
-        assert!(words(&nowhere, &[]).starts_with("You are in no PAG.\n"));
+        let text = words(&nowhere, &[]);
+        assert!(text.starts_with("You are in no PAG.\n") && text.ends_with("no tokens of a PAG.\n"), "{text}");
+        let silent = words(&here(OpenAfs::Silent(std::io::Error::from_raw_os_error(5))), &[]);
+        assert!(silent.starts_with("OpenAFS does not tell"), "{silent}");
     }
 
     #[test]
