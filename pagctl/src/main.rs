@@ -3,6 +3,7 @@
 
 mod adopt;
 mod error;
+mod member;
 mod pam;
 mod status;
 
@@ -14,7 +15,7 @@ use crate::error::Error;
 
 /// Shows and looks after AFS authentication groups (PAGs).
 ///
-/// Exit status: 0 all right, 1 something is to be done, 2 error.
+/// Exit status: 0 all right, 1 something is to be done, 2 error; new and leave: that of the command.
 #[derive(Debug, Parser)]
 #[command(name = "pagctl", version)]
 struct Cli {
@@ -39,6 +40,8 @@ enum Verb {
         #[arg(long, hide = true, conflicts_with = "user")]
         inside: bool,
     },
+    #[command(flatten)]
+    Member(member::Verb),
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -58,6 +61,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         Verb::Status { json } => Ok(status::run(*json)?),
         Verb::Adopt { user: Some(user), .. } => adopt::run(user),
         Verb::Adopt { user: None, .. } => adopt::inside(),
+        Verb::Member(verb) => member::run(verb),
         Verb::Pam(verb) => pam::run(verb),
     }
 }
@@ -68,7 +72,7 @@ fn main() -> ExitCode {
         Ok(Answer::ToDo) => ExitCode::from(1),
         Err(error) => {
             eprintln!("pagctl: {error}");
-            ExitCode::from(2)
+            ExitCode::from(error.status())
         }
     }
 }
