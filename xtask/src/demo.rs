@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: the main job on a real login, in two acts.
 
 use crate::machine::{self, Run};
-use crate::shell::{need_packages, top};
+use crate::shell::{Profile, need_packages, top};
 use crate::{roots, tiers};
 
 /// Shows both acts; true when they went as they should.
@@ -10,7 +10,7 @@ pub(crate) fn run() -> bool {
     println!("A Debian machine with systemd, sshd and a Kerberos KDC is booted twice: without pam_pag, and with it.");
     println!("Alice logs in over ssh with her password; then systemd starts a service for her.\n");
     let programs = machine::programs();
-    let product = tiers::product(&top());
+    let product = tiers::product(&top(), Profile::Release);
     let suite = roots::SUITES[0];
     let mut well = true;
     for (title, scenario, product) in
