@@ -12,6 +12,7 @@
 
 pub mod demo;
 pub mod display;
+pub mod gate;
 pub mod guest;
 pub mod ring;
 pub mod sandbox;

@@ -12,9 +12,17 @@ use crate::shell::sh;
 /// The releases, oldest systemd first: 252, 257, and the newest.
 pub(crate) const SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
 
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,openssh-server,\
-    openssh-client,sshpass,keyutils,procps,strace,cron,at,sudo,login,util-linux,passwd,krb5-kdc,krb5-admin-server,\
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,sshpass,\
+    keyutils,procps,strace,cron,at,sudo,login,util-linux,passwd,krb5-kdc,krb5-admin-server,\
     krb5-user,libpam-krb5,libgcc-s1,lightdm,lightdm-gtk-greeter,xvfb,xauth,dbus-x11";
+
+/// The packages of sshd and ssh. Debian has moved GSSAPI into packages of its own after trixie.
+fn ssh_packages(suite: &str) -> &'static str {
+    match suite {
+        "bookworm" | "trixie" => "openssh-server,openssh-client",
+        _ => "openssh-server-gssapi,openssh-client-gssapi",
+    }
+}
 
 /// What is done inside a root once its packages are there.
 const SETUP: &str = include_str!("root-setup.sh");
@@ -42,7 +50,7 @@ pub(crate) fn lock(name: &str) -> fs::File {
 /// The root of a release, built when there is none of this recipe, or when sid's is a week old.
 pub(crate) fn root(suite: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    (suite, PACKAGES, SETUP).hash(&mut hasher);
+    (suite, PACKAGES, ssh_packages(suite), SETUP).hash(&mut hasher);
     let path = cache().join(format!("{suite}-{:016x}", hasher.finish()));
     let _lock = lock(suite);
     let age = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
@@ -56,7 +64,7 @@ pub(crate) fn root(suite: &str) -> PathBuf {
 /// Says which versions a root has.
 pub(crate) fn versions(root: &Path) -> String {
     let list = sh(&format!(
-        "dpkg-query --admindir={}/var/lib/dpkg -W -f '${{Package}} ${{Version}}, ' systemd libpam0g openssh-server lightdm",
+        "dpkg-query --admindir={}/var/lib/dpkg -W -f '${{Package}} ${{Version}}, ' systemd libpam0g 'openssh-server*' lightdm",
         root.display()
     ));
     list.trim_end_matches(", ").to_owned()
@@ -78,7 +86,7 @@ fn build(suite: &str, path: &Path) {
         sources.push(format!("deb {security} {suite}-security main"));
     }
     let mut child = Command::new("mmdebstrap")
-        .args(["--mode=root", "--variant=minbase", &format!("--include={PACKAGES}")])
+        .args(["--mode=root", "--variant=minbase", &format!("--include={PACKAGES},{}", ssh_packages(suite))])
         .args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\""])
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\""])
         .args(["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*"])
