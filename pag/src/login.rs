@@ -116,8 +116,11 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
     }
     entering.ticket = entering.read_ticket();
     let mut placed = entering.place()?;
-    entering.seed(&mut placed);
+    // Before the seeder: who is killed over that would leave a lease of which nobody has told the helper.
     nudge(request.user.uid);
+    if entering.seed(&mut placed) {
+        nudge(request.user.uid);
+    }
     Ok(entering.entered(placed))
 }
 
@@ -488,21 +491,22 @@ impl<'a> Entering<'a> {
         }
     }
 
-    fn seed(&self, placed: &mut Placed) {
+    /// Runs a seeder where one is wanted; whether it did.
+    fn seed(&self, placed: &mut Placed) -> bool {
         if self.request.marker.is_some_and(|marker| marker.seeded) || self.request.settings.placement == Role::Seed {
-            return;
+            return false;
         }
         match placed.need {
             Need::No => {
                 log::debug!("no seeder for uid {}: tokens are good, not wanted, or cannot be had", self.uid());
-                return;
+                return false;
             }
             Need::Later => {
                 if let Some((_, pag, _)) = &placed.pag {
                     report(&Event::SeedPutOff { uid: self.uid(), pag: pag.id });
                 }
                 placed.seeded = true;
-                return;
+                return false;
             }
             Need::Now => placed.seeded = true,
         }
@@ -527,6 +531,7 @@ impl<'a> Entering<'a> {
                 }
             }
         }
+        true
     }
 
     /// `nopag`: tokens for wherever the login is, as pam_afs_session has it, and nothing else.

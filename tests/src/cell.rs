@@ -12,6 +12,12 @@ pub fn home(user: &str) -> String {
     format!("/afs/example.test/user/{user}")
 }
 
+/// A ticket of alice's that she has where she comes from, and delegates.
+pub fn ticket() -> Proof {
+    sh("echo alicepw | kinit -f -c FILE:/run/ticket.alice alice");
+    Proof::Ticket("FILE:/run/ticket.alice")
+}
+
 /// Puts today's module into the PAM stacks, as its package does unless it is told otherwise.
 pub fn todays_module() {
     sh("pam-auth-update --enable afs-session");

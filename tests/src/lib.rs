@@ -13,6 +13,7 @@
 pub mod cell;
 pub mod demo;
 pub mod display;
+pub mod gate;
 pub mod guest;
 pub mod ring;
 pub mod sandbox;

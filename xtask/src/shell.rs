@@ -27,6 +27,25 @@ pub(crate) fn sh(command: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// How the product is built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Profile {
+    /// As it is shipped.
+    Release,
+    /// As it is built again and again, for a break at a time: without the optimizer's last word.
+    Prove,
+}
+
+impl Profile {
+    /// Cargo's name for it, and that of the directory.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Profile::Release => "release",
+            Profile::Prove => "prove",
+        }
+    }
+}
+
 /// Where cargo puts what it builds of the tree at `tree`. Cargo knows a package by its place in its workspace: two trees
 /// with one target directory take each other's results for fresh.
 pub(crate) fn target_of(tree: &Path) -> PathBuf {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Run};
-use crate::shell::{MACHINES, build, need_packages, sh, target_of, top};
+use crate::shell::{MACHINES, Profile, build, need_packages, sh, target_of, top};
 use crate::{image, install, roots, vm};
 
 /// Which tests to run.
@@ -129,19 +129,43 @@ fn tier0(count: &mut Count) {
     println!("tier 0: {} s", begun.elapsed().as_secs());
 }
 
-/// The module under test for tier 1: as it is released, and once more with the fault that tests ask for. Beside them lies
-/// pagctl, as it is developed.
-pub(crate) fn modules(tree: &Path) -> (PathBuf, PathBuf) {
-    build(tree, &["-p", "pagctl"]);
-    std::fs::copy(target_of(tree).join("debug/pagctl"), target_of(tree).join("pagctl")).unwrap();
-    let release = target_of(tree).join("release/libpam_pag.so");
-    build(tree, &["--release", "-p", "pam_pag", "--features", "pam_pag/fault"]);
-    let fault = target_of(tree).join("pam_pag_fault.so");
-    std::fs::copy(&release, &fault).unwrap();
-    build(tree, &["--release", "-p", "pam_pag"]);
-    let plain = target_of(tree).join("pam_pag.so");
-    std::fs::copy(&release, &plain).unwrap();
-    (plain, fault)
+/// The module as tier 1 tests it, made of one tree: each kind when the first scenario wants it.
+pub(crate) struct Modules {
+    tree: PathBuf,
+    profile: Profile,
+    plain: Option<PathBuf>,
+    faulty: Option<PathBuf>,
+}
+
+impl Modules {
+    pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
+        Modules { tree: tree.to_owned(), profile, plain: None, faulty: None }
+    }
+
+    /// The module as it is installed.
+    pub(crate) fn plain(&mut self) -> &Path {
+        self.plain.get_or_insert_with(|| module(&self.tree, self.profile, "pam_pag.so", &[]))
+    }
+
+    /// The one that a scenario is about: as it is installed, or with the fault that it asks for.
+    pub(crate) fn for_scenario(&mut self, name: &str) -> &Path {
+        if !tier1::WITH_FAULT.contains(&name) {
+            return self.plain();
+        }
+        let features = ["--features", "pam_pag/fault"];
+        self.faulty.get_or_insert_with(|| module(&self.tree, self.profile, "pam_pag_fault.so", &features))
+    }
+}
+
+/// Builds a module and gives a copy of it: the next build, with other features, writes to the same place. Beside it lies a
+/// copy of pagctl.
+fn module(tree: &Path, profile: Profile, name: &str, features: &[&str]) -> PathBuf {
+    build(tree, &[&["--profile", profile.name(), "-p", "pam_pag", "-p", "pagctl"], features].concat());
+    let target = target_of(tree);
+    let place = target.join(name);
+    std::fs::copy(target.join(profile.name()).join("libpam_pag.so"), &place).unwrap();
+    std::fs::copy(target.join(profile.name()).join("pagctl"), target.join("pagctl")).unwrap();
+    place
 }
 
 fn first_tier(choice: &Choice, count: &mut Count) {
@@ -150,9 +174,9 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     }
     println!("tier 1: building");
     let programs = machine::programs();
-    let (module, fault) = modules(&top());
+    let mut modules = Modules::of(&top(), Profile::Release);
     for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
-        let (passed, output, seconds) = tier1_scenario(&programs, &module, &fault, name, choice.long);
+        let (passed, output, seconds) = tier1_scenario(&programs, modules.for_scenario(name), name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
         if !passed {
             println!("{output}");
@@ -162,13 +186,7 @@ fn first_tier(choice: &Choice, count: &mut Count) {
 }
 
 /// Runs one scenario of tier 1 in namespaces of its own; whether it passed, what it wrote, and its time in seconds.
-pub(crate) fn tier1_scenario(
-    programs: &Path,
-    module: &Path,
-    fault: &Path,
-    name: &str,
-    long: bool,
-) -> (bool, String, f64) {
+pub(crate) fn tier1_scenario(programs: &Path, module: &Path, name: &str, long: bool) -> (bool, String, f64) {
     // Sandboxes and machines share the kernel's keyrings and root's quota: one at a time on this host.
     let _lock = roots::lock("machines");
     let begun = Instant::now();
@@ -191,7 +209,6 @@ pub(crate) fn tier1_scenario(
         .arg(programs.join("pag-tier1"))
         .arg(name)
         .env("PAG_MODULE", module)
-        .env("PAG_MODULE_FAULT", fault)
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
     if long {
@@ -209,7 +226,7 @@ fn second_tier(choice: &Choice, count: &mut Count) {
     }
     println!("tier 2: building");
     let programs = machine::programs();
-    let product = product(&top());
+    let product = product(&top(), Profile::Release);
     for suite in roots::SUITES.into_iter().filter(|suite| choice.suite.as_deref().is_none_or(|only| only == *suite)) {
         let root = roots::root(suite);
         println!("tier 2: {suite}: {}", roots::versions(&root));
@@ -239,7 +256,7 @@ fn second_tier(choice: &Choice, count: &mut Count) {
 fn third_tier(choice: &Choice, count: &mut Count) {
     println!("tier 3: building");
     let programs = machine::programs();
-    let product = product(&top());
+    let product = product(&top(), Profile::Release);
     for suite in image::SUITES {
         let wanted = choice.suite.as_deref().map_or(choice.long || suite == image::SUITES[0], |only| only == suite);
         if !wanted {
@@ -281,10 +298,10 @@ fn print_journal(journal: &str) {
     }
 }
 
-/// A release laid out as it is installed.
-pub(crate) fn product(tree: &Path) -> PathBuf {
+/// The product laid out as it is installed.
+pub(crate) fn product(tree: &Path, profile: Profile) -> PathBuf {
     let place = target_of(tree).join("product");
     std::fs::remove_dir_all(&place).ok();
-    install::layout(tree, &place);
+    install::layout(tree, profile, &place);
     place
 }

@@ -97,6 +97,9 @@ pub const ALL: &[Scenario] = &[
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
 ];
 
+/// Those whose module must have been built with the feature `fault`.
+pub const WITH_FAULT: &[&str] = &["panic_is_a_line"];
+
 /// Whether the scenarios are to run in their long form.
 pub fn long() -> bool {
     std::env::var_os("PAG_LONG").is_some()

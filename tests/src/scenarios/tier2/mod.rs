@@ -1,8 +1,10 @@
 //! Scenarios on a booted machine.
 
+mod cycles;
 mod desktop;
 mod logins;
 mod main_job;
+mod midway;
 mod outages;
 mod upkeep;
 
@@ -82,6 +84,21 @@ pub const ALL: &[Scenario] = &[
     )
     .everywhere(),
     Scenario::new(
+        "retain_decides_over_ssh",
+        "what is left running keeps its token or loses it as retain says",
+        cycles::retain_decides_over_ssh,
+    ),
+    Scenario::new(
+        "many_logins_leak_nothing",
+        "logins and logouts in a row leak no key, file, descriptor or process",
+        cycles::many_logins_leak_nothing,
+    ),
+    Scenario::new(
+        "first_logins_at_once_make_one_ring",
+        "twenty first logins of one user at once are in one ring",
+        cycles::first_logins_at_once_make_one_ring,
+    ),
+    Scenario::new(
         "killed_leader_is_reaped",
         "the lease of a killed sshd is reaped, and with the manager's end the PAG ends",
         logins::killed_leader_is_reaped,
@@ -92,6 +109,16 @@ pub const ALL: &[Scenario] = &[
         outages::helper_logind_and_bus_restarts_lose_nothing,
     ),
     Scenario::new(
+        "outages_midway_lose_nothing",
+        "helper, logind or the bus goes while a login is on its way: it gets there, and nobody loses anything",
+        midway::outages_midway_lose_nothing,
+    ),
+    Scenario::new(
+        "login_killed_midway_is_reaped",
+        "a login that is killed on its way, at any place, leaves nothing, and the next one works",
+        midway::login_killed_midway_is_reaped,
+    ),
+    Scenario::new(
         "member_clears_the_ring_and_it_is_healed",
         "the tokens of a ring that a member has emptied come back",
         logins::member_clears_the_ring_and_it_is_healed,
@@ -100,6 +127,17 @@ pub const ALL: &[Scenario] = &[
         "su_and_root_find_no_tokens",
         "su -, su and root's services find nobody else's tokens; su - with a password is a login",
         logins::su_and_root_find_no_tokens,
+    ),
+    Scenario::new(
+        "systemds_own_shells_are_logins",
+        "machinectl shell and run0 are logins",
+        logins::systemds_own_shells_are_logins,
+    )
+    .everywhere(),
+    Scenario::new(
+        "another_identity_by_ticket_is_apart",
+        "an ssh login of alice's with a ticket of alice/admin is in a PAG of its own",
+        logins::another_identity_by_ticket_is_apart,
     ),
     Scenario::new(
         "cron_gets_a_pag_of_its_own",

@@ -52,7 +52,7 @@ pub(super) fn afs_services_work_in_the_home(client: Client) {
     cell::is_over("alice");
 
     // A manager that starts now finds its units in the home.
-    let mut alice = Session::ssh("alice", Proof::Ticket);
+    let mut alice = Session::ssh("alice", cell::ticket());
     cell::written("alice", &mut alice, "by-unit", "a unit of the home, at the manager's start");
     alice.say("systemctl --user start tick.timer");
     cell::written("alice", &mut alice, "by-timer", "a timer");
