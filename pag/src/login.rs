@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::ccache::{self, Contents, Place};
 use crate::client::{self, Client};
-use crate::config::{Role, Settings};
+use crate::config::{Role, Scope, Settings};
 use crate::error::{Error, Result};
+use crate::follow;
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring;
-use crate::lease::{Lease, Process, Role as LeaseRole};
+use crate::lease::{Lease, Process, Role as LeaseRole, Word};
 use crate::lock::Lock;
 use crate::nudge::nudge;
 use crate::policy::{self, Candidate, Fate, Newcomer, Placement};
@@ -137,6 +138,12 @@ enum Choice {
     Nowhere,
 }
 
+/// The PAGs that could be joined.
+pub fn candidates(pags: &[Pag]) -> Vec<Candidate<'_>> {
+    let whole = pags.iter().filter(|pag| pag.ring.is_ok());
+    whole.filter_map(|pag| Some(Candidate { id: pag.id, record: pag.record.as_ref().ok()? })).collect()
+}
+
 /// Where it has led.
 struct Placed {
     ring: Ring,
@@ -222,7 +229,7 @@ impl<'a> Entering<'a> {
         let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
         let mut pags = registry.pags(guard, Some(self.uid()))?;
         let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
-        tidy(guard, &registry, &mut pags, self.request.user);
+        tidy(guard, &registry, &mut pags, self.request.user, self.repaired());
         let lease = self.lease()?;
         let kind = match self.choose(&pags) {
             Choice::Join(index, chosen) => match chosen.join(guard) {
@@ -281,11 +288,6 @@ impl<'a> Entering<'a> {
     }
 
     fn choose(&self, pags: &[Pag]) -> Choice {
-        let candidates: Vec<Candidate<'_>> = pags
-            .iter()
-            .filter(|pag| pag.ring.is_ok())
-            .filter_map(|pag| Some(Candidate { id: pag.id, record: pag.record.as_ref().ok()? }))
-            .collect();
         let newcomer = match self.request.settings.placement {
             Role::Manager => Newcomer::Manager,
             Role::Seed => Newcomer::Seed,
@@ -293,9 +295,10 @@ impl<'a> Entering<'a> {
             Role::Login | Role::Nothing => Newcomer::Login {
                 principal: self.ticket.as_ref().map(|ticket| &ticket.summary.principal),
                 join: self.request.settings.join,
+                scope: self.request.settings.scope,
             },
         };
-        match policy::place(newcomer, &self.request.user.name.to_string_lossy(), &candidates) {
+        match policy::place(newcomer, &self.request.user.name.to_string_lossy(), &candidates(pags)) {
             Placement::Make(kind) => Choice::Make(kind),
             Placement::Nowhere => Choice::Nowhere,
             Placement::Join(id) => pags
@@ -303,6 +306,47 @@ impl<'a> Entering<'a> {
                 .enumerate()
                 .find_map(|(index, pag)| (pag.id == id).then_some(Choice::Join(index, *pag.ring.as_ref().ok()?)))
                 .unwrap_or(Choice::Nowhere),
+        }
+    }
+
+    /// What a PAG is taken for whose record was lost: one that this newcomer may join only where logins share theirs.
+    fn repaired(&self) -> Kind {
+        if self.request.settings.scope == Scope::User { Kind::User } else { Kind::Session }
+    }
+
+    /// Where a refreshed ticket belongs: never into a new PAG, and never into one of another identity. The login's own
+    /// PAG, when this process has opened it; else the one that it is in, as a screen locker is; else, from outside, the
+    /// one that a login with this ticket would join, or the session that it looks like.
+    fn refreshes(&self, pags: &[Pag]) -> Option<(usize, Ring)> {
+        let user = self.request.user.name.to_string_lossy();
+        let brought = self.ticket.as_ref().map(|ticket| &ticket.summary.principal);
+        let fits = |record: &Record| match (&record.principal, brought) {
+            (Some(there), Some(brought)) => there == brought,
+            (None, Some(brought)) => brought.is_natural_for(&user),
+            (_, None) => true,
+        };
+        let at = |wanted: &dyn Fn(&Pag) -> bool| {
+            let found = pags.iter().enumerate().find(|(_, pag)| wanted(pag) && pag.record.as_ref().is_ok_and(fits));
+            found.and_then(|(index, pag)| Some((index, *pag.ring.as_ref().ok()?)))
+        };
+        let opened = self.request.marker.and_then(|marker| marker.pag);
+        if let Some(own) = opened.and_then(|(id, _)| at(&|pag| pag.id == id)) {
+            return Some(own);
+        }
+        if let Some(current) = Ring::current()
+            && let Some(inside) = at(&|pag| pag.ring.as_ref() == Ok(&current))
+        {
+            return Some(inside);
+        }
+        if self.request.settings.placement == Role::Login && self.request.settings.scope == Scope::Session {
+            let (tty, service) = (Word::clean(self.request.tty), Word::clean(self.request.service));
+            let news = policy::Refreshed { principal: brought, tty: &tty, service: &service };
+            let id = policy::refreshed(&candidates(pags), news, &user)?;
+            return at(&|pag| pag.id == id);
+        }
+        match self.choose(pags) {
+            Choice::Join(index, ring) => Some((index, ring)),
+            _ => None,
         }
     }
 
@@ -392,6 +436,11 @@ impl<'a> Entering<'a> {
             record.leases.push(lease);
             if self.request.settings.placement == Role::Login {
                 record.retain = self.request.settings.retain;
+                // At once and not by the helper: tokens of this login's would be put into the PAG that is followed.
+                if record.follows.is_some() {
+                    follow::end(self.identity(), &pag, &ring, &mut record, self.budget.deadline());
+                    report(&Event::FollowsNobody { uid, pag: pag.id });
+                }
             }
         }
         if self.request.settings.placement == Role::Seed {
@@ -609,8 +658,8 @@ pub fn is_lingering(user: &Passwd) -> bool {
 }
 
 /// Takes dead leases out of the user's PAGs and ends those that are over; what stays in `pags` can be used. Repairs a
-/// damaged record, and leaves one of another version alone. Held under the uid's lock.
-pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd) {
+/// damaged record, as one of kind `repaired`, and leaves one of another version alone. Held under the uid's lock.
+pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd, repaired: Kind) {
     pags.retain_mut(|pag| {
         if let Err(why) = &pag.ring {
             report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why: why.clone() });
@@ -630,7 +679,7 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
                 report(&Event::RecordDamaged { uid: pag.uid, pag: pag.id, why: why.to_string() });
                 let ccache = ccache::name(pag.uid, pag.id);
                 let record =
-                    Record { unsure: true, ..Record::new(pag.uid, Kind::User, ccache, crate::config::Retain::None) };
+                    Record { unsure: true, ..Record::new(pag.uid, repaired, ccache, crate::config::Retain::None) };
                 // Whoever is about to join it brings the first lease: it is not over yet.
                 return registry.store(guard, pag, record).is_ok();
             }
@@ -661,6 +710,13 @@ pub fn settle(
         Err(_) => Ok(()),
     };
     let fate = policy::fate(&record, lingering);
+    // What is followed is another PAG's, and must not be discarded with what is this one's own. The helper links it
+    // again where this one goes on.
+    if fate != Fate::Keep
+        && let Ok(ring) = &pag.ring
+    {
+        follow::take_away(ring, &mut record);
+    }
     match fate {
         Fate::Keep => {
             let _ = registry.store(guard, pag, record);
@@ -772,11 +828,14 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     let lock = Lock::of_uid(user.uid, LOCK_WAIT)?;
     let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
     let mut pags = registry.pags(&guard, Some(user.uid))?;
-    tidy(&guard, &registry, &mut pags, user);
-    // Never a new PAG, and never one of another identity.
-    let Choice::Join(index, ring) = entering.choose(&pags) else { return Ok(()) };
+    tidy(&guard, &registry, &mut pags, user, entering.repaired());
+    let Some((index, ring)) = entering.refreshes(&pags) else { return Ok(()) };
     let mut pag = pags.swap_remove(index);
     let Ok(mut record) = pag.record.clone() else { return Ok(()) };
+    // No login's: what is brought there would go to the session that it follows.
+    if record.follows.is_some() {
+        return Ok(());
+    }
     let tried = record.attempt;
     entering.feed(&mut record, pag.id, &ring);
     // Good tokens are worth renewing only with a ticket that they were not made from: sshd, for one, refreshes the

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its terminal")]
 
 mod error;
+mod explain;
 mod pam;
 mod status;
 
@@ -28,6 +29,15 @@ enum Verb {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Show instead what is configured, and which line decides it. Exit status 1: something in the files is wrong
+        #[arg(long)]
+        explain: bool,
+        /// For logins at this PAM service
+        #[arg(long, value_name = "NAME", requires = "explain")]
+        service: Option<String>,
+        /// For logins of this user
+        #[arg(long, value_name = "NAME", requires = "explain")]
+        user: Option<String>,
     },
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
@@ -45,7 +55,10 @@ enum Answer {
 
 fn run(cli: &Cli) -> Result<Answer, Error> {
     match &cli.verb {
-        Verb::Status { json } => Ok(status::run(*json)?),
+        Verb::Status { json, explain: true, service, user } => {
+            Ok(explain::run(*json, service.as_deref(), user.as_deref()))
+        }
+        Verb::Status { json, .. } => Ok(status::run(*json)?),
         Verb::Pam(verb) => pam::run(verb),
     }
 }
