@@ -657,9 +657,19 @@ pub fn is_lingering(user: &Passwd) -> bool {
     })
 }
 
+/// Whether a user has a login that has a PAG to itself.
+fn has_session(pags: &[Pag]) -> bool {
+    let is_one = |record: &Record| {
+        record.kind == Kind::Session
+            && record.leases.iter().any(|lease| lease.role == LeaseRole::Login && lease.process.is_alive())
+    };
+    pags.iter().any(|pag| pag.record.as_ref().is_ok_and(is_one))
+}
+
 /// Takes dead leases out of the user's PAGs and ends those that are over; what stays in `pags` can be used. Repairs a
 /// damaged record, as one of kind `repaired`, and leaves one of another version alone. Held under the uid's lock.
 pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd, repaired: Kind) {
+    let has_session = has_session(pags);
     pags.retain_mut(|pag| {
         if let Err(why) = &pag.ring {
             report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why: why.clone() });
@@ -692,7 +702,7 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
         } else if before > 0 {
             return true;
         }
-        settle(guard, registry, pag, record, || is_lingering(user))
+        settle(guard, registry, pag, record, || has_session || is_lingering(user))
     });
 }
 
@@ -702,14 +712,14 @@ pub fn settle(
     registry: &Registry,
     pag: &mut Pag,
     mut record: Record,
-    lingering: impl FnOnce() -> bool,
+    stays: impl FnOnce() -> bool,
 ) -> bool {
     let (uid, id) = (pag.uid, pag.id);
     let discard = |pag: &Pag| match &pag.ring {
         Ok(ring) => client::discard(ring, Instant::now() + INSIDE),
         Err(_) => Ok(()),
     };
-    let fate = policy::fate(&record, lingering);
+    let fate = policy::fate(&record, stays);
     // What is followed is another PAG's, and must not be discarded with what is this one's own. The helper links it
     // again where this one goes on.
     if fate != Fate::Keep
@@ -785,8 +795,12 @@ fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
     let Some((registry, mut pag)) = found else { return Ok(()) };
     let Ok(mut record) = pag.record.clone() else { return Ok(()) };
     record.leases.retain(|lease| lease.cookie != marker.cookie && lease.process.is_alive());
-    let lingering = || sys::passwd(Who::Uid(marker.uid)).is_ok_and(|user| user.is_some_and(|user| is_lingering(&user)));
-    settle(&guard, &registry, &mut pag, record, lingering);
+    let stays = || {
+        let pags = registry.pags(&guard, Some(marker.uid)).unwrap_or_default();
+        let lingers = |user: Option<Passwd>| user.is_some_and(|user| is_lingering(&user));
+        has_session(&pags) || sys::passwd(Who::Uid(marker.uid)).is_ok_and(lingers)
+    };
+    settle(&guard, &registry, &mut pag, record, stays);
     Ok(())
 }
 

@@ -210,7 +210,7 @@ pub fn followed(
 pub enum Fate {
     /// It goes on.
     Keep,
-    /// It goes on without its tokens: only a lingering manager is left.
+    /// It goes on without its tokens: only a manager that stays is left.
     DropTokens,
     /// Its holder is unlinked.
     End {
@@ -221,13 +221,14 @@ pub enum Fate {
 
 /// Decides what becomes of a PAG whose record, dead leases taken out, is `record`.
 ///
-/// A manager that does not linger keeps the tokens: its services may still write to an AFS home while they stop. Whether
-/// it does is asked only where that decides, since the answer takes the user's name.
-pub fn fate(record: &Record, lingering: impl FnOnce() -> bool) -> Fate {
+/// A manager that is about to stop keeps the tokens: its services may still write to an AFS home meanwhile. One that
+/// `stays`, since the user lingers or has logins with PAGs of their own, does not. Whether it does is asked only where
+/// that decides, since the answer takes the user's name.
+pub fn fate(record: &Record, stays: impl FnOnce() -> bool) -> Fate {
     if record.leases.is_empty() {
         return Fate::End { discard: record.retain != Retain::Processes && !record.unsure };
     }
-    if record.has_login() || record.unsure || record.retain != Retain::None || !lingering() {
+    if record.has_login() || record.unsure || record.retain != Retain::None || !stays() {
         return Fate::Keep;
     }
     Fate::DropTokens

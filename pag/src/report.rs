@@ -276,7 +276,7 @@ impl fmt::Display for Event {
             ),
             Event::TokensDropped { uid, pag } => write!(
                 f,
-                "discarded the tokens of PAG {pag} of uid {uid}: the last login is gone, only a lingering manager is left"
+                "discarded the tokens of PAG {pag} of uid {uid}: its last login is gone, and the user manager stays"
             ),
             Event::Ended { uid, pag, tokens } => write!(f, "ended PAG {pag} of uid {uid}; its tokens were {tokens}"),
             Event::EndFailed { uid, pag, why } => {
