@@ -169,12 +169,12 @@ impl Following {
     fn follow_nobody(&mut self, guard: &Guard, registry: &Registry, user: &Passwd, pag: &mut Pag) -> Result<()> {
         self.steps.remove(&pag.id);
         let (Ok(ring), Ok(mut record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(()) };
-        if record.follows.is_none() && record.mirrored.is_empty() {
+        if record.follows.is_none() {
             return Ok(());
         }
         // A login that has just come has put its own ticket there.
         let own = record.has_login();
-        follow::take_away(&ring, &mut record);
+        follow::take_away(&ring, pag.nested, &mut record);
         registry.store(guard, pag, record)?;
         report(&Event::FollowsNobody { uid: pag.uid, pag: pag.id });
         if own { Ok(()) } else { ccache::empty(&identity(user), pag.id, Instant::now() + INSIDE) }

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use pag::client::Client;
 use pag::config::{self, Dirs};
 use pag::report::{Event, report, set_debug, speak_as};
 use zruntime::signal::{Signal, Signals};
@@ -201,6 +202,8 @@ impl<'a> Helper<'a> {
         let (settings, complaints) = config::host(&Dirs::default());
         set_debug(settings.debug);
         self.keeper.following.set(settings.follow);
+        let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
+        log::debug!("AFS clients on this host: {}", served.join(" "));
         for complaint in complaints {
             report(&Event::Complaint { what: complaint.to_string() });
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -159,8 +159,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// Whether a failure of ours fails the login.
     pub strict: bool,
-    /// The seeder, as a program and its arguments.
+    /// The seeder of OpenAFS and of the client `keyring`, as a program and its arguments.
     pub program: Option<Vec<String>>,
+    /// The seeder of kAFS.
+    pub kafs_program: Option<Vec<String>>,
     /// The cells that tokens are wanted for.
     pub afs_cells: Vec<Cell>,
     /// Whether the seeder runs without a ticket, too.
@@ -185,6 +187,8 @@ pub struct Settings {
     pub client: ClientChoice,
     /// Whom the services of a user follow who has a PAG for each login.
     pub follow: Follow,
+    /// Where a kernel module has OpenAFS's interface, besides the places that are known.
+    pub openafs_device: Option<PathBuf>,
 }
 
 /// What kind of value an option takes.
@@ -236,7 +240,7 @@ const fn only(stands: Where, option: Opt) -> Opt {
 }
 
 /// Every option that there is.
-pub const OPTIONS: [Opt; 19] = [
+pub const OPTIONS: [Opt; 21] = [
     text("scope", |s, v| v.parse().map(|scope| s.scope = scope), |s| s.scope.to_string()),
     text("join", |s, v| v.parse().map(|join| s.join = join), |s| s.join.to_string()),
     text("retain", |s, v| v.parse().map(|retain| s.retain = retain), |s| s.retain.to_string()),
@@ -272,10 +276,23 @@ pub const OPTIONS: [Opt; 19] = [
     text("timeout", |s, v| timeout(v).map(|timeout| s.timeout = timeout), |s| format!("{}ms", s.timeout.as_millis())),
     switch("strict", |s, v| s.strict = v, |s| yes_or_no(s.strict)),
     only(Where::Sections, text("client", |s, v| clients(v).map(|client| s.client = client), |s| s.client.to_string())),
+    only(
+        Where::Sections,
+        text(
+            "openafs_device",
+            |s, v| device(v).map(|path| s.openafs_device = path),
+            |s| s.openafs_device.as_deref().map_or_else(String::new, |path| path.display().to_string()),
+        ),
+    ),
     text(
         "program",
         |s, v| program(v).map(|words| s.program = words),
         |s| s.program.as_deref().map_or_else(String::new, |words| words.join(",")),
+    ),
+    text(
+        "kafs_program",
+        |s, v| program(v).map(|words| s.kafs_program = words),
+        |s| s.kafs_program.as_deref().map_or_else(String::new, |words| words.join(",")),
     ),
     text(
         "afs_cells",
@@ -329,6 +346,18 @@ fn program(value: &str) -> Result<Option<Vec<String>>, String> {
         None => Ok(None),
         Some(path) if path.starts_with('/') => Ok(Some(words)),
         _ => Err("an absolute path, then arguments, separated by commas".to_owned()),
+    }
+}
+
+/// A file in /proc: one anywhere else could be on a file system that does not answer. An empty value takes back what was
+/// set before.
+fn device(value: &str) -> Result<Option<PathBuf>, String> {
+    let path = Path::new(value);
+    let plain = path.components().all(|part| !matches!(part, Component::ParentDir));
+    match value {
+        "" => Ok(None),
+        _ if path.starts_with("/proc") && plain && path != Path::new("/proc") => Ok(Some(path.to_owned())),
+        _ => Err("a path in /proc, such as /proc/fs/auristorfs/afs_ioctl".to_owned()),
     }
 }
 
@@ -613,6 +642,7 @@ impl Reading {
             timeout: Duration::from_secs(5),
             strict: false,
             program: None,
+            kafs_program: None,
             afs_cells: Vec::new(),
             always_aklog: false,
             aklog_homedir: false,
@@ -625,6 +655,7 @@ impl Reading {
             placement: service.map_or(Role::Login, default_role),
             client: ClientChoice::Auto,
             follow: Follow::Display,
+            openafs_device: None,
         };
         let mut reading = Reading {
             settings,
@@ -1167,6 +1198,19 @@ mod tests {
             complaints("[pag]\nprogram = /bin/x\nafs_cells = a b\n", &["program=", "afs_cells="]);
         assert!(complaints.is_empty(), "{complaints:?}");
         assert_eq!((settings.program, settings.afs_cells), (None, vec![]));
+    }
+
+    #[test]
+    fn a_device_of_openafs_is_in_proc() {
+        let set = |value: &str| complaints(&format!("[pag]\nopenafs_device = {value}\n"), &[]);
+        let (settings, complaints) = set("/proc/fs/other/afs_ioctl");
+        assert!(complaints.is_empty(), "{complaints:?}");
+        assert_eq!(settings.openafs_device.unwrap(), Path::new("/proc/fs/other/afs_ioctl"));
+        for bad in ["/dev/afs", "/proc", "/process/afs", "/proc/../dev/afs", "proc/fs/afs_ioctl"] {
+            let (settings, complaints) = set(bad);
+            assert_eq!((settings.openafs_device, complaints.len()), (None, 1), "{bad}");
+        }
+        assert_eq!(set("").0.openafs_device, None);
     }
 
     #[test]

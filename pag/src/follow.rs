@@ -1,9 +1,11 @@
 //! Following: the ring of a user manager's PAG has, besides what is its own, the tokens of the session that the user's
 //! services follow (`scope = session`).
 //!
-//! What is linked are the keys themselves, directly, since kAFS looks no deeper than the session keyring
-//! (security/keys/request_key.c, request_key_rcu). Only those who possess a key may link it, so a child of ours joins
-//! the followed ring for it. Everything that was linked is noted in the record before it is, and only that is taken away
+//! Of OpenAFS that is the followed PAG's S0, in the place of the follower's own: its members are then in that PAG (see
+//! [`crate::client::openafs`]), and see each change of its tokens at once. Of kAFS and `keyring` it is the token keys
+//! themselves, directly, since kAFS looks no deeper than the session keyring (security/keys/request_key.c,
+//! request_key_rcu), and again after each change. Only those who possess a key may link it, so a child of ours joins the
+//! followed ring for it. Everything that was linked is noted in the record before it is, and only that is taken away
 //! again: a token that a member has put into the manager's ring himself is his, and counts over what is followed.
 
 use std::os::fd::AsFd;
@@ -94,19 +96,16 @@ fn take(bytes: &[u8]) -> Option<(Option<TokenKey>, &[u8])> {
 struct Plan {
     /// To be linked.
     link: Vec<Serial>,
-    /// To be taken away.
-    unlink: Vec<Serial>,
-    /// What is there and stays.
+    /// What is there, came from there, and stays.
     stay: Vec<Serial>,
 }
 
 /// Compares the followed ring's tokens with those in the follower's, of which `mirrored` came from there.
 fn plan(theirs: &[TokenKey], ours: &[TokenKey], mirrored: &[Serial]) -> Plan {
     let mut plan = Plan::default();
-    for key in ours.iter().filter(|key| mirrored.contains(&key.serial)) {
-        let still = theirs.iter().any(|their| their.serial == key.serial);
-        if still { plan.stay.push(key.serial) } else { plan.unlink.push(key.serial) }
-    }
+    let still = |key: &&TokenKey| theirs.iter().any(|their| their.serial == key.serial);
+    let came = ours.iter().filter(|key| mirrored.contains(&key.serial));
+    plan.stay = came.filter(still).map(|key| key.serial).collect();
     // What a member has put there himself is in the way of what has the same name, and stays.
     let is_taken = |name: &[u8]| ours.iter().any(|key| key.name == name && !mirrored.contains(&key.serial));
     let missing = theirs.iter().filter(|their| !plan.stay.contains(&their.serial) && !is_taken(&their.name));
@@ -147,21 +146,30 @@ pub fn mirror(guard: &Guard, registry: &Registry, pag: &mut Pag, leader: &Pag) -
         return Err(Error::key(format!("follow PAG {}", leader.id))(std::io::ErrorKind::InvalidData.into()));
     };
     let before = record.clone();
-    let theirs = token_keys(&from)?;
-    let plan = plan(&theirs, &token_keys(&ring)?, &record.mirrored);
+    let plan = plan(&token_keys(&from)?, &token_keys(&ring)?, &record.mirrored);
+    // What is to be there in the end. S0 is root's, so root may link it from outside.
+    let wanted: Vec<Serial> = plan.stay.iter().chain(&plan.link).copied().chain(leader.nested).collect();
+    let unwanted: Vec<Serial> = record.mirrored.iter().copied().filter(|key| !wanted.contains(key)).collect();
     record.follows = Some(leader.id);
     // Noted first: what we do not know to be ours would never be taken away.
-    record.mirrored = [&plan.stay[..], &plan.unlink, &plan.link].concat();
+    record.mirrored = [&wanted[..], &unwanted].concat();
     if record != before {
         registry.store(guard, pag, record.clone())?;
     }
     if !plan.link.is_empty() {
         link_out_of(&from, &plan.link, &ring)?;
     }
-    unlink(&plan.unlink, &ring);
-    if !plan.link.is_empty() || !plan.unlink.is_empty() {
-        let there = keyring::members(ring.serial).map_err(Error::key(format!("read ring {}", ring.serial)))?;
-        record.mirrored = plan.stay.iter().chain(&plan.link).copied().filter(|key| there.contains(key)).collect();
+    if let Some(s0) = leader.nested {
+        let doing = || format!("link keyring {s0} of OpenAFS into ring {}", ring.serial);
+        keyring::link(s0, ring.serial).map_err(Error::key(doing()))?;
+        // Its own is kept in the holder meanwhile. Without another it stays: outside of any PAG a service's tokens would
+        // be everybody's of its uid.
+        unlink(pag.nested.as_slice(), &ring);
+    }
+    unlink(&unwanted, &ring);
+    let there = keyring::members(ring.serial).map_err(Error::key(format!("read ring {}", ring.serial)))?;
+    record.mirrored = wanted.into_iter().filter(|key| there.contains(key)).collect();
+    if pag.record.as_ref() != Ok(&record) {
         registry.store(guard, pag, record.clone())?;
     }
     Ok(record != before)
@@ -177,9 +185,13 @@ fn unlink(keys: &[Serial], ring: &Ring) {
     }
 }
 
-/// Takes out of a follower's ring what it has of the PAG that it follows; `record` is what is to be stored for it. The
-/// tokens themselves live on where they came from: nothing that discards those of this ring may come before.
-pub fn take_away(ring: &Ring, record: &mut Record) {
+/// Takes out of a follower's ring what it has of the PAG that it follows, and puts back `s0`, its own of OpenAFS;
+/// `record` is what is to be stored for it. The tokens themselves live on where they came from: nothing that discards
+/// those of this ring may come before.
+pub fn take_away(ring: &Ring, s0: Option<Serial>, record: &mut Record) {
+    if let Some(s0) = s0 {
+        let _ = keyring::link(s0, ring.serial);
+    }
     unlink(&record.mirrored, ring);
     record.mirrored.clear();
     record.follows = None;
@@ -187,7 +199,7 @@ pub fn take_away(ring: &Ring, record: &mut Record) {
 
 /// Ends the following of a PAG that a login has made his own: neither tokens nor ticket of another identity are left.
 pub fn end(user: &Identity, pag: &Pag, ring: &Ring, record: &mut Record, deadline: Instant) {
-    take_away(ring, record);
+    take_away(ring, pag.nested, record);
     if let Err(why) = ccache::empty(user, pag.id, deadline) {
         report(&Event::CcacheRefused { uid: pag.uid, why: why.to_string() });
     }
@@ -219,13 +231,9 @@ mod tests {
             // In step.
             (keys(&[(1, a), (2, b)]), serials(&[1, 2]), Plan { stay: serials(&[1, 2]), ..Plan::default() }),
             // The followed one has a new token of a cell; the other cell's is as it was.
-            (
-                keys(&[(9, a), (2, b)]),
-                serials(&[9, 2]),
-                Plan { link: serials(&[1]), unlink: serials(&[9]), stay: serials(&[2]) },
-            ),
+            (keys(&[(9, a), (2, b)]), serials(&[9, 2]), Plan { link: serials(&[1]), stay: serials(&[2]) }),
             // A member has taken one away.
-            (keys(&[(1, a)]), serials(&[1, 2]), Plan { link: serials(&[2]), stay: serials(&[1]), ..Plan::default() }),
+            (keys(&[(1, a)]), serials(&[1, 2]), Plan { link: serials(&[2]), stay: serials(&[1]) }),
             // A member has one of his own: it stays, and nothing of its name comes.
             (keys(&[(7, a)]), serials(&[]), Plan { link: serials(&[2]), ..Plan::default() }),
             (keys(&[(7, a), (2, b)]), serials(&[1, 2]), Plan { stay: serials(&[2]), ..Plan::default() }),

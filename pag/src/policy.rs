@@ -255,6 +255,7 @@ pub fn is_good(expires: u64, life: u64, now: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Client;
     use crate::lease::Process;
     use crate::record::Held;
 
@@ -360,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_managers_pag_follows_until_a_login_makes_it_his_own() {
-        let held = |expires| Held { cell: "a.test".parse().unwrap(), expires, since: 0 };
+        let held = |expires| Held { client: Client::Keyring, cell: "a.test".parse().unwrap(), expires, since: 0 };
         let manager = record(Kind::User, 1, None, &[Role::Manager]);
         let kept = |retain, expires| Record { retain, tokens: vec![held(expires)], ..manager.clone() };
         let table = [

@@ -130,7 +130,7 @@ fn all() -> pag::Result<Option<Vec<OnePag>>> {
         Err(other) => return Err(other),
     };
     let Some(registry) = Registry::find(&guard, group)? else { return Ok(Some(Vec::new())) };
-    let mut pags = registry.pags(&guard, None)?;
+    let mut pags = registry.pags(&guard)?;
     drop(guard);
     pags.sort_by_key(|pag| (pag.uid, pag.record.as_ref().map_or(0, |record| record.made), pag.id));
     Ok(Some(pags.iter().map(one).collect()))

@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use pag::config::{self, ClientChoice, ClientKind, Complaint, Dirs, Role, Settings, Subject};
+use pag::config::{self, Complaint, Dirs, Role, Settings, Subject};
 use pag::login::{self, Marker, Request};
 use pag::person::Person;
 use pag::report::{self, Event, report};
@@ -191,12 +191,6 @@ impl<'a> Login<'a> {
         report::set_debug(settings.debug);
         for complaint in complaints {
             report(&Event::Complaint { what: complaint.to_string() });
-        }
-        if let ClientChoice::Only(kinds) = &settings.client
-            && kinds.iter().any(|kind| *kind != ClientKind::Keyring)
-        {
-            let what = "this version serves the client 'keyring' alone: no tokens of OpenAFS or kAFS are got";
-            report(&Event::Unsupported { what: what.to_owned() });
         }
         if settings.placement == Role::Nothing {
             log::debug!("nothing to do for this service");

@@ -190,7 +190,8 @@ fn follow(leader: &mut Host) {
     let group = HandleGroup::read();
     let guard = Guard::enter(group).unwrap();
     let registry = Registry::find(&guard, group).unwrap().unwrap();
-    let pags = registry.pags(&guard, Some(uid("alice"))).unwrap();
+    let pags = registry.pags(&guard).unwrap();
+    let pags: Vec<_> = pags.into_iter().filter(|pag| pag.uid == uid("alice")).collect();
     let of = |serial| pags.iter().find(|pag| pag.ring.as_ref().is_ok_and(|ring| ring.serial.get() == serial));
     let leader = of(leader).unwrap();
     let manager = pags.iter().find(|pag| pag.record.as_ref().is_ok_and(|record| record.has_manager())).unwrap();
