@@ -200,6 +200,8 @@ pub fn take_away(ring: &Ring, s0: Option<Serial>, record: &mut Record) {
 /// Ends the following of a PAG that a login has made his own: neither tokens nor ticket of another identity are left.
 pub fn end(user: &Identity, pag: &Pag, ring: &Ring, record: &mut Record, deadline: Instant) {
     take_away(ring, pag.nested, record);
+    // However little of its time the login has left.
+    let deadline = deadline.max(Instant::now() + Duration::from_millis(200));
     if let Err(why) = ccache::empty(user, pag.id, deadline) {
         report(&Event::CcacheRefused { uid: pag.uid, why: why.to_string() });
     }

@@ -11,6 +11,8 @@
 //! retain none
 //! token openafs example.test 1764036000 1764000003
 //! attempt 1764000003 ok 1764036000
+//! follows 5f2e91c07ab3d846
+//! mirrored 738684871
 //! lease 4711 88213 9f0c... login sshd ssh
 //! ```
 

@@ -104,6 +104,11 @@ pub const ALL: &[Scenario] = &[
     )
     .everywhere(),
     Scenario::new(
+        "services_follow_the_desktop_and_an_unlock_finds_it",
+        "services go over to the desktop when it becomes logind's display, and back; an unlock refreshes its PAG, not another",
+        scope::services_follow_the_desktop_and_an_unlock_finds_it,
+    ),
+    Scenario::new(
         "mixed_scopes_share_a_manager",
         "services follow an ssh session until a login that shares its PAG comes, and again when that has gone",
         scope::mixed_scopes_share_a_manager,

@@ -5,29 +5,29 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::outages::helper;
+use crate::display::Display;
 use crate::guest::{CELL, Proof, Session, assert_same, assert_token, eventually, heard, manager_is, pags_of, run, sh};
 use crate::ring::Ring;
 
 /// How soon services are to follow.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Gives a host's key to sshd and lets alice in as alice/admin, whose ticket a client of root's has.
-const DELEGATION: &str = r#"
-kadmin.local -q 'addprinc -randkey host/kdc.example.test' >/dev/null
-kadmin.local -q 'ktadd host/kdc.example.test' >/dev/null
-printf 'GSSAPIAuthentication yes\nGSSAPIStrictAcceptorCheck no\n' > /etc/ssh/sshd_config.d/00-gssapi.conf
-systemctl reload ssh
+/// Lets alice in as alice/admin, too: with that one's password, and so with its ticket.
+const TWO_IDENTITIES: &str = r#"
+cat >> /etc/krb5.conf <<X
+[appdefaults]
+	pam = {
+		alt_auth_map = %s/admin
+	}
+X
 printf 'alice@EXAMPLE.TEST\nalice/admin@EXAMPLE.TEST\n' > /home/alice/.k5login
 chown alice /home/alice/.k5login
-echo adminpw | KRB5CCNAME=/root/admin kinit -f alice/admin >/dev/null
 "#;
 
-/// A login of alice's with the delegated ticket of alice/admin.
+/// A login of alice's with the ticket of alice/admin.
 fn admin() -> Session {
-    let mut ssh = Command::new("ssh");
-    ssh.env("KRB5CCNAME", "/root/admin");
-    ssh.args(["-q", "-o", "PreferredAuthentications=gssapi-with-mic", "-o", "GSSAPIAuthentication=yes"]);
-    ssh.args(["-o", "GSSAPIDelegateCredentials=yes", "alice@kdc.example.test", "sh"]);
+    let mut ssh = Command::new("sshpass");
+    ssh.args(["-p", "adminpw", "ssh", "-q", "-o", "PreferredAuthentications=password", "alice@127.0.0.1", "sh"]);
     Session::start(&mut ssh)
 }
 
@@ -97,7 +97,7 @@ pub(super) fn services_follow_the_primary_session(_: u32) {
     let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
     let scope = explained.lines().find(|line| line.trim_start().starts_with("scope ")).unwrap_or_default();
     assert!(scope.contains("session") && scope.ends_with("/etc/pag/pag.conf.d/50-scope.conf:2"), "{explained}");
-    sh(DELEGATION);
+    sh(TWO_IDENTITIES);
 
     let mut first = Session::ssh("alice", Proof::Password);
     let mut second = admin();
@@ -142,9 +142,44 @@ pub(super) fn services_follow_the_primary_session(_: u32) {
     is_over();
 }
 
+pub(super) fn services_follow_the_desktop_and_an_unlock_finds_it(_: u32) {
+    configure("[pag]\nscope = session\n");
+    sh(TWO_IDENTITIES);
+    let mut session = admin();
+    start_watcher(&mut session);
+    watcher_sees("alice/admin", "services follow the ssh session", SOON);
+
+    let mut display = Display::start();
+    let mut desktop = display.log_in("alice");
+    watcher_sees("alice", "the desktop is the display now", SOON);
+    assert_eq!(whose(&desktop.ring()), "alice", "the desktop has its own token");
+    assert_eq!(whose(&session.ring()), "alice/admin", "and the ssh session its own");
+
+    // Both lose theirs; the unlock, in a process of the display manager's, is the desktop's.
+    for one in [&mut session, &mut desktop] {
+        one.say("keyctl unlink $(keyctl search @s user afs@example.test) @s");
+        assert_eq!(whose(&one.ring()), "nobody", "the token is gone");
+    }
+    watcher_sees("nobody", "services lose what the desktop has lost", Duration::from_secs(7));
+    display.lock_and_unlock(&mut desktop, "alice");
+    eventually("an unlock brings the token back", Duration::from_secs(15), || {
+        (whose(&desktop.ring()) == "alice").then_some(())
+    });
+    watcher_sees("alice", "services have it, too", Duration::from_secs(7));
+    assert_eq!(whose(&session.ring()), "nobody", "the unlock has brought the ssh session nothing");
+    session.say("keyring-aklog -c example.test");
+    assert_eq!(whose(&session.ring()), "alice/admin", "it gets its own again");
+
+    desktop.log_out();
+    watcher_sees("alice/admin", "the desktop has ended", SOON);
+    session.log_out();
+    watcher_sees("nobody", "all have ended", SOON);
+    is_over();
+}
+
 pub(super) fn mixed_scopes_share_a_manager(_: u32) {
     configure("[service sshd]\nscope = session\n");
-    sh(DELEGATION);
+    sh(TWO_IDENTITIES);
     let mut session = admin();
     start_watcher(&mut session);
     watcher_sees("alice/admin", "services follow the ssh session", SOON);
