@@ -4,6 +4,7 @@
 //! One thread, one loop: it sleeps until a process ends, a login nudges it, the bus or a signal speaks, or a moment
 //! has come that something waits for. Nothing on disk is its own; all that matters is in the registry.
 
+mod following;
 mod heal;
 mod keeper;
 mod logind;
@@ -141,7 +142,7 @@ impl<'a> Helper<'a> {
 
     /// Looks after PAGs until it is told to end.
     async fn serve(&mut self) -> io::Result<()> {
-        read_configuration();
+        self.read_configuration();
         self.round();
         report(&Event::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
         notify::ready(&self.keeper.status());
@@ -150,7 +151,7 @@ impl<'a> Helper<'a> {
             match self.wake().await? {
                 Wake::Signal(Signal::Hangup) => {
                     notify::reloading();
-                    read_configuration();
+                    self.read_configuration();
                     self.all = true;
                     notify::ready(&self.keeper.status());
                 }
@@ -195,6 +196,19 @@ impl<'a> Helper<'a> {
         }
     }
 
+    /// Reads the configuration for its complaints, which are to be said when it is changed and not at the next login, and
+    /// for whom services follow. Each login and each seeder reads it for itself.
+    fn read_configuration(&mut self) {
+        let (settings, complaints) = config::host(&Dirs::default());
+        set_debug(settings.debug);
+        self.keeper.following.set(settings.follow);
+        let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
+        log::debug!("AFS clients on this host: {}", served.join(" "));
+        for complaint in complaints {
+            report(&Event::Complaint { what: complaint.to_string() });
+        }
+    }
+
     fn has_work(&self) -> bool {
         self.all || !self.dirty.is_empty()
     }
@@ -219,6 +233,9 @@ impl<'a> Helper<'a> {
                         self.dirty.insert(uid);
                     }
                     self.all |= settled.all;
+                    if settled.ask {
+                        self.bus.look(uid);
+                    }
                 }
                 Err(error) => report(&Event::Complaint { what: format!("cannot look after uid {uid}: {error}") }),
             }
@@ -237,6 +254,7 @@ impl<'a> Helper<'a> {
             }
             News::Lost(why) => {
                 self.users = None;
+                self.keeper.following.know_nothing();
                 // Said once, however often it is tried again.
                 if !std::mem::replace(&mut self.clock.bus_lost, true) {
                     report(&Event::BusLost { why });
@@ -255,6 +273,11 @@ impl<'a> Helper<'a> {
                     };
                 }
                 self.dirty.insert(uid);
+            }
+            News::Sessions { uid, sessions } => {
+                if self.keeper.following.hear(uid, sessions) {
+                    self.dirty.insert(uid);
+                }
             }
             News::Awake => self.all = true,
             News::Seeded { uid, result } => {
@@ -353,16 +376,4 @@ fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> 
         }
     }
     Poll::Ready(Ok(nudges))
-}
-
-/// Reads the configuration for its complaints: what is wrong in it is to be said when it is changed, not at the next
-/// login. Nothing of it is kept but which clients are served; each login and each seeder reads it for itself.
-fn read_configuration() {
-    let (settings, complaints) = config::host(&Dirs::default());
-    set_debug(settings.debug);
-    let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
-    log::debug!("AFS clients on this host: {}", served.join(" "));
-    for complaint in complaints {
-        report(&Event::Complaint { what: complaint.to_string() });
-    }
 }

@@ -5,6 +5,7 @@ mod life;
 mod member;
 mod options;
 mod safety;
+mod scope;
 mod seeders;
 
 use std::os::unix::fs::MetadataExt;
@@ -87,6 +88,31 @@ pub const ALL: &[Scenario] = &[
         "pam_afs_session_options",
         "Each option of pam_afs_session does what the manual says.",
         options::pam_afs_session_options,
+    ),
+    (
+        "sessions_keep_to_themselves",
+        "Under scope = session each login has a PAG of its own, and the manager one without tokens.",
+        scope::sessions_keep_to_themselves,
+    ),
+    (
+        "scope_is_chosen",
+        "Scope goes by user, group, PAM line, service and host; a change disturbs no login that is there.",
+        scope::scope_is_chosen,
+    ),
+    (
+        "refresh_finds_its_session",
+        "A refreshed ticket gets into the session that it is for, from inside and outside, and into no other.",
+        scope::refresh_finds_its_session,
+    ),
+    (
+        "following_mirrors_and_takes_away",
+        "A follower's ring has the followed tokens, keeps its user's own, and gives back no more than it got.",
+        scope::following_mirrors_and_takes_away,
+    ),
+    (
+        "login_ends_following",
+        "A login that shares the manager's PAG ends its following, and harms neither session.",
+        scope::login_ends_following,
     ),
     (
         "tokens_and_unlog",

@@ -6,6 +6,7 @@ mod logins;
 mod main_job;
 mod midway;
 mod outages;
+mod scope;
 mod upkeep;
 
 /// One scenario.
@@ -122,6 +123,22 @@ pub const ALL: &[Scenario] = &[
         "member_clears_the_ring_and_it_is_healed",
         "the tokens of a ring that a member has emptied come back",
         logins::member_clears_the_ring_and_it_is_healed,
+    ),
+    Scenario::new(
+        "services_follow_the_primary_session",
+        "two identities, two sessions, two PAGs; services have the primary one's, then the other's, then none, unrestarted",
+        scope::services_follow_the_primary_session,
+    )
+    .everywhere(),
+    Scenario::new(
+        "services_follow_the_desktop_and_an_unlock_finds_it",
+        "services go over to the desktop when it becomes logind's display, and back; an unlock refreshes its PAG, not another",
+        scope::services_follow_the_desktop_and_an_unlock_finds_it,
+    ),
+    Scenario::new(
+        "mixed_scopes_share_a_manager",
+        "services follow an ssh session until a login that shares its PAG comes, and again when that has gone",
+        scope::mixed_scopes_share_a_manager,
     ),
     Scenario::new(
         "su_and_root_find_no_tokens",
