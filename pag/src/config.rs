@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -145,8 +145,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// Whether a failure of ours fails the login.
     pub strict: bool,
-    /// The seeder, as a program and its arguments.
+    /// The seeder of OpenAFS and of the client `keyring`, as a program and its arguments.
     pub program: Option<Vec<String>>,
+    /// The seeder of kAFS.
+    pub kafs_program: Option<Vec<String>>,
     /// The cells that tokens are wanted for.
     pub afs_cells: Vec<Cell>,
     /// Whether the seeder runs without a ticket, too.
@@ -169,6 +171,8 @@ pub struct Settings {
     pub placement: Role,
     /// Which AFS clients are served.
     pub client: ClientChoice,
+    /// Where a kernel module has OpenAFS's interface, besides the places that are known.
+    pub openafs_device: Option<PathBuf>,
 }
 
 /// What kind of value an option takes.
@@ -208,8 +212,9 @@ const fn service_only(name: &'static str, set: fn(&mut Settings, &str) -> Result
 }
 
 /// Every option that there is.
-pub const OPTIONS: [Opt; 18] = [
+pub const OPTIONS: [Opt; 20] = [
     text("program", |s, v| program(v).map(|words| s.program = words)),
+    text("kafs_program", |s, v| program(v).map(|words| s.kafs_program = words)),
     text("afs_cells", |s, v| list(v).map(str::parse).collect::<Result<_, _>>().map(|cells| s.afs_cells = cells)),
     switch("always_aklog", |s, v| s.always_aklog = v),
     switch("aklog_homedir", |s, v| s.aklog_homedir = v),
@@ -232,6 +237,7 @@ pub const OPTIONS: [Opt; 18] = [
     text("timeout", |s, v| timeout(v).map(|timeout| s.timeout = timeout)),
     switch("strict", |s, v| s.strict = v),
     file_only("client", |s, v| clients(v).map(|client| s.client = client)),
+    file_only("openafs_device", |s, v| device(v).map(|path| s.openafs_device = path)),
     service_only("placement", |s, v| match (v.parse(), s.placement) {
         (Ok(role), now) if role == now => Ok(()),
         // These two are what they are, and nothing else is started like them.
@@ -256,6 +262,18 @@ fn program(value: &str) -> Result<Option<Vec<String>>, String> {
         None => Ok(None),
         Some(path) if path.starts_with('/') => Ok(Some(words)),
         _ => Err("an absolute path, then arguments, separated by commas".to_owned()),
+    }
+}
+
+/// A file in /proc: one anywhere else could be on a file system that does not answer. An empty value takes back what was
+/// set before.
+fn device(value: &str) -> Result<Option<PathBuf>, String> {
+    let path = Path::new(value);
+    let plain = path.components().all(|part| !matches!(part, Component::ParentDir));
+    match value {
+        "" => Ok(None),
+        _ if path.starts_with("/proc") && plain && path != Path::new("/proc") => Ok(Some(path.to_owned())),
+        _ => Err("a path in /proc, such as /proc/fs/auristorfs/afs_ioctl".to_owned()),
     }
 }
 
@@ -431,6 +449,7 @@ impl<'a> Reading<'a> {
             timeout: Duration::from_secs(5),
             strict: false,
             program: None,
+            kafs_program: None,
             afs_cells: Vec::new(),
             always_aklog: false,
             aklog_homedir: false,
@@ -442,6 +461,7 @@ impl<'a> Reading<'a> {
             debug: false,
             placement: service.map_or(Role::Login, default_role),
             client: ClientChoice::Auto,
+            openafs_device: None,
         };
         let mut reading = Reading { settings, complaints: Vec::new(), untold: 0, service };
         if let Some(bytes) = reading.file(&dirs.login_defs, dirs.owner) {
@@ -872,6 +892,19 @@ mod tests {
             complaints("[pag]\nprogram = /bin/x\nafs_cells = a b\n", &["program=", "afs_cells="]);
         assert!(complaints.is_empty(), "{complaints:?}");
         assert_eq!((settings.program, settings.afs_cells), (None, vec![]));
+    }
+
+    #[test]
+    fn a_device_of_openafs_is_in_proc() {
+        let set = |value: &str| complaints(&format!("[pag]\nopenafs_device = {value}\n"), &[]);
+        let (settings, complaints) = set("/proc/fs/other/afs_ioctl");
+        assert!(complaints.is_empty(), "{complaints:?}");
+        assert_eq!(settings.openafs_device.unwrap(), Path::new("/proc/fs/other/afs_ioctl"));
+        for bad in ["/dev/afs", "/proc", "/process/afs", "/proc/../dev/afs", "proc/fs/afs_ioctl"] {
+            let (settings, complaints) = set(bad);
+            assert_eq!((settings.openafs_device, complaints.len()), (None, 1), "{bad}");
+        }
+        assert_eq!(set("").0.openafs_device, None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::ccache::{self, Contents, Place};
+use crate::client::openafs::{self, Equipped};
 use crate::client::{self, Client};
 use crate::config::{Role, Settings};
 use crate::error::{Error, Result};
@@ -215,12 +216,12 @@ impl<'a> Entering<'a> {
     }
 
     fn place_in_registry(&self, guard: &Guard) -> Result<Placed> {
-        let _lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
+        let lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
         if let Some(placed) = self.again(guard)? {
             return Ok(placed);
         }
         let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
-        let mut pags = registry.pags(guard, Some(self.uid()))?;
+        let mut pags = registry.pags_of(guard, &lock, self.uid())?;
         let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
         tidy(guard, &registry, &mut pags, self.request.user);
         let lease = self.lease()?;
@@ -244,10 +245,10 @@ impl<'a> Entering<'a> {
         };
         self.sweep(&known);
         // A second time when the first new ring cannot be joined either, and no third.
-        match self.make(guard, &registry, kind, lease.clone()) {
+        match self.make(guard, &lock, &registry, kind, lease.clone()) {
             Err(Error::NotJoined { .. }) => {
                 ring::fresh(guard, self.uid())?;
-                self.make(guard, &registry, kind, lease)
+                self.make(guard, &lock, &registry, kind, lease)
             }
             made => made,
         }
@@ -336,16 +337,18 @@ impl<'a> Entering<'a> {
             .map_err(Error::system("get random bits for a lease"))
     }
 
-    fn make(&self, guard: &Guard, registry: &Registry, kind: Kind, lease: Lease) -> Result<Placed> {
+    fn make(&self, guard: &Guard, lock: &Lock, registry: &Registry, kind: Kind, lease: Lease) -> Result<Placed> {
         let uid = self.uid();
         let id = PagId::random()?;
         let cookie = lease.cookie;
         let mut record = Record::new(uid, kind, self.ccache_name(id), self.request.settings.retain);
         record.leases.push(lease);
         let ring = Ring::make(guard, self.group, uid)?;
-        let pag = registry.anchor(guard, id, &ring, record);
+        let pag = registry.anchor(guard, lock, id, &ring, record);
         ring.release();
         let mut pag = pag?;
+        // Before the join: the members of a ring without its S0 are in no PAG of OpenAFS.
+        self.equip(guard, &mut pag);
         if let Err(why) = ring.join(guard) {
             registry.retire(guard, &pag)?;
             ccache::remove(uid, id, false);
@@ -357,6 +360,19 @@ impl<'a> Entering<'a> {
         let need = self.feed(&mut record, id, &ring);
         registry.store(guard, &mut pag, record.clone())?;
         Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
+    }
+
+    /// Sees to it that the PAG is one of OpenAFS, too. Without that it has no tokens of OpenAFS; the others are not
+    /// concerned.
+    fn equip(&self, guard: &Guard, pag: &mut Pag) {
+        match openafs::equip(guard, pag) {
+            Ok(Equipped::Relinked) => {
+                let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
+                report(&Event::Healed { uid: self.uid(), pag: pag.id, what });
+            }
+            Ok(Equipped::AsBefore | Equipped::Anew) => {}
+            Err(why) => report(&Event::NotEquipped { uid: self.uid(), pag: pag.id, why: why.to_string() }),
+        }
     }
 
     /// The name of a new PAG's ccache: the uid's own where this login brings one of those, else a directory.
@@ -397,6 +413,7 @@ impl<'a> Entering<'a> {
         if self.request.settings.placement == Role::Seed {
             record.reseed = false;
         }
+        self.equip(guard, &mut pag);
         let need = self.feed(&mut record, pag.id, &ring);
         if record != before
             && let Err(why) = registry.store(guard, &mut pag, record.clone())
@@ -570,7 +587,10 @@ impl<'a> Entering<'a> {
 /// Runs a seeder and says what came of it.
 pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
     let begun = Instant::now();
-    let names: Vec<String> = seed::cells(job.settings, job.user).iter().map(ToString::to_string).collect();
+    let mut names: Vec<String> = seed::cells(job.settings, job.user).iter().map(ToString::to_string).collect();
+    // With two clients each cell is wanted twice.
+    names.sort();
+    names.dedup();
     let cell = if names.is_empty() { "the default cell".to_owned() } else { names.join(", ") };
     let uid = job.user.uid;
     match job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string())) {
@@ -589,8 +609,8 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
 pub fn note_seeding(uid: u32, group: HandleGroup, registry: &Registry, id: PagId, ring: &Ring, ok: bool) {
     let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
     let Ok(guard) = Guard::enter(group) else { return };
-    let Ok(_lock) = Lock::of_uid(uid, LOCK_WAIT) else { return };
-    let Ok(pags) = registry.pags(&guard, Some(uid)) else { return };
+    let Ok(lock) = Lock::of_uid(uid, LOCK_WAIT) else { return };
+    let Ok(pags) = registry.pags_of(&guard, &lock, uid) else { return };
     let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return };
     let Ok(mut record) = pag.record.clone() else { return };
     record.tokens = seed::held(&tokens, &record.tokens, crate::now());
@@ -657,7 +677,13 @@ pub fn settle(
 ) -> bool {
     let (uid, id) = (pag.uid, pag.id);
     let discard = |pag: &Pag| match &pag.ring {
-        Ok(ring) => client::discard(ring, Instant::now() + INSIDE),
+        Ok(ring) => {
+            // In a ring that a member has emptied the tokens of OpenAFS would not be found.
+            if let Some(s0) = pag.nested {
+                let _ = keyring::link(s0, ring.serial);
+            }
+            client::discard(ring, Instant::now() + INSIDE)
+        }
         Err(_) => Ok(()),
     };
     let fate = policy::fate(&record, lingering);
@@ -743,7 +769,7 @@ fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
 pub fn refresh(request: &Request<'_>) -> Result<()> {
     let user = request.user;
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
-    if request.settings.notokens || Client::present(&request.settings.client).is_empty() {
+    if request.settings.notokens || Client::present(request.settings).is_empty() {
         return Ok(());
     }
     let group = HandleGroup::read();
@@ -762,8 +788,8 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     let guard = match Guard::enter(group) {
         Ok(guard) => guard,
         Err(Error::NotRoot) => {
-            if Ring::current().is_some_and(|ring| ring.owner == user.uid) {
-                run_seeder(&job, None, &entering.budget);
+            if let Some(ring) = Ring::current().filter(|ring| ring.owner == user.uid) {
+                run_seeder(&job, Some(&ring), &entering.budget);
             }
             return Ok(());
         }
@@ -771,7 +797,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     };
     let lock = Lock::of_uid(user.uid, LOCK_WAIT)?;
     let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
-    let mut pags = registry.pags(&guard, Some(user.uid))?;
+    let mut pags = registry.pags_of(&guard, &lock, user.uid)?;
     tidy(&guard, &registry, &mut pags, user);
     // Never a new PAG, and never one of another identity.
     let Choice::Join(index, ring) = entering.choose(&pags) else { return Ok(()) };

@@ -1,7 +1,9 @@
 //! The person's view of PAGs.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its terminal")]
 
+mod adopt;
 mod error;
+mod member;
 mod pam;
 mod status;
 
@@ -13,7 +15,7 @@ use crate::error::Error;
 
 /// Shows and looks after AFS authentication groups (PAGs).
 ///
-/// Exit status: 0 all right, 1 something is to be done, 2 error.
+/// Exit status: 0 all right, 1 something is to be done, 2 error; new and leave: that of the command.
 #[derive(Debug, Parser)]
 #[command(name = "pagctl", version)]
 struct Cli {
@@ -29,6 +31,17 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Give the tokens of a user's PAG to his manager that was started outside of it. Needs root
+    Adopt {
+        /// Name or uid
+        #[arg(required_unless_present = "inside")]
+        user: Option<String>,
+        /// What a service of the manager's does for it
+        #[arg(long, hide = true, conflicts_with = "user")]
+        inside: bool,
+    },
+    #[command(flatten)]
+    Member(member::Verb),
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -46,6 +59,9 @@ enum Answer {
 fn run(cli: &Cli) -> Result<Answer, Error> {
     match &cli.verb {
         Verb::Status { json } => Ok(status::run(*json)?),
+        Verb::Adopt { user: Some(user), .. } => adopt::run(user),
+        Verb::Adopt { user: None, .. } => adopt::inside(),
+        Verb::Member(verb) => member::run(verb),
         Verb::Pam(verb) => pam::run(verb),
     }
 }
@@ -56,7 +72,7 @@ fn main() -> ExitCode {
         Ok(Answer::ToDo) => ExitCode::from(1),
         Err(error) => {
             eprintln!("pagctl: {error}");
-            ExitCode::from(2)
+            ExitCode::from(error.status())
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pag::client::{self, Token};
+use pag::client::{self, State, Token};
 use pag::guard::{Guard, HandleGroup};
 use pag::lease::Lease;
 use pag::record::Record;
@@ -56,9 +56,11 @@ struct OneToken {
     client: &'static str,
     cell: String,
     principal: Option<String>,
-    /// In seconds since the epoch.
+    vice_id: Option<i64>,
+    /// In seconds since the epoch; 0 where the client does not tell it.
     expires: u64,
     expired: bool,
+    state: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,8 +78,10 @@ impl From<Token> for OneToken {
             client: token.client.as_str(),
             cell: token.cell.to_string(),
             principal: token.principal.map(|principal| principal.to_string()),
+            vice_id: token.vice_id,
             expires: token.expires,
-            expired: token.expires <= pag::now(),
+            expired: token.state == State::Expired,
+            state: token.state.as_str(),
         }
     }
 }
@@ -128,7 +132,7 @@ fn all() -> pag::Result<Option<Vec<OnePag>>> {
         Err(other) => return Err(other),
     };
     let Some(registry) = Registry::find(&guard, group)? else { return Ok(Some(Vec::new())) };
-    let mut pags = registry.pags(&guard, None)?;
+    let mut pags = registry.pags(&guard)?;
     drop(guard);
     pags.sort_by_key(|pag| (pag.uid, pag.record.as_ref().map_or(0, |record| record.made), pag.id));
     Ok(Some(pags.iter().map(one).collect()))
@@ -206,14 +210,22 @@ fn token_lines(tokens: &[OneToken], indent: &str) -> String {
         return format!("{indent}no tokens\n");
     }
     let line = |token: &OneToken| {
-        let who = token.principal.as_deref().unwrap_or("somebody");
-        format!("{indent}token      {} as {who} for {} ({})\n", token.cell, left(token.expires), token.client)
+        let who = match (&token.principal, token.vice_id) {
+            (Some(principal), _) => principal.clone(),
+            (None, Some(id)) => format!("AFS id {id}"),
+            (None, None) => "somebody".to_owned(),
+        };
+        let until = match token.expires {
+            0 => token.state.to_owned(),
+            end => format!("for {}", left(end)),
+        };
+        format!("{indent}token      {} as {who} {until} ({})\n", token.cell, token.client)
     };
     tokens.iter().map(line).collect()
 }
 
 /// How long something is good for, in words.
-fn left(end: u64) -> String {
+pub(crate) fn left(end: u64) -> String {
     match end.saturating_sub(pag::now()) {
         0 => "no time: it has ended".to_owned(),
         seconds if seconds < 120 => format!("{seconds} s"),
@@ -234,13 +246,25 @@ mod tests {
             client: "keyring",
             cell: "example.test".to_owned(),
             principal: Some("alice@EXAMPLE.TEST".to_owned()),
+            vice_id: None,
             expires: 1,
             expired: true,
+            state: "expired",
+        };
+        let unread = OneToken {
+            client: "kafs",
+            cell: "a.test".to_owned(),
+            principal: None,
+            vice_id: Some(1001),
+            expires: 0,
+            expired: false,
+            state: "good",
         };
         let inside =
-            words(&Status { mine: Some(Mine { ring: 7, uid: 61001, tokens: vec![token] }), all: Some(vec![]) });
+            words(&Status { mine: Some(Mine { ring: 7, uid: 61001, tokens: vec![token, unread] }), all: Some(vec![]) });
         assert!(inside.contains("ring 7 of uid 61001"), "{inside}");
         assert!(inside.contains("example.test as alice@EXAMPLE.TEST for no time"), "{inside}");
+        assert!(inside.contains("a.test as AFS id 1001 good (kafs)"), "{inside}");
         assert!(inside.contains("no PAGs"), "{inside}");
     }
 

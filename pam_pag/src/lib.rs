@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use pag::config::{self, ClientChoice, ClientKind, Dirs, Role, Scope, Settings};
+use pag::config::{self, Dirs, Role, Scope, Settings};
 use pag::login::{self, Marker, Request};
 use pag::report::{self, Event, report};
 use pag::sys::{self, Passwd, Who};
@@ -183,12 +183,6 @@ impl<'a> Login<'a> {
         }
         if settings.scope == Scope::Session {
             let what = "scope=session is not supported by this version; this login is placed as with scope=user";
-            report(&Event::Unsupported { what: what.to_owned() });
-        }
-        if let ClientChoice::Only(kinds) = &settings.client
-            && kinds.iter().any(|kind| *kind != ClientKind::Keyring)
-        {
-            let what = "this version serves the client 'keyring' alone: no tokens of OpenAFS or kAFS are got";
             report(&Event::Unsupported { what: what.to_owned() });
         }
         if settings.placement == Role::Nothing {

@@ -129,8 +129,11 @@ fn tier0(count: &mut Count) {
     println!("tier 0: {} s", begun.elapsed().as_secs());
 }
 
-/// The module under test for tier 1: as it is released, and once more with the fault that tests ask for.
+/// The module under test for tier 1: as it is released, and once more with the fault that tests ask for. Beside them lies
+/// pagctl, as it is developed.
 pub(crate) fn modules(tree: &Path) -> (PathBuf, PathBuf) {
+    build(tree, &["-p", "pagctl"]);
+    std::fs::copy(target_of(tree).join("debug/pagctl"), target_of(tree).join("pagctl")).unwrap();
     let release = target_of(tree).join("release/libpam_pag.so");
     build(tree, &["--release", "-p", "pam_pag", "--features", "pam_pag/fault"]);
     let fault = target_of(tree).join("pam_pag_fault.so");

@@ -96,6 +96,8 @@ UsePAM yes
 PasswordAuthentication yes
 KbdInteractiveAuthentication no
 GSSAPIAuthentication yes
+# The host's own name is short, and its key is for the long one.
+GSSAPIStrictAcceptorCheck no
 # Nobody has a token when sshd looks for them: they can't lie in an AFS home.
 AuthorizedKeysFile /etc/ssh/keys/%u
 MaxStartups 300
@@ -205,6 +207,9 @@ systemctl disable krb5-admin-server openafs-client afs.mount >/dev/null 2>&1 || 
 systemctl set-default multi-user.target >/dev/null 2>&1
 systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
 	fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-networkd-wait-online.service >/dev/null 2>&1
+# A user manager stays for 10 s by default; here everybody waits for its end.
+mkdir -p /etc/systemd/logind.conf.d
+printf '[Login]\nUserStopDelaySec=2\n' > /etc/systemd/logind.conf.d/lab.conf
 printf '[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nForwardToSyslog=no\n' > /etc/systemd/journald.conf
 
 # The kernel, and what it needs before it has its root.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pag::config::Retain;
 use pag::guard::{Guard, HandleGroup};
 use pag::lease::{Lease, Process, Role};
+use pag::lock::Lock;
 use pag::record::{Kind, Record};
 use pag::registry::{PagId, Registry};
 use pag::ring::Ring;
@@ -20,10 +21,11 @@ fn main() {
     let lease = Lease::new(Process::current().unwrap(), Role::Login, "populate", "").unwrap();
     let pags: Vec<_> = (first..first + count)
         .map(|uid| {
+            let lock = Lock::of_uid(uid, Duration::from_secs(5)).expect("a lock");
             let ring = Ring::make(&guard, group, uid).expect("a ring");
             let mut record = Record::new(uid, Kind::User, String::new(), Retain::None);
             record.leases.push(lease.clone());
-            let pag = registry.anchor(&guard, PagId::random().unwrap(), &ring, record).expect("an anchor");
+            let pag = registry.anchor(&guard, &lock, PagId::random().unwrap(), &ring, record).expect("an anchor");
             ring.release();
             pag
         })

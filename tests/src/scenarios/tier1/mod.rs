@@ -2,6 +2,7 @@
 
 mod hosts;
 mod life;
+mod member;
 mod options;
 mod safety;
 mod seeders;
@@ -87,6 +88,12 @@ pub const ALL: &[Scenario] = &[
         "Each option of pam_afs_session does what the manual says.",
         options::pam_afs_session_options,
     ),
+    (
+        "tokens_and_unlog",
+        "pagctl shows a member the tokens of his PAG, and discards them for all its members.",
+        member::tokens_and_unlog,
+    ),
+    ("new_and_leave", "pagctl makes a PAG for whoever wants one, and lets a member out.", member::new_and_leave),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
 ];
 
