@@ -46,8 +46,9 @@ pub(crate) fn afs() -> bool {
         ("Act 1, with today's pam_krb5 and pam_afs_session", "demo_afs_without", None),
         ("Act 2, with pam_krb5 and pam_pag", "demo_afs_with", Some(&*product)),
     ] {
-        let run = vm::Run { suite, client: Client::OpenAfs, scenario, product, programs: &programs, long: false };
-        let outcome = vm::run(&run);
+        let client = Client::OpenAfs;
+        let command = &vm::scenario(scenario, client);
+        let outcome = vm::run(&vm::Run { suite, client, command, product, programs: &programs, long: false });
         println!("{title} ({:.1} s)\n{}", outcome.took.as_secs_f64(), outcome.output);
         well &= outcome.passed;
     }

@@ -73,7 +73,7 @@ pub(crate) fn image(suite: &str) -> Image {
     if !path.exists() {
         let begun = Instant::now();
         println!("building a machine with an AFS cell, {suite} (once; kept in {})", cache().display());
-        sweep();
+        sweep(suite);
         build(suite, &base, &path);
         touch(&base);
         println!("  vm {suite}: all of it took {} s", begun.elapsed().as_secs());
@@ -87,13 +87,17 @@ fn touch(path: &Path) {
     fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now())).ok();
 }
 
-fn sweep() {
+fn sweep(suite: &str) {
     for entry in fs::read_dir(cache()).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
         if name.starts_with("vm-") && entry.path().is_dir() && age.is_some_and(|age| age > FORGOTTEN) {
             println!("  removing {name}, which nobody has used for two weeks");
             sh(&format!("rm -rf --one-file-system '{}'", entry.path().display()));
+        }
+        // A build that was cut off; whoever builds one of this release holds the lock.
+        if name.starts_with(&format!("vm-{suite}-")) && name.ends_with(".new") {
+            fs::remove_dir_all(entry.path()).ok();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask demo`, `test`, `prove`, `bench`, `install`, `uninstall`.
+//! The project's tasks: `cargo xtask demo`, `test`, `prove`, `vm`, `bench`, `install`, `uninstall`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -48,6 +48,8 @@ enum Task {
         /// Only this patch, by its name without `.patch`
         name: Option<String>,
     },
+    /// Run a command as root on a virtual machine with an AFS cell, print what it says, and forget the machine
+    Vm(vm::Choice),
     /// Measure speed and size, as ratios within one run; exit status 1 when a bound is missed
     Bench {
         /// Print JSON
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Task::Demo { afs: true } => demo::afs(),
         Task::Test(choice) => tiers::run(&choice),
         Task::Prove { name } => prove::run(name.as_deref()),
+        Task::Vm(choice) => vm::command(&choice),
         Task::Bench { json } => bench::run(json),
         Task::Install { destdir } => install::install(&destdir),
         Task::Uninstall { destdir } => install::uninstall(&destdir),

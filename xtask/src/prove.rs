@@ -153,7 +153,7 @@ impl Built {
             let outcome = vm::run(&vm::Run {
                 suite: image::SUITES[0],
                 client: known.clients[0],
-                scenario: name,
+                command: &vm::scenario(name, known.clients[0]),
                 product: known.product.then_some(product),
                 programs,
                 long: false,

@@ -268,7 +268,7 @@ fn third_tier(choice: &Choice, count: &mut Count) {
                 let outcome = vm::run(&vm::Run {
                     suite,
                     client: *client,
-                    scenario: scenario.name,
+                    command: &vm::scenario(scenario.name, *client),
                     product: scenario.product.then_some(&product),
                     programs: &programs,
                     long: choice.long,

@@ -1,4 +1,4 @@
-# Runs in the machine, as root, from the share: puts the product in, if there is one, and runs the scenario.
+# Runs in the machine, as root, from the share: puts the product in, if there is one, and runs the command.
 set -e
 . /lab/environment
 since=$(date +%s)
@@ -11,7 +11,7 @@ if [ -d /lab/product ]; then
 	systemctl enable --now pag-logind-helper
 fi
 code=0
-timeout -k 5 "$LIMIT" pag-scenario "$SCENARIO" "$CLIENT" > /lab/output 2>&1 || code=$?
+timeout -k 5 "$LIMIT" sh /lab/command > /lab/output 2>&1 || code=$?
 echo $code > /lab/status
 journalctl --sync || true
 journalctl -q --no-pager -b --since "@$since" > /lab/journal 2>&1

@@ -13,7 +13,10 @@ account() { # NAME UID: the home is in AFS, and made there
 	echo "$1:$1pw" | chpasswd -c SHA512 # not by PAM: pam_krb5 would ask a KDC
 }
 account alice 61001; account bob 61002
-# Scenarios choose: as it comes, neither today's module nor ours is in a stack.
+# Scenarios choose: as it comes, neither today's module nor ours is in a stack. pam-auth-update takes seconds in emulation.
+mkdir /usr/local/share/todays-pam.d
+cp /etc/pam.d/common-* /usr/local/share/todays-pam.d/
+grep -q pam_afs_session /usr/local/share/todays-pam.d/common-session
 pam-auth-update --disable afs-session
 
 cat > /etc/krb5.conf <<X

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 
 use pag_tests::scenarios::tier3::Client;
 
-use crate::image::{Image, image};
-use crate::machine::Outcome;
+use crate::image::{Image, SUITES, image};
+use crate::machine::{Outcome, programs};
 use crate::roots::{lock, scratch};
-use crate::shell::sh;
+use crate::shell::{MACHINES, need_packages, sh, top};
+use crate::tiers;
 
 /// What is the same in all machines. A state of memory fits only the machine that it was taken from.
 const HARDWARE: [&str; 26] = [
@@ -282,14 +283,19 @@ pub(crate) struct Run<'a> {
     pub(crate) suite: &'a str,
     /// The AFS client that is loaded.
     pub(crate) client: Client,
-    /// The scenario, as `pag-scenario` knows it.
-    pub(crate) scenario: &'a str,
+    /// The command, for a shell of root's; a scenario is `pag-scenario NAME CLIENT`.
+    pub(crate) command: &'a str,
     /// Where the product lies that is installed first; none for a machine without it.
     pub(crate) product: Option<&'a Path>,
     /// The directory of the tests' programs.
     pub(crate) programs: &'a Path,
     /// Whether it is the long form.
     pub(crate) long: bool,
+}
+
+/// The command that runs a scenario, or an act of the demo.
+pub(crate) fn scenario(name: &str, client: Client) -> String {
+    format!("exec pag-scenario {name} {}\n", client.name())
 }
 
 /// Resumes and runs.
@@ -310,9 +316,8 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     }
     fs::write(share.join("run"), RUN).unwrap();
     let long = if run.long { "export PAG_LONG=1\n" } else { "" };
-    let (scenario, client, limit) = (run.scenario, run.client.name(), LIMIT.as_secs());
-    fs::write(share.join("environment"), format!("SCENARIO={scenario}\nCLIENT={client}\nLIMIT={limit}\n{long}"))
-        .unwrap();
+    fs::write(share.join("environment"), format!("LIMIT={}\n{long}", LIMIT.as_secs())).unwrap();
+    fs::write(share.join("command"), run.command).unwrap();
     let order = vm.order("run", LIMIT + Duration::from_secs(120));
     let read = |name: &str| fs::read(share.join(name)).map(|b| String::from_utf8_lossy(&b).into_owned());
     let mut output = read("output").unwrap_or_default();
@@ -321,4 +326,47 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
         output.push_str(&format!("\nthe scenario did not end: {error}"));
     }
     Outcome { passed, output, journal: read("journal").unwrap_or_default(), took: begun.elapsed() }
+}
+
+/// What `cargo xtask vm` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Choice {
+    /// The AFS client that is loaded: openafs, kafs or none
+    #[arg(long, default_value = "openafs", value_parser = client)]
+    client: Client,
+    /// The Debian release
+    #[arg(long, default_value = SUITES[0])]
+    suite: String,
+    /// Install the product first
+    #[arg(long)]
+    product: bool,
+    /// Print the machine's journal, too
+    #[arg(long)]
+    journal: bool,
+    /// The command, for a shell
+    command: String,
+}
+
+fn client(word: &str) -> Result<Client, String> {
+    Client::named(word).ok_or_else(|| "one of openafs, kafs and none is wanted".to_owned())
+}
+
+/// Runs a command; true when it ended well.
+pub(crate) fn command(choice: &Choice) -> bool {
+    need_packages(&MACHINES);
+    let product = choice.product.then(|| tiers::product(&top()));
+    let outcome = run(&Run {
+        suite: &choice.suite,
+        client: choice.client,
+        command: &choice.command,
+        product: product.as_deref(),
+        programs: &programs(),
+        long: false,
+    });
+    println!("{}", outcome.output.trim_end());
+    if choice.journal {
+        println!("--- the journal\n{}", outcome.journal.trim_end());
+    }
+    println!("--- {} after {:.1} s", if outcome.passed { "ok" } else { "failed" }, outcome.took.as_secs_f64());
+    outcome.passed
 }
