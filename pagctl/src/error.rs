@@ -36,6 +36,8 @@ pub(crate) enum Error {
     },
     /// Some tokens could not be discarded.
     TokensLeft(usize),
+    /// It cannot be done as things are, in words.
+    Refused(String),
     /// The person said no, or could not be asked.
     Unconfirmed(&'static str),
 }
@@ -70,6 +72,7 @@ impl fmt::Display for Error {
             Self::TokensLeft(number) => {
                 write!(f, "{number} tokens are still there: this process cannot take them out of its session keyring")
             }
+            Self::Refused(why) => f.write_str(why),
             Self::Unconfirmed(why) => f.write_str(why),
         }
     }

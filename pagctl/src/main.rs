@@ -1,6 +1,7 @@
 //! The person's view of PAGs.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its terminal")]
 
+mod adopt;
 mod error;
 mod member;
 mod pam;
@@ -32,6 +33,15 @@ enum Verb {
     },
     #[command(flatten)]
     Member(member::Verb),
+    /// Give the tokens of a user's PAG to his manager that was started outside of it. Needs root
+    Adopt {
+        /// Name or uid
+        #[arg(required_unless_present = "inside")]
+        user: Option<String>,
+        /// What a service of the manager's does for it
+        #[arg(long, hide = true, conflicts_with = "user")]
+        inside: bool,
+    },
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -50,6 +60,8 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
     match &cli.verb {
         Verb::Status { json } => Ok(status::run(*json)?),
         Verb::Member(verb) => member::run(verb),
+        Verb::Adopt { user: Some(user), .. } => adopt::run(user),
+        Verb::Adopt { user: None, .. } => adopt::inside(),
         Verb::Pam(verb) => pam::run(verb),
     }
 }

@@ -1,4 +1,5 @@
-//! Tier 2 from inside: a booted Debian with systemd as PID 1, logind, sshd and a KDC. Users come in by the front door.
+//! Tiers 2 and 3 from inside: a booted Debian with systemd as PID 1, logind, sshd and a KDC. Users come in by the front
+//! door.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -18,6 +19,8 @@ pub enum Proof {
     Password,
     /// His ssh key: no ticket.
     Key,
+    /// A ticket that he has where he comes from, and delegates. Tier 3 alone: sshd must have a key of its own.
+    Ticket,
 }
 
 /// The uid of one of the accounts of the machine.
@@ -52,8 +55,18 @@ fn ssh_command(user: &str, proof: Proof) -> Command {
             command
         }
         Proof::Key => Command::new("ssh"),
+        Proof::Ticket => {
+            let ccache = format!("FILE:/run/ticket.{user}");
+            sh(&format!("echo {user}pw | kinit -f -c {ccache} {user}"));
+            let mut command = Command::new("ssh");
+            command.env("KRB5CCNAME", ccache);
+            command.args(["-o", "PreferredAuthentications=gssapi-with-mic", "-o", "GSSAPIDelegateCredentials=yes"]);
+            command
+        }
     };
-    command.args(["-q", "-o", "ConnectTimeout=60", &format!("{user}@127.0.0.1")]);
+    // A host's ticket is for the name of the host.
+    let host = if matches!(proof, Proof::Ticket) { "afs.example.test" } else { "127.0.0.1" };
+    command.args(["-q", "-o", "ConnectTimeout=60", &format!("{user}@{host}")]);
     command
 }
 

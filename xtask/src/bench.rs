@@ -39,7 +39,7 @@ fn middle(mut values: Vec<f64>) -> (f64, f64) {
 
 /// Measures, prints the table, and says whether every bound was met.
 pub(crate) fn run(json: bool) -> bool {
-    need_packages();
+    need_packages(&[]);
     let programs = machine::programs();
     let (module, _) = tiers::modules(&top());
     build(&top(), &["--release", "-p", "pam_empty", "-p", "pag-tests", "--bins"]);

@@ -11,12 +11,14 @@
 
 mod bench;
 mod demo;
+mod image;
 mod install;
 mod machine;
 mod prove;
 mod roots;
 mod shell;
 mod tiers;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +36,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Show the main job on a real login, without us and with us
-    Demo,
+    Demo {
+        /// With homes in AFS, on a virtual machine with a real cell
+        #[arg(long)]
+        afs: bool,
+    },
     /// Run the tests; the last line says how many passed, failed and were skipped
     Test(tiers::Choice),
     /// Break the code on purpose, one patch of tests/breaks at a time, and demand that its scenario fails
@@ -64,7 +70,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let well = match Cli::parse().task {
-        Task::Demo => demo::run(),
+        Task::Demo { afs: false } => demo::run(),
+        Task::Demo { afs: true } => demo::afs(),
         Task::Test(choice) => tiers::run(&choice),
         Task::Prove { name } => prove::run(name.as_deref()),
         Task::Bench { json } => bench::run(json),

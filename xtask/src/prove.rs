@@ -8,11 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pag_tests::scenarios::{tier1, tier2};
+use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Run};
-use crate::shell::{need_packages, sh, top};
-use crate::{roots, tiers};
+use crate::shell::{MACHINES, need_packages, sh, top};
+use crate::{image, roots, tiers, vm};
 
 struct Break {
     name: String,
@@ -40,8 +40,9 @@ fn breaks() -> Vec<Break> {
 
 /// Proves all breaks, or one; true when each scenario passes whole, and fails broken, at its assertion.
 pub(crate) fn run(only: Option<&str>) -> bool {
-    need_packages();
     let breaks: Vec<Break> = breaks().into_iter().filter(|one| only.is_none_or(|only| only == one.name)).collect();
+    let third = breaks.iter().any(|one| tier3::ALL.iter().any(|scenario| scenario.name == one.scenario));
+    need_packages(if third { &MACHINES } else { &[] });
     let programs = machine::programs();
     // Several breaks are of one scenario: it need not pass more than once.
     let names: BTreeSet<&str> = breaks.iter().map(|one| &one.scenario[..]).collect();
@@ -102,6 +103,18 @@ impl Built {
             let (module, fault) = self.modules.get_or_insert_with(|| tiers::modules(tree));
             let (passed, text, _) = tiers::tier1_scenario(programs, module, fault, name, false);
             return (passed, text);
+        }
+        if let Some(known) = tier3::ALL.iter().find(|scenario| scenario.name == name) {
+            let product = self.product.get_or_insert_with(|| tiers::product(tree));
+            let outcome = vm::run(&vm::Run {
+                suite: image::SUITES[0],
+                client: known.clients[0],
+                scenario: name,
+                product: known.product.then_some(product),
+                programs,
+                long: false,
+            });
+            return (outcome.passed, outcome.output);
         }
         let known = tier2::ALL.iter().find(|scenario| scenario.name == name);
         let known = known.unwrap_or_else(|| panic!("there is no scenario {name}"));

@@ -20,7 +20,7 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-syste
 const SETUP: &str = include_str!("root-setup.sh");
 
 /// Where roots are kept: outside the source tree, since they outlive it.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     std::env::var_os("PAG_LAB_CACHE").map_or_else(|| "/var/cache/pag-lab".into(), PathBuf::from)
 }
 
@@ -65,27 +65,40 @@ pub(crate) fn versions(root: &Path) -> String {
 fn build(suite: &str, path: &Path) {
     let begun = Instant::now();
     println!("building a Debian root of {suite} (once; kept in {})", cache().display());
+    let setup = scratch("setup").join("setup.sh");
+    fs::write(&setup, SETUP).unwrap();
     let new = path.with_extension("new");
+    let hook =
+        format!("--customize-hook=cp '{}' \"$1/root/setup.sh\"; chroot \"$1\" sh /root/setup.sh", setup.display());
+    bootstrap(suite, suite, PACKAGES, &[hook], &new);
+    fs::remove_dir_all(setup.parent().unwrap()).ok();
+    sh(&format!("rm -rf --one-file-system '{}'", path.display()));
+    fs::rename(&new, path).unwrap();
+    println!("  {suite}: built in {} s", begun.elapsed().as_secs());
+}
+
+/// Makes a tree of Debian packages at `new`, where nothing of an earlier attempt stays. `name` is for lines of progress;
+/// `hooks` are more arguments for mmdebstrap.
+pub(crate) fn bootstrap(name: &str, suite: &str, packages: &str, hooks: &[String], new: &Path) {
+    let begun = Instant::now();
     // A build that was cut off may have left mounts of the host's /proc and /sys in it.
     let n = new.display();
     sh(&format!("awk -v n='{n}/' 'index($2, n) == 1 {{ print $2 }}' /proc/mounts | sort -r | xargs -r umount -l"));
-    sh(&format!("rm -rf --one-file-system '{n}' '{}'", path.display()));
-    let setup = scratch("setup").join("setup.sh");
-    fs::write(&setup, SETUP).unwrap();
+    sh(&format!("rm -rf --one-file-system '{n}'"));
     let (mirror, security) = mirrors();
     let mut sources = vec![format!("deb {mirror} {suite} main")];
     if suite != "sid" {
         sources.push(format!("deb {security} {suite}-security main"));
     }
     let mut child = Command::new("mmdebstrap")
-        .args(["--mode=root", "--variant=minbase", &format!("--include={PACKAGES}")])
+        .args(["--mode=root", "--variant=minbase", &format!("--include={packages}")])
         .args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\""])
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\""])
         .args(["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*"])
         .args(["--dpkgopt=path-exclude=/usr/share/locale/*"])
         .arg("--essential-hook=printf '#!/bin/sh\\nexit 101\\n' > \"$1/usr/sbin/policy-rc.d\"; chmod 755 \"$1/usr/sbin/policy-rc.d\"")
         .arg("--customize-hook=rm -f \"$1/usr/sbin/policy-rc.d\"")
-        .arg(format!("--customize-hook=cp '{}' \"$1/root/setup.sh\"; chroot \"$1\" sh /root/setup.sh", setup.display()))
+        .args(hooks)
         .args([suite, new.to_str().unwrap()])
         .args(&sources)
         .env("DEBIAN_FRONTEND", "noninteractive")
@@ -100,19 +113,16 @@ fn build(suite: &str, path: &Path) {
             break status;
         }
         if said.elapsed() > Duration::from_secs(10) {
-            println!("  {suite}: {} s", begun.elapsed().as_secs());
+            println!("  {name}: {} s", begun.elapsed().as_secs());
             said = Instant::now();
         }
         std::thread::sleep(Duration::from_millis(200));
     };
-    fs::remove_dir_all(setup.parent().unwrap()).ok();
     if !status.success() {
         let log = fs::read_to_string(new.with_extension("log")).unwrap_or_default();
         let tail: Vec<&str> = log.lines().rev().take(30).collect();
-        panic!("no root of {suite}: {}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        panic!("no root of {name}: {}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
     }
-    fs::rename(&new, path).unwrap();
-    println!("  {suite}: built in {} s", begun.elapsed().as_secs());
 }
 
 /// The Debian mirror and its security archive that this host itself uses.

@@ -43,8 +43,12 @@ pub(crate) fn build(tree: &Path, arguments: &[&str]) {
         .env("CARGO_TARGET_DIR", target_of(tree)));
 }
 
-/// Sees to it that the host has what the tests need: names the packages, then installs those that are missing.
-pub(crate) fn need_packages() {
+/// What a host needs to run virtual machines.
+pub(crate) const MACHINES: [&str; 2] = ["qemu-system-x86", "e2fsprogs"];
+
+/// Sees to it that the host has what the tests need, and `more`: names the packages, then installs those that are
+/// missing.
+pub(crate) fn need_packages(more: &[&str]) {
     const PACKAGES: [&str; 9] = [
         "mmdebstrap",
         "systemd-container",
@@ -59,6 +63,7 @@ pub(crate) fn need_packages() {
     assert!(effective_uid() == 0, "this needs root: containers, keyrings of several uids, namespaces");
     let missing: Vec<&str> = PACKAGES
         .into_iter()
+        .chain(more.iter().copied())
         .filter(|package| {
             let known = Command::new("dpkg-query").args(["-W", "-f", "${Status}", package]).output();
             !known.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).ends_with("ok installed"))

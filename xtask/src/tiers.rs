@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use pag_tests::scenarios::{tier1, tier2};
+use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Run};
-use crate::shell::{build, need_packages, sh, target_of, top};
-use crate::{install, roots};
+use crate::shell::{MACHINES, build, need_packages, sh, target_of, top};
+use crate::{image, install, roots, vm};
 
 /// Which tests to run.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Choice {
-    /// Only this tier: 0 pure logic, 1 this kernel's keyrings and libpam, 2 booted containers
+    /// Only this tier: 0 pure logic, 1 this kernel's keyrings and libpam, 2 booted containers, 3 a virtual machine with a
+    /// real AFS cell
     #[arg(long)]
     pub(crate) tier: Option<u8>,
     /// Only the scenario of this name
@@ -28,6 +29,12 @@ pub(crate) struct Choice {
     /// The long form: every scenario on every release, with all repetitions
     #[arg(long)]
     pub(crate) long: bool,
+}
+
+impl Choice {
+    fn chose(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == name)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -56,11 +63,16 @@ pub(crate) fn run(choice: &Choice) -> bool {
         for scenario in tier2::ALL {
             println!("2  {}: {}", scenario.name, scenario.shows);
         }
+        for scenario in tier3::ALL {
+            let clients: Vec<_> = scenario.clients.iter().map(|client| client.name()).collect();
+            println!("3  {} ({}): {}", scenario.name, clients.join(", "), scenario.shows);
+        }
         return true;
     }
-    need_packages();
-    refuse_on_a_machine_in_use();
     let wanted = |tier: u8| choice.tier.is_none_or(|only| only == tier);
+    let third = wanted(3) && tier3::ALL.iter().any(|scenario| choice.chose(scenario.name));
+    need_packages(if third { &MACHINES } else { &[] });
+    refuse_on_a_machine_in_use();
     let mut count = Count::default();
     if wanted(0) && choice.only.is_none() {
         tier0(&mut count);
@@ -70,6 +82,9 @@ pub(crate) fn run(choice: &Choice) -> bool {
     }
     if wanted(2) {
         second_tier(choice, &mut count);
+    }
+    if third {
+        third_tier(choice, &mut count);
     }
     let Count { passed, failed, skipped } = count;
     println!("{passed} passed, {failed} failed, {skipped} skipped");
@@ -130,14 +145,13 @@ pub(crate) fn modules(tree: &Path) -> (PathBuf, PathBuf) {
 }
 
 fn first_tier(choice: &Choice, count: &mut Count) {
-    let chosen = |name: &str| choice.only.as_deref().is_none_or(|only| only == name);
-    if !tier1::ALL.iter().any(|(name, ..)| chosen(name)) {
+    if !tier1::ALL.iter().any(|(name, ..)| choice.chose(name)) {
         return;
     }
     println!("tier 1: building");
     let programs = machine::programs();
     let (module, fault) = modules(&top());
-    for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| chosen(name)) {
+    for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
         let (passed, output, seconds) = tier1_scenario(&programs, &module, &fault, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
         if !passed {
@@ -189,8 +203,7 @@ pub(crate) fn tier1_scenario(
 }
 
 fn second_tier(choice: &Choice, count: &mut Count) {
-    let chosen: Vec<_> =
-        tier2::ALL.iter().filter(|s| choice.only.as_deref().is_none_or(|only| only == s.name)).collect();
+    let chosen: Vec<_> = tier2::ALL.iter().filter(|scenario| choice.chose(scenario.name)).collect();
     if chosen.is_empty() {
         return;
     }
@@ -219,6 +232,39 @@ fn second_tier(choice: &Choice, count: &mut Count) {
                 print_journal(&outcome.journal);
             }
             count.add(outcome.passed);
+        }
+    }
+}
+
+fn third_tier(choice: &Choice, count: &mut Count) {
+    println!("tier 3: building");
+    let programs = machine::programs();
+    let product = product(&top());
+    for suite in image::SUITES {
+        let wanted = choice.suite.as_deref().map_or(choice.long || suite == image::SUITES[0], |only| only == suite);
+        if !wanted {
+            continue;
+        }
+        println!("tier 3: {suite}: {}", image::image(suite).versions());
+        for scenario in tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name)) {
+            for client in scenario.clients {
+                let outcome = vm::run(&vm::Run {
+                    suite,
+                    client: *client,
+                    scenario: scenario.name,
+                    product: scenario.product.then_some(&product),
+                    programs: &programs,
+                    long: choice.long,
+                });
+                let word = if outcome.passed { "ok" } else { "FAILED" };
+                let seconds = outcome.took.as_secs_f64();
+                println!("tier 3: {suite}: {}: {}: {word} ({seconds:.1} s)", client.name(), scenario.name);
+                if !outcome.passed {
+                    println!("{}", outcome.output);
+                    print_journal(&outcome.journal);
+                }
+                count.add(outcome.passed);
+            }
         }
     }
 }

@@ -112,6 +112,12 @@ pub const ALL: &[Scenario] = &[
         upkeep::pam_check_is_right_and_disable_takes_back,
     ),
     Scenario::new(
+        "manager_from_before_is_adopted",
+        "a user manager that was started outside of the PAG gets its tokens by `pagctl adopt`, and nobody else does",
+        main_job::manager_from_before_is_adopted,
+    )
+    .everywhere(),
+    Scenario::new(
         "journal_explains_messages",
         "journalctl shows the fields of a message, and with --catalog what to do about it",
         upkeep::journal_explains_messages,
