@@ -27,6 +27,8 @@ pub(crate) enum Error {
     },
     /// Keys, rings or the registry.
     Pag(pag::Error),
+    /// It cannot be done as things are, in words.
+    Refused(String),
     /// The command of `new` or `leave` could not be run.
     Run {
         /// Its name, as it was given.
@@ -36,8 +38,6 @@ pub(crate) enum Error {
     },
     /// Some tokens could not be discarded.
     TokensLeft(usize),
-    /// It cannot be done as things are, in words.
-    Refused(String),
     /// The person said no, or could not be asked.
     Unconfirmed(&'static str),
 }
@@ -68,11 +68,11 @@ impl fmt::Display for Error {
             Self::Changed(path) => write!(f, "{} was changed meanwhile and is left alone; try again", path.display()),
             Self::Command { command, why } => write!(f, "`{command}` failed: {why}"),
             Self::Pag(source) => source.fmt(f),
+            Self::Refused(why) => f.write_str(why),
             Self::Run { program, source } => write!(f, "cannot run {program}: {source}"),
             Self::TokensLeft(number) => {
                 write!(f, "{number} tokens are still there: this process cannot take them out of its session keyring")
             }
-            Self::Refused(why) => f.write_str(why),
             Self::Unconfirmed(why) => f.write_str(why),
         }
     }

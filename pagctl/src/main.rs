@@ -31,8 +31,6 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    #[command(flatten)]
-    Member(member::Verb),
     /// Give the tokens of a user's PAG to his manager that was started outside of it. Needs root
     Adopt {
         /// Name or uid
@@ -42,6 +40,8 @@ enum Verb {
         #[arg(long, hide = true, conflicts_with = "user")]
         inside: bool,
     },
+    #[command(flatten)]
+    Member(member::Verb),
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -59,9 +59,9 @@ enum Answer {
 fn run(cli: &Cli) -> Result<Answer, Error> {
     match &cli.verb {
         Verb::Status { json } => Ok(status::run(*json)?),
-        Verb::Member(verb) => member::run(verb),
         Verb::Adopt { user: Some(user), .. } => adopt::run(user),
         Verb::Adopt { user: None, .. } => adopt::inside(),
+        Verb::Member(verb) => member::run(verb),
         Verb::Pam(verb) => pam::run(verb),
     }
 }
