@@ -15,7 +15,7 @@ use pag_tests::scenarios::tier3::Client;
 use crate::image::{Image, SUITES, image};
 use crate::machine::{Outcome, programs};
 use crate::roots::{lock, scratch};
-use crate::shell::{MACHINES, need_packages, sh, top};
+use crate::shell::{MACHINES, Profile, need_packages, sh, top};
 use crate::tiers;
 
 /// What is the same in all machines. A state of memory fits only the machine that it was taken from.
@@ -354,7 +354,7 @@ fn client(word: &str) -> Result<Client, String> {
 /// Runs a command; true when it ended well.
 pub(crate) fn command(choice: &Choice) -> bool {
     need_packages(&MACHINES);
-    let product = choice.product.then(|| tiers::product(&top()));
+    let product = choice.product.then(|| tiers::product(&top(), Profile::Release));
     let outcome = run(&Run {
         suite: &choice.suite,
         client: choice.client,

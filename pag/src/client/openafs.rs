@@ -250,12 +250,16 @@ pub(super) fn visit(device: &Device, look: &mut dyn FnMut(&Seen<'_>) -> bool) ->
 
 /// Discards the tokens of the PAG that the thread is in, of one cell or all. True when there are none any more.
 pub(super) fn forget(device: &Device, cell: Option<&str>) -> bool {
-    match (device.open(), cell) {
-        (Ok(interface), _) if !interface.is_member() => true,
-        (Ok(interface), Some(cell)) => interface.unlog_cell(cell).is_ok(),
-        (Ok(interface), None) => interface.unlog().is_ok(),
-        (Err(_), _) => true,
+    let Ok(interface) = device.open() else { return true };
+    if !interface.is_member() {
+        return true;
     }
+    let forgotten = match cell {
+        Some(cell) => interface.unlog_cell(cell),
+        None => interface.unlog(),
+    };
+    // EIO: its daemons do not run, so nobody could set a token (src/afs/afs_pioctl.c, PSetTokens2 and PUnlog).
+    forgotten.is_ok() || forgotten.is_err_and(|error| error.raw_os_error() == Some(libc::EIO))
 }
 
 /// Writes a set of no tokens for a cell (src/auth/token.xg, ktc_setTokenData); its length.
