@@ -10,11 +10,11 @@ use pag::client;
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
-use pag::lease::Process;
+use pag::lease::{Process, Role};
 use pag::lock::Lock;
 use pag::login;
 use pag::policy::{self, Fate};
-use pag::record::{Attempt, Record, Unreadable};
+use pag::record::{Attempt, Kind, Record, Unreadable};
 use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
 use pag::ring::Ring;
@@ -92,6 +92,20 @@ impl Keeper {
     pub(crate) fn must_look(&self) -> bool {
         let now = pag::now();
         !self.blind.is_empty() || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+    }
+
+    /// The users who have a login, or a manager, in a PAG that both would share, and whether a manager is among those
+    /// who hold it.
+    pub(crate) fn managers(&self) -> BTreeMap<u32, bool> {
+        let mut managers = BTreeMap::new();
+        // Of a record that was written anew nobody knows which leases it had.
+        for known in self.known.values().filter(|known| known.record.kind == Kind::User) {
+            let placed = known.record.leases.iter().any(|lease| lease.role == Role::Manager);
+            if known.record.has_login() || placed {
+                *managers.entry(known.uid).or_default() |= placed || known.record.unsure;
+            }
+        }
+        managers
     }
 
     /// Looks at every PAG without a lock and remembers those that are in order. Names the users of the others.
