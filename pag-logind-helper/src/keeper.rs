@@ -11,7 +11,7 @@ use pag::client::openafs::{self, Equipped};
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
-use pag::lease::Process;
+use pag::lease::{Process, Role};
 use pag::lock::Lock;
 use pag::login;
 use pag::policy::{self, Fate};
@@ -101,6 +101,20 @@ impl Keeper {
         !self.blind.is_empty()
             || self.following.must_look()
             || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+    }
+
+    /// The users who have a login, or a manager, in a PAG that both would share, and whether a manager is among those
+    /// who hold it.
+    pub(crate) fn managers(&self) -> BTreeMap<u32, bool> {
+        let mut managers = BTreeMap::new();
+        // Of a record that was written anew nobody knows which leases it had.
+        for known in self.known.values().filter(|known| known.record.kind == Kind::User) {
+            let placed = known.record.leases.iter().any(|lease| lease.role == Role::Manager);
+            if known.record.has_login() || placed {
+                *managers.entry(known.uid).or_default() |= placed || known.record.unsure;
+            }
+        }
+        managers
     }
 
     /// Looks at every PAG without a lock and remembers those that are in order. Names the users of the others.

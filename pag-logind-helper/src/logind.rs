@@ -20,6 +20,8 @@ use zbus::proxy::{CacheProperties, OwnerChangedStream, SignalStream};
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, proxy};
 use zruntime::SharedRuntime;
 
+use crate::managers::Manager;
+
 /// Longest wait for the answer to a call.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Pause before the bus is tried again; it doubles.
@@ -81,9 +83,24 @@ trait User {
     default_path = "/org/freedesktop/systemd1"
 )]
 trait Systemd {
+    fn get_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
+}
+
+/// `org.freedesktop.systemd1.Unit`.
+#[proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
+trait Unit {
+    #[zbus(property)]
+    fn active_state(&self) -> zbus::Result<String>;
+}
+
+/// `org.freedesktop.systemd1.Service`.
+#[proxy(interface = "org.freedesktop.systemd1.Service", default_service = "org.freedesktop.systemd1")]
+trait Service {
+    #[zbus(property, name = "MainPID")]
+    fn main_pid(&self) -> zbus::Result<u32>;
 }
 
 /// What the helper hears from the bus.
@@ -103,6 +120,19 @@ pub(crate) enum News {
     Awake,
     /// The seeder of `uid` has ended, well or for this reason.
     Seeded { uid: u32, result: Result<(), String> },
+    /// What there is of the manager of `uid`.
+    Manager { uid: u32, manager: Manager },
+}
+
+/// What the bus side is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Start the seeder of this user.
+    Seed(u32),
+    /// Ask logind about the sessions of this user.
+    Look(u32),
+    /// Look for the manager of this user.
+    FindManager(u32),
 }
 
 /// Things that wait for one reader.
@@ -146,13 +176,6 @@ impl<T> Mailbox<T> {
     }
 }
 
-/// What is to be done on the bus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
-    Seed(u32),
-    Look(u32),
-}
-
 /// The bus as the rest of the helper sees it.
 #[derive(Default)]
 pub(crate) struct Bus {
@@ -165,8 +188,17 @@ pub(crate) struct Bus {
 impl Bus {
     /// Has the seeder of `uid` started; [`News::Seeded`] follows. False when there is no bus to ask.
     pub(crate) fn seed(&self, uid: u32) -> bool {
+        self.order(Order::Seed(uid))
+    }
+
+    /// Has systemd asked about the manager of `uid`; [`News::Manager`] follows. False when there is no bus to ask.
+    pub(crate) fn find_manager(&self, uid: u32) -> bool {
+        self.order(Order::FindManager(uid))
+    }
+
+    fn order(&self, order: Order) -> bool {
         if self.connected.get() {
-            self.orders.put(Order::Seed(uid));
+            self.orders.put(order);
         }
         self.connected.get()
     }
@@ -233,6 +265,10 @@ impl Bus {
                 }
                 Heard::Order(Order::Seed(uid)) => line.start_seeder(uid).await,
                 Heard::Order(Order::Look(uid)) => line.look(uid).await,
+                Heard::Order(Order::FindManager(uid)) => {
+                    let manager = line.manager_of(uid).await;
+                    self.news.put(News::Manager { uid, manager });
+                }
                 Heard::SeederEnded(uid, result) => self.news.put(News::Seeded { uid, result }),
                 Heard::Nothing => {}
                 Heard::End => return Ok(()),
@@ -424,6 +460,34 @@ impl Line<'_> {
         let session =
             SessionProxy::builder(&self.connection).path(session).cache_properties(CacheProperties::No).build().await?;
         session.user().await.map(|(uid, _)| uid)
+    }
+
+    async fn manager_of(&self, uid: u32) -> Manager {
+        let unit = match self.systemd.get_unit(&format!("user@{uid}.service")).await {
+            Ok(unit) => unit,
+            Err(zbus::Error::MethodError(name, ..)) if name == "org.freedesktop.systemd1.NoSuchUnit" => {
+                return Manager::None;
+            }
+            Err(_) => return Manager::Unsettled,
+        };
+        let (state, pid) = (self.state_of(unit.clone()).await, self.main_pid_of(unit).await);
+        match (state.as_deref(), pid) {
+            (Ok("active"), Ok(pid)) if pid > 0 => Manager::Runs(pid),
+            (Ok("inactive" | "failed"), _) => Manager::None,
+            _ => Manager::Unsettled,
+        }
+    }
+
+    async fn state_of(&self, unit: OwnedObjectPath) -> zbus::Result<String> {
+        let unit =
+            UnitProxy::builder(&self.connection).path(unit).cache_properties(CacheProperties::No).build().await?;
+        unit.active_state().await
+    }
+
+    async fn main_pid_of(&self, unit: OwnedObjectPath) -> zbus::Result<u32> {
+        let service =
+            ServiceProxy::builder(&self.connection).path(unit).cache_properties(CacheProperties::No).build().await?;
+        service.main_pid().await
     }
 
     async fn start_seeder(&mut self, uid: u32) {

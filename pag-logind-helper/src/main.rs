@@ -8,6 +8,7 @@ mod following;
 mod heal;
 mod keeper;
 mod logind;
+mod managers;
 mod notify;
 mod seedjobs;
 mod watch;
@@ -25,12 +26,14 @@ use std::time::{Duration, Instant};
 
 use pag::client::Client;
 use pag::config::{self, Dirs};
+use pag::nudge::{self, Nudge};
 use pag::report::{Event, report, set_debug, speak_as};
 use zruntime::signal::{Signal, Signals};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 use crate::keeper::Keeper;
 use crate::logind::{Bus, News};
+use crate::managers::{Manager, Managers};
 use crate::seedjobs::Jobs;
 use crate::watch::Watch;
 
@@ -81,6 +84,7 @@ struct Helper<'a> {
     watch: Watch,
     keeper: Keeper,
     jobs: Jobs,
+    managers: Managers,
     /// Whom logind knows; none while it cannot be asked.
     users: Option<BTreeSet<u32>>,
     /// Whose PAGs are to be looked at.
@@ -108,7 +112,7 @@ struct Clock {
 /// What the socket had.
 #[derive(Default)]
 struct Nudges {
-    uids: Vec<u32>,
+    nudges: Vec<Nudge>,
     /// How many datagrams, whatever was in them.
     count: usize,
 }
@@ -133,6 +137,7 @@ impl<'a> Helper<'a> {
             watch: Watch::new(runtime)?,
             keeper: Keeper::new(),
             jobs: Jobs::default(),
+            managers: Managers::default(),
             users: None,
             dirty: BTreeSet::new(),
             all: true,
@@ -162,7 +167,12 @@ impl<'a> Helper<'a> {
                 Wake::Ended(uids) => self.dirty.extend(uids),
                 Wake::Nudged(nudges) => {
                     self.all |= nudges.count >= FLOOD;
-                    self.dirty.extend(nudges.uids);
+                    for nudge in nudges.nudges {
+                        self.dirty.insert(nudge.uid);
+                        if let Some(moment) = nudge.manager {
+                            self.managers.placed(nudge.uid, moment);
+                        }
+                    }
                     // A round may follow at once, but not another look at the socket.
                     self.clock.read = Some(Instant::now() + REST);
                 }
@@ -193,6 +203,7 @@ impl<'a> Helper<'a> {
                 }
             }
             self.start_seeders();
+            self.ask_for_managers();
         }
     }
 
@@ -244,6 +255,7 @@ impl<'a> Helper<'a> {
         let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
         self.clock.look = self.keeper.must_look().then(|| now + LOOK);
+        self.managers.watch(&self.keeper.managers(), now);
     }
 
     fn hear(&mut self, news: News) {
@@ -273,6 +285,12 @@ impl<'a> Helper<'a> {
                     };
                 }
                 self.dirty.insert(uid);
+                self.managers.stir(uid, Instant::now());
+            }
+            News::Manager { uid, manager } => {
+                if let Some(pid) = self.managers.answered(uid, manager, Instant::now()) {
+                    report(&Event::ManagerOutside { uid, pid });
+                }
             }
             News::Sessions { uid, sessions } => {
                 if self.keeper.following.hear(uid, sessions) {
@@ -308,6 +326,15 @@ impl<'a> Helper<'a> {
         }
     }
 
+    fn ask_for_managers(&mut self) {
+        let now = Instant::now();
+        for uid in self.managers.due(now) {
+            if !self.bus.find_manager(uid) {
+                self.managers.answered(uid, Manager::Unsettled, now);
+            }
+        }
+    }
+
     fn keep_alive(&mut self) {
         self.clock.alive = notify::watchdog().map(|pause| {
             notify::alive();
@@ -318,7 +345,7 @@ impl<'a> Helper<'a> {
     /// The next moment at which something is due without anybody telling.
     fn next_moment(&self) -> Option<Instant> {
         let Clock { alive, look, round, read, .. } = self.clock;
-        [alive, look, round, read, self.jobs.next()].into_iter().flatten().min()
+        [alive, look, round, read, self.jobs.next(), self.managers.next()].into_iter().flatten().min()
     }
 
     /// Sleeps until there is something to do.
@@ -349,7 +376,7 @@ impl<'a> Helper<'a> {
 
 /// The socket for nudges: only root can write to it.
 fn listen_for_nudges() -> io::Result<UnixDatagram> {
-    let path = pag::nudge::SOCKET;
+    let path = nudge::SOCKET;
     // Left by one who was killed: nobody listens there any more.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -364,10 +391,10 @@ fn listen_for_nudges() -> io::Result<UnixDatagram> {
 fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> Poll<io::Result<Nudges>> {
     let mut nudges = Nudges::default();
     while nudges.count < 64 {
-        let mut datagram = [0; 16];
+        let mut datagram = [0; nudge::SPACE];
         match socket.poll_read_with(cx, |socket| socket.recv(&mut datagram)) {
             Poll::Ready(Ok(length)) => {
-                nudges.uids.extend(datagram.get(..length).and_then(pag::nudge::parse));
+                nudges.nudges.extend(datagram.get(..length).and_then(nudge::parse));
                 nudges.count += 1;
             }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

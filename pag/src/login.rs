@@ -18,7 +18,7 @@ use crate::guard::{Guard, HandleGroup};
 use crate::keyring;
 use crate::lease::{Lease, Process, Role as LeaseRole, Word};
 use crate::lock::Lock;
-use crate::nudge::nudge;
+use crate::nudge::{Moment, nudge, nudge_of_manager};
 use crate::policy::{self, Candidate, Fate, Newcomer, Placement};
 use crate::record::{Attempt, Kind, Record, Unreadable};
 use crate::registry::{self, Pag, PagId, Registry};
@@ -116,13 +116,33 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
         return entering.without_pag();
     }
     entering.ticket = entering.read_ticket();
+    let moment = (entering.is_manager() && request.opening).then(|| moment_of_manager(request.user.uid));
     let mut placed = entering.place()?;
+    if let Some(moment) = moment {
+        nudge_of_manager(request.user.uid, moment);
+    }
     // Before the seeder: who is killed over that would leave a lease of which nobody has told the helper.
     nudge(request.user.uid);
     if entering.seed(&mut placed) {
         nudge(request.user.uid);
     }
     Ok(entering.entered(placed))
+}
+
+/// Where the user manager's stack calls us, before we do anything. pam_keyinit gives the user a keyring of his own
+/// (Linux-PAM, pam_keyinit.c, init_keyrings); before that the session keyring is what PID 1 has, or our ring from an
+/// earlier call. And libpam has loaded all modules of a service before it calls the first one (pam_handlers.c,
+/// _pam_init_handlers): where pam_keyinit is not even there, nothing will come.
+fn moment_of_manager(uid: u32) -> Moment {
+    let users = |found: keyring::Description<'_>| found.uid == uid;
+    let by_keyinit =
+        Ring::current().is_none() && keyring::session().and_then(|key| keyring::describe(key, users)).unwrap_or(false);
+    let will_come = || std::fs::read("/proc/self/maps").is_ok_and(|maps| holds(&maps, b"/pam_keyinit.so"));
+    if !by_keyinit && will_come() { Moment::BeforeKeyinit } else { Moment::Lasting }
+}
+
+fn holds(text: &[u8], words: &[u8]) -> bool {
+    text.windows(words.len()).any(|window| window == words)
 }
 
 /// One entering, with what is known about it.

@@ -220,6 +220,13 @@ pub enum Event {
         /// In words.
         why: String,
     },
+    /// A user's services run in a manager that is in none of his PAGs.
+    ManagerOutside {
+        /// The user.
+        uid: u32,
+        /// The manager.
+        pid: u32,
+    },
     /// Root's user keyring was tampered with.
     RegistryLost {
         /// In words.
@@ -317,6 +324,10 @@ impl fmt::Display for Event {
             Event::HealFailed { uid, pag, why } => {
                 write!(f, "PAG {pag} of uid {uid} cannot be healed: {why}; the next login will make a new one")
             }
+            Event::ManagerOutside { uid, pid } => write!(
+                f,
+                "the user manager of uid {uid}, process {pid}, is in none of the user's PAGs, and so none of its services finds a token: the PAM service systemd-user must call pam_pag after pam_keyinit, as 'pagctl pam check' tells, and a manager from before it did must be started again ('systemctl restart user@{uid}.service')"
+            ),
             Event::RegistryLost { why } => {
                 write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")
             }
@@ -371,6 +382,7 @@ impl Event {
             | Event::Unsupported { .. }
             | Event::HealFailed { .. }
             | Event::FollowFailed { .. }
+            | Event::ManagerOutside { .. }
             | Event::BusLost { .. } => Severity::LOG_WARNING,
             Event::NotPlaced { .. } | Event::EndFailed { .. } | Event::RegistryLost { .. } => Severity::LOG_ERR,
             Event::Panicked { .. } => Severity::LOG_CRIT,
@@ -406,6 +418,7 @@ impl Event {
             Event::Reaped { .. } => "83f11b2d9bbc4685bcc3323c673940a8",
             Event::Healed { .. } => "510adc2735aa450aad7af233a7ffb088",
             Event::HealFailed { .. } => "d9a3ce9ecbc14674b12d1e51dd71029e",
+            Event::ManagerOutside { .. } => "2b9355cada4d4cf8b2b2eb3e89b6c011",
             Event::RegistryLost { .. } => "d4e9fa63331343f09fa057702e2677a6",
             Event::Follows { .. } => "bdaae710b9eb48c6b0ee99213089261d",
             Event::FollowsNobody { .. } => "628a41ad5a1042c8a7011b62c3582f28",
@@ -424,7 +437,8 @@ impl Event {
             | Event::Private { uid, .. }
             | Event::StrangersLost { uid, .. }
             | Event::CcacheRefused { uid, .. }
-            | Event::UserKeyringNotLinked { uid, .. } => vec![("USER_ID", uid.to_string())],
+            | Event::UserKeyringNotLinked { uid, .. }
+            | Event::ManagerOutside { uid, .. } => vec![("USER_ID", uid.to_string())],
             Event::RingBroken { uid, pag, .. }
             | Event::RecordDamaged { uid, pag, .. }
             | Event::RecordForeign { uid, pag, .. }

@@ -1,7 +1,8 @@
 //! `cargo xtask prove`: each scenario is worth something only if it fails when the code is broken.
 //!
 //! A patch in `tests/breaks` breaks the product on purpose. The lines above its diff say which scenario must then fail
-//! (`Scenario: NAME`) and with which words (`Assertion: TEXT`).
+//! (`Scenario: NAME`) and with which words (`Assertion: TEXT`), and, if it is not the oldest one that shows it, on which
+//! Debian release (`Suite: NAME`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,6 +20,7 @@ struct Break {
     name: String,
     scenario: String,
     assertion: String,
+    suite: String,
 }
 
 fn breaks() -> Vec<Break> {
@@ -28,11 +30,11 @@ fn breaks() -> Vec<Break> {
         .filter_map(|entry| {
             let name = entry.file_name().to_str()?.strip_suffix(".patch")?.to_owned();
             let text = fs::read_to_string(entry.path()).unwrap();
-            let header = |key: &str| {
-                let line = text.lines().find_map(|line| line.strip_prefix(key));
-                line.unwrap_or_else(|| panic!("{name}.patch has no line '{key}'")).trim().to_owned()
-            };
-            Some(Break { scenario: header("Scenario:"), assertion: header("Assertion:"), name })
+            let line =
+                |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(|rest| rest.trim().to_owned());
+            let header = |key: &str| line(key).unwrap_or_else(|| panic!("{name}.patch has no line '{key}'"));
+            let suite = line("Suite:").unwrap_or_else(|| roots::SUITES[0].to_owned());
+            Some(Break { scenario: header("Scenario:"), assertion: header("Assertion:"), suite, name })
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -46,20 +48,20 @@ pub(crate) fn run(only: Option<&str>) -> bool {
     need_packages(if third { &MACHINES } else { &[] });
     let programs = machine::programs();
     // Several breaks are of one scenario: it need not pass more than once.
-    let names: BTreeSet<&str> = breaks.iter().map(|one| &one.scenario[..]).collect();
+    let names: BTreeSet<(&str, &str)> = breaks.iter().map(|one| (&one.scenario[..], &one.suite[..])).collect();
     println!("{} breaks of {} scenarios; first these as they are", breaks.len(), names.len());
     let begun = Instant::now();
     let mut whole = Built::from(top());
-    let mut passes: BTreeMap<&str, bool> = BTreeMap::new();
-    for (index, name) in names.iter().enumerate() {
+    let mut passes = BTreeMap::new();
+    for (index, (name, suite)) in names.iter().enumerate() {
         let now = Instant::now();
-        let (passed, text) = whole.scenario(&programs, name);
+        let (passed, text) = whole.scenario(&programs, name, suite);
         let word = if passed { "ok" } else { "FAILED" };
         println!("{}/{} {name}: {word} ({:.1} s)", index + 1, names.len(), now.elapsed().as_secs_f64());
         if !passed {
             println!("{text}");
         }
-        passes.insert(name, passed);
+        passes.insert((*name, *suite), passed);
     }
     // A place of its own that stays: cargo knows what it has built by the path, and builds little when that is the same.
     let tree = target().join("broken");
@@ -67,7 +69,7 @@ pub(crate) fn run(only: Option<&str>) -> bool {
     let (mut proved, mut failed) = (0, 0);
     for (index, one) in breaks.iter().enumerate() {
         let now = Instant::now();
-        let (word, text) = if passes.get(&one.scenario[..]).copied().unwrap_or(false) {
+        let (word, text) = if passes.get(&(&one.scenario[..], &one.suite[..])).copied().unwrap_or(false) {
             prove(one, &tree, &programs)
         } else {
             ("NOT PROVED: the scenario fails without the break, too", String::new())
@@ -115,7 +117,7 @@ fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
     if !patched.status.success() {
         return ("NOT PROVED: the patch does not apply", String::from_utf8_lossy(&patched.stdout).into_owned());
     }
-    let run = || Built::from(tree.to_owned()).scenario(programs, &one.scenario);
+    let run = || Built::from(tree.to_owned()).scenario(programs, &one.scenario, &one.suite);
     let Ok((passed, text)) = std::panic::catch_unwind(run) else {
         return ("NOT PROVED: it does not build, or the scenario cannot be run; see above", String::new());
     };
@@ -141,8 +143,8 @@ impl Built {
         Built { modules: tiers::Modules::of(&tree, Profile::Prove), tree, product: None }
     }
 
-    /// Runs one of our scenarios on what this tree makes.
-    fn scenario(&mut self, programs: &Path, name: &str) -> (bool, String) {
+    /// Runs one of our scenarios on what this tree makes; one of tier 2 on a release.
+    fn scenario(&mut self, programs: &Path, name: &str, suite: &str) -> (bool, String) {
         let tree = &self.tree;
         if tier1::ALL.iter().any(|(known, ..)| *known == name) {
             let (passed, text, _) = tiers::tier1_scenario(programs, self.modules.for_scenario(name), name, false);
@@ -164,7 +166,7 @@ impl Built {
         let known = known.unwrap_or_else(|| panic!("there is no scenario {name}"));
         let product = self.product.get_or_insert_with(|| tiers::product(tree, Profile::Prove));
         let outcome = machine::run(&Run {
-            suite: roots::SUITES[0],
+            suite,
             scenario: name,
             product: known.product.then_some(product),
             programs,

@@ -132,6 +132,11 @@ pub(super) fn login_killed_midway_is_reaped(_: u32) {
                 (reaped() > old).then_some(())
             });
         }
+        if gate == Gate::Seeder {
+            eventually(&format!("{when}: its seeder has gone with it"), Duration::from_secs(5), || {
+                run("pgrep", &["-u", "alice"]).stdout.is_empty().then_some(())
+            });
+        }
         gate.open();
         client.wait().unwrap();
         all_is_over(&when);

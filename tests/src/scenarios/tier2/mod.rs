@@ -173,6 +173,12 @@ pub const ALL: &[Scenario] = &[
     )
     .everywhere(),
     Scenario::new(
+        "wrong_order_is_said_and_put_right",
+        "with pam_keyinit after us a real login is put back into its PAG, and the journal says why",
+        upkeep::wrong_order_is_said_and_put_right,
+    )
+    .everywhere(),
+    Scenario::new(
         "journal_explains_messages",
         "journalctl shows the fields of a message, and with --catalog what to do about it",
         upkeep::journal_explains_messages,
