@@ -223,6 +223,24 @@ pub enum Event {
     },
     /// The bus is there.
     BusBack,
+    /// The D-Bus interface cannot be served.
+    NotServed {
+        /// In words.
+        why: String,
+    },
+    /// The D-Bus interface is served after all.
+    Served,
+    /// Somebody had tokens discarded over D-Bus.
+    Unlogged {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// The cell; none for all.
+        cell: Option<String>,
+        /// Who asked.
+        by: u32,
+    },
 }
 
 impl fmt::Display for Event {
@@ -287,6 +305,15 @@ impl fmt::Display for Event {
                 write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
             }
             Event::BusBack => write!(f, "connected to logind"),
+            Event::NotServed { why } => write!(
+                f,
+                "org.pam_pag.Pag1 is not served on the system bus: {why}; PAGs are looked after without it, and it is tried again"
+            ),
+            Event::Served => write!(f, "org.pam_pag.Pag1 is served on the system bus"),
+            Event::Unlogged { uid, pag, cell, by } => {
+                let cell = cell.as_ref().map_or_else(String::new, |cell| format!(" of cell {cell}"));
+                write!(f, "discarded the tokens{cell} of PAG {pag} of uid {uid}: uid {by} asked for it over D-Bus")
+            }
         }
     }
 }
@@ -304,7 +331,9 @@ impl Event {
             | Event::CcacheFed { .. }
             | Event::Adopted { .. }
             | Event::Reaped { .. }
-            | Event::BusBack => Severity::LOG_INFO,
+            | Event::BusBack
+            | Event::Served
+            | Event::Unlogged { .. } => Severity::LOG_INFO,
             Event::StrangersLost { .. }
             | Event::CcacheRefused { .. }
             | Event::UserKeyringNotLinked { .. }
@@ -318,7 +347,8 @@ impl Event {
             | Event::Complaint { .. }
             | Event::Unsupported { .. }
             | Event::HealFailed { .. }
-            | Event::BusLost { .. } => Severity::LOG_WARNING,
+            | Event::BusLost { .. }
+            | Event::NotServed { .. } => Severity::LOG_WARNING,
             Event::NotPlaced { .. } | Event::EndFailed { .. } | Event::RegistryLost { .. } => Severity::LOG_ERR,
             Event::Panicked { .. } => Severity::LOG_CRIT,
         }
@@ -355,6 +385,9 @@ impl Event {
             Event::RegistryLost { .. } => "d4e9fa63331343f09fa057702e2677a6",
             Event::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
             Event::BusBack => "138b0edce0124388bda40df5317bbb14",
+            Event::NotServed { .. } => "d001bd9a161d4513b6a2a39e88a105e2",
+            Event::Served => "79b711950a7743558e6e22b39763a8fb",
+            Event::Unlogged { .. } => "541c1b604da64fb083d42aea3ddd4c2e",
         }
     }
 
@@ -379,6 +412,9 @@ impl Event {
             | Event::Reaped { uid, pag, .. }
             | Event::Healed { uid, pag, .. }
             | Event::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
+            Event::Unlogged { uid, pag, by, .. } => {
+                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
+            }
             Event::Displaced { uid, ring } => vec![("USER_ID", uid.to_string()), ("KEYRING", ring.to_string())],
             Event::Seeded { uid, cell, .. } | Event::SeedFailed { uid, cell, .. } => {
                 vec![("USER_ID", uid.to_string()), ("AFS_CELL", cell.to_string())]
@@ -389,7 +425,9 @@ impl Event {
             | Event::Adopted { .. }
             | Event::RegistryLost { .. }
             | Event::BusLost { .. }
-            | Event::BusBack => Vec::new(),
+            | Event::BusBack
+            | Event::NotServed { .. }
+            | Event::Served => Vec::new(),
         }
     }
 }

@@ -9,8 +9,12 @@ pub(super) fn is_token(key: &Description<'_>) -> bool {
     key.kind == b"user" && key.name.starts_with(b"afs@")
 }
 
+pub(super) fn cell(name: &[u8]) -> Option<&str> {
+    str::from_utf8(name.strip_prefix(b"afs@")?).ok()
+}
+
 pub(super) fn token(name: &[u8], payload: &[u8]) -> Option<Token> {
-    let cell = str::from_utf8(name.strip_prefix(b"afs@")?).ok()?.parse().ok()?;
+    let cell = cell(name)?.parse().ok()?;
     let line = payload.split(|byte| *byte == b'\n').next()?;
     let (principal, expires) = str::from_utf8(line).ok()?.rsplit_once(' ')?;
     Some(Token {

@@ -57,6 +57,13 @@ impl Client {
         }
     }
 
+    /// The cell that a token's key is named after.
+    fn cell(self, name: &[u8]) -> Option<&str> {
+        match self {
+            Client::Keyring => keyring::cell(name),
+        }
+    }
+
     fn token(self, name: &[u8], payload: &[u8]) -> Option<Token> {
         match self {
             Client::Keyring => keyring::token(name, payload),
@@ -159,10 +166,24 @@ pub(crate) fn drain(pipe: &std::os::fd::OwnedFd, bytes: &mut Vec<u8>, deadline: 
 /// # Errors
 /// As [`tokens`].
 pub fn discard(ring: &Ring, deadline: Instant) -> Result<()> {
-    let discard = |key, _, _: &[u8], _: &[u8]| {
-        // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key.
-        let _ = keys::unlink(key, ring.serial);
-        let _ = keys::invalidate(key);
+    discard_those(ring, deadline, |_, _| true)
+}
+
+/// Discards the tokens for one cell in `ring`, for all its members.
+///
+/// # Errors
+/// As [`tokens`].
+pub fn discard_cell(ring: &Ring, cell: &Cell, deadline: Instant) -> Result<()> {
+    discard_those(ring, deadline, |client, name| client.cell(name) == Some(cell.as_str()))
+}
+
+fn discard_those(ring: &Ring, deadline: Instant, which: impl Fn(Client, &[u8]) -> bool) -> Result<()> {
+    let discard = |key, client, name: &[u8], _: &[u8]| {
+        if which(client, name) {
+            // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key.
+            let _ = keys::unlink(key, ring.serial);
+            let _ = keys::invalidate(key);
+        }
     };
     if ring.is_current() {
         visit(ring.serial, discard);
