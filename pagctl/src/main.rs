@@ -1,6 +1,7 @@
 //! The person's view of PAGs.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its terminal")]
 
+mod bus;
 mod error;
 mod pam;
 mod status;
@@ -29,6 +30,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    Bus(bus::Verb),
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -46,6 +49,7 @@ enum Answer {
 fn run(cli: &Cli) -> Result<Answer, Error> {
     match &cli.verb {
         Verb::Status { json } => Ok(status::run(*json)?),
+        Verb::Bus(verb) => bus::run(verb),
         Verb::Pam(verb) => pam::run(verb),
     }
 }

@@ -51,14 +51,15 @@ struct OnePag {
     tokens: Vec<OneToken>,
 }
 
-#[derive(Debug, Serialize)]
-struct OneToken {
-    client: &'static str,
-    cell: String,
-    principal: Option<String>,
+/// A token as it is printed.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct OneToken {
+    pub(crate) client: String,
+    pub(crate) cell: String,
+    pub(crate) principal: Option<String>,
     /// In seconds since the epoch.
-    expires: u64,
-    expired: bool,
+    pub(crate) expires: u64,
+    pub(crate) expired: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,7 +74,7 @@ struct OneLease {
 impl From<Token> for OneToken {
     fn from(token: Token) -> Self {
         OneToken {
-            client: token.client.as_str(),
+            client: token.client.as_str().to_owned(),
             cell: token.cell.to_string(),
             principal: token.principal.map(|principal| principal.to_string()),
             expires: token.expires,
@@ -147,11 +148,10 @@ fn one(pag: &Pag) -> OnePag {
         }
     };
     let record: Option<&Record> = pag.record.as_ref().map_err(|why| trouble.push(why.to_string())).ok();
-    let user = sys::passwd(Who::Uid(pag.uid)).ok().flatten();
     OnePag {
         pag: pag.id.to_string(),
         uid: pag.uid,
-        user: user.map(|user| user.name.to_string_lossy().into_owned()),
+        user: user_name(pag.uid),
         ring: pag.ring.as_ref().ok().map(|ring| ring.serial.get()),
         kind: record.map(|record| record.kind.as_str()),
         principal: record.and_then(|record| record.principal.as_ref()).map(ToString::to_string),
@@ -162,6 +162,11 @@ fn one(pag: &Pag) -> OnePag {
         tokens: found,
         trouble,
     }
+}
+
+/// The login name of a uid.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    sys::passwd(Who::Uid(uid)).ok().flatten().map(|user| user.name.to_string_lossy().into_owned())
 }
 
 /// The status for people.
@@ -201,7 +206,8 @@ fn words(status: &Status) -> String {
     text
 }
 
-fn token_lines(tokens: &[OneToken], indent: &str) -> String {
+/// A line for each token.
+pub(crate) fn token_lines(tokens: &[OneToken], indent: &str) -> String {
     if tokens.is_empty() {
         return format!("{indent}no tokens\n");
     }
@@ -213,7 +219,7 @@ fn token_lines(tokens: &[OneToken], indent: &str) -> String {
 }
 
 /// How long something is good for, in words.
-fn left(end: u64) -> String {
+pub(crate) fn left(end: u64) -> String {
     match end.saturating_sub(pag::now()) {
         0 => "no time: it has ended".to_owned(),
         seconds if seconds < 120 => format!("{seconds} s"),
@@ -231,7 +237,7 @@ mod tests {
         let outside = words(&Status { mine: None, all: None });
         assert_eq!(outside, "You are in no PAG.\n");
         let token = OneToken {
-            client: "keyring",
+            client: "keyring".to_owned(),
             cell: "example.test".to_owned(),
             principal: Some("alice@EXAMPLE.TEST".to_owned()),
             expires: 1,

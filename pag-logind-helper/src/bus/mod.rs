@@ -617,13 +617,13 @@ impl Service<'_> {
                     self.connection.emit_signal(to, manager, OBJECT_MANAGER, "InterfacesAdded", &body).await
                 }
                 News::Removed => {
-                    let body = (&path, [PAG]);
+                    let body = (&path, vec![PAG]);
                     self.connection.emit_signal(to, manager, OBJECT_MANAGER, "InterfacesRemoved", &body).await
                 }
                 News::Changed(changed) => {
                     let changed: HashMap<&str, &Variant<'_>> =
                         changed.iter().map(|(name, value)| (*name, value)).collect();
-                    let body = (PAG, changed, [""; 0]);
+                    let body = (PAG, changed, Vec::<&str>::new());
                     self.connection.emit_signal(to, &path, PROPERTIES, "PropertiesChanged", &body).await
                 }
             };
