@@ -1,7 +1,7 @@
 //! What members and administrators can cut, and how it is noticed: pure functions from what was and what is.
 
 use pag::ccache;
-use pag::client::Token;
+use pag::client::{State, Token};
 use pag::keyring::Serial;
 use pag::record::{Held, Record};
 use pag::registry::PagId;
@@ -25,7 +25,8 @@ pub(crate) fn holds_tokens(record: &Record, now: u64) -> bool {
 
 /// Whether a token that the record names is not among `tokens`, though it has not expired.
 pub(crate) fn lacks_tokens(record: &Record, tokens: &[Token], now: u64) -> bool {
-    let is_there = |held: &Held| tokens.iter().any(|token| token.cell == held.cell);
+    let is_it = |token: &Token, held: &Held| token.client == held.client && token.cell == held.cell;
+    let is_there = |held: &Held| tokens.iter().any(|token| token.state == State::Good && is_it(token, held));
     record.tokens.iter().any(|held| held.expires > now && !is_there(held))
 }
 
@@ -51,7 +52,12 @@ mod tests {
     const NOW: u64 = 1000;
 
     fn record(tokens: &[(&str, u64)]) -> Record {
-        let held = |(cell, expires): &(&str, u64)| Held { cell: cell.parse().unwrap(), expires: *expires, since: 1 };
+        let held = |(cell, expires): &(&str, u64)| Held {
+            client: Client::Keyring,
+            cell: cell.parse().unwrap(),
+            expires: *expires,
+            since: 1,
+        };
         Record {
             tokens: tokens.iter().map(held).collect(),
             ..Record::new(61001, Kind::User, ccache::name(61001, PagId::from(1)), Retain::None)
@@ -100,13 +106,28 @@ mod tests {
                 client: Client::Keyring,
                 cell: cell.parse().unwrap(),
                 principal: None,
+                vice_id: None,
+                kind: None,
                 expires: NOW + 9,
+                state: State::Good,
             };
             cells.iter().map(token).collect()
         };
         assert!(lacks_tokens(&record, &tokens(&[]), NOW));
         assert!(lacks_tokens(&record, &tokens(&["a.test", "old.test"]), NOW));
         assert!(!lacks_tokens(&record, &tokens(&["b.test", "c.test", "a.test"]), NOW));
+        let revoked = |token: Token| Token { state: State::Revoked, ..token };
+        let of_kafs = |token: Token| Token { client: Client::Kafs, ..token };
+        assert!(lacks_tokens(
+            &record,
+            &tokens(&["a.test", "b.test"]).into_iter().map(revoked).collect::<Vec<_>>(),
+            NOW
+        ));
+        assert!(lacks_tokens(
+            &record,
+            &tokens(&["a.test", "b.test"]).into_iter().map(of_kafs).collect::<Vec<_>>(),
+            NOW
+        ));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use pag::ccache;
 use pag::client;
+use pag::client::openafs::{self, Equipped};
 use pag::config::Cell;
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
@@ -126,7 +127,7 @@ impl Keeper {
         if registry.is_none() {
             self.lose_registry();
         }
-        let pags = registry.as_ref().map(|registry| registry.pags(&guard, None)).transpose()?.unwrap_or_default();
+        let pags = registry.as_ref().map(|registry| registry.pags(&guard)).transpose()?.unwrap_or_default();
         drop(guard);
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
         let mut of_uid: BTreeMap<u32, Vec<Pag>> = BTreeMap::new();
@@ -156,7 +157,12 @@ impl Keeper {
         let before = self.known.get(&pag.id).map(|known| &*known.keys);
         record.leases.is_empty()
             || record.leases.iter().any(|lease| gone(lease.process))
-            || heal::was_cleared(before, &keys_of(ring), record, pag::now())
+            || self.was_cut(before, &keys_of(ring), pag, record)
+    }
+
+    /// Whether a member has cut something out of the ring, or OpenAFS has come to the host since.
+    fn was_cut(&self, before: Option<&[Serial]>, keys: &[Serial], pag: &Pag, record: &Record) -> bool {
+        heal::was_cleared(before, keys, record, pag::now()) || openafs::lacks(keys, pag.nested)
     }
 
     /// All that is remembered has lost its place.
@@ -176,7 +182,7 @@ impl Keeper {
         if !self.concerns(uid)? {
             return Ok(Settled::default());
         }
-        let _lock = match Lock::of_uid(uid, LOCK_WAIT) {
+        let lock = match Lock::of_uid(uid, LOCK_WAIT) {
             Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
                 return Ok(Settled { again: true, ..Settled::default() });
             }
@@ -195,8 +201,8 @@ impl Keeper {
         };
         let (mut pags, mut aside, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(registry) = registry {
-            pags = registry.pags(&guard, Some(uid))?;
-            self.anchor_again(&guard, &registry, uid, &mut pags);
+            pags = registry.pags_of(&guard, &lock, uid)?;
+            self.anchor_again(&guard, &lock, &registry, uid, &mut pags);
             aside = self.set_aside(&guard, &registry, &mut pags, users);
             if pags.iter().any(is_over_or_broken) {
                 login::tidy(&guard, &registry, &mut pags, &passwd(uid));
@@ -220,12 +226,13 @@ impl Keeper {
         }
         let guard = Guard::enter(self.group)?;
         let registry = Registry::find(&guard, self.group)?;
-        Ok(registry.is_some_and(|registry| registry.pags(&guard, Some(uid)).is_ok_and(|pags| !pags.is_empty())))
+        Ok(registry
+            .is_some_and(|registry| registry.pags(&guard).is_ok_and(|pags| pags.iter().any(|pag| pag.uid == uid))))
     }
 
     /// Puts back what was cut out of the registry: a PAG that was not ended, whose ring is whole, and of whose leases
     /// at least one lives.
-    fn anchor_again(&mut self, guard: &Guard, registry: &Registry, uid: u32, pags: &mut Vec<Pag>) {
+    fn anchor_again(&mut self, guard: &Guard, lock: &Lock, registry: &Registry, uid: u32, pags: &mut Vec<Pag>) {
         let ccaches = ccache::of_user(uid);
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
         let missing = self.known.iter().filter(|(id, known)| known.uid == uid && !there.contains(id));
@@ -237,13 +244,14 @@ impl Keeper {
             record.leases.retain(|lease| lease.process.is_alive());
             let anchored = match Ring::look(known.ring.serial, uid, self.group) {
                 Ok(ring) if ring == known.ring => {
-                    registry.anchor(guard, *id, &ring, record).map_err(|error| error.to_string())
+                    registry.anchor(guard, lock, *id, &ring, record).map_err(|error| error.to_string())
                 }
                 Ok(_) => Err("its ring is gone".to_owned()),
                 Err(why) => Err(why),
             };
             match anchored {
-                Ok(pag) => {
+                Ok(mut pag) => {
+                    openafs::hold_again(guard, &mut pag);
                     let what = "it had been taken out of the registry and is anchored again".to_owned();
                     report(&Event::Healed { uid, pag: *id, what });
                     pags.push(pag);
@@ -304,14 +312,28 @@ impl Keeper {
     }
 
     /// Restores what a member has cut out of the ring. True when tokens are missed that could be had again.
-    fn restore(&self, guard: &Guard, registry: &Registry, pag: &mut Pag) -> bool {
+    fn restore(&mut self, guard: &Guard, registry: &Registry, pag: &mut Pag) -> bool {
         let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return false };
         let (uid, id) = (pag.uid, pag.id);
         let now = pag::now();
         let keys = keys_of(&ring);
         let before = self.known.get(&id).map(|known| &*known.keys);
-        if !heal::was_cleared(before, &keys, &record, now) {
+        if !self.was_cut(before, &keys, pag, &record) {
             return false;
+        }
+        match openafs::equip(guard, pag) {
+            Ok(Equipped::AsBefore) => {}
+            Ok(Equipped::Relinked) => {
+                let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
+                report(&Event::Healed { uid, pag: id, what });
+            }
+            Ok(Equipped::Anew) => {
+                let what = "it has a new PAG of OpenAFS".to_owned();
+                report(&Event::Healed { uid, pag: id, what });
+            }
+            // Said once: it is tried again with every look.
+            Err(error) if self.said.insert(id) => report(&Event::NotEquipped { uid, pag: id, why: error.to_string() }),
+            Err(_) => {}
         }
         match ring.link_user_keyring(guard, uid) {
             Ok(()) if before.is_some() => {
@@ -321,7 +343,7 @@ impl Keeper {
             Ok(()) => {}
             Err(error) => report(&Event::UserKeyringNotLinked { uid, why: error.to_string() }),
         }
-        if policy::fate(&record, login::is_lingering(&passwd(uid))) != Fate::Keep
+        if policy::fate(&record, || login::is_lingering(&passwd(uid))) != Fate::Keep
             || !heal::has_ticket(&record, id, now)
             || !lacks_tokens(&ring, &record, now)
         {
@@ -377,12 +399,12 @@ impl Keeper {
         if !asked && !lacks_tokens(&known.ring, &known.record, pag::now()) {
             return Ok(None);
         }
-        let _lock = Lock::of_uid(uid, LOCK_WAIT)?;
+        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
         let guard = Guard::enter(self.group)?;
         let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(None) };
         let now = pag::now();
         let mut is_there = false;
-        for mut pag in registry.pags(&guard, Some(uid))? {
+        for mut pag in registry.pags_of(&guard, &lock, uid)? {
             let Ok(record) = pag.record.clone() else { continue };
             let reseed = pag.id == id;
             is_there |= reseed;
@@ -403,10 +425,10 @@ impl Keeper {
     /// `Lock` when a login holds it; when the record cannot be written.
     pub(crate) fn forget_tokens(&mut self, id: PagId, cell: Option<&Cell>) -> Result<bool> {
         let Some(uid) = self.user_of(id) else { return Ok(false) };
-        let _lock = Lock::of_uid(uid, LOCK_WAIT)?;
+        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
         let guard = Guard::enter(self.group)?;
         let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(false) };
-        let pags = registry.pags(&guard, Some(uid))?;
+        let pags = registry.pags_of(&guard, &lock, uid)?;
         let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(false) };
         let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(false) };
         let mut record = Record { reseed: record.reseed && cell.is_some(), ..record };

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use pag::client::Client;
 use pag::config::{self, Dirs};
 use pag::registry::PagId;
 use pag::report::{Event, report, set_debug, speak_as};
@@ -418,10 +419,12 @@ fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> 
 }
 
 /// Reads the configuration for its complaints: what is wrong in it is to be said when it is changed, not at the next
-/// login. Nothing of it is kept; each login and each seeder reads it for itself.
+/// login. Nothing of it is kept but which clients are served; each login and each seeder reads it for itself.
 fn read_configuration() {
     let (settings, complaints) = config::host(&Dirs::default());
     set_debug(settings.debug);
+    let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
+    log::debug!("AFS clients on this host: {}", served.join(" "));
     for complaint in complaints {
         report(&Event::Complaint { what: complaint.to_string() });
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -152,8 +152,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// Whether a failure of ours fails the login.
     pub strict: bool,
-    /// The seeder, as a program and its arguments.
+    /// The seeder of OpenAFS and of the client `keyring`, as a program and its arguments.
     pub program: Option<Vec<String>>,
+    /// The seeder of kAFS.
+    pub kafs_program: Option<Vec<String>>,
     /// The cells that tokens are wanted for.
     pub afs_cells: Vec<Cell>,
     /// Whether the seeder runs without a ticket, too.
@@ -176,6 +178,8 @@ pub struct Settings {
     pub placement: Role,
     /// Which AFS clients are served.
     pub client: ClientChoice,
+    /// Where a kernel module has OpenAFS's interface, besides the places that are known.
+    pub openafs_device: Option<PathBuf>,
 }
 
 /// What kind of value an option takes.
@@ -215,8 +219,9 @@ const fn service_only(name: &'static str, set: fn(&mut Settings, &str) -> Result
 }
 
 /// Every option that there is.
-pub const OPTIONS: [Opt; 18] = [
+pub const OPTIONS: [Opt; 20] = [
     text("program", |s, v| program(v).map(|words| s.program = words)),
+    text("kafs_program", |s, v| program(v).map(|words| s.kafs_program = words)),
     text("afs_cells", |s, v| list(v).map(str::parse).collect::<Result<_, _>>().map(|cells| s.afs_cells = cells)),
     switch("always_aklog", |s, v| s.always_aklog = v),
     switch("aklog_homedir", |s, v| s.aklog_homedir = v),
@@ -239,6 +244,7 @@ pub const OPTIONS: [Opt; 18] = [
     text("timeout", |s, v| timeout(v).map(|timeout| s.timeout = timeout)),
     switch("strict", |s, v| s.strict = v),
     file_only("client", |s, v| clients(v).map(|client| s.client = client)),
+    file_only("openafs_device", |s, v| device(v).map(|path| s.openafs_device = path)),
     service_only("placement", |s, v| match (v.parse(), s.placement) {
         (Ok(role), now) if role == now => Ok(()),
         // These two are what they are, and nothing else is started like them.
@@ -263,6 +269,18 @@ fn program(value: &str) -> Result<Option<Vec<String>>, String> {
         None => Ok(None),
         Some(path) if path.starts_with('/') => Ok(Some(words)),
         _ => Err("an absolute path, then arguments, separated by commas".to_owned()),
+    }
+}
+
+/// A file in /proc: one anywhere else could be on a file system that does not answer. An empty value takes back what was
+/// set before.
+fn device(value: &str) -> Result<Option<PathBuf>, String> {
+    let path = Path::new(value);
+    let plain = path.components().all(|part| !matches!(part, Component::ParentDir));
+    match value {
+        "" => Ok(None),
+        _ if path.starts_with("/proc") && plain && path != Path::new("/proc") => Ok(Some(path.to_owned())),
+        _ => Err("a path in /proc, such as /proc/fs/auristorfs/afs_ioctl".to_owned()),
     }
 }
 
@@ -438,6 +456,7 @@ impl<'a> Reading<'a> {
             timeout: Duration::from_secs(5),
             strict: false,
             program: None,
+            kafs_program: None,
             afs_cells: Vec::new(),
             always_aklog: false,
             aklog_homedir: false,
@@ -449,10 +468,11 @@ impl<'a> Reading<'a> {
             debug: false,
             placement: service.map_or(Role::Login, default_role),
             client: ClientChoice::Auto,
+            openafs_device: None,
         };
         let mut reading = Reading { settings, complaints: Vec::new(), untold: 0, service };
         if let Some(bytes) = reading.file(&dirs.login_defs, dirs.owner) {
-            reading.settings.minimum_uid = uid_min(&String::from_utf8_lossy(&bytes)).unwrap_or(MINIMUM_UID);
+            reading.settings.minimum_uid = uid_min(&bytes).unwrap_or(MINIMUM_UID);
         }
         let mut texts = Vec::new();
         for path in reading.files(dirs) {
@@ -692,15 +712,15 @@ fn is_trusted(metadata: &Metadata, owner: u32) -> bool {
 /// Where people's uids begin when login.defs does not say (shadow, lib/find_new_uid.c, get_ranges).
 const MINIMUM_UID: u32 = 1000;
 
-/// UID_MIN of login.defs; of several the last, as shadow reads it. Looks for the word instead of going through the lines:
-/// the file is long, and this is done in every login.
-fn uid_min(text: &str) -> Option<u32> {
-    text.rmatch_indices("UID_MIN").find_map(|(at, word)| {
-        let before = text.get(..at)?.rsplit('\n').next()?;
-        let after = text.get(at + word.len()..)?.lines().next()?;
-        let is_it = before.trim().is_empty() && after.starts_with([' ', '\t']);
-        is_it.then(|| after.split_ascii_whitespace().next()?.parse().ok()).flatten()
-    })
+/// UID_MIN of login.defs; of several the last, as shadow reads it. The file is long, nearly all of it comments, and this
+/// is done in every login: its bytes are looked through once, and only the line that counts is taken for text.
+fn uid_min(bytes: &[u8]) -> Option<u32> {
+    let value = |line: &[u8]| {
+        let value = line.trim_ascii_start().strip_prefix(b"UID_MIN")?;
+        let text = str::from_utf8(value).ok().filter(|text| text.starts_with([' ', '\t']))?;
+        text.split_ascii_whitespace().next()?.parse().ok()
+    };
+    bytes.split(|byte| *byte == b'\n').rev().find_map(value)
 }
 
 /// The option whose name differs least from `name`, if it is near enough to be meant.
@@ -879,6 +899,19 @@ mod tests {
             complaints("[pag]\nprogram = /bin/x\nafs_cells = a b\n", &["program=", "afs_cells="]);
         assert!(complaints.is_empty(), "{complaints:?}");
         assert_eq!((settings.program, settings.afs_cells), (None, vec![]));
+    }
+
+    #[test]
+    fn a_device_of_openafs_is_in_proc() {
+        let set = |value: &str| complaints(&format!("[pag]\nopenafs_device = {value}\n"), &[]);
+        let (settings, complaints) = set("/proc/fs/other/afs_ioctl");
+        assert!(complaints.is_empty(), "{complaints:?}");
+        assert_eq!(settings.openafs_device.unwrap(), Path::new("/proc/fs/other/afs_ioctl"));
+        for bad in ["/dev/afs", "/proc", "/process/afs", "/proc/../dev/afs", "proc/fs/afs_ioctl"] {
+            let (settings, complaints) = set(bad);
+            assert_eq!((settings.openafs_device, complaints.len()), (None, 1), "{bad}");
+        }
+        assert_eq!(set("").0.openafs_device, None);
     }
 
     #[test]

@@ -75,6 +75,10 @@ impl Mask {
     );
     /// The ring where it stays root's: an owner never gets the group's bits, so root needs them as owner too.
     pub const RING_OF_ROOT: Mask = Mask(Mask::RING.0 | raw::KEY_USR_ALL);
+    /// S0, the keyring that OpenAFS has made for a PAG, below the ring: members may look and find, and that is all, so
+    /// that none can empty it or pass it on. Root and the handle group may do everything.
+    pub const S0: Mask =
+        Mask(raw::KEY_POS_VIEW | raw::KEY_POS_READ | raw::KEY_POS_SEARCH | raw::KEY_USR_ALL | raw::KEY_GRP_ALL);
     /// Registry, holders and records: no SEARCH for anybody. Kernel searches follow links, and root's `@u` hangs in
     /// every root login: with one SEARCH bit here root, and whoever root becomes, would find alice's tokens.
     pub const ANCHOR: Mask = Mask(raw::KEY_USR_ALL & !raw::KEY_USR_SEARCH);
@@ -173,13 +177,13 @@ pub fn members(ring: Serial) -> io::Result<Vec<Serial>> {
 ///
 /// # Errors
 /// As [`members`].
-pub fn members_into(ring: Serial, buffer: &mut [u8]) -> io::Result<impl Iterator<Item = Serial> + '_> {
+pub fn members_into(ring: Serial, buffer: &mut [u8]) -> io::Result<impl Iterator<Item = Serial> + Clone + '_> {
     let length = raw::keyctl_read(ring.0, Some((&mut *buffer).into())).map_err(io_error)?;
     let length = length.min(buffer.len());
     Ok(serials(buffer.get(..length).unwrap_or(&[])))
 }
 
-fn serials(bytes: &[u8]) -> impl Iterator<Item = Serial> + '_ {
+fn serials(bytes: &[u8]) -> impl Iterator<Item = Serial> + Clone + '_ {
     bytes.as_chunks::<4>().0.iter().filter_map(|chunk| Serial::new(i32::from_ne_bytes(*chunk)))
 }
 
@@ -199,13 +203,13 @@ pub fn payload(key: Serial) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The beginning of a key's payload, without allocating; the number of bytes. Needs READ.
+/// Reads a key's payload into `buffer`, without allocating, and says how long it is. Where it is longer than the buffer
+/// nothing is put there, not even its beginning (security/keys/keyctl.c, keyctl_read_key). Needs READ.
 ///
 /// # Errors
 /// As [`payload`].
 pub fn payload_into(key: Serial, buffer: &mut [u8]) -> io::Result<usize> {
-    let length = raw::keyctl_read(key.0, Some((&mut *buffer).into())).map_err(io_error)?;
-    Ok(length.min(buffer.len()))
+    raw::keyctl_read(key.0, Some((&mut *buffer).into())).map_err(io_error)
 }
 
 /// Makes a key, or updates the one of the same type and description, in `ring`. Needs WRITE on the ring.
@@ -294,6 +298,7 @@ mod tests {
     fn the_rings_masks_are_those_of_the_design() {
         assert_eq!(Mask::RING.0, 0x0f01_3f00);
         assert_eq!(Mask::RING_OF_ROOT.0, 0x0f3f_3f00);
+        assert_eq!(Mask::S0.0, 0x0b3f_3f00);
         assert_eq!(Mask::ANCHOR.0, 0x0037_0000);
     }
 

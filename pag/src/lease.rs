@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 
 use crate::sys;
 
@@ -109,12 +109,15 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// A lease of the calling process.
-    pub fn of_current(role: Role, service: &str, tty: &str) -> Option<Self> {
+    /// A new lease of `process`.
+    ///
+    /// # Errors
+    /// When the kernel has no randomness to give.
+    pub fn new(process: Process, role: Role, service: &str, tty: &str) -> io::Result<Self> {
         let mut cookie = [0; 8];
-        sys::random(&mut cookie).ok()?;
-        Some(Lease {
-            process: Process::current()?,
+        sys::random(&mut cookie)?;
+        Ok(Lease {
+            process,
             cookie: u64::from_ne_bytes(cookie),
             role,
             service: Word::clean(service),

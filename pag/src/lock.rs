@@ -1,19 +1,29 @@
 //! One lock per uid for find, join and record, and for re-check and unlink.
+//!
+//! The file that is locked also says where the uid's PAGs are, so that a login among ten thousand others need not look
+//! at theirs. It is a hint that costs nothing to lose: what it names is described before it is used, it is written
+//! *before* a PAG is anchored, so that it never names too few, and without it the whole registry is looked through.
 
+use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::keyring::Serial;
 
 /// A lock that is held until it is dropped, or its process ends.
 #[derive(Debug)]
 #[must_use]
 pub struct Lock {
-    _file: File,
+    file: File,
+    name: String,
 }
+
+/// Longest hint, in bytes; a uid with more PAGs than fit (some three hundred) has none.
+const HINT: usize = 4096;
 
 impl Lock {
     /// Takes the lock of `uid`, waiting at most `wait`. Needs root.
@@ -39,7 +49,7 @@ impl Lock {
         let mut pause = Duration::from_micros(200);
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Lock { _file: file }),
+                Ok(()) => return Ok(Lock { file, name: name.to_owned() }),
                 Err(TryLockError::Error(source)) if source.kind() != io::ErrorKind::Interrupted => {
                     return Err(failed(source));
                 }
@@ -55,9 +65,54 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// The holders that the uid's PAGs had in `registry`, and perhaps some that are gone. None when that is not known.
+    pub fn holders(&self, registry: Serial) -> Option<Vec<Serial>> {
+        let mut text = [0; HINT];
+        let length = self.file.read_at(&mut text, 0).ok()?;
+        parse(text.get(..length)?, registry)
+    }
+
+    /// Says which holders the uid has in `registry`.
+    ///
+    /// # Errors
+    /// `Lock`, when neither this nor that nothing is known could be written.
+    pub fn remember(&self, registry: Serial, holders: &[Serial]) -> Result<()> {
+        let text = hint(registry, holders);
+        let written = text.len() <= HINT && self.file.write_all_at(text.as_bytes(), 0).is_ok();
+        // No room in /run: better no hint than one that names too few.
+        if written { Ok(()) } else { self.forget() }
+    }
+
+    /// Says that nothing is known.
+    ///
+    /// # Errors
+    /// `Lock`.
+    pub fn forget(&self) -> Result<()> {
+        self.file.set_len(0).map_err(|source| Error::Lock { name: self.name.clone(), source })
+    }
+}
+
+/// One line. What an earlier, longer one has left behind its end does not count.
+fn hint(registry: Serial, holders: &[Serial]) -> String {
+    let mut text = format!("registry {registry} holders");
+    for holder in holders {
+        // Writing to a String cannot fail.
+        let _ = write!(text, " {holder}");
+    }
+    text.push_str(" end\n");
+    text
+}
+
+fn parse(text: &[u8], registry: Serial) -> Option<Vec<Serial>> {
+    let line = str::from_utf8(text.split(|byte| *byte == b'\n').next()?).ok()?;
+    let numbers = line.strip_prefix(&format!("registry {registry} holders"))?.strip_suffix(" end")?;
+    numbers.split(' ').skip(1).map(|number| Serial::new(number.parse().ok()?)).collect()
+}
+
 fn open(name: &str) -> io::Result<File> {
     let path = directory().join(name);
-    let try_open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let try_open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     match try_open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_directories()?;
@@ -91,4 +146,38 @@ pub fn make_directories() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serials(numbers: &[i32]) -> Vec<Serial> {
+        numbers.iter().map(|number| Serial::new(*number).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_hint_is_read_as_it_was_written_whatever_stood_there_before() {
+        let (registry, other) = (serials(&[77])[0], serials(&[7])[0]);
+        for holders in [&[][..], &[5], &[5, 6, 2_147_483_647]] {
+            let holders = serials(holders);
+            let text = format!("{}holders 1 2 3 end\n", hint(registry, &holders));
+            assert_eq!(parse(text.as_bytes(), registry), Some(holders));
+            assert_eq!(parse(text.as_bytes(), other), None);
+        }
+    }
+
+    #[test]
+    fn what_was_not_written_whole_is_no_hint() {
+        let registry = serials(&[77])[0];
+        let whole = hint(registry, &serials(&[5, 6]));
+        for length in 0..whole.len() - 1 {
+            assert_eq!(parse(&whole.as_bytes()[..length], registry), None, "{length}");
+        }
+        for text in
+            ["registry 77 holders x end\n", "registry 77 holders 0 end\n", "registry 77 holders  5 end\n", "\u{ff}"]
+        {
+            assert_eq!(parse(text.as_bytes(), registry), None, "{text}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::ccache::{self, Contents, Place};
+use crate::client::openafs::{self, Equipped};
 use crate::client::{self, Client};
 use crate::config::{Role, Settings};
 use crate::error::{Error, Result};
@@ -19,11 +20,11 @@ use crate::lock::Lock;
 use crate::nudge::nudge;
 use crate::policy::{self, Candidate, Fate, Newcomer, Placement};
 use crate::record::{Attempt, Kind, Record, Unreadable};
-use crate::registry::{Pag, PagId, Registry};
+use crate::registry::{self, Pag, PagId, Registry};
 use crate::report::{Event, report};
 use crate::ring::{self, Ring};
 use crate::seed::{self, Budget, Job, Need};
-use crate::sys::{self, Identity, Passwd};
+use crate::sys::{self, Identity, Passwd, Who};
 
 /// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -73,8 +74,8 @@ pub struct Request<'a> {
 pub struct Marker {
     /// The user.
     pub uid: u32,
-    /// The PAG; none for one outside the registry.
-    pub pag: Option<PagId>,
+    /// The PAG and where it is kept; none for one outside the registry.
+    pub pag: Option<(PagId, registry::Place)>,
     /// Its ring; none with `nopag`.
     pub ring: Option<Ring>,
     /// The process that entered.
@@ -87,6 +88,10 @@ pub struct Marker {
     pub seeded: bool,
     /// Whether the session was opened, so that no later module should replace the session keyring.
     pub opened: bool,
+    /// `strict` and `debug`, as the login that entered had them: its end reads no configuration.
+    pub strict: bool,
+    /// See `strict`.
+    pub debug: bool,
 }
 
 /// What has come of entering.
@@ -105,8 +110,7 @@ pub struct Entered {
 /// When there is no PAG for this login; it then has a clean session keyring, or what it had, and no tokens.
 pub fn enter(request: &Request<'_>) -> Result<Entered> {
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
-    let mut entering =
-        Entering { request, identity: OnceCell::new(), budget, group: HandleGroup::read(), ticket: None };
+    let mut entering = Entering::new(request, budget, HandleGroup::read());
     if request.settings.nopag {
         return entering.without_pag();
     }
@@ -121,6 +125,7 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
 struct Entering<'a> {
     request: &'a Request<'a>,
     identity: OnceCell<Identity>,
+    process: OnceCell<Option<Process>>,
     budget: Budget,
     group: HandleGroup,
     ticket: Option<Contents>,
@@ -143,7 +148,11 @@ struct Placed {
     seeded: bool,
 }
 
-impl Entering<'_> {
+impl<'a> Entering<'a> {
+    fn new(request: &'a Request<'a>, budget: Budget, group: HandleGroup) -> Self {
+        Entering { request, identity: OnceCell::new(), process: OnceCell::new(), budget, group, ticket: None }
+    }
+
     fn uid(&self) -> u32 {
         self.request.user.uid
     }
@@ -207,14 +216,14 @@ impl Entering<'_> {
     }
 
     fn place_in_registry(&self, guard: &Guard) -> Result<Placed> {
-        let _lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
-        let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
-        let mut pags = registry.pags(guard, Some(self.uid()))?;
-        let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
-        tidy(guard, &registry, &mut pags, self.request.user);
-        if let Some(placed) = self.again(guard, &registry, &mut pags)? {
+        let lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
+        if let Some(placed) = self.again(guard)? {
             return Ok(placed);
         }
+        let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
+        let mut pags = registry.pags_of(guard, &lock, self.uid())?;
+        let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
+        tidy(guard, &registry, &mut pags, self.request.user);
         let lease = self.lease()?;
         let kind = match self.choose(&pags) {
             Choice::Join(index, chosen) => match chosen.join(guard) {
@@ -236,22 +245,25 @@ impl Entering<'_> {
         };
         self.sweep(&known);
         // A second time when the first new ring cannot be joined either, and no third.
-        match self.make(guard, &registry, kind, lease.clone()) {
+        match self.make(guard, &lock, &registry, kind, lease.clone()) {
             Err(Error::NotJoined { .. }) => {
                 ring::fresh(guard, self.uid())?;
-                self.make(guard, &registry, kind, lease)
+                self.make(guard, &lock, &registry, kind, lease)
             }
             made => made,
         }
     }
 
     /// A hook that comes after another of the same login: the PAG is chosen already.
-    fn again(&self, guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>) -> Result<Option<Placed>> {
+    fn again(&self, guard: &Guard) -> Result<Option<Placed>> {
         let Some(marker) = self.request.marker.filter(|marker| marker.uid == self.uid()) else { return Ok(None) };
-        let (Some(ring), Some(id)) = (marker.ring, marker.pag) else { return Ok(None) };
-        let Some(index) = pags.iter().position(|pag| pag.id == id && pag.ring.as_ref() == Ok(&ring)) else {
+        let (Some(ring), Some((id, place))) = (marker.ring, marker.pag) else { return Ok(None) };
+        let found = Registry::look_up(guard, self.group, place, self.uid(), id)?;
+        let Some((registry, pag)) = found else { return Ok(None) };
+        // What is damaged is put right by going the whole way.
+        if pag.ring.as_ref() != Ok(&ring) || pag.record.is_err() {
             return Ok(None);
-        };
+        }
         if !ring.is_current() {
             if marker.opened && !self.request.opening {
                 report(&Event::Displaced { uid: self.uid(), ring: ring.serial });
@@ -260,11 +272,10 @@ impl Entering<'_> {
                 return Ok(None);
             }
         }
-        let pag = pags.swap_remove(index);
         // The lease is there, unless close_session came in between.
         let has_it = pag.record.as_ref().is_ok_and(|r| r.leases.iter().any(|lease| lease.cookie == marker.cookie));
         let lease = if has_it { None } else { Some(Lease { cookie: marker.cookie, ..self.lease()? }) };
-        let mut placed = self.joined(guard, registry, pag, ring, lease)?;
+        let mut placed = self.joined(guard, &registry, pag, ring, lease)?;
         placed.cookie = marker.cookie;
         placed.seeded |= marker.seeded;
         Ok(Some(placed))
@@ -314,22 +325,30 @@ impl Entering<'_> {
         ring::fresh(guard, self.uid())
     }
 
-    fn lease(&self) -> Result<Lease> {
-        let role = if self.is_manager() { LeaseRole::Manager } else { LeaseRole::Login };
-        Lease::of_current(role, self.request.service, self.request.tty)
-            .ok_or_else(|| Error::system("find this process in /proc")(io::ErrorKind::NotFound.into()))
+    /// This process, looked up once.
+    fn process(&self) -> Result<Process> {
+        let found = *self.process.get_or_init(Process::current);
+        found.ok_or_else(|| Error::system("find this process in /proc")(io::ErrorKind::NotFound.into()))
     }
 
-    fn make(&self, guard: &Guard, registry: &Registry, kind: Kind, lease: Lease) -> Result<Placed> {
+    fn lease(&self) -> Result<Lease> {
+        let role = if self.is_manager() { LeaseRole::Manager } else { LeaseRole::Login };
+        Lease::new(self.process()?, role, self.request.service, self.request.tty)
+            .map_err(Error::system("get random bits for a lease"))
+    }
+
+    fn make(&self, guard: &Guard, lock: &Lock, registry: &Registry, kind: Kind, lease: Lease) -> Result<Placed> {
         let uid = self.uid();
         let id = PagId::random()?;
         let cookie = lease.cookie;
         let mut record = Record::new(uid, kind, self.ccache_name(id), self.request.settings.retain);
         record.leases.push(lease);
         let ring = Ring::make(guard, self.group, uid)?;
-        let pag = registry.anchor(guard, id, &ring, record);
+        let pag = registry.anchor(guard, lock, id, &ring, record);
         ring.release();
         let mut pag = pag?;
+        // Before the join: the members of a ring without its S0 are in no PAG of OpenAFS.
+        self.equip(guard, &mut pag);
         if let Err(why) = ring.join(guard) {
             registry.retire(guard, &pag)?;
             ccache::remove(uid, id, false);
@@ -341,6 +360,19 @@ impl Entering<'_> {
         let need = self.feed(&mut record, id, &ring);
         registry.store(guard, &mut pag, record.clone())?;
         Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
+    }
+
+    /// Sees to it that the PAG is one of OpenAFS, too. Without that it has no tokens of OpenAFS; the others are not
+    /// concerned.
+    fn equip(&self, guard: &Guard, pag: &mut Pag) {
+        match openafs::equip(guard, pag) {
+            Ok(Equipped::Relinked) => {
+                let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
+                report(&Event::Healed { uid: self.uid(), pag: pag.id, what });
+            }
+            Ok(Equipped::AsBefore | Equipped::Anew) => {}
+            Err(why) => report(&Event::NotEquipped { uid: self.uid(), pag: pag.id, why: why.to_string() }),
+        }
     }
 
     /// The name of a new PAG's ccache: the uid's own where this login brings one of those, else a directory.
@@ -381,6 +413,7 @@ impl Entering<'_> {
         if self.request.settings.placement == Role::Seed {
             record.reseed = false;
         }
+        self.equip(guard, &mut pag);
         let need = self.feed(&mut record, pag.id, &ring);
         if record != before
             && let Err(why) = registry.store(guard, &mut pag, record.clone())
@@ -498,8 +531,7 @@ impl Entering<'_> {
 
     /// `nopag`: tokens for wherever the login is, as pam_afs_session has it, and nothing else.
     fn without_pag(&self) -> Result<Entered> {
-        let process = Process::current()
-            .ok_or_else(|| Error::system("find this process in /proc")(io::ErrorKind::NotFound.into()))?;
+        let process = self.process()?;
         let tried = self.request.marker.is_some_and(|marker| marker.seeded);
         let ticket = self.request.ccache.map(|_| 0);
         let need = seed::need(self.request.settings, false, None, ticket, self.is_manager(), crate::now());
@@ -522,17 +554,19 @@ impl Entering<'_> {
             spent: self.budget.spent(),
             seeded: true,
             opened: false,
+            strict: self.request.settings.strict,
+            debug: self.request.settings.debug,
         };
         Ok(Entered { marker, ccache: None })
     }
 
     fn entered(&self, placed: Placed) -> Entered {
         let (pag, ccache) = match placed.pag {
-            Some((_, pag, record)) => (Some(pag.id), Some(record.ccache)),
+            Some((registry, pag, record)) => (Some((pag.id, registry.place(&pag))), Some(record.ccache)),
             None => (None, None),
         };
         let before = self.request.marker;
-        let process = before.map(|marker| marker.process).or_else(Process::current);
+        let process = before.map(|marker| marker.process).or_else(|| self.process().ok());
         let marker = Marker {
             uid: self.uid(),
             pag,
@@ -542,6 +576,8 @@ impl Entering<'_> {
             spent: self.budget.spent(),
             seeded: placed.seeded,
             opened: before.is_some_and(|marker| marker.opened),
+            strict: self.request.settings.strict,
+            debug: self.request.settings.debug,
         };
         let wanted = matches!(self.request.settings.placement, Role::Manager | Role::Seed);
         Entered { marker, ccache: ccache.filter(|name| wanted && !name.is_empty()) }
@@ -570,8 +606,8 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
 pub fn note_seeding(uid: u32, group: HandleGroup, registry: &Registry, id: PagId, ring: &Ring, ok: bool) {
     let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
     let Ok(guard) = Guard::enter(group) else { return };
-    let Ok(_lock) = Lock::of_uid(uid, LOCK_WAIT) else { return };
-    let Ok(pags) = registry.pags(&guard, Some(uid)) else { return };
+    let Ok(lock) = Lock::of_uid(uid, LOCK_WAIT) else { return };
+    let Ok(pags) = registry.pags_of(&guard, &lock, uid) else { return };
     let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return };
     let Ok(mut record) = pag.record.clone() else { return };
     record.tokens = seed::held(&tokens, &record.tokens, crate::now());
@@ -624,18 +660,30 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
         } else if before > 0 {
             return true;
         }
-        settle(guard, registry, pag, record, user)
+        settle(guard, registry, pag, record, || is_lingering(user))
     });
 }
 
 /// Gives a PAG the record `record`, from which leases have gone, and what follows from it. True when the PAG goes on.
-pub fn settle(guard: &Guard, registry: &Registry, pag: &mut Pag, mut record: Record, user: &Passwd) -> bool {
+pub fn settle(
+    guard: &Guard,
+    registry: &Registry,
+    pag: &mut Pag,
+    mut record: Record,
+    lingering: impl FnOnce() -> bool,
+) -> bool {
     let (uid, id) = (pag.uid, pag.id);
     let discard = |pag: &Pag| match &pag.ring {
-        Ok(ring) => client::discard(ring, Instant::now() + INSIDE),
+        Ok(ring) => {
+            // In a ring that a member has emptied the tokens of OpenAFS would not be found.
+            if let Some(s0) = pag.nested {
+                let _ = keyring::link(s0, ring.serial);
+            }
+            client::discard(ring, Instant::now() + INSIDE)
+        }
         Err(_) => Ok(()),
     };
-    let fate = policy::fate(&record, is_lingering(user));
+    let fate = policy::fate(&record, lingering);
     match fate {
         Fate::Keep => {
             let _ = registry.store(guard, pag, record);
@@ -674,7 +722,7 @@ pub fn settle(guard: &Guard, registry: &Registry, pag: &mut Pag, mut record: Rec
 ///
 /// # Errors
 /// When the registry is out of reach: the lease ends with its process all the same.
-pub fn leave(marker: &Marker, user: &Passwd) -> Result<()> {
+pub fn leave(marker: &Marker) -> Result<()> {
     let Some(ring) = marker.ring else { return Ok(()) };
     let current = ring.is_current();
     // pam_keyinit makes the user's keyring; what another session of this host has left, when it closed, is the host's
@@ -684,27 +732,28 @@ pub fn leave(marker: &Marker, user: &Passwd) -> Result<()> {
     if marker.opened && !current && Ring::current().is_none() && replaced() {
         report(&Event::Displaced { uid: marker.uid, ring: ring.serial });
     }
-    let result = end_lease(marker, &ring, user);
+    let result = end_lease(marker, &ring);
     if matches!(result, Err(Error::NotRoot)) {
         return Ok(());
     }
-    if current && Process::current() == Some(marker.process) {
+    // Not a process that was forked off: the ring is its own affair.
+    if current && i32::try_from(std::process::id()) == Ok(marker.process.pid) {
         ring::leave()?;
     }
     nudge(marker.uid);
     result
 }
 
-fn end_lease(marker: &Marker, ring: &Ring, user: &Passwd) -> Result<()> {
+fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
     let guard = Guard::enter(ring.group)?;
-    let Some(id) = marker.pag else { return Ok(()) };
+    let Some((id, place)) = marker.pag else { return Ok(()) };
     let _lock = Lock::of_uid(marker.uid, LOCK_WAIT)?;
-    let Some(registry) = Registry::find(&guard, ring.group)? else { return Ok(()) };
-    let pags = registry.pags(&guard, Some(marker.uid))?;
-    let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(()) };
+    let found = Registry::look_up(&guard, ring.group, place, marker.uid, id)?;
+    let Some((registry, mut pag)) = found else { return Ok(()) };
     let Ok(mut record) = pag.record.clone() else { return Ok(()) };
     record.leases.retain(|lease| lease.cookie != marker.cookie && lease.process.is_alive());
-    settle(&guard, &registry, &mut pag, record, user);
+    let lingering = || sys::passwd(Who::Uid(marker.uid)).is_ok_and(|user| user.is_some_and(|user| is_lingering(&user)));
+    settle(&guard, &registry, &mut pag, record, lingering);
     Ok(())
 }
 
@@ -717,13 +766,12 @@ fn end_lease(marker: &Marker, ring: &Ring, user: &Passwd) -> Result<()> {
 pub fn refresh(request: &Request<'_>) -> Result<()> {
     let user = request.user;
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
-    if request.settings.notokens || Client::present(&request.settings.client).is_empty() {
+    if request.settings.notokens || Client::present(request.settings).is_empty() {
         return Ok(());
     }
     let group = HandleGroup::read();
-    let entering = Entering { request, identity: OnceCell::new(), budget, group, ticket: None };
-    let ticket = entering.read_ticket();
-    let entering = Entering { ticket, ..entering };
+    let mut entering = Entering::new(request, budget, group);
+    entering.ticket = entering.read_ticket();
     if request.ccache.is_none() && !request.settings.always_aklog {
         return Ok(());
     }
@@ -746,7 +794,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     };
     let lock = Lock::of_uid(user.uid, LOCK_WAIT)?;
     let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
-    let mut pags = registry.pags(&guard, Some(user.uid))?;
+    let mut pags = registry.pags_of(&guard, &lock, user.uid)?;
     tidy(&guard, &registry, &mut pags, user);
     // Never a new PAG, and never one of another identity.
     let Choice::Join(index, ring) = entering.choose(&pags) else { return Ok(()) };

@@ -93,12 +93,13 @@ pub enum Fate {
 
 /// Decides what becomes of a PAG whose record, dead leases taken out, is `record`.
 ///
-/// A manager that does not linger keeps the tokens: its services may still write to an AFS home while they stop.
-pub fn fate(record: &Record, lingering: bool) -> Fate {
+/// A manager that does not linger keeps the tokens: its services may still write to an AFS home while they stop. Whether
+/// it does is asked only where that decides, since the answer takes the user's name.
+pub fn fate(record: &Record, lingering: impl FnOnce() -> bool) -> Fate {
     if record.leases.is_empty() {
         return Fate::End { discard: record.retain != Retain::Processes && !record.unsure };
     }
-    if record.has_login() || !lingering || record.unsure || record.retain != Retain::None {
+    if record.has_login() || record.unsure || record.retain != Retain::None || !lingering() {
         return Fate::Keep;
     }
     Fate::DropTokens
@@ -225,7 +226,7 @@ mod tests {
             (with(&[], Retain::None, true), false, Fate::End { discard: false }),
         ];
         for (record, lingering, expected) in table {
-            assert_eq!(fate(&record, lingering), expected, "{record:?} lingering {lingering}");
+            assert_eq!(fate(&record, || lingering), expected, "{record:?} lingering {lingering}");
         }
     }
 

@@ -9,7 +9,7 @@
 //! ccache DIR:/run/pag/ccache/61001.5f2e...
 //! ticket 1764036000
 //! retain none
-//! token example.test 1764036000 1764000003
+//! token openafs example.test 1764036000 1764000003
 //! attempt 1764000003 ok 1764036000
 //! lease 4711 88213 9f0c... login sshd ssh
 //! ```
@@ -17,6 +17,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::ccache::format::Principal;
+use crate::client::Client;
 use crate::config::{Cell, Retain};
 use crate::lease::{Lease, Process, Role, Word};
 
@@ -59,6 +60,8 @@ pub struct Attempt {
 /// A token that was seen in the ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
+    /// Whose token it is.
+    pub client: Client,
     /// The cell that it is for.
     pub cell: Cell,
     /// When it ends, in seconds since the epoch.
@@ -157,7 +160,7 @@ impl Record {
             text.push_str("reseed\n");
         }
         for token in &self.tokens {
-            let _ = writeln!(text, "token {} {} {}", token.cell, token.expires, token.since);
+            let _ = writeln!(text, "token {} {} {} {}", token.client, token.cell, token.expires, token.since);
         }
         if let Some(a) = self.attempt {
             let _ = writeln!(text, "attempt {} {} {}", a.at, if a.ok { "ok" } else { "failed" }, a.ticket);
@@ -226,6 +229,7 @@ impl Parts {
             "unsure" => self.unsure = true,
             "reseed" => self.reseed = true,
             "token" => self.tokens.push(Held {
+                client: Client::parse(words.next()?)?,
                 cell: words.next()?.parse().ok()?,
                 expires: words.next()?.parse().ok()?,
                 since: words.next()?.parse().ok()?,
@@ -283,12 +287,13 @@ mod tests {
             service: Word::clean("sshd"),
             tty: Word::clean(""),
         };
+        let held = |client| Held { client, cell: "example.test".parse().unwrap(), expires: 18, since: 9 };
         Record {
             principal: Some(Principal::parse("alice/admin@EXAMPLE.TEST").unwrap()),
             ticket: 17,
             unsure: true,
             reseed: true,
-            tokens: vec![Held { cell: "example.test".parse().unwrap(), expires: 18, since: 9 }],
+            tokens: [Client::OpenAfs, Client::Kafs].map(held).into(),
             attempt: Some(Attempt { at: 5, ok: false, ticket: 17 }),
             leases: vec![lease(7, Role::Login), lease(8, Role::Manager)],
             ..Record::new(61001, Kind::User, "DIR:/run/pag/ccache/x".to_owned(), Retain::Processes)
@@ -309,9 +314,13 @@ mod tests {
     #[test]
     fn damage_is_noticed_wherever_it_is() {
         let whole = String::from_utf8(full().encode().unwrap()).unwrap();
-        for (good, bad) in
-            [("uid 61001", "uid -1"), ("kind user", "kind x"), ("lease 7", "lease 0"), ("pag-record", "pag")]
-        {
+        for (good, bad) in [
+            ("uid 61001", "uid -1"),
+            ("kind user", "kind x"),
+            ("lease 7", "lease 0"),
+            ("pag-record", "pag"),
+            ("kafs", "dfs"),
+        ] {
             let text = whole.replace(good, bad);
             assert!(matches!(Record::decode(text.as_bytes()), Err(Unreadable::Garbled(_))), "{bad}");
         }

@@ -13,9 +13,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use crate::client::openafs;
 use crate::error::{Error, Result};
 use crate::guard::{Guard, HandleGroup};
-use crate::keyring::{self, Mask, Serial};
+use crate::keyring::{self, Description, Mask, Serial};
 use crate::lease::Process;
 use crate::lock::Lock;
 use crate::record::{Record, Unreadable};
@@ -73,6 +74,8 @@ pub struct Pag {
     pub holder: Serial,
     /// Its ring, or what is wrong with it.
     pub ring: std::result::Result<Ring, String>,
+    /// S0, the keyring in which OpenAFS's setpag has made this PAG's `_pag` (see [`openafs`]).
+    pub nested: Option<Serial>,
     /// What is known of it, or why that cannot be read.
     pub record: std::result::Result<Record, Unreadable>,
     record_key: Option<Serial>,
@@ -85,6 +88,14 @@ pub struct Registry {
     group: HandleGroup,
 }
 
+/// Where a PAG was kept when it was looked at: for the process that is in it, to find it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    registry: Serial,
+    holder: Serial,
+}
+
+const REGISTRY: &str = "pag:registry:";
 const RECORD: &str = "pag:record";
 const HOLDER: &str = "pag:holder:";
 
@@ -96,7 +107,7 @@ const HOLDER: &str = "pag:holder:";
 fn name() -> Result<String> {
     let namespace = std::fs::metadata("/proc/self/ns/pid").map_err(Error::system("look at /proc/self/ns/pid"))?.ino();
     let first = Process::find(1).ok_or_else(|| Error::system("read /proc/1/stat")(io::ErrorKind::NotFound.into()))?;
-    Ok(format!("pag:registry:{namespace}:{}", first.start))
+    Ok(format!("{REGISTRY}{namespace}:{}", first.start))
 }
 
 impl Registry {
@@ -126,36 +137,101 @@ impl Registry {
         Ok(Registry { serial, group })
     }
 
-    /// All PAGs, or those of one uid.
+    /// Where a PAG of this registry is kept.
+    pub fn place(&self, pag: &Pag) -> Place {
+        Place { registry: self.serial, holder: pag.holder }
+    }
+
+    /// A PAG that was seen at `place`, with its registry: there, without a look at all the others, or wherever it has been
+    /// anchored since.
+    ///
+    /// # Errors
+    /// As [`Registry::find`] and [`Registry::pags`].
+    pub fn look_up(
+        guard: &Guard,
+        group: HandleGroup,
+        place: Place,
+        uid: u32,
+        id: PagId,
+    ) -> Result<Option<(Self, Pag)>> {
+        if let Some(found) = Self::at(group, place, uid, id) {
+            return Ok(Some(found));
+        }
+        let Some(registry) = Self::find(guard, group)? else { return Ok(None) };
+        let found = registry.pags(guard)?.into_iter().find(|pag| pag.uid == uid && pag.id == id);
+        Ok(found.map(|pag| (registry, pag)))
+    }
+
+    /// None where the keyrings are not what they were: serials are re-used, but a holder's name is not.
+    fn at(group: HandleGroup, place: Place, uid: u32, id: PagId) -> Option<(Self, Pag)> {
+        let registry = |found: Description<'_>| is_anchor(&found) && found.name.starts_with(REGISTRY.as_bytes());
+        let holder = |found: Description<'_>| is_anchor(&found) && parse_holder(found.name) == Some((uid, id));
+        if !keyring::describe(place.registry, registry).ok()? || !keyring::describe(place.holder, holder).ok()? {
+            return None;
+        }
+        let registry = Registry { serial: place.registry, group };
+        registry.holders().ok().filter(|linked| linked.contains(&place.holder))?;
+        let pag = registry.pag(id, uid, place.holder).ok()?;
+        Some((registry, pag))
+    }
+
+    /// All PAGs.
     ///
     /// # Errors
     /// When the registry itself cannot be read (revoked). A single PAG that cannot be read is passed over: it is
     /// being ended, or it is nothing that we made.
-    pub fn pags(&self, _guard: &Guard, of: Option<u32>) -> Result<Vec<Pag>> {
-        let holders = keyring::members(self.serial).map_err(Error::key("read the registry"))?;
+    pub fn pags(&self, _guard: &Guard) -> Result<Vec<Pag>> {
+        Ok(self.read(&self.holders()?, None))
+    }
+
+    /// The PAGs of the uid whose lock this is.
+    ///
+    /// # Errors
+    /// As [`Registry::pags`].
+    pub fn pags_of(&self, _guard: &Guard, lock: &Lock, uid: u32) -> Result<Vec<Pag>> {
+        let linked = self.holders()?;
+        if let Some(mut holders) = lock.holders(self.serial) {
+            holders.retain(|holder| linked.contains(holder));
+            return Ok(self.read(&holders, Some(uid)));
+        }
+        let pags = self.read(&linked, Some(uid));
+        let holders: Vec<Serial> = pags.iter().map(|pag| pag.holder).collect();
+        lock.remember(self.serial, &holders)?;
+        Ok(pags)
+    }
+
+    /// What is linked in the registry. A holder that is not has ended, although the kernel may go on describing it for some
+    /// milliseconds (an RCU grace period: lib/assoc_array.c, assoc_array_apply_edit).
+    fn holders(&self) -> Result<Vec<Serial>> {
+        keyring::members(self.serial).map_err(Error::key("read the registry"))
+    }
+
+    fn read(&self, holders: &[Serial], of: Option<u32>) -> Vec<Pag> {
         let mut buffer = [0; keyring::DESCRIPTION_SPACE];
         let mut pags = Vec::new();
         for holder in holders {
-            let Ok(found) = keyring::describe_into(holder, &mut buffer) else { continue };
-            let Some((uid, id)) = parse_holder(found.name).filter(|_| found.is_keyring()) else { continue };
+            let Ok(found) = keyring::describe_into(*holder, &mut buffer) else { continue };
+            let Some((uid, id)) = parse_holder(found.name).filter(|_| is_anchor(&found)) else { continue };
             if of.is_none_or(|of| of == uid)
-                && let Ok(pag) = self.pag(id, uid, holder)
+                && let Ok(pag) = self.pag(id, uid, *holder)
             {
                 pags.push(pag);
             }
         }
-        Ok(pags)
+        pags
     }
 
     fn pag(&self, id: PagId, uid: u32, holder: Serial) -> io::Result<Pag> {
         let mut ring = Err("its ring is gone".to_owned());
+        let mut nested = None;
         let mut record_key = None;
         let mut buffer = [0; keyring::DESCRIPTION_SPACE];
         for key in keyring::members(holder)? {
             match keyring::describe_into(key, &mut buffer) {
                 Ok(found) if found.is_keyring() && RingName::parse(found.name).is_some() => {
-                    ring = Ring::look(key, uid, self.group);
+                    ring = Ring::of_holder(key, &found, uid, self.group);
                 }
+                Ok(found) if openafs::is_anchor(&found) => nested = Some(key),
                 Ok(found) if found.kind == b"user" && found.name == RECORD.as_bytes() => record_key = Some(key),
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EKEYREVOKED) => {
@@ -172,22 +248,37 @@ impl Registry {
             Some(Err(error)) => Err(Unreadable::Garbled(error.to_string())),
             None => Err(Unreadable::Garbled("there is none".to_owned())),
         };
-        Ok(Pag { id, uid, holder, ring, record, record_key })
+        Ok(Pag { id, uid, holder, ring, nested, record, record_key })
     }
 
-    /// Makes a PAG of a ring and a record: the last of its steps is the one that counts.
+    /// Makes a PAG of a ring and a record, under the lock of its uid: the last of its steps is the one that counts.
     ///
     /// # Errors
     /// EDQUOT of root; the ring is then still in the process keyring alone.
-    pub fn anchor(&self, _guard: &Guard, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
+    pub fn anchor(&self, _guard: &Guard, lock: &Lock, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
         let what = format!("anchor ring {}", ring.serial);
         let payload = record.encode().ok_or_else(|| too_long(&what))?;
         let holder = Made::new("keyring", &format!("{HOLDER}{}:{id}", record.uid), b"")?;
         let key = Made::new("user", RECORD, &payload)?;
         keyring::link(ring.serial, holder.0).map_err(Error::key(&what))?;
         let key = key.into_place(holder.0, &what)?;
+        if let Some(mut holders) = lock.holders(self.serial) {
+            // Here is the place to forget those that have ended.
+            let is_holder = |serial| keyring::describe(serial, |found| parse_holder(found.name).is_some());
+            holders.retain(|serial| *serial != holder.0 && is_holder(*serial).unwrap_or(false));
+            holders.push(holder.0);
+            lock.remember(self.serial, &holders)?;
+        }
         let holder = holder.into_place(self.serial, &what)?;
-        Ok(Pag { id, uid: record.uid, holder, ring: Ok(*ring), record: Ok(record), record_key: Some(key) })
+        Ok(Pag {
+            id,
+            uid: record.uid,
+            holder,
+            ring: Ok(*ring),
+            nested: None,
+            record: Ok(record),
+            record_key: Some(key),
+        })
     }
 
     /// Replaces a PAG's record, in one step. Held under the lock of its uid.
@@ -234,12 +325,15 @@ fn parse_holder(name: &[u8]) -> Option<(u32, PagId)> {
     Some((uid.parse().ok()?, PagId::parse(id)?))
 }
 
+/// Whether this is a keyring that only [`Made`] can have made.
+fn is_anchor(found: &Description<'_>) -> bool {
+    found.is_keyring() && found.uid == 0 && found.mask == Mask::ANCHOR
+}
+
 /// A keyring of root's with the anchors' mask and this name, directly in `place`.
 fn find_keyring(place: Serial, name: &[u8]) -> Result<Option<Serial>> {
     let members = keyring::members(place).map_err(Error::key("read root's user keyring"))?;
-    let ours = |found: keyring::Description<'_>| {
-        found.is_keyring() && found.name == name && found.uid == 0 && found.mask == Mask::ANCHOR
-    };
+    let ours = |found: Description<'_>| is_anchor(&found) && found.name == name;
     Ok(members.into_iter().find(|key| keyring::describe(*key, ours).unwrap_or(false)))
 }
 

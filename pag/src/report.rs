@@ -114,6 +114,15 @@ pub enum Event {
         /// In words.
         why: String,
     },
+    /// Its members are in no PAG of OpenAFS.
+    NotEquipped {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// In words.
+        why: String,
+    },
     /// A seeder succeeded.
     Seeded {
         /// The user.
@@ -275,6 +284,9 @@ impl fmt::Display for Event {
             Event::EndFailed { uid, pag, why } => {
                 write!(f, "cannot end PAG {pag} of uid {uid}: {why}; the helper will try again")
             }
+            Event::NotEquipped { uid, pag, why } => {
+                write!(f, "{why}; PAG {pag} of uid {uid} has no tokens of OpenAFS")
+            }
             Event::Seeded { uid, cell, millis } => write!(f, "got tokens of cell {cell} for uid {uid} in {millis} ms"),
             Event::SeedFailed { uid, cell, why } => write!(f, "no tokens of cell {cell} for uid {uid}: {why}"),
             Event::SeedPutOff { uid, pag } => {
@@ -343,6 +355,7 @@ impl Event {
             | Event::RecordDamaged { .. }
             | Event::RecordForeign { .. }
             | Event::Displaced { .. }
+            | Event::NotEquipped { .. }
             | Event::SeedFailed { .. }
             | Event::Complaint { .. }
             | Event::Unsupported { .. }
@@ -369,6 +382,7 @@ impl Event {
             Event::TokensDropped { .. } => "c1af446506f142fca1010f154a9f2968",
             Event::Ended { .. } => "b459071afb8a4f9ebf72c46dca8fbe35",
             Event::EndFailed { .. } => "5a3c1fbdf9da4bf3a81696a68afe2312",
+            Event::NotEquipped { .. } => "a9ba53d89fe84c52b2be24b2cabc37df",
             Event::Seeded { .. } => "135d63cf1293424c802a2e8f96fc5ce8",
             Event::SeedFailed { .. } => "a4ea3938d4294c52810915b0875b0b21",
             Event::SeedPutOff { .. } => "bdfaef428c7d4431b331dab129ea3a7b",
@@ -407,6 +421,7 @@ impl Event {
             | Event::TokensDropped { uid, pag }
             | Event::Ended { uid, pag, .. }
             | Event::EndFailed { uid, pag, .. }
+            | Event::NotEquipped { uid, pag, .. }
             | Event::SeedPutOff { uid, pag }
             | Event::CcacheFed { uid, pag, .. }
             | Event::Reaped { uid, pag, .. }
@@ -563,5 +578,19 @@ mod tests {
         let record = String::from_utf8(syslog_record(Severity::LOG_INFO, "pam_pag", "hello")).unwrap();
         assert!(record.starts_with("<86>"), "{record}");
         assert!(record.ends_with(&format!("pam_pag[{}]: hello", std::process::id())), "{record}");
+    }
+
+    /// The 32 hex digits that stand in quotes, or after `-- `, in a source.
+    fn message_ids<'a>(text: &'a str, mark: &str) -> std::collections::BTreeSet<&'a str> {
+        let ids = text.split(mark).skip(1).filter_map(|rest| rest.get(..32));
+        ids.filter(|id| id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))).collect()
+    }
+
+    #[test]
+    fn every_event_has_an_entry_in_the_catalog_and_no_other_has() {
+        let events = message_ids(include_str!("report.rs"), "=> \"");
+        let entries = message_ids(include_str!("../../units/usr/lib/systemd/catalog/pag.catalog"), "\n-- ");
+        assert!(events.len() >= 28, "{events:?}");
+        assert_eq!(events, entries);
     }
 }

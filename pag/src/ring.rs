@@ -115,12 +115,27 @@ impl Ring {
     /// # Errors
     /// In words, what is wrong with it: revoked, not ours.
     pub fn look(serial: Serial, uid: u32, group: HandleGroup) -> std::result::Result<Self, String> {
-        match keyring::describe(serial, |found| Self::of(serial, &found)) {
-            Ok(Some(ring)) if (ring.owner == uid || ring.owner == 0) && ring.group == group => Ok(ring),
-            Ok(Some(ring)) => Err(format!("it belongs to uid {} and gid {}", ring.owner, ring.group.0)),
-            Ok(None) => Err("it is no ring of ours".to_owned()),
+        match keyring::describe(serial, |found| Self::of_holder(serial, &found, uid, group)) {
+            Ok(looked) => looked,
             Err(error) if error.raw_os_error() == Some(libc::EKEYREVOKED) => Err("it was revoked".to_owned()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What [`Ring::look`] says of a keyring that has been described already.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_holder(
+        serial: Serial,
+        found: &Description<'_>,
+        uid: u32,
+        group: HandleGroup,
+    ) -> std::result::Result<Self, String> {
+        match Self::of(serial, found) {
+            Some(ring) if (ring.owner == uid || ring.owner == 0) && ring.group == group => Ok(ring),
+            Some(ring) => Err(format!("it belongs to uid {} and gid {}", ring.owner, ring.group.0)),
+            None => Err("it is no ring of ours".to_owned()),
         }
     }
 

@@ -1,9 +1,12 @@
 //! Seeding: running the program that turns a ccache into tokens, inside the ring, as the user, within a budget.
 
 use std::ffi::CString;
+use std::fmt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Token};
+use crate::client::openafs::Device;
+use crate::client::{Client, State, Token};
 use crate::config::{Cell, Settings};
 use crate::error::{Error, Result};
 use crate::policy;
@@ -42,9 +45,47 @@ impl Budget {
     }
 }
 
-/// The cells that tokens are wanted for: `afs_cells`, and with `aklog_homedir` the cell of the home, as its path names
-/// it. Empty: the seeder's own default cell.
-pub fn cells(settings: &Settings, user: &Passwd) -> Vec<Cell> {
+/// A token that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of which client.
+    pub client: Client,
+    /// For which cell. None: for the seeder's own default.
+    pub cell: Option<Cell>,
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cell {
+            Some(cell) => cell.fmt(f),
+            None => f.write_str("the default cell"),
+        }
+    }
+}
+
+/// The tokens that are wanted, for each client that is served: `afs_cells`, and with `aklog_homedir` the cell of the
+/// home, as its path names it; where neither names one, the host's own.
+pub fn cells(settings: &Settings, user: &Passwd) -> Vec<Wanted> {
+    wanted(&Client::present(settings), settings, user, Client::own_cell)
+}
+
+fn wanted(clients: &[Client], settings: &Settings, user: &Passwd, own: impl Fn(Client) -> Option<Cell>) -> Vec<Wanted> {
+    let named = named(settings, user);
+    let of_client = |client: &Client| {
+        let client = *client;
+        let cells: Vec<Option<Cell>> = match (&named[..], client) {
+            // What it gets is the cell of a home that is in AFS by way of a link, and that link is not looked at here.
+            ([], Client::OpenAfs | Client::Keyring) if settings.aklog_homedir => vec![None],
+            ([], _) => vec![own(client)],
+            (named, _) => named.iter().cloned().map(Some).collect(),
+        };
+        cells.into_iter().map(move |cell| Wanted { client, cell })
+    };
+    clients.iter().flat_map(of_client).collect()
+}
+
+/// The cells that the configuration names.
+fn named(settings: &Settings, user: &Passwd) -> Vec<Cell> {
     let mut cells = settings.afs_cells.clone();
     if settings.aklog_homedir
         && let Some(cell) = cell_of_path(user.home.to_bytes())
@@ -61,29 +102,34 @@ fn cell_of_path(path: &[u8]) -> Option<Cell> {
     str::from_utf8(name.strip_prefix(b".").unwrap_or(name)).ok()?.parse().ok()
 }
 
-/// Whether the tokens in a ring serve: each wanted cell has a good one, and where no cell is named, some token is good
-/// and none is bad.
-pub fn are_good(held: &[Held], wanted: &[Cell], now: u64) -> bool {
+/// Whether the tokens in a ring serve: each that is wanted is there and good, and where no cell is named, some token of
+/// that client is good and none is bad.
+pub fn are_good(held: &[Held], wanted: &[Wanted], now: u64) -> bool {
     let good = |held: &Held| policy::is_good(held.expires, held.expires.saturating_sub(held.since), now);
-    if wanted.is_empty() {
-        return !held.is_empty() && held.iter().all(good);
-    }
-    wanted.iter().all(|cell| held.iter().any(|held| held.cell == *cell && good(held)))
+    wanted.iter().all(|wanted| {
+        let mut of_client = held.iter().filter(|held| held.client == wanted.client).peekable();
+        match &wanted.cell {
+            Some(cell) => of_client.any(|held| held.cell == *cell && good(held)),
+            None => of_client.peek().is_some() && of_client.all(good),
+        }
+    })
 }
 
-/// What the record says of the tokens that are in the ring now. A token that was known before keeps the time when it
-/// was first seen.
+/// What the record says of the tokens that are in the ring now and serve. A token that was known before keeps the time
+/// when it was first seen.
 pub fn held(tokens: &[Token], before: &[Held], now: u64) -> Vec<Held> {
     tokens
         .iter()
+        .filter(|token| token.state == State::Good)
         .map(|token| {
-            let known = before.iter().find(|held| held.cell == token.cell && held.expires == token.expires);
-            Held { cell: token.cell.clone(), expires: token.expires, since: known.map_or(now, |held| held.since) }
+            let it = Held { client: token.client, cell: token.cell.clone(), expires: token.expires, since: now };
+            let known = before.iter().find(|held| Held { since: now, ..(*held).clone() } == it);
+            Held { since: known.map_or(now, |held| held.since), ..it }
         })
         .collect()
 }
 
-/// One run of a seeder.
+/// The getting of tokens for a user: a run of each client's seeder.
 #[derive(Debug)]
 pub struct Job<'a> {
     /// How it is configured.
@@ -100,27 +146,42 @@ pub struct Job<'a> {
 
 /// Status of a child that could not prove that it is in the ring, and so ran nothing.
 const STATUS_OUTSIDE: u8 = 126;
+/// Status of a child that OpenAFS says is in no PAG, and so ran nothing.
+const STATUS_NO_PAG: u8 = 123;
+
+/// One program to be run, and for whom.
+#[derive(Debug, PartialEq, Eq)]
+struct Run {
+    words: Vec<String>,
+    /// Whether it gives tokens to OpenAFS.
+    openafs: bool,
+}
+
+/// OpenAFS's own seeder, and kAFS's.
+const AKLOG: &str = "/usr/bin/aklog";
+const AKLOG_KAFS: &str = "/usr/bin/aklog-kafs";
 
 impl Job<'_> {
-    /// Runs the seeder in `ring`, or where the caller is when there is none (`nopag`).
+    /// Runs the seeders of all clients that are served in `ring`, or where the caller is when there is none (`nopag`).
+    /// Every one is run, also when an earlier one has failed.
     ///
     /// # Errors
     /// `System` when no child could be made.
     pub fn run(&self, ring: Option<&Ring>, budget: &Budget) -> Result<std::result::Result<(), String>> {
-        let Some(words) = &self.settings.program else {
-            return Ok(Err("no seeder is configured: set program in pag.conf".to_owned()));
-        };
-        let mut words = words.clone();
-        if self.settings.aklog_homedir {
-            words.extend(["-p".to_owned(), self.user.home.to_string_lossy().into_owned()]);
+        let mut failures = Vec::new();
+        let (runs, missing) =
+            runs(&Client::present(self.settings), self.settings, self.user, |path| Path::new(path).exists());
+        failures.extend(missing);
+        let several = runs.len() + failures.len() > 1;
+        for one in runs {
+            let name = one.words.first().cloned().unwrap_or_default();
+            let done = match self.program(one.words) {
+                Some(program) => run(&program, self.identity, ring, one.openafs, budget)?,
+                None => Err("its command line holds a NUL".to_owned()),
+            };
+            failures.extend(done.err().map(|why| if several { format!("{name}: {why}") } else { why }));
         }
-        for cell in &self.settings.afs_cells {
-            words.extend(["-c".to_owned(), cell.to_string()]);
-        }
-        let Some(program) = self.program(words) else {
-            return Ok(Err("its command line holds a NUL".to_owned()));
-        };
-        run(&program, self.identity, ring, budget)
+        Ok(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
     }
 
     /// Destroys the login's own ccache, as the user; the PAG has its own copy by then.
@@ -129,7 +190,7 @@ impl Job<'_> {
     /// As [`Job::run`].
     pub fn kdestroy(&self, budget: &Budget) -> Result<std::result::Result<(), String>> {
         match self.program(vec!["/usr/bin/kdestroy".to_owned(), "-q".to_owned()]) {
-            Some(program) => run(&program, self.identity, None, budget),
+            Some(program) => run(&program, self.identity, None, false, budget),
             None => Ok(Err("its environment holds a NUL".to_owned())),
         }
     }
@@ -150,10 +211,58 @@ impl Job<'_> {
     }
 }
 
+/// The programs to run, and why there is none for a client.
+///
+/// aklog and Heimdal's afslog take the same arguments for cells and paths (OpenAFS, src/aklog/aklog.c; Heimdal,
+/// appl/afsutil/afslog.c). aklog-kafs takes one cell, or none for the kernel's own.
+fn runs(
+    clients: &[Client],
+    settings: &Settings,
+    user: &Passwd,
+    exists: impl Fn(&str) -> bool,
+) -> (Vec<Run>, Vec<String>) {
+    let (mut runs, mut missing) = (Vec::new(), Vec::new());
+    let (openafs, keyring) = (clients.contains(&Client::OpenAfs), clients.contains(&Client::Keyring));
+    let default = |path: &str| exists(path).then(|| vec![path.to_owned()]);
+    match settings.program.clone() {
+        // Both clients have it for their seeder: it is run once.
+        Some(words) if openafs || keyring => runs.push(Run { words, openafs }),
+        None if openafs => match default(AKLOG) {
+            Some(words) => runs.push(Run { words, openafs }),
+            None => missing.push(format!("there is no {AKLOG}: install OpenAFS's, or set program in pag.conf")),
+        },
+        _ => {}
+    }
+    if settings.program.is_none() && keyring {
+        missing.push("no seeder is configured: set program in pag.conf".to_owned());
+    }
+    for Run { words, .. } in &mut runs {
+        if settings.aklog_homedir {
+            words.extend(["-p".to_owned(), user.home.to_string_lossy().into_owned()]);
+        }
+        for cell in &settings.afs_cells {
+            words.extend(["-c".to_owned(), cell.to_string()]);
+        }
+    }
+    if clients.contains(&Client::Kafs) {
+        match settings.kafs_program.clone().or_else(|| default(AKLOG_KAFS)) {
+            Some(words) => {
+                let cells = named(settings, user);
+                let with = |cell: &Cell| [&words[..], &[cell.to_string()]].concat();
+                let all = if cells.is_empty() { vec![words] } else { cells.iter().map(with).collect() };
+                runs.extend(all.into_iter().map(|words| Run { words, openafs: false }));
+            }
+            None => missing.push(format!("there is no {AKLOG_KAFS}: install it, or set kafs_program in pag.conf")),
+        }
+    }
+    (runs, missing)
+}
+
 fn run(
     program: &Program,
     identity: &Identity,
     ring: Option<&Ring>,
+    openafs: bool,
     budget: &Budget,
 ) -> Result<std::result::Result<(), String>> {
     let left = budget.left();
@@ -162,10 +271,18 @@ fn run(
     }
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     let failed = || Error::system("run a seeder");
+    let device = if openafs { Device::served() } else { None };
     let child = sys::child(|| {
         // Tokens of a seeder outside the PAG would go to the bare uid, for everybody who has it.
-        let inside = ring.is_none_or(|ring| ring.is_current() || ring.join_in_child());
-        if inside { sys::run_program(program, identity, millis) } else { STATUS_OUTSIDE }
+        let Some(ring) = ring else { return sys::run_program(program, identity, millis) };
+        if !ring.is_current() && !ring.join_in_child() {
+            return STATUS_OUTSIDE;
+        }
+        let is_member = |device: &Device| device.open().is_ok_and(|interface| interface.is_member());
+        if openafs && !device.as_ref().is_some_and(is_member) {
+            return STATUS_NO_PAG;
+        }
+        sys::run_program(program, identity, millis)
     })
     .map_err(failed())?;
     // The child keeps the deadline; some time on top for it to clear away what the program has left behind.
@@ -176,6 +293,9 @@ fn run(
             Err("the seeder could not be started, or ended with status 127".to_owned())
         }
         Exit::Status(STATUS_OUTSIDE) => Err("the ring could not be entered, so the seeder was not run".to_owned()),
+        Exit::Status(STATUS_NO_PAG) => {
+            Err("this ring has no PAG of OpenAFS, so the seeder was not run: its tokens would be everybody's who has this uid".to_owned())
+        }
         Exit::Status(sys::STATUS_SIGNAL) => Err("a signal ended the seeder".to_owned()),
         Exit::Status(sys::STATUS_DEADLINE) | Exit::TimedOut => {
             Err(format!("the seeder was killed: it had not ended within {} ms", left.as_millis()))
@@ -206,7 +326,7 @@ pub fn need(
     now: u64,
 ) -> Need {
     let possible = ticket.is_some() || settings.always_aklog;
-    if settings.notokens || good || !possible || Client::present(&settings.client).is_empty() {
+    if settings.notokens || good || !possible || Client::present(settings).is_empty() {
         return Need::No;
     }
     if policy::worth_seeding(last, now, ticket.unwrap_or(0), manager) { Need::Now } else { Need::Later }
@@ -229,26 +349,109 @@ mod tests {
         }
     }
 
+    fn want(client: Client, cells: &[&str]) -> Vec<Wanted> {
+        cells.iter().map(|name| Wanted { client, cell: Some(cell(name)) }).collect()
+    }
+
     #[test]
     fn every_wanted_cell_needs_a_good_token() {
-        let held = |name: &str, expires| Held { cell: cell(name), expires, since: 0 };
+        let held = |name: &str, expires| Held { client: Client::Keyring, cell: cell(name), expires, since: 0 };
+        let want = |cells: &[&str]| want(Client::Keyring, cells);
+        let any = [Wanted { client: Client::Keyring, cell: None }];
         let now = 100_000;
         let both = [held("a.test", now + 3600), held("b.test", now + 60)];
-        assert!(are_good(&both, &[cell("a.test")], now));
-        assert!(!are_good(&both, &[cell("a.test"), cell("b.test")], now));
-        assert!(!are_good(&both, &[cell("c.test")], now));
-        assert!(!are_good(&both, &[], now));
-        assert!(are_good(&both[..1], &[], now));
-        assert!(!are_good(&[], &[], now));
+        assert!(are_good(&both, &want(&["a.test"]), now));
+        assert!(!are_good(&both, &want(&["a.test", "b.test"]), now));
+        assert!(!are_good(&both, &want(&["c.test"]), now));
+        assert!(!are_good(&both, &any, now));
+        assert!(are_good(&both[..1], &any, now));
+        assert!(!are_good(&[], &any, now));
+    }
+
+    #[test]
+    fn every_client_needs_a_good_token_of_its_own() {
+        let held = |client| Held { client, cell: cell("a.test"), expires: 3600, since: 0 };
+        let both = [want(Client::OpenAfs, &["a.test"]), want(Client::Kafs, &["a.test"])].concat();
+        assert!(!are_good(&[held(Client::OpenAfs)], &both, 0));
+        assert!(are_good(&[held(Client::OpenAfs), held(Client::Kafs)], &both, 0));
+        let any = [Wanted { client: Client::Kafs, cell: None }];
+        assert!(!are_good(&[held(Client::OpenAfs)], &any, 0));
+    }
+
+    fn settings(more: &str) -> Settings {
+        let top = tempfile::tempdir().unwrap();
+        let main = top.path().join("pag.conf");
+        std::fs::write(&main, format!("[pag]\n{more}\n")).unwrap();
+        let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&main).unwrap());
+        let dirs = crate::config::Dirs { main, drop_ins: vec![], login_defs: "/dev/null".into(), owner };
+        let (settings, complaints) = crate::config::host(&dirs);
+        assert!(complaints.iter().all(|c| c.to_string().contains("/dev/null")), "{complaints:?}");
+        settings
+    }
+
+    fn alice(home: &str) -> Passwd {
+        Passwd { name: c"alice".to_owned(), uid: 1001, gid: 1001, home: CString::new(home).unwrap() }
+    }
+
+    #[test]
+    fn the_hosts_own_cell_is_wanted_where_no_other_is_named() {
+        let own = |client| Some(cell(if client == Client::Kafs { "kafs.test" } else { "own.test" }));
+        let both = [Client::OpenAfs, Client::Kafs];
+        let told = |more: &str, home: &str| {
+            let all = wanted(&both, &settings(more), &alice(home), own);
+            all.iter().map(|one| format!("{} {one}", one.client)).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(told("", "/home/alice"), "openafs own.test, kafs kafs.test");
+        assert_eq!(told("afs_cells = a.test", "/afs/b.test/x"), "openafs a.test, kafs a.test");
+        let named = "afs_cells = a.test\naklog_homedir = yes";
+        assert_eq!(told(named, "/afs/b.test/x"), "openafs a.test, openafs b.test, kafs a.test, kafs b.test");
+        assert_eq!(told("aklog_homedir = yes", "/home/alice"), "openafs the default cell, kafs kafs.test");
+    }
+
+    #[test]
+    fn each_client_has_its_own_seeder() {
+        let told = |clients: &[Client], more: &str, there: bool| {
+            let (runs, missing) = runs(clients, &settings(more), &alice("/afs/b.test/x"), |_| there);
+            let runs =
+                runs.into_iter().map(|run| format!("{}{}", run.words.join(" "), if run.openafs { "!" } else { "" }));
+            runs.chain(missing.iter().map(|why| why.split(':').next().unwrap().to_owned())).collect::<Vec<_>>()
+        };
+        let all = [Client::Keyring, Client::OpenAfs, Client::Kafs];
+        let (openafs, kafs) = (&all[1..2], &all[2..]);
+        assert_eq!(told(openafs, "", true), ["/usr/bin/aklog!"]);
+        assert_eq!(told(openafs, "", false), ["there is no /usr/bin/aklog"]);
+        let full = "afs_cells = a.test,c.test\naklog_homedir = yes";
+        assert_eq!(told(openafs, full, true), ["/usr/bin/aklog -p /afs/b.test/x -c a.test -c c.test!"]);
+        assert_eq!(
+            told(kafs, full, true),
+            ["/usr/bin/aklog-kafs a.test", "/usr/bin/aklog-kafs c.test", "/usr/bin/aklog-kafs b.test"]
+        );
+        assert_eq!(told(kafs, "kafs_program = /x,-q", false), ["/x -q"]);
+        assert_eq!(told(kafs, "program = /x", false), ["there is no /usr/bin/aklog-kafs"]);
+        assert_eq!(told(&all, "program = /x,-y", true), ["/x -y!", "/usr/bin/aklog-kafs"]);
+        assert_eq!(told(&all[..1], "", true), ["no seeder is configured"]);
+        assert_eq!(told(&all[..1], "program = /x", true), ["/x"]);
+        assert_eq!(told(&[], "program = /x", true), [""; 0]);
     }
 
     #[test]
     fn a_token_keeps_the_time_when_it_was_first_seen() {
-        let token = Token { client: Client::Keyring, cell: cell("a.test"), principal: None, expires: 50 };
+        let token = Token {
+            client: Client::Kafs,
+            cell: cell("a.test"),
+            principal: None,
+            vice_id: None,
+            kind: None,
+            expires: 50,
+            state: State::Good,
+        };
+        let again = |token: Token, before: &[Held]| held(&[token], before, 20)[0].since;
         let first = held(std::slice::from_ref(&token), &[], 10);
         assert_eq!(first[0].since, 10);
-        assert_eq!(held(std::slice::from_ref(&token), &first, 20)[0].since, 10);
-        assert_eq!(held(&[Token { expires: 60, ..token }], &first, 20)[0].since, 20);
+        assert_eq!(again(token.clone(), &first), 10);
+        assert_eq!(again(Token { expires: 60, ..token.clone() }, &first), 20);
+        assert_eq!(again(Token { client: Client::OpenAfs, ..token.clone() }, &first), 20);
+        assert!(held(&[Token { state: State::Revoked, ..token }], &first, 20).is_empty());
     }
 
     #[test]

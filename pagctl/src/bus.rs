@@ -10,6 +10,7 @@ use clap::Subcommand;
 use futures_core::Stream;
 use pag::registry::PagId;
 use pag::ring::Ring;
+use pag::sys::{self, Who};
 use serde::Serialize;
 use zbus::message::{Message, Type};
 use zbus::proxy::{CacheProperties, MethodFlags};
@@ -18,7 +19,7 @@ use zruntime::SharedRuntime;
 
 use crate::Answer;
 use crate::error::Error;
-use crate::status::{OneToken, left, token_lines, user_name};
+use crate::status::left;
 
 const NAME: &str = "org.pam_pag.Pag1";
 const PAG: &str = "org.pam_pag.Pag1.Pag";
@@ -76,6 +77,9 @@ trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
 }
 
+/// Client, cell, principal, ViceId, end and state.
+type Token = (String, String, String, i64, u64, String);
+
 /// Id, user, kind, principal and object.
 type Line = (String, u32, String, String, OwnedObjectPath);
 
@@ -105,6 +109,17 @@ struct Shown {
     retain: String,
     tokens: Vec<OneToken>,
     leases: Vec<OneLease>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct OneToken {
+    client: String,
+    cell: String,
+    principal: Option<String>,
+    vice_id: Option<i64>,
+    expires: u64,
+    /// `good`, `expired` or `revoked`.
+    state: String,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -366,6 +381,10 @@ fn print_json(value: &impl Serialize, pretty: bool) {
     println!("{}", text.unwrap_or_default());
 }
 
+fn user_name(uid: u32) -> Option<String> {
+    sys::passwd(Who::Uid(uid)).ok().flatten().map(|user| user.name.to_string_lossy().into_owned())
+}
+
 fn some(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
@@ -383,13 +402,13 @@ impl Shown {
             all.remove(name)?.try_into().ok()
         }
         let uid = take(&mut all, "UID")?;
-        let now = pag::now();
-        let token = |(client, cell, principal, expires): (String, String, String, u64)| OneToken {
+        let token = |(client, cell, principal, vice_id, expires, state): Token| OneToken {
             client,
             cell,
             principal: some(principal),
+            vice_id: Some(vice_id).filter(|id| *id != 0),
             expires,
-            expired: expires <= now,
+            state,
         };
         let lease = |(pid, role, service, tty, alive)| OneLease { pid, role, service, tty, alive };
         Some(Shown {
@@ -423,7 +442,16 @@ impl Shown {
             let dead = if *alive { "" } else { " (ended)" };
             let _ = writeln!(text, "  lease      {role} {service} {tty} pid {pid}{dead}");
         }
-        text.push_str(&token_lines(&self.tokens, "  "));
+        for token in &self.tokens {
+            let OneToken { client, cell, principal, vice_id, expires, state } = token;
+            let who = principal.clone().or_else(|| vice_id.map(|id| format!("ViceId {id}")));
+            let who = who.unwrap_or_else(|| "somebody".to_owned());
+            let until = if state == "good" { format!("for {}", left(*expires)) } else { state.clone() };
+            let _ = writeln!(text, "  token      {cell} as {who} {until} ({client})");
+        }
+        if self.tokens.is_empty() {
+            text.push_str("  no tokens\n");
+        }
         text
     }
 }
@@ -460,7 +488,10 @@ mod tests {
     use zbus::Variant;
 
     fn properties() -> HashMap<String, OwnedVariant> {
-        let tokens = vec![("keyring", "example.test", "alice@EXAMPLE.TEST", 1_u64)];
+        let tokens = vec![
+            ("keyring", "example.test", "alice@EXAMPLE.TEST", 0_i64, 1_u64, "expired"),
+            ("openafs", "other.test", "", 1017, u64::MAX, "good"),
+        ];
         let leases = vec![(17_u32, "login", "sshd", "-", true)];
         let values: [(&str, Variant<'_>); 10] = [
             ("Id", "5f2e91c07ab3d846".into()),
@@ -483,12 +514,12 @@ mod tests {
         assert_eq!((shown.uid, shown.ring, shown.ticket), (61001, 7, None));
         let words = shown.words();
         for line in
-            ["ring 7", "principal  alice@EXAMPLE.TEST", "lease      login sshd - pid 17\n", "token      example.test"]
+            ["ring 7", "principal  alice@EXAMPLE.TEST", "lease      login sshd - pid 17\n", "token      example.test as alice@EXAMPLE.TEST expired", "token      other.test as ViceId 1017 for "]
         {
             assert!(words.contains(line), "{line}: {words}");
         }
         let json = serde_json::to_value(&shown).unwrap();
-        assert_eq!(json["tokens"][0]["expired"], true);
+        assert_eq!(json["tokens"][0]["state"], "expired");
         assert_eq!(json["leases"][0]["alive"], true);
     }
 

@@ -51,15 +51,14 @@ struct OnePag {
     tokens: Vec<OneToken>,
 }
 
-/// A token as it is printed.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct OneToken {
-    pub(crate) client: String,
-    pub(crate) cell: String,
-    pub(crate) principal: Option<String>,
+#[derive(Debug, Serialize)]
+struct OneToken {
+    client: &'static str,
+    cell: String,
+    principal: Option<String>,
     /// In seconds since the epoch.
-    pub(crate) expires: u64,
-    pub(crate) expired: bool,
+    expires: u64,
+    expired: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,7 +73,7 @@ struct OneLease {
 impl From<Token> for OneToken {
     fn from(token: Token) -> Self {
         OneToken {
-            client: token.client.as_str().to_owned(),
+            client: token.client.as_str(),
             cell: token.cell.to_string(),
             principal: token.principal.map(|principal| principal.to_string()),
             expires: token.expires,
@@ -129,7 +128,7 @@ fn all() -> pag::Result<Option<Vec<OnePag>>> {
         Err(other) => return Err(other),
     };
     let Some(registry) = Registry::find(&guard, group)? else { return Ok(Some(Vec::new())) };
-    let mut pags = registry.pags(&guard, None)?;
+    let mut pags = registry.pags(&guard)?;
     drop(guard);
     pags.sort_by_key(|pag| (pag.uid, pag.record.as_ref().map_or(0, |record| record.made), pag.id));
     Ok(Some(pags.iter().map(one).collect()))
@@ -148,10 +147,11 @@ fn one(pag: &Pag) -> OnePag {
         }
     };
     let record: Option<&Record> = pag.record.as_ref().map_err(|why| trouble.push(why.to_string())).ok();
+    let user = sys::passwd(Who::Uid(pag.uid)).ok().flatten();
     OnePag {
         pag: pag.id.to_string(),
         uid: pag.uid,
-        user: user_name(pag.uid),
+        user: user.map(|user| user.name.to_string_lossy().into_owned()),
         ring: pag.ring.as_ref().ok().map(|ring| ring.serial.get()),
         kind: record.map(|record| record.kind.as_str()),
         principal: record.and_then(|record| record.principal.as_ref()).map(ToString::to_string),
@@ -162,11 +162,6 @@ fn one(pag: &Pag) -> OnePag {
         tokens: found,
         trouble,
     }
-}
-
-/// The login name of a uid.
-pub(crate) fn user_name(uid: u32) -> Option<String> {
-    sys::passwd(Who::Uid(uid)).ok().flatten().map(|user| user.name.to_string_lossy().into_owned())
 }
 
 /// The status for people.
@@ -206,8 +201,7 @@ fn words(status: &Status) -> String {
     text
 }
 
-/// A line for each token.
-pub(crate) fn token_lines(tokens: &[OneToken], indent: &str) -> String {
+fn token_lines(tokens: &[OneToken], indent: &str) -> String {
     if tokens.is_empty() {
         return format!("{indent}no tokens\n");
     }
@@ -237,7 +231,7 @@ mod tests {
         let outside = words(&Status { mine: None, all: None });
         assert_eq!(outside, "You are in no PAG.\n");
         let token = OneToken {
-            client: "keyring".to_owned(),
+            client: "keyring",
             cell: "example.test".to_owned(),
             principal: Some("alice@EXAMPLE.TEST".to_owned()),
             expires: 1,

@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use pag::config::{self, ClientChoice, ClientKind, Dirs, Role, Scope, Settings};
+use pag::config::{self, Dirs, Role, Scope, Settings};
 use pag::login::{self, Marker, Request};
 use pag::report::{self, Event, report};
 use pag::sys::{self, Passwd, Who};
@@ -30,26 +30,29 @@ mod symbols {
 
 impl PamHooks for PamPag {
     fn sm_open_session(pamh: &mut PamHandle, args: Vec<&CStr>, _flags: PamFlag) -> PamResultCode {
-        hook(pamh, &args, "session", PamResultCode::PAM_SESSION_ERR, |login| login.enter(true))
+        hook(pamh, &args, "session", PamResultCode::PAM_SESSION_ERR, |call| call.begin(|login| login.enter(true)))
     }
 
     fn sm_close_session(pamh: &mut PamHandle, args: Vec<&CStr>, _flags: PamFlag) -> PamResultCode {
-        hook(pamh, &args, "session", PamResultCode::PAM_SESSION_ERR, |login| login.leave())
+        hook(pamh, &args, "session", PamResultCode::PAM_SESSION_ERR, |call| call.leave())
     }
 
     /// Credentials come with or without a session, before it or after it, once or twice: every order leads to the same
     /// state. A user manager is placed by its session alone; pam_keyinit would undo what is done here.
     fn sm_setcred(pamh: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
-        hook(pamh, &args, "setcred", PamResultCode::PAM_CRED_ERR, |login| {
-            if matches!(login.settings.placement, Role::Manager | Role::Seed) {
-                Ok(())
-            } else if flags & PAM_DELETE_CRED != 0 {
-                login.leave()
-            } else if flags & (PAM_REINITIALIZE_CRED | PAM_REFRESH_CRED) != 0 {
-                login.refresh()
-            } else {
-                login.enter(false)
+        hook(pamh, &args, "setcred", PamResultCode::PAM_CRED_ERR, |call| {
+            if flags & PAM_DELETE_CRED != 0 {
+                return call.leave();
             }
+            call.begin(|login| {
+                if matches!(login.settings.placement, Role::Manager | Role::Seed) {
+                    Ok(())
+                } else if flags & (PAM_REINITIALIZE_CRED | PAM_REFRESH_CRED) != 0 {
+                    login.refresh()
+                } else {
+                    login.enter(false)
+                }
+            })
         })
     }
     // The other three keep the default, PAM_IGNORE: we authenticate nobody, and an `auth optional` line of ours, which
@@ -60,11 +63,22 @@ impl PamHooks for PamPag {
 const DATA: &str = "pam_pag";
 
 /// One call into the module.
+struct Call<'a> {
+    pamh: &'a mut PamHandle,
+    args: Vec<&'a [u8]>,
+    service: String,
+    /// Whether a failure of ours is one of the login's.
+    strict: bool,
+    /// Whom it is about, once that is known.
+    uid: u32,
+}
+
+/// A call that is about a login, with what is configured for it.
 struct Login<'a> {
     pamh: &'a mut PamHandle,
     settings: Settings,
     user: Passwd,
-    service: String,
+    service: &'a str,
     /// Root and system users: they are in nobody's PAG and have none.
     left_alone: bool,
 }
@@ -75,20 +89,25 @@ fn hook(
     args: &[&CStr],
     name: &'static str,
     failure: PamResultCode,
-    work: impl FnOnce(&mut Login<'_>) -> pag::Result<()>,
+    work: impl FnOnce(&mut Call<'_>) -> pag::Result<()>,
 ) -> PamResultCode {
     quiet_panics();
     report::speak_as("pam_pag");
     let mut strict = false;
     // Guards of ids have unwound, and restored, by the time that this returns.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let Some(mut login) = Login::begin(pamh, args, name) else {
-            return Ok(());
+        let service = match pamh.get_item::<Service<'_>>() {
+            Ok(Some(service)) => service.to_string_lossy().into_owned(),
+            _ => "unknown".to_owned(),
         };
-        strict = login.settings.strict;
-        work(&mut login).inspect_err(|why| {
-            report(&Event::NotPlaced { uid: login.user.uid, why: why.to_string() });
-        })
+        report::speak_for(&service, name);
+        let args: Vec<&[u8]> = args.iter().map(|arg| arg.to_bytes()).collect();
+        #[cfg(feature = "fault")]
+        fault(&args, name);
+        let mut call = Call { pamh, args, service, strict: false, uid: u32::MAX };
+        let result = work(&mut call);
+        strict = call.strict;
+        result.inspect_err(|why| report(&Event::NotPlaced { uid: call.uid, why: why.to_string() }))
     }));
     match outcome {
         Ok(Err(_)) if strict => failure,
@@ -117,30 +136,53 @@ fn quiet_panics() {
     });
 }
 
+/// What an earlier hook has left, whoever the user of the handle is now.
+fn remembered(pamh: &PamHandle) -> Option<Marker> {
+    handle::data::<Option<Marker>>(pamh, DATA).flatten()
+}
+
+fn remember(pamh: &mut PamHandle, marker: Option<Marker>) {
+    // Refused only for want of memory: then the lease ends with its process.
+    let _ = pamh.set_data(DATA, Box::new(marker));
+}
+
+impl Call<'_> {
+    /// Does something for a login, if this is one.
+    fn begin(&mut self, work: impl FnOnce(&mut Login<'_>) -> pag::Result<()>) -> pag::Result<()> {
+        let Some(mut login) = Login::begin(self.pamh, &self.args, &self.service) else {
+            return Ok(());
+        };
+        self.strict = login.settings.strict;
+        self.uid = login.user.uid;
+        work(&mut login)
+    }
+
+    /// Ends what an earlier hook of this handle has begun. That one's settings count: nothing is read, and nobody is
+    /// looked up.
+    fn leave(&mut self) -> pag::Result<()> {
+        let Some(marker) = remembered(self.pamh) else {
+            return Ok(());
+        };
+        self.strict = marker.strict;
+        self.uid = marker.uid;
+        report::set_debug(marker.debug);
+        log::debug!("the lease of uid {} ends", marker.uid);
+        login::leave(&marker)?;
+        remember(self.pamh, None);
+        Ok(())
+    }
+}
+
 impl<'a> Login<'a> {
     /// Finds out who and what this is; none when it is nothing for us.
-    fn begin(pamh: &'a mut PamHandle, args: &[&CStr], name: &'static str) -> Option<Self> {
-        let service = match pamh.get_item::<Service<'_>>() {
-            Ok(Some(service)) => service.to_string_lossy().into_owned(),
-            _ => "unknown".to_owned(),
-        };
-        report::speak_for(&service, name);
-        let args: Vec<&[u8]> = args.iter().map(|arg| arg.to_bytes()).collect();
-        #[cfg(feature = "fault")]
-        fault(&args, name);
-        let (settings, complaints) = config::load(&Dirs::default(), &service, &args);
+    fn begin(pamh: &'a mut PamHandle, args: &[&[u8]], service: &'a str) -> Option<Self> {
+        let (settings, complaints) = config::load(&Dirs::default(), service, args);
         report::set_debug(settings.debug);
         for complaint in complaints {
             report(&Event::Complaint { what: complaint.to_string() });
         }
         if settings.scope == Scope::Session {
             let what = "scope=session is not supported by this version; this login is placed as with scope=user";
-            report(&Event::Unsupported { what: what.to_owned() });
-        }
-        if let ClientChoice::Only(kinds) = &settings.client
-            && kinds.iter().any(|kind| *kind != ClientKind::Keyring)
-        {
-            let what = "this version serves the client 'keyring' alone: no tokens of OpenAFS or kAFS are got";
             report(&Event::Unsupported { what: what.to_owned() });
         }
         if settings.placement == Role::Nothing {
@@ -176,7 +218,7 @@ impl<'a> Login<'a> {
         };
         work(&Request {
             user: &self.user,
-            service: &self.service,
+            service: self.service,
             tty: &tty,
             settings: &self.settings,
             ccache: ccache.as_deref(),
@@ -187,12 +229,7 @@ impl<'a> Login<'a> {
     }
 
     fn marker(&self) -> Option<Marker> {
-        handle::data::<Option<Marker>>(self.pamh, DATA).flatten().filter(|marker| marker.uid == self.user.uid)
-    }
-
-    fn remember(&mut self, marker: Option<Marker>) {
-        // Refused only for want of memory: then the lease ends with its process.
-        let _ = self.pamh.set_data(DATA, Box::new(marker));
+        remembered(self.pamh).filter(|marker| marker.uid == self.user.uid)
     }
 
     fn enter(&mut self, opened: bool) -> pag::Result<()> {
@@ -211,20 +248,10 @@ impl<'a> Login<'a> {
         if let Some(ring) = marker.ring {
             log::debug!("uid {} is in ring {}, after {} ms", marker.uid, ring.serial, marker.spent.as_millis());
         }
-        self.remember(Some(marker));
+        remember(self.pamh, Some(marker));
         if let Some(ccache) = entered.ccache {
             handle::set_variable(self.pamh, "KRB5CCNAME", &ccache);
         }
-        Ok(())
-    }
-
-    fn leave(&mut self) -> pag::Result<()> {
-        let Some(marker) = self.marker() else {
-            return Ok(());
-        };
-        log::debug!("the lease of uid {} ends", marker.uid);
-        login::leave(&marker, &self.user)?;
-        self.remember(None);
         Ok(())
     }
 

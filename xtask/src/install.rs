@@ -60,6 +60,7 @@ pub(crate) fn install(destination: &Path) -> bool {
         run(Command::new("systemd-sysusers").arg("pag.conf"));
         let _ = Command::new("systemd-tmpfiles").args(["--create", "pag.conf"]).status();
         let _ = Command::new("systemctl").arg("daemon-reload").status();
+        let _ = Command::new("journalctl").arg("--update-catalog").status();
         println!("installed. Next: pagctl pam enable; systemctl enable --now pag-logind-helper");
     }
     true

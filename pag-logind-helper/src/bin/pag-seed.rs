@@ -42,7 +42,7 @@ fn seed() -> Result<bool, String> {
     for complaint in complaints {
         report(&Event::Complaint { what: complaint.to_string() });
     }
-    if settings.notokens || Client::present(&settings.client).is_empty() {
+    if settings.notokens || Client::present(&settings).is_empty() {
         return Ok(true);
     }
     let identity = Identity { uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };

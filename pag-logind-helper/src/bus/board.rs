@@ -70,12 +70,10 @@ pub(crate) struct Properties {
 impl Properties {
     /// All of them, in the order of the interface's description.
     pub(crate) fn all(&self) -> Vec<(&'static str, Variant<'static>)> {
-        let tokens: Vec<(String, String, String, u64)> = self
-            .tokens
-            .iter()
-            .cloned()
-            .map(|Token { client, cell, principal, expires }| (client, cell, principal, expires))
-            .collect();
+        let token = |Token { client, cell, principal, vice_id, expires, state }| {
+            (client, cell, principal, vice_id, expires, state)
+        };
+        let tokens: Vec<(String, String, String, i64, u64, String)> = self.tokens.iter().cloned().map(token).collect();
         let leases: Vec<(u32, String, String, String, bool)> = self
             .leases
             .iter()
@@ -463,7 +461,8 @@ mod tests {
         let [Notice { what: News::Changed(changed), .. }] = &notices[..] else { panic!("{notices:?}") };
         assert_eq!(changed[..], [("TicketExpires", Variant::from(9_u64))]);
         let ring = board.known(id).unwrap().ring;
-        let token = Token { client: "keyring".into(), cell: "a.test".into(), principal: "".into(), expires: 1 };
+        let [client, cell, principal, state] = ["keyring", "a.test", "", "good"].map(str::to_owned);
+        let token = Token { client, cell, principal, vice_id: 0, expires: 1, state };
         let found = BTreeMap::from([(id, vec![token])]);
         assert_eq!(board.stale(&[id], now), []);
         assert_eq!(board.stale(&[id], now + FRESH), [(id, ring)]);

@@ -119,7 +119,7 @@ pub(crate) static OF_PAG: Interface = Interface {
         changing("Principal", "s"),
         changing("TicketExpires", "t"),
         changing("Retain", "s"),
-        changing("Tokens", "a(ssst)"),
+        changing("Tokens", "a(sssxts)"),
         changing("Leases", "a(usssb)"),
     ],
 };

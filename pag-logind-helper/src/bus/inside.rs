@@ -29,8 +29,12 @@ pub(crate) struct Token {
     pub(crate) cell: String,
     /// Nothing where the client does not say.
     pub(crate) principal: String,
-    /// In seconds since the epoch.
+    /// 0 where the client does not say.
+    pub(crate) vice_id: i64,
+    /// In seconds since the epoch; 0 where the client does not say.
     pub(crate) expires: u64,
+    /// Good, expired or revoked.
+    pub(crate) state: String,
 }
 
 /// Where the children are made.
@@ -141,61 +145,72 @@ fn write_tokens(text: &mut String, id: PagId, tokens: &[client::Token]) {
     let _ = writeln!(text, "{id}");
     for token in tokens.iter().take(TOKENS) {
         let principal = token.principal.as_ref().map(ToString::to_string).unwrap_or_default();
-        let _ = writeln!(text, "{id} {} {} {} {principal}", token.client.as_str(), token.cell, token.expires);
+        let vice_id = token.vice_id.unwrap_or(0);
+        let (client, cell, expires, state) = (token.client, &token.cell, token.expires, token.state.as_str());
+        let _ = writeln!(text, "{id} {client} {cell} {vice_id} {expires} {state} {principal}");
     }
 }
 
 fn read_tokens(text: &str) -> BTreeMap<PagId, Vec<Token>> {
     let mut found: BTreeMap<PagId, Vec<Token>> = BTreeMap::new();
     for line in text.lines() {
-        let mut words = line.splitn(5, ' ');
+        let mut words = line.split(' ');
         let Some(id) = words.next().and_then(PagId::parse) else { continue };
-        let tokens = found.entry(id).or_default();
-        let mut word = || words.next().map(str::to_owned);
-        if let (Some(client), Some(cell), Some(expires), Some(principal)) = (word(), word(), word(), word())
-            && let Ok(expires) = expires.parse()
-        {
-            tokens.push(Token { client, cell, principal, expires });
-        }
+        found.entry(id).or_default().extend(read_token(&mut words));
     }
     found
+}
+
+fn read_token<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Token> {
+    Some(Token {
+        client: words.next()?.to_owned(),
+        cell: words.next()?.to_owned(),
+        vice_id: words.next()?.parse().ok()?,
+        expires: words.next()?.parse().ok()?,
+        state: words.next()?.to_owned(),
+        // There is no space in one.
+        principal: words.next()?.to_owned(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use pag::ccache::format::Principal;
-    use pag::client::Client;
+    use pag::client::{Client, State};
+
+    fn token(cell: &str, principal: Option<&str>, vice_id: Option<i64>) -> client::Token {
+        client::Token {
+            client: Client::OpenAfs,
+            cell: cell.parse().unwrap(),
+            principal: principal.map(|text| Principal::parse(text).unwrap()),
+            vice_id,
+            kind: None,
+            expires: 7,
+            state: State::Good,
+        }
+    }
 
     #[test]
     fn tokens_come_out_as_they_went_in() {
-        let token = |cell: &str, principal: Option<&str>| client::Token {
-            client: Client::Keyring,
-            cell: cell.parse().unwrap(),
-            principal: principal.map(|text| Principal::parse(text).unwrap()),
-            expires: 7,
-        };
         let mut text = String::new();
-        write_tokens(&mut text, PagId::from(1), &[token("a.test", Some("alice/admin@A.TEST")), token("b.test", None)]);
+        let tokens = [token("a.test", Some("alice/admin@A.TEST"), None), token("b.test", None, Some(-204))];
+        write_tokens(&mut text, PagId::from(1), &tokens);
         write_tokens(&mut text, PagId::from(2), &[]);
         let found = read_tokens(&text);
-        let told: Vec<(&str, &str, u64)> =
-            found[&PagId::from(1)].iter().map(|t| (t.cell.as_str(), t.principal.as_str(), t.expires)).collect();
-        assert_eq!(told, [("a.test", "alice/admin@A.TEST", 7), ("b.test", "", 7)]);
+        let told: Vec<(&str, &str, i64, u64)> = found[&PagId::from(1)]
+            .iter()
+            .map(|token| (token.cell.as_str(), token.principal.as_str(), token.vice_id, token.expires))
+            .collect();
+        assert_eq!(told, [("a.test", "alice/admin@A.TEST", 0, 7), ("b.test", "", -204, 7)]);
+        assert!(found[&PagId::from(1)].iter().all(|token| token.client == "openafs" && token.state == "good"));
         assert!(found[&PagId::from(2)].is_empty(), "an empty ring was looked into, too");
         assert_eq!(found.len(), 2);
     }
 
     #[test]
     fn a_ring_with_very_many_tokens_tells_some() {
-        let tokens: Vec<client::Token> = (0..200)
-            .map(|number| client::Token {
-                client: Client::Keyring,
-                cell: format!("c{number}.test").parse().unwrap(),
-                principal: None,
-                expires: 7,
-            })
-            .collect();
+        let tokens: Vec<client::Token> = (0..200).map(|number| token(&format!("c{number}.test"), None, None)).collect();
         let mut text = String::new();
         write_tokens(&mut text, PagId::from(1), &tokens);
         assert_eq!(read_tokens(&text)[&PagId::from(1)].len(), TOKENS);

@@ -1,53 +1,51 @@
 //! Tokens as keys of type `user`, named `afs@CELL`, with `PRINCIPAL EXPIRY` as the first line of the payload: the shape
 //! of kAFS's tokens, on a key type that every kernel has.
 
-use super::{Client, Token};
-use crate::ccache::format::Principal;
-use crate::keyring::Description;
+use super::{Client, Seen, State};
 
-pub(super) fn is_token(key: &Description<'_>) -> bool {
-    key.kind == b"user" && key.name.starts_with(b"afs@")
-}
+/// The type of the keys.
+pub(super) const TYPE: &[u8] = b"user";
 
-pub(super) fn cell(name: &[u8]) -> Option<&str> {
-    str::from_utf8(name.strip_prefix(b"afs@")?).ok()
-}
-
-pub(super) fn token(name: &[u8], payload: &[u8]) -> Option<Token> {
-    let cell = cell(name)?.parse().ok()?;
+/// What a token says of itself. Its payload comes from a user.
+pub(super) fn seen<'a>(cell: &'a [u8], payload: &'a [u8], now: u64) -> Option<Seen<'a>> {
     let line = payload.split(|byte| *byte == b'\n').next()?;
-    let (principal, expires) = str::from_utf8(line).ok()?.rsplit_once(' ')?;
-    Some(Token {
-        client: Client::Keyring,
-        cell,
-        principal: Principal::parse(principal).ok(),
-        expires: expires.parse().ok()?,
-    })
+    let blank = line.iter().rposition(|byte| *byte == b' ')?;
+    let (identity, expires) = (line.get(..blank)?, line.get(blank + 1..)?);
+    let expires = str::from_utf8(expires).ok()?.parse().ok()?;
+    let state = State::at(expires, now);
+    Some(Seen { client: Client::Keyring, kind: None, state, expires, vice_id: None, cell, identity })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Token;
     use super::*;
+
+    fn token(cell: &[u8], payload: &[u8]) -> Option<Token> {
+        Token::of(&seen(cell, payload, 1_700_000_000)?)
+    }
 
     #[test]
     fn a_token_says_its_cell_its_principal_and_its_end() {
-        let token = token(b"afs@example.test", b"alice@EXAMPLE.TEST 1764000000\nsecret").unwrap();
+        let token = token(b"example.test", b"alice@EXAMPLE.TEST 1764000000\nsecret").unwrap();
         assert_eq!(token.cell.to_string(), "example.test");
         assert_eq!(token.principal.unwrap().to_string(), "alice@EXAMPLE.TEST");
-        assert_eq!(token.expires, 1_764_000_000);
+        assert_eq!((token.expires, token.state), (1_764_000_000, State::Good));
     }
 
     #[test]
     fn what_a_user_may_put_there_instead_is_no_token() {
-        for (name, payload) in [
-            (&b"afs@"[..], &b"alice@R 1"[..]),
-            (b"afs@a b", b"alice@R 1"),
-            (b"afs@\xff", b"alice@R 1"),
-            (b"afs@example.test", b""),
-            (b"afs@example.test", b"alice@R -1"),
-            (b"afs@example.test", b"\xff 1"),
+        for (cell, payload) in [
+            (&b""[..], &b"alice@R 1"[..]),
+            (b"a b", b"alice@R 1"),
+            (b"\xff", b"alice@R 1"),
+            (b"example.test", b""),
+            (b"example.test", b"alice@R -1"),
+            (b"example.test", b"\xff x"),
         ] {
-            assert_eq!(token(name, payload), None, "{name:?} {payload:?}");
+            assert_eq!(token(cell, payload), None, "{cell:?} {payload:?}");
         }
+        // A name that nobody has is not told, but the token is one.
+        assert_eq!(token(b"example.test", b"\xff 1").unwrap().principal, None);
     }
 }

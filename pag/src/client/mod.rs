@@ -1,25 +1,64 @@
-//! AFS clients: what a token is, to each of them.
+//! AFS clients: what a token is to each of them, which ones there are, and how tokens are listed and discarded.
 //!
-//! Tokens are looked at and discarded by a member of the ring, since the kernel shows keys to those who possess them.
-//! A caller that is no member sends a child into the ring, which allocates nothing (see [`crate::sys`]).
+//! Tokens are looked at and discarded by a member of the ring, since the kernel shows them to nobody else. A caller that
+//! is no member sends a child into the ring, which allocates nothing (see [`crate::sys`]). OpenAFS is asked by a child in
+//! any case: its module may wait for a server, and writes the PAG into the groups of who asks.
 
+mod dead;
+mod kafs;
 mod keyring;
+pub mod openafs;
+mod xdr;
 
-use std::os::fd::AsFd;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Instant;
 
+use zeroize::Zeroizing;
+
 use crate::ccache::format::Principal;
-use crate::config::{Cell, ClientChoice, ClientKind};
+use crate::config::{Cell, ClientChoice, ClientKind, Settings};
 use crate::error::{Error, Result};
 use crate::keyring::{self as keys, Description, Serial};
 use crate::ring::Ring;
 use crate::sys::{self, Exit};
+use openafs::Device;
 
-/// An AFS client that this host has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An AFS client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Client {
     /// Keys of type `user` in the ring: for trying things out, and for programs that keep tokens of their own kind.
     Keyring,
+    /// OpenAFS, and whatever has its interface: AuriStorFS, untested.
+    OpenAfs,
+    /// The kernel's own.
+    Kafs,
+}
+
+/// The security class that a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Kerberos.
+    Rxkad,
+    /// GSSAPI, as OpenAFS has it.
+    Rxgk,
+    /// GSSAPI, as AuriStorFS and kAFS have it.
+    YfsRxgk,
+}
+
+/// Whether a token serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It does.
+    Good,
+    /// It has ended.
+    Expired,
+    /// Somebody has revoked its key, and it is still in the ring: kAFS then answers with an error.
+    Revoked,
 }
 
 /// A token in a ring.
@@ -31,94 +70,395 @@ pub struct Token {
     pub cell: Cell,
     /// The Kerberos identity, where the client tells it.
     pub principal: Option<Principal>,
-    /// When it ends, in seconds since the epoch.
+    /// Whose it is in the cell's protection database, where the client tells it.
+    pub vice_id: Option<i64>,
+    /// Its security class, where the client has such and tells it.
+    pub kind: Option<Kind>,
+    /// When it ends, in seconds since the epoch; 0 when the client does not tell, as of one that has expired.
     pub expires: u64,
+    /// Whether it serves.
+    pub state: State,
 }
 
 impl Client {
-    /// The clients that `choice` names and this host has. OpenAFS and kAFS are not supported by this version.
-    pub fn present(choice: &ClientChoice) -> Vec<Client> {
-        match choice {
-            ClientChoice::Only(kinds) if kinds.contains(&ClientKind::Keyring) => vec![Client::Keyring],
-            _ => Vec::new(),
-        }
+    /// The clients that the configuration names and this host has now, in the order in which they are served. It looks
+    /// for files in `/proc`, and waits for nothing.
+    ///
+    /// What is configured about OpenAFS is remembered for the calls that have no settings at hand: [`tokens`] and
+    /// [`discard`].
+    pub fn present(settings: &Settings) -> Vec<Client> {
+        let wanted = |client: Client| match &settings.client {
+            ClientChoice::None => false,
+            ClientChoice::Auto => client != Client::Keyring,
+            ClientChoice::Only(kinds) => kinds.contains(&client.as_configured()),
+        };
+        openafs::remember(wanted(Client::OpenAfs), settings.openafs_device.as_deref());
+        let has = |client: &Client| match client {
+            Client::Keyring => true,
+            Client::OpenAfs => Device::served().is_some(),
+            Client::Kafs => kafs::is_present(),
+        };
+        ALL.into_iter().filter(|client| wanted(*client)).filter(has).collect()
     }
 
     /// The client's name, for people and fields.
     pub fn as_str(self) -> &'static str {
         match self {
             Client::Keyring => "keyring",
+            Client::OpenAfs => "openafs",
+            Client::Kafs => "kafs",
         }
     }
 
-    fn owns(self, key: &Description<'_>) -> bool {
+    /// The client of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        ALL.into_iter().find(|client| client.as_str() == name)
+    }
+
+    /// The host's own cell, which this client's seeder takes for its default: read from a small local file.
+    pub fn own_cell(self) -> Option<Cell> {
         match self {
-            Client::Keyring => keyring::is_token(key),
+            Client::Keyring => None,
+            Client::OpenAfs => openafs::OWN_CELL.iter().find_map(|path| cell_in_file(Path::new(path))),
+            Client::Kafs => cell_in_file(Path::new(kafs::OWN_CELL)),
         }
     }
 
-    /// The cell that a token's key is named after.
-    fn cell(self, name: &[u8]) -> Option<&str> {
+    fn as_configured(self) -> ClientKind {
         match self {
-            Client::Keyring => keyring::cell(name),
+            Client::Keyring => ClientKind::Keyring,
+            Client::OpenAfs => ClientKind::OpenAfs,
+            Client::Kafs => ClientKind::Kafs,
         }
     }
 
-    fn token(self, name: &[u8], payload: &[u8]) -> Option<Token> {
+    /// The client whose token a key of this type and name is, with the token's cell.
+    fn of_key<'a>(kind: &[u8], name: &'a [u8]) -> Option<(Client, &'a [u8])> {
+        let client = match kind {
+            keyring::TYPE => Client::Keyring,
+            kafs::TYPE => Client::Kafs,
+            _ => return None,
+        };
+        Some((client, name.strip_prefix(b"afs@")?))
+    }
+}
+
+/// All clients that this version knows.
+const ALL: [Client; 3] = [Client::Keyring, Client::OpenAfs, Client::Kafs];
+
+/// The cell that stands in the first line of a file.
+fn cell_in_file(path: &Path) -> Option<Cell> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+    let mut text = String::new();
+    file.take(256).read_to_string(&mut text).ok()?;
+    text.lines().next()?.trim().parse().ok()
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Kind {
+    /// Its name, for people and fields.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Client::Keyring => keyring::token(name, payload),
+            Kind::Rxkad => "rxkad",
+            Kind::Rxgk => "rxgk",
+            Kind::YfsRxgk => "yfs-rxgk",
         }
     }
 }
 
-/// All clients that this version knows: whatever of theirs is in a ring, is a token.
-const ALL: [Client; 1] = [Client::Keyring];
+impl State {
+    /// Its name, for people and fields.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Good => "good",
+            State::Expired => "expired",
+            State::Revoked => "revoked",
+        }
+    }
 
-/// How much of a token's payload is looked at.
-const HEAD: usize = 512;
+    fn at(expires: u64, now: u64) -> Self {
+        if expires > now { State::Good } else { State::Expired }
+    }
+}
 
-/// Shows every token key in `ring`, with the head of its payload, to `look`. The thread must be a member.
-/// Allocates nothing.
-fn visit(ring: Serial, mut look: impl FnMut(Serial, Client, &[u8], &[u8])) -> bool {
+impl Token {
+    /// None where the cell's name is none: a user has chosen it.
+    fn of(seen: &Seen<'_>) -> Option<Self> {
+        Some(Token {
+            client: seen.client,
+            cell: str::from_utf8(seen.cell).ok()?.parse().ok()?,
+            principal: str::from_utf8(seen.identity).ok().and_then(|text| Principal::parse(text).ok()),
+            vice_id: seen.vice_id,
+            kind: seen.kind,
+            expires: seen.expires,
+            state: seen.state,
+        })
+    }
+}
+
+/// A token as it was seen, before anything is allocated for it. No secret is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen<'a> {
+    client: Client,
+    kind: Option<Kind>,
+    state: State,
+    expires: u64,
+    vice_id: Option<i64>,
+    cell: &'a [u8],
+    identity: &'a [u8],
+}
+
+/// What a child writes of a token in front of its cell and its identity: client, kind and state, the two lengths, the
+/// end, and the ViceId, 0 for none.
+const HEAD: usize = 3 + 2 * 2 + 2 * 8;
+
+impl<'a> Seen<'a> {
+    /// Tells the parent. Longer than these two are no cell and no principal.
+    fn write(&self, pipe: &OwnedFd) -> bool {
+        let cell = self.cell.get(..self.cell.len().min(128)).unwrap_or(&[]);
+        let identity = if self.identity.len() <= 512 { self.identity } else { &[] };
+        let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(0).to_ne_bytes();
+        let mut head = [0; HEAD];
+        let numbers = [client_number(self.client), kind_number(self.kind), state_number(self.state)];
+        let lengths = length(cell).into_iter().chain(length(identity));
+        let ends = self.expires.to_ne_bytes().into_iter().chain(self.vice_id.unwrap_or(0).to_ne_bytes());
+        for (place, byte) in head.iter_mut().zip(numbers.into_iter().chain(lengths).chain(ends)) {
+            *place = byte;
+        }
+        [&head[..], cell, identity].into_iter().all(|part| sys::write_all(pipe.as_fd(), part))
+    }
+
+    /// Takes the next token off what a child has written.
+    fn read(rest: &mut &'a [u8]) -> Option<Self> {
+        let mut take = |length: usize| -> Option<&'a [u8]> {
+            let (part, after) = rest.split_at_checked(length)?;
+            *rest = after;
+            Some(part)
+        };
+        let [client, kind, state] = *take(3)?.first_chunk()?;
+        let length = |bytes: &[u8]| Some(usize::from(u16::from_ne_bytes(*bytes.first_chunk()?)));
+        let (cell, identity) = (length(take(2)?)?, length(take(2)?)?);
+        let expires = u64::from_ne_bytes(*take(8)?.first_chunk()?);
+        let vice_id = i64::from_ne_bytes(*take(8)?.first_chunk()?);
+        Some(Seen {
+            client: ALL.into_iter().find(|one| client_number(*one) == client)?,
+            kind: [Some(Kind::Rxkad), Some(Kind::Rxgk), Some(Kind::YfsRxgk), None]
+                .into_iter()
+                .find(|one| kind_number(*one) == kind)?,
+            state: [State::Good, State::Expired, State::Revoked].into_iter().find(|one| state_number(*one) == state)?,
+            expires,
+            vice_id: Some(vice_id).filter(|id| *id != 0),
+            cell: take(cell)?,
+            identity: take(identity)?,
+        })
+    }
+}
+
+fn client_number(client: Client) -> u8 {
+    match client {
+        Client::Keyring => 0,
+        Client::OpenAfs => 1,
+        Client::Kafs => 2,
+    }
+}
+
+fn kind_number(kind: Option<Kind>) -> u8 {
+    match kind {
+        None => 0,
+        Some(Kind::Rxkad) => 2,
+        Some(Kind::Rxgk) => 4,
+        Some(Kind::YfsRxgk) => 6,
+    }
+}
+
+fn state_number(state: State) -> u8 {
+    match state {
+        State::Good => 0,
+        State::Expired => 1,
+        State::Revoked => 2,
+    }
+}
+
+/// A key that is some client's token.
+struct TokenKey<'a> {
+    serial: Serial,
+    cell: &'a [u8],
+    /// None where the payload is none of a token.
+    seen: Option<Seen<'a>>,
+}
+
+/// Shows every token key in the keyring `place` to `look`. The thread must possess it. Allocates nothing.
+fn visit_keys(place: Serial, look: &mut dyn FnMut(&TokenKey<'_>)) -> bool {
     // A user's quota is 200 keys unless the administrator has raised it; root's tokens come on top.
     let mut members = [0; 4 * 4096];
-    let Ok(members) = keys::members_into(ring, &mut members) else { return false };
-    for key in members {
-        let mut text = [0; keys::DESCRIPTION_SPACE];
-        let Ok(found) = keys::describe_into(key, &mut text) else { continue };
-        let Some(client) = ALL.into_iter().find(|client| client.owns(&found)) else { continue };
-        let mut head = [0; HEAD];
-        let length = keys::payload_into(key, &mut head).unwrap_or(0);
-        look(key, client, found.name, head.get(..length).unwrap_or(&[]));
+    let Ok(members) = keys::members_into(place, &mut members) else { return false };
+    let now = crate::now();
+    let mut some_are_dead = false;
+    let mut text = [0; keys::DESCRIPTION_SPACE];
+    for serial in members.clone() {
+        match keys::describe_into(serial, &mut text) {
+            Ok(found) => visit_key(serial, &found, now, look),
+            Err(error) => some_are_dead |= death(&error).is_some(),
+        }
+    }
+    if some_are_dead {
+        dead::visit(|dead| {
+            let Some((client, cell)) = Client::of_key(dead.kind, dead.name) else { return };
+            // Asked again: what the list says may be a user's words.
+            let state = keys::describe(dead.serial, |_| ()).err().and_then(|error| death(&error));
+            if state == Some(dead.state) && members.clone().any(|member| member == dead.serial) {
+                let seen = Seen {
+                    client,
+                    kind: dead.class.filter(|_| client == Client::Kafs),
+                    state: dead.state,
+                    expires: 0,
+                    vice_id: None,
+                    cell,
+                    identity: b"",
+                };
+                look(&TokenKey { serial: dead.serial, cell, seen: Some(seen) });
+            }
+        });
     }
     true
 }
 
-/// The tokens in `ring`, looked at from where the caller is.
+/// What an error says of a key that cannot be described.
+fn death(error: &std::io::Error) -> Option<State> {
+    match error.raw_os_error() {
+        Some(libc::EKEYEXPIRED) => Some(State::Expired),
+        Some(libc::EKEYREVOKED) => Some(State::Revoked),
+        _ => None,
+    }
+}
+
+fn visit_key(serial: Serial, found: &Description<'_>, now: u64, look: &mut dyn FnMut(&TokenKey<'_>)) {
+    let Some((client, cell)) = Client::of_key(found.kind, found.name) else { return };
+    let mut look = |payload: &[u8]| {
+        let seen = match client {
+            Client::Kafs => Some(kafs::seen(cell, payload, now)),
+            _ => keyring::seen(cell, payload, now),
+        };
+        look(&TokenKey { serial, cell, seen });
+    };
+    let mut payload = Zeroizing::new([0; 1024]);
+    match keys::payload_into(serial, &mut payload[..]) {
+        Ok(length) => match payload.get(..length) {
+            Some(payload) => look(payload),
+            None => with_long_payload(serial, &mut look),
+        },
+        Err(_) => look(&[]),
+    }
+}
+
+/// For tickets with a large PAC, and for what a user has put there. Apart, so that the stack is used for few.
+#[inline(never)]
+fn with_long_payload(serial: Serial, look: &mut dyn FnMut(&[u8])) {
+    // Most that the kernel takes, for either type: security/keys/user_defined.c, user_preparse.
+    let mut payload = Zeroizing::new([0; 32 * 1024]);
+    let length = keys::payload_into(serial, &mut payload[..]).unwrap_or(0);
+    look(payload.get(..length).unwrap_or(&[]));
+}
+
+/// The tokens in `ring`, of all clients, looked at from where the caller is.
 ///
 /// # Errors
-/// `NotRoot` for a caller that is no member; `Key` when the ring cannot be entered.
+/// `System` when the ring cannot be entered, as by a caller who is neither a member nor root.
 pub fn tokens(ring: &Ring, deadline: Instant) -> Result<Vec<Token>> {
-    let mut found = Vec::new();
-    if ring.is_current() {
-        visit(ring.serial, |_, client, name, head| found.extend(client.token(name, head)));
-        return Ok(found);
+    list(Some(ring), deadline)
+}
+
+/// The tokens of the PAG that the caller is in, whatever kind of session keyring that is; none outside of one.
+///
+/// # Errors
+/// `System` when there is no session keyring to be read.
+pub fn tokens_here(deadline: Instant) -> Result<Vec<Token>> {
+    list(None, deadline)
+}
+
+/// Discards every token in `ring`, for all its members.
+///
+/// # Errors
+/// As [`tokens`], and when a client refuses.
+pub fn discard(ring: &Ring, deadline: Instant) -> Result<()> {
+    forget(Some(ring), None, deadline)
+}
+
+/// Discards the tokens of one cell in `ring`. That there is none is no error.
+///
+/// # Errors
+/// As [`discard`].
+pub fn discard_cell(ring: &Ring, cell: &Cell, deadline: Instant) -> Result<()> {
+    forget(Some(ring), Some(cell), deadline)
+}
+
+/// Discards the tokens of the PAG that the caller is in: of one cell, or all. The tokens of the bare uid, which OpenAFS
+/// gives to a process outside of any PAG, are left alone.
+///
+/// # Errors
+/// As [`discard`].
+pub fn discard_here(cell: Option<&Cell>, deadline: Instant) -> Result<()> {
+    forget(None, cell, deadline)
+}
+
+/// Where tokens are: a keyring, and whether the caller has it as its session keyring already.
+struct Place<'a> {
+    ring: Option<&'a Ring>,
+    keyring: Serial,
+    here: bool,
+}
+
+impl<'a> Place<'a> {
+    fn of(ring: Option<&'a Ring>) -> std::io::Result<Self> {
+        Ok(match ring {
+            Some(ring) => Place { ring: Some(ring), keyring: ring.serial, here: ring.is_current() },
+            None => Place { ring: None, keyring: keys::session()?, here: true },
+        })
     }
-    let doing = || Error::system(format!("list the tokens in ring {}", ring.serial));
+
+    /// For a child.
+    fn enter(&self) -> bool {
+        self.here || self.ring.is_some_and(Ring::join_in_child)
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", if self.ring.is_some() { "ring" } else { "session keyring" }, self.keyring)
+    }
+}
+
+fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
+    let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
+    let doing = || Error::system(format!("list the tokens in {place}"));
+    let mut found = Vec::new();
+    let device = Device::served();
+    if place.here {
+        let seen = visit_keys(place.keyring, &mut |key| found.extend(key.seen.as_ref().and_then(Token::of)));
+        if !seen {
+            return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
+        }
+        if device.is_none() {
+            return Ok(found);
+        }
+    }
     let (read, write) = sys::pipe().map_err(doing())?;
     let child = sys::child(|| {
-        let put = |bytes: &[u8]| {
-            let length = u16::try_from(bytes.len()).unwrap_or(0).to_ne_bytes();
-            sys::write_all(write.as_fd(), &length) && sys::write_all(write.as_fd(), bytes)
-        };
-        let mut whole = ring.join_in_child();
-        whole = whole
-            && visit(ring.serial, |_, client, name, head| {
-                // The name is the longer of two lines; both fit into 16 bits.
-                let index = ALL.iter().position(|one| *one == client).unwrap_or(0);
-                let index = u8::try_from(index).unwrap_or(0);
-                let _ = put(&[index]) && put(name) && put(head);
-            });
+        let mut whole = place.enter();
+        if whole && !place.here {
+            let mut written = true;
+            whole = visit_keys(place.keyring, &mut |key| {
+                written = written && key.seen.is_none_or(|seen| seen.write(&write));
+            }) && written;
+        }
+        if whole && let Some(device) = &device {
+            whole = openafs::visit(device, &mut |seen| seen.write(&write));
+        }
         u8::from(!whole)
     })
     .map_err(doing())?;
@@ -127,25 +467,59 @@ pub fn tokens(ring: &Ring, deadline: Instant) -> Result<Vec<Token>> {
     let whole = drain(&read, &mut bytes, deadline);
     match child.wait(deadline).map_err(doing())? {
         Exit::Status(0) if whole => {}
+        Exit::TimedOut => return Err(doing()(std::io::ErrorKind::TimedOut.into())),
         _ => return Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
     }
     let mut rest = &bytes[..];
-    while let Some((index, name, head)) = take(&mut rest).and_then(|i| Some((i, take(&mut rest)?, take(&mut rest)?))) {
-        let client = index.first().and_then(|index| ALL.get(usize::from(*index)));
-        found.extend(client.and_then(|client| client.token(name, head)));
+    while let Some(seen) = Seen::read(&mut rest) {
+        found.extend(Token::of(&seen));
     }
     Ok(found)
 }
 
-fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_first_chunk::<2>()?;
-    let (part, after) = after.split_at_checked(usize::from(u16::from_ne_bytes(*length)))?;
-    *rest = after;
-    Some(part)
+fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
+    let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
+    let doing = || match cell {
+        Some(cell) => Error::system(format!("discard the tokens of cell {cell} in {place}")),
+        None => Error::system(format!("discard the tokens in {place}")),
+    };
+    let name = cell.map(ToString::to_string);
+    let name = name.as_deref();
+    let forget_keys = || {
+        visit_keys(place.keyring, &mut |key| {
+            if name.is_none_or(|name| name.as_bytes() == key.cell) {
+                // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key.
+                let _ = keys::unlink(key.serial, place.keyring);
+                let _ = keys::invalidate(key.serial);
+            }
+        })
+    };
+    let device = Device::served();
+    if place.here {
+        if !forget_keys() {
+            return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
+        }
+        if device.is_none() {
+            return Ok(());
+        }
+    }
+    let child = sys::child(|| {
+        let mut done = place.enter() && (place.here || forget_keys());
+        if done && let Some(device) = &device {
+            done = openafs::forget(device, name);
+        }
+        u8::from(!done)
+    })
+    .map_err(doing())?;
+    match child.wait(deadline).map_err(doing())? {
+        Exit::Status(0) => Ok(()),
+        Exit::TimedOut => Err(doing()(std::io::ErrorKind::TimedOut.into())),
+        _ => Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
+    }
 }
 
 /// Reads a child's pipe to its end, at most until `deadline`; true when the end was reached.
-pub(crate) fn drain(pipe: &std::os::fd::OwnedFd, bytes: &mut Vec<u8>, deadline: Instant) -> bool {
+pub(crate) fn drain(pipe: &OwnedFd, bytes: &mut Vec<u8>, deadline: Instant) -> bool {
     let mut buffer = [0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -161,38 +535,123 @@ pub(crate) fn drain(pipe: &std::os::fd::OwnedFd, bytes: &mut Vec<u8>, deadline: 
     }
 }
 
-/// Discards every token in `ring`, for all its members.
-///
-/// # Errors
-/// As [`tokens`].
-pub fn discard(ring: &Ring, deadline: Instant) -> Result<()> {
-    discard_those(ring, deadline, |_, _| true)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
 
-/// Discards the tokens for one cell in `ring`, for all its members.
-///
-/// # Errors
-/// As [`tokens`].
-pub fn discard_cell(ring: &Ring, cell: &Cell, deadline: Instant) -> Result<()> {
-    discard_those(ring, deadline, |client, name| client.cell(name) == Some(cell.as_str()))
-}
-
-fn discard_those(ring: &Ring, deadline: Instant, which: impl Fn(Client, &[u8]) -> bool) -> Result<()> {
-    let discard = |key, client, name: &[u8], _: &[u8]| {
-        if which(client, name) {
-            // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key.
-            let _ = keys::unlink(key, ring.serial);
-            let _ = keys::invalidate(key);
-        }
-    };
-    if ring.is_current() {
-        visit(ring.serial, discard);
-        return Ok(());
+    #[test]
+    fn what_a_child_writes_is_read_again() {
+        let one = Seen {
+            client: Client::OpenAfs,
+            kind: Some(Kind::Rxkad),
+            state: State::Expired,
+            expires: 1_764_000_000,
+            vice_id: Some(1001),
+            cell: b"example.test",
+            identity: b"",
+        };
+        let other = Seen { client: Client::Keyring, kind: None, vice_id: None, identity: b"alice@R", ..one };
+        let (read, write) = sys::pipe().unwrap();
+        assert!(one.write(&write) && other.write(&write));
+        drop(write);
+        let mut bytes = Vec::new();
+        assert!(drain(&read, &mut bytes, Instant::now() + Duration::from_secs(5)));
+        let mut rest = &bytes[..];
+        assert_eq!(Seen::read(&mut rest), Some(one));
+        assert_eq!(Seen::read(&mut rest), Some(other));
+        assert_eq!((Seen::read(&mut rest), rest), (None, &b""[..]));
     }
-    let doing = || Error::system(format!("discard the tokens in ring {}", ring.serial));
-    let child = sys::child(|| u8::from(!(ring.join_in_child() && visit(ring.serial, discard)))).map_err(doing())?;
-    match child.wait(deadline).map_err(doing())? {
-        Exit::Status(0) => Ok(()),
-        _ => Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
+
+    /// On this kernel's keyrings, in a session keyring that is this thread's alone.
+    #[test]
+    fn living_and_dead_tokens_are_listed_and_discarded() {
+        let deadline = || Instant::now() + Duration::from_secs(10);
+        let listed = || {
+            let tokens = tokens_here(deadline()).unwrap().into_iter();
+            let mut told: Vec<_> = tokens.map(|t| format!("{} {} {}", t.cell, t.state.as_str(), t.expires)).collect();
+            told.sort_unstable();
+            told
+        };
+        keys::join(None).unwrap();
+        let session = keys::session().unwrap();
+        let add = |name: &str, payload: &str| keys::add("user", name, payload.as_bytes(), session).unwrap();
+        let number = |key: Serial| std::num::NonZeroI32::new(key.get()).unwrap();
+        add("afs@good.test", "alice@EXAMPLE.TEST 4000000000\n");
+        add("afs@long.test", &format!("alice@EXAMPLE.TEST 4000000000\n{}", "x".repeat(30_000)));
+        add("afs@ended.test", "alice@EXAMPLE.TEST 1000\n");
+        add("afs@garbled.test", "none");
+        add("other", "alice@EXAMPLE.TEST 4000000000\n");
+        let revoked = add("afs@revoked.test", "alice@EXAMPLE.TEST 4000000000\n");
+        keyutils_raw::keyctl_revoke(number(revoked)).unwrap();
+        let expired = add("afs@expired.test", "alice@EXAMPLE.TEST 4000000000\n");
+        // A line of a user's own in the kernel's list says nothing about a key that lives.
+        let spoof =
+            format!("x\n{:08x} IR-Q---     1 expd 3f010000     0     0 user      afs@spoof.test: 9", session.get());
+        add(&spoof, "x");
+        keyutils_raw::keyctl_set_timeout(number(expired), 1).unwrap();
+        while keys::describe(expired, |_| ()).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let rest = ["expired.test expired 0", "good.test good 4000000000", "revoked.test revoked 0"];
+        assert_eq!(
+            listed(),
+            [&["ended.test expired 1000"], &rest[..2], &["long.test good 4000000000"], &rest[2..]].concat()
+        );
+        let discard = |cell: &str| discard_here(Some(&cell.parse().unwrap()), deadline()).unwrap();
+        for cell in ["ended.test", "long.test", "none.test", "spoof.test"] {
+            discard(cell);
+        }
+        assert_eq!(listed(), rest);
+        discard("revoked.test");
+        assert_eq!(listed(), rest[..2]);
+        discard_here(None, deadline()).unwrap();
+        assert_eq!(listed(), [""; 0]);
+        let mut left = keys::members(session).unwrap();
+        left.retain(|key| keys::describe(*key, |found| found.name.starts_with(b"afs@")).unwrap_or(true));
+        assert_eq!(left, [], "a token that is garbled, or dead, is discarded, too");
+        assert_eq!(keys::members(session).unwrap().len(), 2, "and no other key is");
+    }
+
+    #[test]
+    fn keys_are_tokens_by_type_and_name() {
+        assert_eq!(Client::of_key(b"user", b"afs@a.test"), Some((Client::Keyring, &b"a.test"[..])));
+        assert_eq!(Client::of_key(b"rxrpc", b"afs@a.test"), Some((Client::Kafs, &b"a.test"[..])));
+        for (kind, name) in [(&b"rxrpc_s"[..], &b"afs@a"[..]), (b"rxrpc", b"52:2"), (b"keyring", b"afs@a")] {
+            assert_eq!(Client::of_key(kind, name), None);
+        }
+    }
+
+    #[test]
+    fn clients_are_called_as_in_the_configuration() {
+        for client in ALL {
+            assert_eq!(Client::parse(client.as_str()), Some(client));
+            assert_eq!(client.as_str(), client.as_configured().to_string());
+        }
+        assert_eq!(Client::parse("afs"), None);
+    }
+
+    #[test]
+    fn the_hosts_cell_is_the_first_word_of_a_small_file() {
+        let top = tempfile::tempdir().unwrap();
+        let read = |text: &[u8]| {
+            std::fs::write(top.path().join("ThisCell"), text).unwrap();
+            cell_in_file(&top.path().join("ThisCell"))
+        };
+        assert_eq!(read(b"example.test\n"), Some("example.test".parse().unwrap()));
+        assert_eq!(read(b"  example.test"), Some("example.test".parse().unwrap()));
+        for text in [&b""[..], b"\n", b"two words\n", b"\xff\n", &[b'x'; 300]] {
+            assert_eq!(read(text), None);
+        }
+        assert_eq!(cell_in_file(top.path()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut rest = &bytes[..];
+            while Seen::read(&mut rest).is_some() {}
+        }
     }
 }

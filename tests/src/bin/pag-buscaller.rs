@@ -122,7 +122,7 @@ impl User {
                 "body": body(&message),
             })),
             Type::MethodReturn => {
-                drop(self.answers.insert(header.reply_serial().unwrap().get(), { json!({ "ok": body(&message) }) }))
+                drop(self.answers.insert(header.reply_serial().unwrap().get(), json!({ "ok": body(&message) })))
             }
             Type::Error => drop(self.answers.insert(header.reply_serial().unwrap().get(), {
                 json!({ "error": text(header.error_name().map(ToString::to_string)), "text": body(&message) })

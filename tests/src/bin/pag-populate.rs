@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use pag::config::Retain;
 use pag::guard::{Guard, HandleGroup};
-use pag::lease::{Lease, Role};
+use pag::lease::{Lease, Process, Role};
+use pag::lock::Lock;
 use pag::record::{Kind, Record};
 use pag::registry::{PagId, Registry};
 use pag::ring::Ring;
@@ -17,13 +18,14 @@ fn main() {
     let group = HandleGroup::read();
     let guard = Guard::enter(group).expect("root");
     let registry = Registry::open(&guard, group, Duration::from_secs(5)).expect("a registry");
-    let lease = Lease::of_current(Role::Login, "populate", "").unwrap();
+    let lease = Lease::new(Process::current().unwrap(), Role::Login, "populate", "").unwrap();
     let pags: Vec<_> = (first..first + count)
         .map(|uid| {
+            let lock = Lock::of_uid(uid, Duration::from_secs(5)).expect("a lock");
             let ring = Ring::make(&guard, group, uid).expect("a ring");
             let mut record = Record::new(uid, Kind::User, String::new(), Retain::None);
             record.leases.push(lease.clone());
-            let pag = registry.anchor(&guard, PagId::random().unwrap(), &ring, record).expect("an anchor");
+            let pag = registry.anchor(&guard, &lock, PagId::random().unwrap(), &ring, record).expect("an anchor");
             ring.release();
             pag
         })

@@ -111,6 +111,11 @@ pub const ALL: &[Scenario] = &[
         "what `pagctl pam check` says is so, enable mends it, and disable leaves the stacks as they were",
         upkeep::pam_check_is_right_and_disable_takes_back,
     ),
+    Scenario::new(
+        "journal_explains_messages",
+        "journalctl shows the fields of a message, and with --catalog what to do about it",
+        upkeep::journal_explains_messages,
+    ),
     Scenario::new("unit_scores", "systemd-analyze gives both units an exposure of at most 2.0", upkeep::unit_scores)
         .everywhere(),
     Scenario::new(

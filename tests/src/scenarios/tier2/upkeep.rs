@@ -74,6 +74,21 @@ pub(super) fn pam_check_is_right_and_disable_takes_back(_: u32) {
     assert_eq!(stacks(), disabled, "there and back");
 }
 
+pub(super) fn journal_explains_messages(_: u32) {
+    sh("journalctl --update-catalog");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let serial = alice.ring().identity().0;
+    let text = sh("journalctl --sync; journalctl --catalog --no-pager --output=short -t pam_pag USER_ID=61001");
+    for words in ["Subject: A PAG was made", "Uid 61001 had no PAG", "Subject: Tokens were got"] {
+        assert!(text.contains(words), "the catalog explains: no '{words}' in {text}");
+    }
+    let made = sh("journalctl --no-pager --output=json -t pam_pag MESSAGE_ID=f3c95789ace14954ac5d6baed2eac902");
+    let fields: serde_json::Value = serde_json::from_str(made.lines().last().unwrap_or_default()).unwrap();
+    assert_eq!(fields["KEYRING"], serial.to_string(), "the ring is a field: {fields:#}");
+    assert_eq!(fields["PAG"], pags_of("alice")[0]["pag"], "the PAG is a field: {fields:#}");
+    alice.log_out();
+}
+
 pub(super) fn unit_scores(_: u32) {
     for unit in ["pag-logind-helper.service", "pag-seed@61001.service"] {
         let text = sh(&format!("systemd-analyze security --no-pager --offline=yes --threshold=100 {unit}"));

@@ -1,0 +1,140 @@
+//! Keys that have expired or were revoked and are still in the ring. The kernel describes them no more, but
+//! `/proc/keys` lists them to those who possess them (security/keys/proc.c, proc_keys_show).
+
+use std::os::fd::AsFd;
+
+use super::{Kind, State};
+use crate::keyring::Serial;
+use crate::sys;
+
+/// A token's key that is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dead<'a> {
+    /// Its number.
+    pub(super) serial: Serial,
+    /// Its type.
+    pub(super) kind: &'a [u8],
+    /// What it was called; only a name that a token's key has.
+    pub(super) name: &'a [u8],
+    /// What is the matter with it.
+    pub(super) state: State,
+    /// The security class, where the type's own text says it.
+    pub(super) class: Option<Kind>,
+}
+
+impl<'a> Dead<'a> {
+    /// Reads a line: serial, flags, usage, timeout, mask, uid, gid, type, and the text of the type, which begins with
+    /// the description. A description may hold anything, a line's end included, and so a user can write lines of his own:
+    /// whoever uses one asks the kernel about the serial.
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut words = line.splitn(2, |byte| *byte == b' ');
+        let serial = u32::from_str_radix(str::from_utf8(words.next()?).ok()?, 16).ok()?;
+        let serial = Serial::new(i32::try_from(serial).ok()?)?;
+        let mut rest = words.next()?;
+        let mut column = || {
+            let start = rest.iter().position(|byte| *byte != b' ')?;
+            let (_, text) = rest.split_at_checked(start)?;
+            let length = text.iter().position(|byte| *byte == b' ')?;
+            let (word, after) = text.split_at_checked(length)?;
+            rest = after;
+            Some(word)
+        };
+        let flags = column()?;
+        let _usage = column()?;
+        let timeout = column()?;
+        let (_mask, _uid, _gid) = (column()?, column()?, column()?);
+        let kind = column()?;
+        let text = rest.trim_ascii_start();
+        // A revoked key is listed as expired, too.
+        let state = match (flags.get(1), timeout) {
+            (Some(b'R'), _) => State::Revoked,
+            (_, b"expd") => State::Expired,
+            _ => return None,
+        };
+        // No cell has a colon in its name.
+        let length = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+        let (name, text) = text.split_at_checked(length)?;
+        if !name.starts_with(b"afs@") {
+            return None;
+        }
+        let class = match text.strip_prefix(b": ") {
+            Some(text) if text.starts_with(b"ka") => Some(Kind::Rxkad),
+            Some(text) if text.starts_with(b"ygk") => Some(Kind::YfsRxgk),
+            _ => None,
+        };
+        Some(Dead { serial, kind, name, state, class })
+    }
+}
+
+/// Shows all dead keys that this thread may see and that are called like tokens. Allocates nothing.
+pub(super) fn visit(mut look: impl FnMut(&Dead<'_>)) {
+    let Ok(file) = sys::open_file(c"/proc/keys") else { return };
+    // The longest line is a description of 4095 bytes with some numbers.
+    let mut buffer = [0; 8192];
+    let mut filled = 0;
+    while let Some(space) = buffer.get_mut(filled..).filter(|space| !space.is_empty()) {
+        match sys::read(file.as_fd(), space) {
+            Ok(0) | Err(_) => return,
+            Ok(got) => filled += got,
+        }
+        let Some(text) = buffer.get(..filled) else { return };
+        let mut kept = 0;
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            let Some(whole) = line.strip_suffix(b"\n") else {
+                kept = line.len();
+                break;
+            };
+            if let Some(dead) = Dead::parse(whole) {
+                look(&dead);
+            }
+        }
+        buffer.copy_within(filled - kept..filled, 0);
+        filled = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_kernels_list_tells_what_is_dead() {
+        let line = b"00ac6634 IR-Q---     1 expd 3b010000  1001  1001 rxrpc     afs@example.test: ka";
+        let dead = Dead::parse(line).unwrap();
+        assert_eq!((dead.serial.get(), dead.kind, dead.name), (0x00ac_6634, &b"rxrpc"[..], &b"afs@example.test"[..]));
+        assert_eq!((dead.state, dead.class), (State::Revoked, Some(Kind::Rxkad)));
+        let line = b"35c0cef5 I--Q---   131 expd 3f010000     0     0 user      afs@b.test: 1000";
+        let dead = Dead::parse(line).unwrap();
+        assert_eq!(
+            (dead.kind, dead.name, dead.state, dead.class),
+            (&b"user"[..], &b"afs@b.test"[..], State::Expired, None)
+        );
+        let line = b"35c0cef5 I--Q---   131 expd 3f010000     0     0 rxrpc     afs@b.test: ygk ka";
+        assert_eq!(Dead::parse(line).unwrap().class, Some(Kind::YfsRxgk));
+    }
+
+    #[test]
+    fn what_is_alive_or_no_token_is_passed_over() {
+        for line in [
+            &b"35c0cef5 I--Q---     1 perm 3f010000     0     0 user      afs@b.test: 9"[..],
+            b"35c0cef5 I--Q---     1  23h 3f010000     0     0 rxrpc     afs@b.test: ka",
+            b"35c0cef5 I--Q---     1 expd 3f010000     0     0 user      other: 9",
+            b"35c0cef5 I--Q---     1 expd 3f010000     0     0 keyring   _ses: empty",
+            b"35c0cef5 I--Q---     1 expd",
+            b"nonsense I--Q---     1 expd 3f010000     0     0 user      afs@b.test: 9",
+            b"00000000 I--Q---     1 expd 3f010000     0     0 user      afs@b.test: 9",
+            b"",
+        ] {
+            assert_eq!(Dead::parse(line), None, "{}", String::from_utf8_lossy(line));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = Dead::parse(&bytes);
+            let _ = Dead::parse(&[b"35c0cef5 I--Q---  1 expd 3f010000  0  0 rxrpc ", &bytes[..]].concat());
+        }
+    }
+}
