@@ -513,9 +513,13 @@ mod tests {
         let shown = Shown::read(properties()).unwrap();
         assert_eq!((shown.uid, shown.ring, shown.ticket), (61001, 7, None));
         let words = shown.words();
-        for line in
-            ["ring 7", "principal  alice@EXAMPLE.TEST", "lease      login sshd - pid 17\n", "token      example.test as alice@EXAMPLE.TEST expired", "token      other.test as ViceId 1017 for "]
-        {
+        for line in [
+            "ring 7",
+            "principal  alice@EXAMPLE.TEST",
+            "lease      login sshd - pid 17\n",
+            "token      example.test as alice@EXAMPLE.TEST expired",
+            "token      other.test as ViceId 1017 for ",
+        ] {
             assert!(words.contains(line), "{line}: {words}");
         }
         let json = serde_json::to_value(&shown).unwrap();

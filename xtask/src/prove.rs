@@ -87,12 +87,13 @@ pub(crate) fn run(only: Option<&str>) -> bool {
 struct Built {
     tree: PathBuf,
     modules: Option<(PathBuf, PathBuf)>,
+    services: Option<tiers::Services>,
     product: Option<PathBuf>,
 }
 
 impl Built {
     fn from(tree: PathBuf) -> Self {
-        Built { tree, modules: None, product: None }
+        Built { tree, modules: None, services: None, product: None }
     }
 
     /// Runs one of our scenarios on what this tree makes.
@@ -100,7 +101,9 @@ impl Built {
         let tree = &self.tree;
         if tier1::ALL.iter().any(|(known, ..)| *known == name) {
             let (module, fault) = self.modules.get_or_insert_with(|| tiers::modules(tree));
-            let (passed, text, _) = tiers::tier1_scenario(programs, module, fault, name, false);
+            let services =
+                tier1::needs_helper(name).then(|| &*self.services.get_or_insert_with(|| tiers::Services::of(tree)));
+            let (passed, text, _) = tiers::tier1_scenario(programs, module, fault, services, name, false);
             return (passed, text);
         }
         let known = tier2::ALL.iter().find(|scenario| scenario.name == name);

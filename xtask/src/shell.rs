@@ -45,13 +45,14 @@ pub(crate) fn build(tree: &Path, arguments: &[&str]) {
 
 /// Sees to it that the host has what the tests need: names the packages, then installs those that are missing.
 pub(crate) fn need_packages() {
-    const PACKAGES: [&str; 9] = [
+    const PACKAGES: [&str; 10] = [
         "mmdebstrap",
         "systemd-container",
         "debian-archive-keyring",
         "keyutils",
         "krb5-user",
         "strace",
+        "dbus-daemon",
         "libpam0g-dev",
         "gcc",
         "util-linux",

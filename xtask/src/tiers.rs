@@ -126,6 +126,27 @@ pub(crate) fn modules(tree: &Path) -> (PathBuf, PathBuf) {
     (plain, fault)
 }
 
+/// The helper and the tools, and the files that are installed with them.
+pub(crate) struct Services {
+    programs: PathBuf,
+    units: PathBuf,
+}
+
+impl Services {
+    /// Those of the tree at `tree`.
+    pub(crate) fn of(tree: &Path) -> Self {
+        build(tree, &["--release", "-p", "pag-logind-helper", "-p", "pagctl"]);
+        Services { programs: target_of(tree).join("release"), units: tree.join("units") }
+    }
+
+    fn name_to(&self, command: &mut Command) {
+        command
+            .env("PAG_HELPER", self.programs.join("pag-logind-helper"))
+            .env("PAG_PAGCTL", self.programs.join("pagctl"))
+            .env("PAG_UNITS", &self.units);
+    }
+}
+
 fn first_tier(choice: &Choice, count: &mut Count) {
     let chosen = |name: &str| choice.only.as_deref().is_none_or(|only| only == name);
     if !tier1::ALL.iter().any(|(name, ..)| chosen(name)) {
@@ -134,8 +155,10 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     println!("tier 1: building");
     let programs = machine::programs();
     let (module, fault) = modules(&top());
+    let mut services = None;
     for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| chosen(name)) {
-        let (passed, output, seconds) = tier1_scenario(&programs, &module, &fault, name, choice.long);
+        let services = tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top())));
+        let (passed, output, seconds) = tier1_scenario(&programs, &module, &fault, services, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
         if !passed {
             println!("{output}");
@@ -149,6 +172,7 @@ pub(crate) fn tier1_scenario(
     programs: &Path,
     module: &Path,
     fault: &Path,
+    services: Option<&Services>,
     name: &str,
     long: bool,
 ) -> (bool, String, f64) {
@@ -177,6 +201,9 @@ pub(crate) fn tier1_scenario(
         .env("PAG_MODULE_FAULT", fault)
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
+    if let Some(services) = services {
+        services.name_to(&mut command);
+    }
     if long {
         command.env("PAG_LONG", "1");
     }
