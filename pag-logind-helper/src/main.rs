@@ -157,6 +157,7 @@ impl<'a> Helper<'a> {
         report(&Event::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
         notify::ready(&self.keeper.status());
         self.keep_alive();
+        self.tell_callers();
         loop {
             match self.wake().await? {
                 Wake::Signal(Signal::Hangup) => {
@@ -204,9 +205,14 @@ impl<'a> Helper<'a> {
                 }
             }
             self.start_seeders();
-            for uid in self.keeper.take_changed() {
-                self.interface.pin(uid, self.keeper.pags_of(uid));
-            }
+            self.tell_callers();
+        }
+    }
+
+    /// Has the interface show PAGs as they are now.
+    fn tell_callers(&mut self) {
+        for uid in self.keeper.take_changed() {
+            self.interface.pin(uid, self.keeper.pags_of(uid));
         }
     }
 
@@ -372,11 +378,12 @@ impl<'a> Helper<'a> {
             if let Poll::Ready(news) = self.bus.news.poll_take(cx) {
                 return Poll::Ready(Ok(Wake::News(news)));
             }
-            if let Poll::Ready(order) = self.interface.orders.poll_take(cx) {
-                return Poll::Ready(Ok(Wake::Order(order)));
-            }
             if rested && let Poll::Ready(uids) = poll_nudges(&self.nudges, cx) {
                 return Poll::Ready(uids.map(Wake::Nudged));
+            }
+            // Last: our own work comes first.
+            if let Poll::Ready(order) = self.interface.orders.poll_take(cx) {
+                return Poll::Ready(Ok(Wake::Order(order)));
             }
             match sleep.as_mut().as_pin_mut() {
                 Some(sleep) => sleep.poll(cx).map(|()| Ok(Wake::Time)),

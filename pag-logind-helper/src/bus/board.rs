@@ -124,6 +124,10 @@ pub(crate) enum News {
 
 impl Entry {
     fn properties(&self) -> Properties {
+        self.properties_with(Process::is_alive)
+    }
+
+    fn properties_with(&self, is_alive: fn(Process) -> bool) -> Properties {
         let Known { uid, ring, record, .. } = &*self.known;
         Properties {
             id: self.known.id,
@@ -135,7 +139,7 @@ impl Entry {
             retain: record.retain.to_string(),
             ring_serial: ring.serial.get(),
             tokens: self.tokens.clone(),
-            leases: record.leases.iter().map(|lease| (lease.clone(), lease.process.is_alive())).collect(),
+            leases: record.leases.iter().map(|lease| (lease.clone(), is_alive(lease.process))).collect(),
         }
     }
 }
@@ -261,7 +265,8 @@ impl Board {
         for (id, entry) in &mut self.pags {
             // One that has changed is about to be told to all.
             if may_see(uid, entry.known.uid) && entry.told.is_none() && !self.changed.contains(id) {
-                entry.told = Some(entry.properties());
+                // Which of the processes live is not worth a look at all of them: the next change will tell.
+                entry.told = Some(entry.properties_with(|_| true));
             }
         }
         self.stir();

@@ -15,10 +15,14 @@ use pag::config::Cell;
 use pag::registry::PagId;
 use pag::ring::Ring;
 use pag::sys::{self, Child, Exit};
+use zruntime::lock::Semaphore;
 use zruntime::{AsyncIo, SharedRuntime};
 
 /// Longest time for a child.
 const LIMIT: Duration = Duration::from_secs(2);
+/// Children at once, those included that were killed and hang in the kernel all the same: more would be taken from the
+/// helper's own work.
+const AT_ONCE: usize = 4;
 /// Tokens of one ring that are told: a user may put as many into it as he has quota for.
 const TOKENS: usize = 64;
 
@@ -40,6 +44,7 @@ pub(crate) struct Token {
 /// Where the children are made.
 pub(crate) struct Inside<'a> {
     runtime: &'a SharedRuntime,
+    room: Semaphore,
     /// Killed, and not yet collected.
     killed: RefCell<Vec<Child>>,
 }
@@ -62,7 +67,7 @@ impl Drop for Running<'_> {
 impl<'a> Inside<'a> {
     /// Nobody runs yet.
     pub(crate) fn new(runtime: &'a SharedRuntime) -> Self {
-        Inside { runtime, killed: RefCell::default() }
+        Inside { runtime, room: Semaphore::new(AT_ONCE), killed: RefCell::default() }
     }
 
     /// The tokens in these rings. A ring that cannot be entered is left out.
@@ -106,7 +111,11 @@ impl<'a> Inside<'a> {
 
     /// Runs `work` in a child and gives what it writes.
     async fn run(&self, work: impl FnOnce(BorrowedFd<'_>) -> bool) -> Result<Vec<u8>, String> {
+        let _place = self.room.acquire().await;
         self.killed.borrow_mut().retain(|child| matches!(child.try_wait(), Ok(None)));
+        if self.killed.borrow().len() >= AT_ONCE {
+            return Err("others hang in an AFS client".to_owned());
+        }
         let (read, write) = sys::pipe().map_err(|error| error.to_string())?;
         let child = sys::child(|| u8::from(!work(write.as_fd()))).map_err(|error| error.to_string())?;
         drop(write);

@@ -67,7 +67,7 @@ const TOGETHER: Duration = Duration::from_millis(100);
 const QUEUE: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// Messages and calls that are taken in one turn.
 const BATCH: usize = 32;
-/// Things that are waited for at once; with more than these no message is taken.
+/// With more than these things that are waited for, those who are refused are not told any more.
 const WORK: usize = 2048;
 /// Shortest pause after a full turn.
 const REST: Duration = Duration::from_millis(1);
@@ -158,17 +158,6 @@ impl Interface {
         let Ok(connection) = Builder::system().max_queued(QUEUE).build().await else { return Ok(()) };
         let messages = MessageStream::from(&connection);
         let Ok(dbus) = DBusProxy::new(&connection).await else { return Ok(()) };
-        // In line: a helper that is being replaced, or a child of its last moments, may have it still.
-        let name = dbus.request_name(WellKnownName::from_str_unchecked(NAME), RequestNameFlags::empty());
-        match runtime.timeout(ANSWER, name).await {
-            Ok(Ok(RequestNameReply::InQueue)) => {
-                self.complain("another process has the name; it is waited for".to_owned());
-            }
-            Ok(Ok(_)) => self.has_name(),
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err("the bus does not answer".to_owned()),
-        }
-        *pause = PAUSE;
         let service = Service {
             interface: self,
             runtime,
@@ -180,8 +169,7 @@ impl Interface {
             watches_names: Mutex::new(false),
             questions: Cell::new(0),
         };
-        service.run(messages).await;
-        Ok(())
+        service.run(messages, pause).await
     }
 }
 
@@ -231,15 +219,44 @@ impl Service<'_> {
         &self.interface.board
     }
 
-    /// Serves until the connection ends.
-    async fn run(&self, mut messages: MessageStream) {
+    /// Takes the name, and serves until the connection ends.
+    ///
+    /// # Errors
+    /// When the name is not to be had.
+    async fn run(&self, mut messages: MessageStream, pause: &mut Duration) -> Result<(), String> {
         let mut work: Work<'_> = Vec::new();
         let mut teller = pin!(self.tell());
+        let mut name = pin!(self.take_name());
+        let mut has_name = false;
         loop {
-            let turn = poll_fn(|cx| self.turn(&mut messages, &mut work, teller.as_mut(), cx)).await;
-            let Some(took) = turn else { return };
+            let turn = poll_fn(|cx| {
+                // Messages are taken meanwhile: the answer comes behind them.
+                if !has_name && let Poll::Ready(result) = name.as_mut().poll(cx) {
+                    has_name = true;
+                    if let Err(why) = result {
+                        return Poll::Ready(Err(why));
+                    }
+                    *pause = PAUSE;
+                }
+                self.turn(&mut messages, &mut work, teller.as_mut(), cx).map(Ok)
+            });
+            let Some(took) = turn.await? else { return Ok(()) };
             self.runtime.sleep((took * 2).max(REST)).await;
         }
+    }
+
+    async fn take_name(&self) -> Result<(), String> {
+        // In line: a helper that is being replaced, or a child of its last moments, may have it still.
+        let name = self.dbus.request_name(WellKnownName::from_str_unchecked(NAME), RequestNameFlags::empty());
+        match self.runtime.timeout(ANSWER, name).await {
+            Ok(Ok(RequestNameReply::InQueue)) => {
+                self.interface.complain("another process has the name; it is waited for".to_owned());
+            }
+            Ok(Ok(_)) => self.interface.has_name(),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("the bus does not answer".to_owned()),
+        }
+        Ok(())
     }
 
     /// One turn. Ready with its length when there is more to do; with nothing when the connection has ended.
@@ -252,7 +269,8 @@ impl Service<'_> {
     ) -> Poll<Option<Duration>> {
         let begun = Instant::now();
         let (mut arrived, mut refused) = (0, Vec::new());
-        while arrived < BATCH && work.len() < WORK {
+        // Always: a message that stays with zbus holds up the answers behind it.
+        while arrived < BATCH {
             match Pin::new(&mut *messages).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => self.arrive(message, &mut refused, work),
                 Poll::Ready(_) => return Poll::Ready(None),
@@ -260,7 +278,7 @@ impl Service<'_> {
             }
             arrived += 1;
         }
-        if !refused.is_empty() {
+        if !refused.is_empty() && work.len() < WORK {
             work.push(Box::pin(async move { drop(self.connection.send_all(&refused).await) }));
         }
         for _ in 0..BATCH {

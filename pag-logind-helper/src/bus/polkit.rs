@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use zbus::proxy::CacheProperties;
 use zbus::{Connection, Variant, proxy};
 use zruntime::SharedRuntime;
 
@@ -56,7 +57,8 @@ pub(crate) async fn ask(
     let subject = ("system-bus-name", HashMap::from([("name", Variant::from(sender))]));
     let (flags, limit) = if interactive { (ALLOW_USER_INTERACTION, PERSON) } else { (0, ANSWER) };
     let cancellation = format!("pag-{number}");
-    let Ok(authority) = AuthorityProxy::new(connection).await else { return Verdict::Denied };
+    let authority = AuthorityProxy::builder(connection).cache_properties(CacheProperties::No);
+    let Ok(authority) = authority.build().await else { return Verdict::Denied };
     let answer = authority.check_authorization(&subject, ACTION, HashMap::new(), flags, &cancellation);
     match runtime.timeout(limit, answer).await {
         Ok(Ok((true, ..))) => Verdict::Granted,

@@ -4,7 +4,8 @@
 //! `call PATH INTERFACE MEMBER ARG...` (an argument is a string, `u:N` a number, `v:TEXT` a variant; `-` as interface is
 //! none), `ask ...` the same with interactive authorization, `begin ...` the same without waiting, `answer` waits for
 //! what was begun, `own NAME`, `match RULE` (words joined), `signals MILLIS` gives what has come and comes until then,
-//! `flood CONNECTIONS PIPELINE MILLIS PATH INTERFACE MEMBER ARG...` calls as fast as it can and counts the answers.
+//! `flood CONNECTIONS PIPELINE MILLIS PATH INTERFACE MEMBER ARG...` calls as fast as it can and counts the answers;
+//! `spray MILLIS PATH ...` calls as fast as it can and wants no answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -97,6 +98,15 @@ impl User {
             ["flood", connections, pipeline, millis, call @ ..] => {
                 let number = |word: &str| word.parse::<u64>().unwrap();
                 flood(&self.runtime, number(connections), number(pipeline), number(millis), call).await
+            }
+            ["spray", millis, call @ ..] => {
+                let end = Instant::now() + Duration::from_millis(millis.parse().unwrap());
+                let mut count = 0;
+                while Instant::now() < end {
+                    self.send(&message_to(SERVICE, call, Flags::NO_REPLY_EXPECTED)).await;
+                    count += 1;
+                }
+                json!({ "sent": count })
             }
             other => panic!("no such words: {other:?}"),
         }

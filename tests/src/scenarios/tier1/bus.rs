@@ -383,6 +383,23 @@ fn reaping(sandbox: &Sandbox, user: &str) -> Duration {
     begun.elapsed()
 }
 
+/// The median time that a further login of bob takes to be put into his PAG.
+fn placement(sandbox: &Sandbox) -> Duration {
+    let mut times: Vec<Duration> = (0..25)
+        .map(|_| {
+            let mut host = sandbox.host("sshd", "bob");
+            host.ok("umask 022");
+            let begun = Instant::now();
+            host.ok("open");
+            let took = begun.elapsed();
+            host.all_ok(&["close", "end"]);
+            took
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
+
 pub(super) fn flood(sandbox: &mut Sandbox) {
     let (_bus, helper) = (Bus::start(), Helper::serving());
     let _alices = login(sandbox, "alice");
@@ -391,6 +408,7 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     let mut bob = Caller::new(uid("bob"));
     sees(&mut bob, &[&id("bob")]);
     let quiet = reaping(sandbox, "carol");
+    let quiet_login = placement(sandbox);
     let memory = helper.status("VmRSS");
     let seconds = if super::long() { 60 } else { 6 };
     let call = format!("{HOST}/pag/{hers} {PROPERTIES} GetAll {PAG}");
@@ -399,7 +417,11 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     std::thread::sleep(Duration::from_millis(500));
     let end = Instant::now() + Duration::from_secs(seconds - 2);
     let (mut bobs, mut reaped) = (Vec::new(), Vec::new());
+    let mut logins = Vec::new();
+    systemd(|_| true);
+    bob.ok(&format!("Renew {}", id("bob")));
     while Instant::now() < end {
+        logins.push(placement(sandbox));
         let begun = Instant::now();
         assert_eq!(bob.pags().len(), 1);
         bobs.push(begun.elapsed());
@@ -412,7 +434,8 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     let grown = helper.status("VmRSS").saturating_sub(memory);
     println!(
         "{ok} answered, {refused} refused in {seconds} s; another user waited {bob_worst:?} at worst ({} calls); a dead \
-         login was reaped in {quiet:?}, in the flood in {reap_worst:?} at worst; the helper grew by {grown} KiB",
+         login was reaped in {quiet:?}, in the flood in {reap_worst:?} at worst; a login was placed in \
+         {quiet_login:?}, in the flood in {logins:?}; the helper grew by {grown} KiB",
         bobs.len()
     );
     assert!(refused > 0, "the flood is refused with LimitsExceeded: {counts}");
@@ -421,6 +444,24 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     assert!(*bob_worst < Duration::from_secs(1), "another user waited {bob_worst:?}");
     assert!(*reap_worst < Duration::from_secs(1), "a dead login was reaped in {reap_worst:?}");
     assert!(grown < 4096, "the helper grew by {grown} KiB");
+    logins.sort();
+    let median = logins[logins.len() / 2];
+    // The rest is for a machine that does other things besides.
+    let bound = quiet_login * 2 + Duration::from_millis(2);
+    assert!(median <= bound, "a login was placed in {median:?}, without the flood in {quiet_login:?}");
+
+    // Calls that want no answer: nothing but the bus's own queue holds their sender back.
+    let mut sprays: Vec<Caller> = (0..4).map(|_| Caller::new(uid("alice"))).collect();
+    sprays.iter_mut().for_each(|spray| spray.tell(&format!("spray 3000 {call}")));
+    std::thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    assert_eq!(bob.pags().len(), 1);
+    let waited = begun.elapsed();
+    let reaped = reaping(sandbox, "carol");
+    let sent: u64 = sprays.iter_mut().map(|spray| spray.answer()["sent"].as_u64().unwrap()).sum();
+    println!("{sent} calls without an answer in 3 s: another user waited {waited:?}, a dead login was reaped in {reaped:?}");
+    assert!(reaped < Duration::from_secs(1), "a dead login was reaped in {reaped:?}");
+    assert!(waited < Duration::from_secs(5), "another user waited {waited:?}");
 }
 
 pub(super) fn my_pag(sandbox: &mut Sandbox) {
