@@ -1,5 +1,6 @@
 //! Scenarios on a booted machine.
 
+mod dbus;
 mod desktop;
 mod logins;
 mod main_job;
@@ -91,6 +92,12 @@ pub const ALL: &[Scenario] = &[
         "helper, logind and bus go and come back, and no login, token or lease is lost",
         outages::helper_logind_and_bus_restarts_lose_nothing,
     ),
+    Scenario::new(
+        "dbus_interface_is_real",
+        "processes ask for their PAG, seeders run in their unit, calls wait for a restart, and polkit decides",
+        dbus::dbus_interface_is_real,
+    )
+    .everywhere(),
     Scenario::new(
         "member_clears_the_ring_and_it_is_healed",
         "the tokens of a ring that a member has emptied come back",
