@@ -33,7 +33,7 @@ use zruntime::{AsyncIo, Shared, SharedRuntime};
 use crate::bus::{Interface, Order, Trouble, What};
 use crate::keeper::Keeper;
 use crate::logind::{Bus, News};
-use crate::seedjobs::{Jobs, One};
+use crate::seedjobs::{Jobs, Run};
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
@@ -283,7 +283,7 @@ impl<'a> Helper<'a> {
             }
             News::Awake => self.all = true,
             News::Seeded { uid, result } => {
-                if let Some(One { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
+                if let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
                     match &result {
                         Ok(()) => self.keeper.seeded(pag, wanted),
                         Err(why) => self.keeper.not_seeded(pag, why, wanted),
@@ -296,7 +296,7 @@ impl<'a> Helper<'a> {
     }
 
     fn start_seeders(&mut self) {
-        for One { pag, uid, wanted } in self.jobs.start(Instant::now()) {
+        for Run { pag, uid, wanted } in self.jobs.start(Instant::now()) {
             let asked = self.jobs.is_asked(pag);
             let why = match self.keeper.prepare_seeding(pag, asked) {
                 Ok(Some(uid)) if self.bus.seed(uid) => continue,

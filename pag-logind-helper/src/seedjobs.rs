@@ -46,7 +46,7 @@ enum State {
 
 /// A job that is to be started, or has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct One {
+pub(crate) struct Run {
     pub(crate) pag: PagId,
     pub(crate) uid: u32,
     /// Whether the PAG missed tokens.
@@ -88,7 +88,7 @@ impl Jobs {
     }
 
     /// The jobs that are to be started now. There is one unit for each user.
-    pub(crate) fn start(&mut self, now: Instant) -> Vec<One> {
+    pub(crate) fn start(&mut self, now: Instant) -> Vec<Run> {
         self.answered.retain(|_, last| now < *last + ASKED_PAUSE);
         let is_lost = |job: &Job| matches!(job.state, State::Running { until } if until <= now);
         self.jobs.retain(|_, job| job.wanted || !is_lost(job));
@@ -100,25 +100,25 @@ impl Jobs {
             if due && running.have_room_for(job) {
                 job.state = State::Running { until: now + LOST_AFTER };
                 running.add(job);
-                started.push(One { pag: *pag, uid: job.uid, wanted: job.wanted });
+                started.push(Run { pag: *pag, uid: job.uid, wanted: job.wanted });
             }
         }
         started
     }
 
     /// The seeder of `uid` has ended. Says which job it was; one that was merely asked for is not tried again.
-    pub(crate) fn ended(&mut self, uid: u32, ok: bool, now: Instant) -> Option<One> {
+    pub(crate) fn ended(&mut self, uid: u32, ok: bool, now: Instant) -> Option<Run> {
         let (pag, job) = self.jobs.iter_mut().find(|(_, job)| job.uid == uid && job.is_running())?;
-        let one = One { pag: *pag, uid, wanted: job.wanted };
+        let run = Run { pag: *pag, uid, wanted: job.wanted };
         if job.asked {
             self.answered.insert(uid, now);
         }
         if ok || !job.wanted {
-            self.jobs.remove(&one.pag);
+            self.jobs.remove(&run.pag);
         } else {
             job.fail(now);
         }
-        Some(one)
+        Some(run)
     }
 
     /// When [`Jobs::start`] has something to do next.

@@ -5,7 +5,7 @@ use pag::registry::PagId;
 use zbus::DynamicType;
 use zbus::message::{Flags, Message};
 
-use super::describe::{self, Interface, MANAGER, OBJECT_MANAGER, PROPERTIES, Place, Property};
+use super::describe::{self, MANAGER, OBJECT_MANAGER, PROPERTIES, Place, Property, Table};
 
 /// Longest message that is looked at: none of ours needs a quarter of it, and what waits is kept whole.
 const LONGEST: usize = 4096;
@@ -18,7 +18,7 @@ pub(crate) enum Request {
     Introspect(Place),
     Managed,
     Get(Place, &'static Property),
-    GetAll(Place, &'static Interface),
+    GetAll(Place, &'static Table),
     ListPags,
     ListAllPags,
     GetPag(PagId),
@@ -244,6 +244,7 @@ fn properties(message: &Message, member: &str, place: Place) -> Result<Request, 
 mod tests {
     use super::*;
     use crate::bus::describe::{OF_MANAGER, OF_PAG, PAG, path_of};
+    use proptest::prelude::*;
 
     fn call<B: serde::Serialize + DynamicType>(path: &str, interface: &str, member: &str, body: &B) -> Message {
         Message::method_call(path.to_owned(), member.to_owned())
@@ -310,6 +311,30 @@ mod tests {
             (Message::method_call(HOST, "Nothing").build(&()).unwrap(), "UnknownMethod"),
         ] {
             assert_eq!(name(read(&message)), error, "{message:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_words_make_the_reader_panic(
+            path in "(/[a-z0-9_]{1,18}){1,5}",
+            member in "[A-Za-z]{1,12}",
+            arguments in (".{0,40}", ".{0,40}"),
+            known in 0..3_usize,
+        ) {
+            // Most that is chosen freely is nothing we have; some is what we have, with arguments chosen freely.
+            let (path, member) = match known {
+                0 => (path, member),
+                1 => (HOST.to_owned(), "Unlog".to_owned()),
+                _ => (path_of(PagId::from(1)), "Get".to_owned()),
+            };
+            let interface = if known == 2 { PROPERTIES } else { MANAGER };
+            if let Ok(message) = Message::method_call(path, member).interface(interface).build(&arguments) {
+                let call = Call::new(message);
+                if let Err(refusal) = call.request() {
+                    prop_assert!(call.refuse(&refusal).is_ok());
+                }
+            }
         }
     }
 

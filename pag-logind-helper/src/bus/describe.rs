@@ -55,16 +55,16 @@ pub(crate) struct Property {
     changes: bool,
 }
 
-/// An interface.
+/// What an interface has.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Interface {
+pub(crate) struct Table {
     pub(crate) name: &'static str,
     methods: &'static [Method],
     signals: &'static [Signal],
     pub(crate) properties: &'static [Property],
 }
 
-impl Interface {
+impl Table {
     /// Its method of that name.
     pub(crate) fn method(&self, name: &str) -> Option<&'static Method> {
         self.methods.iter().find(|method| method.name == name)
@@ -89,7 +89,7 @@ const fn changing(name: &'static str, kind: &'static str) -> Property {
 }
 
 /// The host.
-pub(crate) static OF_MANAGER: Interface = Interface {
+pub(crate) static OF_MANAGER: Table = Table {
     name: MANAGER,
     methods: &[
         method("ListPags", &[], &[Argument("pags", "a(susso)")]),
@@ -106,7 +106,7 @@ pub(crate) static OF_MANAGER: Interface = Interface {
 };
 
 /// A PAG.
-pub(crate) static OF_PAG: Interface = Interface {
+pub(crate) static OF_PAG: Table = Table {
     name: PAG,
     methods: &[],
     signals: &[],
@@ -124,7 +124,7 @@ pub(crate) static OF_PAG: Interface = Interface {
     ],
 };
 
-static OF_OBJECT_MANAGER: Interface = Interface {
+static OF_OBJECT_MANAGER: Table = Table {
     name: OBJECT_MANAGER,
     methods: &[method("GetManagedObjects", &[], &[Argument("objects", "a{oa{sa{sv}}}")])],
     signals: &[
@@ -134,7 +134,7 @@ static OF_OBJECT_MANAGER: Interface = Interface {
     properties: &[],
 };
 
-static OF_PROPERTIES: Interface = Interface {
+static OF_PROPERTIES: Table = Table {
     name: PROPERTIES,
     methods: &[
         method("Get", &[Argument("interface", "s"), Argument("property", "s")], &[Argument("value", "v")]),
@@ -148,14 +148,14 @@ static OF_PROPERTIES: Interface = Interface {
     properties: &[],
 };
 
-static OF_INTROSPECTABLE: Interface = Interface {
+static OF_INTROSPECTABLE: Table = Table {
     name: INTROSPECTABLE,
     methods: &[method("Introspect", &[], &[Argument("xml", "s")])],
     signals: &[],
     properties: &[],
 };
 
-static OF_PEER: Interface = Interface {
+static OF_PEER: Table = Table {
     name: PEER,
     methods: &[method("Ping", &[], &[]), method("GetMachineId", &[], &[Argument("id", "s")])],
     signals: &[],
@@ -193,11 +193,11 @@ impl Place {
     }
 
     /// The interfaces of such an object.
-    pub(crate) fn interfaces(self) -> &'static [&'static Interface] {
-        static AT_MANAGER: [&Interface; 5] =
+    pub(crate) fn interfaces(self) -> &'static [&'static Table] {
+        static AT_MANAGER: [&Table; 5] =
             [&OF_MANAGER, &OF_OBJECT_MANAGER, &OF_PROPERTIES, &OF_INTROSPECTABLE, &OF_PEER];
-        static AT_PAG: [&Interface; 4] = [&OF_PAG, &OF_PROPERTIES, &OF_INTROSPECTABLE, &OF_PEER];
-        static ELSEWHERE: [&Interface; 2] = [&OF_INTROSPECTABLE, &OF_PEER];
+        static AT_PAG: [&Table; 4] = [&OF_PAG, &OF_PROPERTIES, &OF_INTROSPECTABLE, &OF_PEER];
+        static ELSEWHERE: [&Table; 2] = [&OF_INTROSPECTABLE, &OF_PEER];
         match self {
             Place::Manager => &AT_MANAGER,
             Place::Pag(_) => &AT_PAG,
@@ -237,7 +237,7 @@ pub(crate) fn path_of(id: PagId) -> String {
     format!("{PAGS_PATH}/{id}")
 }
 
-impl fmt::Display for Interface {
+impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  <interface name=\"{}\">", self.name)?;
         for method in self.methods {

@@ -464,6 +464,20 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     );
     assert!(reaped < Duration::from_secs(1), "a dead login was reaped in {reaped:?}");
     assert!(waited < Duration::from_secs(5), "another user waited {waited:?}");
+
+    // Calls that are too long for anything.
+    let before = helper.status("VmHWM");
+    let long = format!("{HOST} {MANAGER} GetPag {}", "x".repeat(1 << 20));
+    let mut sprays: Vec<Caller> = (0..4).map(|_| Caller::new(uid("alice"))).collect();
+    sprays.iter_mut().for_each(|spray| spray.tell(&format!("spray 2000 {long}")));
+    let sent: u64 = sprays.iter_mut().map(|spray| spray.answer()["sent"].as_u64().unwrap()).sum();
+    // The bus refuses bob, too, while its queue for us is full of these.
+    eventually("the bus has room for bob again", Duration::from_secs(10), || {
+        bob.manager("ListPags")["ok"].is_array().then_some(())
+    });
+    let grown = helper.status("VmHWM") - before;
+    println!("{sent} calls of 1 MiB in 2 s: the helper grew by {grown} KiB at most");
+    assert!(grown < 64 << 10, "the helper grew by {grown} KiB");
 }
 
 pub(super) fn my_pag(sandbox: &mut Sandbox) {

@@ -33,8 +33,8 @@ pub(super) fn dbus_interface_is_real(_: u32) {
     let service = alice.say(&format!("systemd-run --user --quiet --wait --pipe --collect {ask}"));
     assert_eq!(service, path, "in a user service");
     alice.say(&format!(
-        "setsid sh -c 'while [ $(cut -d\" \" -f4 /proc/$$/stat) != 1 ]; do sleep 0.1; done; {ask} >~/orphan.new 2>&1; \
-         mv ~/orphan.new ~/orphan' </dev/null >/dev/null 2>&1 &"
+        "(setsid sh -c 'while [ $(cut -d\" \" -f4 /proc/$$/stat) != 1 ]; do sleep 0.1; done; {ask} >~/orphan.new 2>&1; \
+         mv ~/orphan.new ~/orphan' </dev/null >/dev/null 2>&1 &)"
     ));
     let orphan =
         eventually("the orphan has asked", Duration::from_secs(10), || fs::read_to_string("/home/alice/orphan").ok());
