@@ -13,16 +13,17 @@ use pag::config::Cell;
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
-use pag::lease::Process;
+use pag::lease::{Process, Role};
 use pag::lock::Lock;
 use pag::login;
 use pag::policy::{self, Fate};
-use pag::record::{Attempt, Record, Unreadable};
+use pag::record::{Attempt, Kind, Record, Unreadable};
 use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
 use pag::ring::Ring;
 use pag::sys::{self, Passwd, Who};
 
+use crate::following::Following;
 use crate::heal;
 use crate::watch::{Coverage, Watch};
 
@@ -43,6 +44,8 @@ pub(crate) struct Keeper {
     said: BTreeSet<PagId>,
     /// Users of whose processes the kernel will not tell the end.
     blind: BTreeSet<u32>,
+    /// Whom managers follow.
+    pub(crate) following: Following,
 }
 
 /// A PAG as it was seen last.
@@ -65,6 +68,8 @@ pub(crate) struct Settled {
     pub(crate) again: bool,
     /// Everybody's PAGs are to be looked at.
     pub(crate) all: bool,
+    /// What logind says of this user decides whom his services follow: it is to be asked.
+    pub(crate) ask: bool,
 }
 
 impl Keeper {
@@ -77,6 +82,7 @@ impl Keeper {
             orphans: BTreeSet::new(),
             said: BTreeSet::new(),
             blind: BTreeSet::new(),
+            following: Following::new(),
         }
     }
 
@@ -114,7 +120,23 @@ impl Keeper {
     /// ends that cannot be watched.
     pub(crate) fn must_look(&self) -> bool {
         let now = pag::now();
-        !self.blind.is_empty() || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+        !self.blind.is_empty()
+            || self.following.must_look()
+            || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+    }
+
+    /// The users who have a login, or a manager, in a PAG that both would share, and whether a manager is among those
+    /// who hold it.
+    pub(crate) fn managers(&self) -> BTreeMap<u32, bool> {
+        let mut managers = BTreeMap::new();
+        // Of a record that was written anew nobody knows which leases it had.
+        for known in self.known.values().filter(|known| known.record.kind == Kind::User) {
+            let placed = known.record.leases.iter().any(|lease| lease.role == Role::Manager);
+            if known.record.has_login() || placed {
+                *managers.entry(known.uid).or_default() |= placed || known.record.unsure;
+            }
+        }
+        managers
     }
 
     /// Looks at every PAG without a lock and remembers those that are in order. Names the users of the others.
@@ -139,7 +161,7 @@ impl Keeper {
         let mut uids: BTreeSet<u32> = missing.chain(ccache::users().into_iter().filter(left_behind)).collect();
         uids.extend(self.blind.iter().copied());
         for (uid, pags) in of_uid {
-            if pags.iter().any(|pag| self.is_out_of_line(pag, watch)) {
+            if pags.iter().any(|pag| self.is_out_of_line(pag, watch)) || self.following.is_out_of_step(uid, &pags) {
                 uids.insert(uid);
             }
             if !uids.contains(&uid) && self.remember(uid, &pags, watch) {
@@ -162,7 +184,8 @@ impl Keeper {
 
     /// Whether a member has cut something out of the ring, or OpenAFS has come to the host since.
     fn was_cut(&self, before: Option<&[Serial]>, keys: &[Serial], pag: &Pag, record: &Record) -> bool {
-        heal::was_cleared(before, keys, record, pag::now()) || openafs::lacks(keys, pag.nested)
+        heal::was_cleared(before, keys, record, pag::now())
+            || record.follows.is_none() && openafs::lacks(keys, pag.nested)
     }
 
     /// All that is remembered has lost its place.
@@ -199,24 +222,25 @@ impl Keeper {
                 if needed { Some(Registry::open(&guard, self.group, LOCK_WAIT)?) } else { None }
             }
         };
-        let (mut pags, mut aside, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pags, mut aside, mut waiting, mut ask) = (Vec::new(), Vec::new(), Vec::new(), false);
         if let Some(registry) = registry {
             pags = registry.pags_of(&guard, &lock, uid)?;
             self.anchor_again(&guard, &lock, &registry, uid, &mut pags);
             aside = self.set_aside(&guard, &registry, &mut pags, users);
             if pags.iter().any(is_over_or_broken) {
-                login::tidy(&guard, &registry, &mut pags, &passwd(uid));
+                login::tidy(&guard, &registry, &mut pags, &passwd(uid), Kind::User);
             }
             for pag in &mut pags {
                 if self.restore(&guard, &registry, pag) {
                     waiting.push(pag.id);
                 }
             }
+            ask = self.following.bring_into_step(&guard, &registry, &passwd(uid), &mut pags);
         }
         let again = self.remember(uid, &pags, watch);
         aside.extend(pags.iter().map(|pag| pag.id));
         sweep(uid, &aside);
-        Ok(Settled { waiting, again, all })
+        Ok(Settled { waiting, again, all, ask })
     }
 
     /// Whether there is anything of this user: a nudge with any number in it should cost nothing.
@@ -379,6 +403,7 @@ impl Keeper {
         }
         let known = &self.known;
         self.orphans.retain(|id| known.contains_key(id) && !there.contains(id));
+        self.following.forget_all_but(|id| known.contains_key(id));
         let coverage = watch.set(uid, &processes);
         if coverage == Coverage::Partial {
             self.blind.insert(uid);
@@ -474,7 +499,7 @@ fn is_over_or_broken(pag: &Pag) -> bool {
 }
 
 /// The keys in a ring, seen from outside: the handle group may READ it. None of a ring that has just broken.
-fn keys_of(ring: &Ring) -> Vec<Serial> {
+pub(crate) fn keys_of(ring: &Ring) -> Vec<Serial> {
     keyring::members(ring.serial).unwrap_or_default()
 }
 

@@ -5,9 +5,11 @@
 //! has come that something waits for. Nothing on disk is its own; all that matters is in the registry.
 
 mod bus;
+mod following;
 mod heal;
 mod keeper;
 mod logind;
+mod managers;
 mod notify;
 mod seedjobs;
 mod watch;
@@ -25,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use pag::client::Client;
 use pag::config::{self, Dirs};
+use pag::nudge::{self, Nudge};
 use pag::registry::PagId;
 use pag::report::{Event, report, set_debug, speak_as};
 use zruntime::signal::{Signal, Signals};
@@ -33,6 +36,7 @@ use zruntime::{AsyncIo, Shared, SharedRuntime};
 use crate::bus::{Interface, Order, Trouble, What};
 use crate::keeper::Keeper;
 use crate::logind::{Bus, News};
+use crate::managers::{Manager, Managers};
 use crate::seedjobs::{Jobs, Run};
 use crate::watch::Watch;
 
@@ -88,6 +92,7 @@ struct Helper<'a> {
     jobs: Jobs,
     /// Callers who wait for a seeder.
     askers: Vec<Order>,
+    managers: Managers,
     /// Whom logind knows; none while it cannot be asked.
     users: Option<BTreeSet<u32>>,
     /// Whose PAGs are to be looked at.
@@ -115,7 +120,7 @@ struct Clock {
 /// What the socket had.
 #[derive(Default)]
 struct Nudges {
-    uids: Vec<u32>,
+    nudges: Vec<Nudge>,
     /// How many datagrams, whatever was in them.
     count: usize,
 }
@@ -143,6 +148,7 @@ impl<'a> Helper<'a> {
             keeper: Keeper::new(),
             jobs: Jobs::default(),
             askers: Vec::new(),
+            managers: Managers::default(),
             users: None,
             dirty: BTreeSet::new(),
             all: true,
@@ -152,7 +158,7 @@ impl<'a> Helper<'a> {
 
     /// Looks after PAGs until it is told to end.
     async fn serve(&mut self) -> io::Result<()> {
-        read_configuration();
+        self.read_configuration();
         self.round();
         report(&Event::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
         notify::ready(&self.keeper.status());
@@ -162,7 +168,7 @@ impl<'a> Helper<'a> {
             match self.wake().await? {
                 Wake::Signal(Signal::Hangup) => {
                     notify::reloading();
-                    read_configuration();
+                    self.read_configuration();
                     self.all = true;
                     notify::ready(&self.keeper.status());
                 }
@@ -173,7 +179,12 @@ impl<'a> Helper<'a> {
                 Wake::Ended(uids) => self.dirty.extend(uids),
                 Wake::Nudged(nudges) => {
                     self.all |= nudges.count >= FLOOD;
-                    self.dirty.extend(nudges.uids);
+                    for nudge in nudges.nudges {
+                        self.dirty.insert(nudge.uid);
+                        if let Some(moment) = nudge.manager {
+                            self.managers.placed(nudge.uid, moment);
+                        }
+                    }
                     // A round may follow at once, but not another look at the socket.
                     self.clock.read = Some(Instant::now() + REST);
                 }
@@ -205,6 +216,7 @@ impl<'a> Helper<'a> {
                 }
             }
             self.start_seeders();
+            self.ask_for_managers();
             self.tell_callers();
         }
     }
@@ -213,6 +225,19 @@ impl<'a> Helper<'a> {
     fn tell_callers(&mut self) {
         for uid in self.keeper.take_changed() {
             self.interface.pin(uid, self.keeper.pags_of(uid));
+        }
+    }
+
+    /// Reads the configuration for its complaints, which are to be said when it is changed and not at the next login, and
+    /// for whom services follow. Each login and each seeder reads it for itself.
+    fn read_configuration(&mut self) {
+        let (settings, complaints) = config::host(&Dirs::default());
+        set_debug(settings.debug);
+        self.keeper.following.set(settings.follow);
+        let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
+        log::debug!("AFS clients on this host: {}", served.join(" "));
+        for complaint in complaints {
+            report(&Event::Complaint { what: complaint.to_string() });
         }
     }
 
@@ -240,6 +265,9 @@ impl<'a> Helper<'a> {
                         self.dirty.insert(uid);
                     }
                     self.all |= settled.all;
+                    if settled.ask {
+                        self.bus.look(uid);
+                    }
                 }
                 Err(error) => report(&Event::Complaint { what: format!("cannot look after uid {uid}: {error}") }),
             }
@@ -248,6 +276,7 @@ impl<'a> Helper<'a> {
         let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
         self.clock.look = self.keeper.must_look().then(|| now + LOOK);
+        self.managers.watch(&self.keeper.managers(), now);
     }
 
     fn hear(&mut self, news: News) {
@@ -262,6 +291,7 @@ impl<'a> Helper<'a> {
                     |_| true,
                     &Err(Trouble::Failed("the bus is gone, and its end will not be heard".to_owned())),
                 );
+                self.keeper.following.know_nothing();
                 // Said once, however often it is tried again.
                 if !std::mem::replace(&mut self.clock.bus_lost, true) {
                     report(&Event::BusLost { why });
@@ -280,6 +310,17 @@ impl<'a> Helper<'a> {
                     };
                 }
                 self.dirty.insert(uid);
+                self.managers.stir(uid, Instant::now());
+            }
+            News::Manager { uid, manager } => {
+                if let Some(pid) = self.managers.answered(uid, manager, Instant::now()) {
+                    report(&Event::ManagerOutside { uid, pid });
+                }
+            }
+            News::Sessions { uid, sessions } => {
+                if self.keeper.following.hear(uid, sessions) {
+                    self.dirty.insert(uid);
+                }
             }
             News::Awake => self.all = true,
             News::Seeded { uid, result } => {
@@ -351,6 +392,15 @@ impl<'a> Helper<'a> {
         });
     }
 
+    fn ask_for_managers(&mut self) {
+        let now = Instant::now();
+        for uid in self.managers.due(now) {
+            if !self.bus.find_manager(uid) {
+                self.managers.answered(uid, Manager::Unsettled, now);
+            }
+        }
+    }
+
     fn keep_alive(&mut self) {
         self.clock.alive = notify::watchdog().map(|pause| {
             notify::alive();
@@ -361,7 +411,7 @@ impl<'a> Helper<'a> {
     /// The next moment at which something is due without anybody telling.
     fn next_moment(&self) -> Option<Instant> {
         let Clock { alive, look, round, read, .. } = self.clock;
-        [alive, look, round, read, self.jobs.next()].into_iter().flatten().min()
+        [alive, look, round, read, self.jobs.next(), self.managers.next()].into_iter().flatten().min()
     }
 
     /// Sleeps until there is something to do.
@@ -396,7 +446,7 @@ impl<'a> Helper<'a> {
 
 /// The socket for nudges: only root can write to it.
 fn listen_for_nudges() -> io::Result<UnixDatagram> {
-    let path = pag::nudge::SOCKET;
+    let path = nudge::SOCKET;
     // Left by one who was killed: nobody listens there any more.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -411,10 +461,10 @@ fn listen_for_nudges() -> io::Result<UnixDatagram> {
 fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> Poll<io::Result<Nudges>> {
     let mut nudges = Nudges::default();
     while nudges.count < 64 {
-        let mut datagram = [0; 16];
+        let mut datagram = [0; nudge::SPACE];
         match socket.poll_read_with(cx, |socket| socket.recv(&mut datagram)) {
             Poll::Ready(Ok(length)) => {
-                nudges.uids.extend(datagram.get(..length).and_then(pag::nudge::parse));
+                nudges.nudges.extend(datagram.get(..length).and_then(nudge::parse));
                 nudges.count += 1;
             }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -423,16 +473,4 @@ fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> 
         }
     }
     Poll::Ready(Ok(nudges))
-}
-
-/// Reads the configuration for its complaints: what is wrong in it is to be said when it is changed, not at the next
-/// login. Nothing of it is kept but which clients are served; each login and each seeder reads it for itself.
-fn read_configuration() {
-    let (settings, complaints) = config::host(&Dirs::default());
-    set_debug(settings.debug);
-    let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
-    log::debug!("AFS clients on this host: {}", served.join(" "));
-    for complaint in complaints {
-        report(&Event::Complaint { what: complaint.to_string() });
-    }
 }

@@ -226,6 +226,35 @@ pub fn passwd(who: Who<'_>) -> io::Result<Option<Passwd>> {
     }
 }
 
+/// Looks up the gid of a group. This asks NSS.
+///
+/// # Errors
+/// What `getgrnam_r(3)` reports; `Ok(None)` is a group that does not exist.
+pub fn group(name: &CStr) -> io::Result<Option<u32>> {
+    let mut size = 1024;
+    loop {
+        let mut entry = MaybeUninit::<libc::group>::zeroed();
+        let mut buffer: Vec<c_char> = vec![0; size];
+        let mut found = ptr::null_mut();
+        let (e, b, n) = (entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len());
+        // SAFETY: valid places for the entry, its strings and the answer.
+        let code = unsafe { libc::getgrnam_r(name.as_ptr(), e, b, n, &raw mut found) };
+        // The members of a large group need as much.
+        if code == libc::ERANGE && size < 1 << 24 {
+            size *= 4;
+            continue;
+        }
+        if found.is_null() {
+            return match code {
+                0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => Ok(None),
+                code => Err(io::Error::from_raw_os_error(code)),
+            };
+        }
+        // SAFETY: the call succeeded, so the entry is filled in.
+        return Ok(Some(unsafe { entry.assume_init() }.gr_gid));
+    }
+}
+
 /// The groups that a login of `name` has, `gid` among them. Asks NSS, so it is called before a child is made.
 pub fn groups_of(name: &CStr, gid: u32) -> Vec<u32> {
     let mut groups = vec![0; 64];
@@ -596,25 +625,16 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// Opens a file for reading, without allocating and without waiting for a writer.
+/// Opens a file for reading, without allocating and without waiting for a writer. Also an AFS device, for
+/// [`afs_setpag`] and [`afs_pioctl`]: OpenAFS's own library asks for no more (src/sys/glue.c), and a unit with
+/// `ProtectKernelTunables=` has /proc/fs read-only.
 ///
 /// # Errors
 /// As `open(2)`.
 pub fn open_file(path: &CStr) -> io::Result<OwnedFd> {
-    open(path, libc::O_RDONLY)
-}
-
-/// Opens a device for [`afs_setpag`] and [`afs_pioctl`], without allocating.
-///
-/// # Errors
-/// As `open(2)`; ENOENT where the module is not loaded.
-pub fn open_device(path: &CStr) -> io::Result<OwnedFd> {
-    open(path, libc::O_RDWR)
-}
-
-fn open(path: &CStr, mode: c_int) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     // SAFETY: a terminated path.
-    let fd = unsafe { libc::open(path.as_ptr(), mode | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY) };
+    let fd = unsafe { libc::open(path.as_ptr(), flags) };
     cerr(c_long::from(fd))?;
     // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -735,6 +755,13 @@ pub fn copy_file_to(path: &CStr, out: BorrowedFd<'_>, limit: usize) -> bool {
     }
 }
 
+/// Removes a file, or finds that there is none. For a child that has become the directory's owner.
+pub fn remove_file(path: &CStr) -> bool {
+    // SAFETY: a terminated path.
+    let removed = unsafe { libc::unlink(path.as_ptr()) } == 0;
+    removed || io::Error::last_os_error().kind() == io::ErrorKind::NotFound
+}
+
 /// Writes `bytes` to `path` by way of `temporary` in the same directory, mode 0600, without allocating. For a child
 /// that has become the directory's owner.
 pub fn write_file(temporary: &CStr, path: &CStr, bytes: &[u8]) -> bool {
@@ -776,7 +803,7 @@ mod tests {
 
     #[test]
     fn what_is_no_afs_client_says_so() {
-        let device = open_device(c"/dev/null").unwrap();
+        let device = open_file(c"/dev/null").unwrap();
         assert_eq!(afs_setpag(device.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOTTY));
         let answer = afs_pioctl(device.as_fd(), b'C', 13, &[], &mut [0; 4]);
         assert_eq!(answer.unwrap_err().raw_os_error(), Some(libc::ENOTTY));

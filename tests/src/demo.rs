@@ -1,6 +1,7 @@
 //! What `cargo xtask demo` shows, told from inside the machine.
 
-use crate::guest::{Proof, Session};
+use crate::cell;
+use crate::guest::{Proof, Session, sh};
 use crate::ring::Ring;
 
 fn tell(what: &str, ring: &Ring) {
@@ -22,9 +23,39 @@ pub fn act(with: bool) {
     assert_eq!(with, shell.identity() == service.identity(), "one ring with us, two without");
     assert_eq!(with, service.keys.iter().any(|key| key.name.starts_with("afs@")), "a token with us, none without");
     if with {
-        println!("\n  pagctl status, as root sees it:");
-        let status = crate::guest::sh("pagctl status || true");
-        status.lines().for_each(|line| println!("    {line}"));
+        tell_status();
     }
     alice.log_out();
+}
+
+fn tell_status() {
+    println!("\n  pagctl status, as root sees it:");
+    let status = sh("pagctl status || true");
+    status.lines().for_each(|line| println!("    {line}"));
+}
+
+/// One act on a real cell: a login, and a service that reads a file in the home of its user.
+pub fn afs_act(with: bool) {
+    if !with {
+        cell::todays_module();
+    }
+    let refused = sh(&format!("ls {} 2>&1 || true", cell::home("alice")));
+    println!("  {:<34} {}", "root, without a token: ls ~alice", refused.trim());
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let shell = alice.say("cat ~/secret");
+    println!("  {:<34} {}", "alice's ssh shell: cat ~/secret", shell.trim());
+    let service = cell::service(&mut alice, "cat ~/secret");
+    println!("  {:<34} {}", "her service: cat ~/secret", service.trim());
+    println!("  {:<34} {}", "denials in her manager's journal", cell::denials("alice").len());
+    if with {
+        tell_status();
+    }
+    alice.log_out();
+    cell::assert_denied("root", &refused);
+    assert_eq!(shell, "a secret of alice's\n", "the login has a token");
+    if with {
+        assert_eq!(service, shell, "with us the service reads what the login reads");
+    } else {
+        cell::assert_denied("a service without us", &service);
+    }
 }

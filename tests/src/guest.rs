@@ -1,4 +1,5 @@
-//! Tier 2 from inside: a booted Debian with systemd as PID 1, logind, sshd and a KDC. Users come in by the front door.
+//! Tiers 2 and 3 from inside: a booted Debian with systemd as PID 1, logind, sshd and a KDC. Users come in by the front
+//! door.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -18,6 +19,8 @@ pub enum Proof {
     Password,
     /// His ssh key: no ticket.
     Key,
+    /// A Kerberos ticket in this ccache, which sshd is given a copy of.
+    Ticket(&'static str),
 }
 
 /// The uid of one of the accounts of the machine.
@@ -45,6 +48,7 @@ pub fn sh(command: &str) -> String {
 }
 
 fn ssh_command(user: &str, proof: Proof) -> Command {
+    let mut host = "127.0.0.1";
     let mut command = match proof {
         Proof::Password => {
             let mut command = Command::new("sshpass");
@@ -52,9 +56,28 @@ fn ssh_command(user: &str, proof: Proof) -> Command {
             command
         }
         Proof::Key => Command::new("ssh"),
+        Proof::Ticket(ccache) => {
+            // A host's ticket is for the name of the host: the one that sshd's key in the KDC is for.
+            host = if fs::exists("/etc/openafs").unwrap_or(false) { "afs.example.test" } else { "lab" };
+            let mut command = Command::new("ssh");
+            command.args(["-o", "PreferredAuthentications=gssapi-with-mic", "-o", "GSSAPIAuthentication=yes"]);
+            command.args(["-o", "GSSAPIDelegateCredentials=yes"]).env("KRB5CCNAME", ccache);
+            command
+        }
     };
-    command.args(["-q", "-o", "ConnectTimeout=60", &format!("{user}@127.0.0.1")]);
+    command.args(["-q", "-o", "ConnectTimeout=60", &format!("{user}@{host}")]);
     command
+}
+
+/// Starts a login over ssh that a test does not want to wait for.
+pub fn knock(user: &str, proof: Proof) -> Child {
+    ssh_command(user, proof)
+        .arg("sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// What a command says that a user runs over ssh; fails when the login or the command fails.

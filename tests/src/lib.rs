@@ -1,5 +1,5 @@
-//! Harness and end-to-end scenarios. Tier 1 runs in a [`sandbox`] on this host, tier 2 in a [`guest`] that has been
-//! booted. A scenario is a function that panics when it fails.
+//! Harness and end-to-end scenarios. Tier 1 runs in a [`sandbox`] on this host, tiers 2 and 3 in a [`guest`] that has been
+//! booted, tier 3 with an AFS [`cell`]. A scenario is a function that panics when it fails.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,8 +11,10 @@
 )]
 
 pub mod bus;
+pub mod cell;
 pub mod demo;
 pub mod display;
+pub mod gate;
 pub mod guest;
 pub mod ring;
 pub mod sandbox;

@@ -197,6 +197,11 @@ pub fn module() -> PathBuf {
     std::env::var_os("PAG_MODULE").expect("PAG_MODULE names the module under test").into()
 }
 
+/// The command line under test, which lies beside the module.
+pub fn pagctl() -> PathBuf {
+    module().with_file_name("pagctl")
+}
+
 /// A program that lies beside this one.
 pub fn own_program(name: &str) -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().join(name)

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde::Serialize;
 
-use crate::shell::{build, need_packages, target, top};
+use crate::shell::{Profile, build, need_packages, target, top};
 use crate::{machine, tiers};
 
 /// How often each stack is run, interleaved with the others, each time in a fresh process.
@@ -39,13 +39,14 @@ fn middle(mut values: Vec<f64>) -> (f64, f64) {
 
 /// Measures, prints the table, and says whether every bound was met.
 pub(crate) fn run(json: bool) -> bool {
-    need_packages();
+    need_packages(&[]);
     let programs = machine::programs();
-    let (module, _) = tiers::modules(&top());
+    let mut modules = tiers::Modules::of(&top(), Profile::Release);
+    let module = modules.plain();
     build(&top(), &["--release", "-p", "pam_empty", "-p", "pag-tests", "--bins"]);
     let empty = target().join("release/libpam_empty.so");
-    let mut lines = cycles(&module, &empty);
-    let size = std::fs::metadata(&module).unwrap().len() as f64 / 1000.0;
+    let mut lines = cycles(module, &empty);
+    let size = std::fs::metadata(module).unwrap().len() as f64 / 1000.0;
     lines.push(Line { name: "the stripped module", value: size, unit: "KB", spread: None, bound: Some(600.0) });
     drop(programs);
     if json {

@@ -45,12 +45,13 @@ pub(crate) struct Run<'a> {
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// An overlay over a root that ends with this value.
-struct Copy {
+pub(crate) struct Overlay {
     scratch: PathBuf,
 }
 
-impl Copy {
-    fn of(root: &Path, name: &str) -> Self {
+impl Overlay {
+    /// Mounts one, with `name` in its place's name.
+    pub(crate) fn of(root: &Path, name: &str) -> Self {
         let scratch = scratch(name);
         for part in ["upper", "work", "merged", "share"] {
             fs::create_dir_all(scratch.join(part)).unwrap();
@@ -58,10 +59,11 @@ impl Copy {
         let s = scratch.display();
         let lower = root.display();
         sh(&format!("mount -t overlay overlay -o lowerdir={lower},upperdir={s}/upper,workdir={s}/work {s}/merged"));
-        Copy { scratch }
+        Overlay { scratch }
     }
 
-    fn tree(&self) -> PathBuf {
+    /// The root with what has been changed in it.
+    pub(crate) fn tree(&self) -> PathBuf {
         self.scratch.join("merged")
     }
 
@@ -70,7 +72,7 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
+impl Drop for Overlay {
     fn drop(&mut self) {
         let s = self.scratch.display();
         let _ = Command::new("sh").args(["-c", &format!("umount -l {s}/merged; rm -rf {s}")]).status();
@@ -131,7 +133,7 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     let _lock = lock("machines");
     let begun = Instant::now();
     let before = registries();
-    let copy = Copy::of(&root(run.suite), &format!("{}-{}", run.suite, run.scenario));
+    let copy = Overlay::of(&root(run.suite), &format!("{}-{}", run.suite, run.scenario));
     let tree = copy.tree();
     for program in ["pag-probe", "keyring-aklog", "pag-pamhost", "pag-greeter"] {
         fs::copy(run.programs.join(program), tree.join("usr/local/bin").join(program)).unwrap();

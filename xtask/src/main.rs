@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask demo`, `test`, `prove`, `bench`, `install`, `uninstall`.
+//! The project's tasks: `cargo xtask demo`, `test`, `prove`, `vm`, `bench`, `install`, `uninstall`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,12 +11,14 @@
 
 mod bench;
 mod demo;
+mod image;
 mod install;
 mod machine;
 mod prove;
 mod roots;
 mod shell;
 mod tiers;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +36,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Show the main job on a real login, without us and with us
-    Demo,
+    Demo {
+        /// With homes in AFS, on a virtual machine with a real cell
+        #[arg(long)]
+        afs: bool,
+    },
     /// Run the tests; the last line says how many passed, failed and were skipped
     Test(tiers::Choice),
     /// Break the code on purpose, one patch of tests/breaks at a time, and demand that its scenario fails
@@ -42,6 +48,8 @@ enum Task {
         /// Only this patch, by its name without `.patch`
         name: Option<String>,
     },
+    /// Run a command as root on a virtual machine with an AFS cell, print what it says, and forget the machine
+    Vm(vm::Choice),
     /// Measure speed and size, as ratios within one run; exit status 1 when a bound is missed
     Bench {
         /// Print JSON
@@ -64,9 +72,11 @@ enum Task {
 
 fn main() -> ExitCode {
     let well = match Cli::parse().task {
-        Task::Demo => demo::run(),
+        Task::Demo { afs: false } => demo::run(),
+        Task::Demo { afs: true } => demo::afs(),
         Task::Test(choice) => tiers::run(&choice),
         Task::Prove { name } => prove::run(name.as_deref()),
+        Task::Vm(choice) => vm::command(&choice),
         Task::Bench { json } => bench::run(json),
         Task::Install { destdir } => install::install(&destdir),
         Task::Uninstall { destdir } => install::uninstall(&destdir),

@@ -12,15 +12,23 @@ use crate::shell::sh;
 /// The releases, oldest systemd first: 252, 257, and the newest.
 pub(crate) const SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
 
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,openssh-server,\
-    openssh-client,sshpass,keyutils,procps,strace,cron,at,sudo,login,util-linux,passwd,krb5-kdc,krb5-admin-server,\
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,sshpass,\
+    keyutils,procps,strace,cron,at,sudo,login,util-linux,passwd,krb5-kdc,krb5-admin-server,\
     krb5-user,libpam-krb5,libgcc-s1,polkitd,lightdm,lightdm-gtk-greeter,xvfb,xauth,dbus-x11";
+
+/// The packages of sshd and ssh. Debian has moved GSSAPI into packages of its own after trixie.
+fn ssh_packages(suite: &str) -> &'static str {
+    match suite {
+        "bookworm" | "trixie" => "openssh-server,openssh-client",
+        _ => "openssh-server-gssapi,openssh-client-gssapi",
+    }
+}
 
 /// What is done inside a root once its packages are there.
 const SETUP: &str = include_str!("root-setup.sh");
 
 /// Where roots are kept: outside the source tree, since they outlive it.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     std::env::var_os("PAG_LAB_CACHE").map_or_else(|| "/var/cache/pag-lab".into(), PathBuf::from)
 }
 
@@ -42,7 +50,7 @@ pub(crate) fn lock(name: &str) -> fs::File {
 /// The root of a release, built when there is none of this recipe, or when sid's is a week old.
 pub(crate) fn root(suite: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    (suite, PACKAGES, SETUP).hash(&mut hasher);
+    (suite, PACKAGES, ssh_packages(suite), SETUP).hash(&mut hasher);
     let path = cache().join(format!("{suite}-{:016x}", hasher.finish()));
     let _lock = lock(suite);
     let age = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
@@ -56,7 +64,7 @@ pub(crate) fn root(suite: &str) -> PathBuf {
 /// Says which versions a root has.
 pub(crate) fn versions(root: &Path) -> String {
     let list = sh(&format!(
-        "dpkg-query --admindir={}/var/lib/dpkg -W -f '${{Package}} ${{Version}}, ' systemd libpam0g openssh-server lightdm",
+        "dpkg-query --admindir={}/var/lib/dpkg -W -f '${{Package}} ${{Version}}, ' systemd libpam0g 'openssh-server*' lightdm",
         root.display()
     ));
     list.trim_end_matches(", ").to_owned()
@@ -65,27 +73,40 @@ pub(crate) fn versions(root: &Path) -> String {
 fn build(suite: &str, path: &Path) {
     let begun = Instant::now();
     println!("building a Debian root of {suite} (once; kept in {})", cache().display());
+    let setup = scratch("setup").join("setup.sh");
+    fs::write(&setup, SETUP).unwrap();
     let new = path.with_extension("new");
+    let hook =
+        format!("--customize-hook=cp '{}' \"$1/root/setup.sh\"; chroot \"$1\" sh /root/setup.sh", setup.display());
+    bootstrap(suite, suite, &format!("{PACKAGES},{}", ssh_packages(suite)), &[hook], &new);
+    fs::remove_dir_all(setup.parent().unwrap()).ok();
+    sh(&format!("rm -rf --one-file-system '{}'", path.display()));
+    fs::rename(&new, path).unwrap();
+    println!("  {suite}: built in {} s", begun.elapsed().as_secs());
+}
+
+/// Makes a tree of Debian packages at `new`, where nothing of an earlier attempt stays. `name` is for lines of progress;
+/// `hooks` are more arguments for mmdebstrap.
+pub(crate) fn bootstrap(name: &str, suite: &str, packages: &str, hooks: &[String], new: &Path) {
+    let begun = Instant::now();
     // A build that was cut off may have left mounts of the host's /proc and /sys in it.
     let n = new.display();
     sh(&format!("awk -v n='{n}/' 'index($2, n) == 1 {{ print $2 }}' /proc/mounts | sort -r | xargs -r umount -l"));
-    sh(&format!("rm -rf --one-file-system '{n}' '{}'", path.display()));
-    let setup = scratch("setup").join("setup.sh");
-    fs::write(&setup, SETUP).unwrap();
+    sh(&format!("rm -rf --one-file-system '{n}'"));
     let (mirror, security) = mirrors();
     let mut sources = vec![format!("deb {mirror} {suite} main")];
     if suite != "sid" {
         sources.push(format!("deb {security} {suite}-security main"));
     }
     let mut child = Command::new("mmdebstrap")
-        .args(["--mode=root", "--variant=minbase", &format!("--include={PACKAGES}")])
+        .args(["--mode=root", "--variant=minbase", &format!("--include={packages}")])
         .args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\""])
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\""])
         .args(["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*"])
         .args(["--dpkgopt=path-exclude=/usr/share/locale/*"])
         .arg("--essential-hook=printf '#!/bin/sh\\nexit 101\\n' > \"$1/usr/sbin/policy-rc.d\"; chmod 755 \"$1/usr/sbin/policy-rc.d\"")
         .arg("--customize-hook=rm -f \"$1/usr/sbin/policy-rc.d\"")
-        .arg(format!("--customize-hook=cp '{}' \"$1/root/setup.sh\"; chroot \"$1\" sh /root/setup.sh", setup.display()))
+        .args(hooks)
         .args([suite, new.to_str().unwrap()])
         .args(&sources)
         .env("DEBIAN_FRONTEND", "noninteractive")
@@ -100,19 +121,16 @@ fn build(suite: &str, path: &Path) {
             break status;
         }
         if said.elapsed() > Duration::from_secs(10) {
-            println!("  {suite}: {} s", begun.elapsed().as_secs());
+            println!("  {name}: {} s", begun.elapsed().as_secs());
             said = Instant::now();
         }
         std::thread::sleep(Duration::from_millis(200));
     };
-    fs::remove_dir_all(setup.parent().unwrap()).ok();
     if !status.success() {
         let log = fs::read_to_string(new.with_extension("log")).unwrap_or_default();
         let tail: Vec<&str> = log.lines().rev().take(30).collect();
-        panic!("no root of {suite}: {}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        panic!("no root of {name}: {}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
     }
-    fs::rename(&new, path).unwrap();
-    println!("  {suite}: built in {} s", begun.elapsed().as_secs());
 }
 
 /// The Debian mirror and its security archive that this host itself uses.

@@ -27,6 +27,25 @@ pub(crate) fn sh(command: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// How the product is built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Profile {
+    /// As it is shipped.
+    Release,
+    /// As it is built again and again, for a break at a time: without the optimizer's last word.
+    Prove,
+}
+
+impl Profile {
+    /// Cargo's name for it, and that of the directory.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Profile::Release => "release",
+            Profile::Prove => "prove",
+        }
+    }
+}
+
 /// Where cargo puts what it builds of the tree at `tree`. Cargo knows a package by its place in its workspace: two trees
 /// with one target directory take each other's results for fresh.
 pub(crate) fn target_of(tree: &Path) -> PathBuf {
@@ -43,8 +62,12 @@ pub(crate) fn build(tree: &Path, arguments: &[&str]) {
         .env("CARGO_TARGET_DIR", target_of(tree)));
 }
 
-/// Sees to it that the host has what the tests need: names the packages, then installs those that are missing.
-pub(crate) fn need_packages() {
+/// What a host needs to run virtual machines.
+pub(crate) const MACHINES: [&str; 2] = ["qemu-system-x86", "e2fsprogs"];
+
+/// Sees to it that the host has what the tests need, and `more`: names the packages, then installs those that are
+/// missing.
+pub(crate) fn need_packages(more: &[&str]) {
     const PACKAGES: [&str; 10] = [
         "mmdebstrap",
         "systemd-container",
@@ -60,6 +83,7 @@ pub(crate) fn need_packages() {
     assert!(effective_uid() == 0, "this needs root: containers, keyrings of several uids, namespaces");
     let missing: Vec<&str> = PACKAGES
         .into_iter()
+        .chain(more.iter().copied())
         .filter(|package| {
             let known = Command::new("dpkg-query").args(["-W", "-f", "${Status}", package]).output();
             !known.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).ends_with("ok installed"))

@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use pag_tests::scenarios::{tier1, tier2};
+use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Run};
-use crate::shell::{build, need_packages, sh, target_of, top};
-use crate::{install, roots};
+use crate::shell::{MACHINES, Profile, build, need_packages, sh, target_of, top};
+use crate::{image, install, roots, vm};
 
 /// Which tests to run.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Choice {
-    /// Only this tier: 0 pure logic, 1 this kernel's keyrings and libpam, 2 booted containers
+    /// Only this tier: 0 pure logic, 1 this kernel's keyrings and libpam, 2 booted containers, 3 a virtual machine with a
+    /// real AFS cell
     #[arg(long)]
     pub(crate) tier: Option<u8>,
     /// Only the scenario of this name
@@ -28,6 +29,12 @@ pub(crate) struct Choice {
     /// The long form: every scenario on every release, with all repetitions
     #[arg(long)]
     pub(crate) long: bool,
+}
+
+impl Choice {
+    fn chose(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == name)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -56,11 +63,16 @@ pub(crate) fn run(choice: &Choice) -> bool {
         for scenario in tier2::ALL {
             println!("2  {}: {}", scenario.name, scenario.shows);
         }
+        for scenario in tier3::ALL {
+            let clients: Vec<_> = scenario.clients.iter().map(|client| client.name()).collect();
+            println!("3  {} ({}): {}", scenario.name, clients.join(", "), scenario.shows);
+        }
         return true;
     }
-    need_packages();
-    refuse_on_a_machine_in_use();
     let wanted = |tier: u8| choice.tier.is_none_or(|only| only == tier);
+    let third = wanted(3) && tier3::ALL.iter().any(|scenario| choice.chose(scenario.name));
+    need_packages(if third { &MACHINES } else { &[] });
+    refuse_on_a_machine_in_use();
     let mut count = Count::default();
     if wanted(0) && choice.only.is_none() {
         tier0(&mut count);
@@ -70,6 +82,9 @@ pub(crate) fn run(choice: &Choice) -> bool {
     }
     if wanted(2) {
         second_tier(choice, &mut count);
+    }
+    if third {
+        third_tier(choice, &mut count);
     }
     let Count { passed, failed, skipped } = count;
     println!("{passed} passed, {failed} failed, {skipped} skipped");
@@ -114,16 +129,43 @@ fn tier0(count: &mut Count) {
     println!("tier 0: {} s", begun.elapsed().as_secs());
 }
 
-/// The module under test for tier 1: as it is released, and once more with the fault that tests ask for.
-pub(crate) fn modules(tree: &Path) -> (PathBuf, PathBuf) {
-    let release = target_of(tree).join("release/libpam_pag.so");
-    build(tree, &["--release", "-p", "pam_pag", "--features", "pam_pag/fault"]);
-    let fault = target_of(tree).join("pam_pag_fault.so");
-    std::fs::copy(&release, &fault).unwrap();
-    build(tree, &["--release", "-p", "pam_pag"]);
-    let plain = target_of(tree).join("pam_pag.so");
-    std::fs::copy(&release, &plain).unwrap();
-    (plain, fault)
+/// The module as tier 1 tests it, made of one tree: each kind when the first scenario wants it.
+pub(crate) struct Modules {
+    tree: PathBuf,
+    profile: Profile,
+    plain: Option<PathBuf>,
+    faulty: Option<PathBuf>,
+}
+
+impl Modules {
+    pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
+        Modules { tree: tree.to_owned(), profile, plain: None, faulty: None }
+    }
+
+    /// The module as it is installed.
+    pub(crate) fn plain(&mut self) -> &Path {
+        self.plain.get_or_insert_with(|| module(&self.tree, self.profile, "pam_pag.so", &[]))
+    }
+
+    /// The one that a scenario is about: as it is installed, or with the fault that it asks for.
+    pub(crate) fn for_scenario(&mut self, name: &str) -> &Path {
+        if !tier1::WITH_FAULT.contains(&name) {
+            return self.plain();
+        }
+        let features = ["--features", "pam_pag/fault"];
+        self.faulty.get_or_insert_with(|| module(&self.tree, self.profile, "pam_pag_fault.so", &features))
+    }
+}
+
+/// Builds a module and gives a copy of it: the next build, with other features, writes to the same place. Beside it lies a
+/// copy of pagctl.
+fn module(tree: &Path, profile: Profile, name: &str, features: &[&str]) -> PathBuf {
+    build(tree, &[&["--profile", profile.name(), "-p", "pam_pag", "-p", "pagctl"], features].concat());
+    let target = target_of(tree);
+    let place = target.join(name);
+    std::fs::copy(target.join(profile.name()).join("libpam_pag.so"), &place).unwrap();
+    std::fs::copy(target.join(profile.name()).join("pagctl"), target.join("pagctl")).unwrap();
+    place
 }
 
 /// The helper and the tools, and the files that are installed with them.
@@ -134,9 +176,9 @@ pub(crate) struct Services {
 
 impl Services {
     /// Those of the tree at `tree`.
-    pub(crate) fn of(tree: &Path) -> Self {
-        build(tree, &["--release", "-p", "pag-logind-helper", "-p", "pagctl"]);
-        Services { programs: target_of(tree).join("release"), units: tree.join("units") }
+    pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
+        build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper", "-p", "pagctl"]);
+        Services { programs: target_of(tree).join(profile.name()), units: tree.join("units") }
     }
 
     fn name_to(&self, command: &mut Command) {
@@ -148,17 +190,18 @@ impl Services {
 }
 
 fn first_tier(choice: &Choice, count: &mut Count) {
-    let chosen = |name: &str| choice.only.as_deref().is_none_or(|only| only == name);
-    if !tier1::ALL.iter().any(|(name, ..)| chosen(name)) {
+    if !tier1::ALL.iter().any(|(name, ..)| choice.chose(name)) {
         return;
     }
     println!("tier 1: building");
     let programs = machine::programs();
-    let (module, fault) = modules(&top());
+    let mut modules = Modules::of(&top(), Profile::Release);
     let mut services = None;
-    for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| chosen(name)) {
-        let services = tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top())));
-        let (passed, output, seconds) = tier1_scenario(&programs, &module, &fault, services, name, choice.long);
+    for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
+        let services = tier1::needs_helper(name)
+            .then(|| &*services.get_or_insert_with(|| Services::of(&top(), Profile::Release)));
+        let module = modules.for_scenario(name);
+        let (passed, output, seconds) = tier1_scenario(&programs, module, services, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
         if !passed {
             println!("{output}");
@@ -171,7 +214,6 @@ fn first_tier(choice: &Choice, count: &mut Count) {
 pub(crate) fn tier1_scenario(
     programs: &Path,
     module: &Path,
-    fault: &Path,
     services: Option<&Services>,
     name: &str,
     long: bool,
@@ -198,7 +240,6 @@ pub(crate) fn tier1_scenario(
         .arg(programs.join("pag-tier1"))
         .arg(name)
         .env("PAG_MODULE", module)
-        .env("PAG_MODULE_FAULT", fault)
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
     if let Some(services) = services {
@@ -213,14 +254,13 @@ pub(crate) fn tier1_scenario(
 }
 
 fn second_tier(choice: &Choice, count: &mut Count) {
-    let chosen: Vec<_> =
-        tier2::ALL.iter().filter(|s| choice.only.as_deref().is_none_or(|only| only == s.name)).collect();
+    let chosen: Vec<_> = tier2::ALL.iter().filter(|scenario| choice.chose(scenario.name)).collect();
     if chosen.is_empty() {
         return;
     }
     println!("tier 2: building");
     let programs = machine::programs();
-    let product = product(&top());
+    let product = product(&top(), Profile::Release);
     for suite in roots::SUITES.into_iter().filter(|suite| choice.suite.as_deref().is_none_or(|only| only == *suite)) {
         let root = roots::root(suite);
         println!("tier 2: {suite}: {}", roots::versions(&root));
@@ -247,6 +287,39 @@ fn second_tier(choice: &Choice, count: &mut Count) {
     }
 }
 
+fn third_tier(choice: &Choice, count: &mut Count) {
+    println!("tier 3: building");
+    let programs = machine::programs();
+    let product = product(&top(), Profile::Release);
+    for suite in image::SUITES {
+        let wanted = choice.suite.as_deref().map_or(choice.long || suite == image::SUITES[0], |only| only == suite);
+        if !wanted {
+            continue;
+        }
+        println!("tier 3: {suite}: {}", image::image(suite).versions());
+        for scenario in tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name)) {
+            for client in scenario.clients {
+                let outcome = vm::run(&vm::Run {
+                    suite,
+                    client: *client,
+                    command: &vm::scenario(scenario.name, *client),
+                    product: scenario.product.then_some(&product),
+                    programs: &programs,
+                    long: choice.long,
+                });
+                let word = if outcome.passed { "ok" } else { "FAILED" };
+                let seconds = outcome.took.as_secs_f64();
+                println!("tier 3: {suite}: {}: {}: {word} ({seconds:.1} s)", client.name(), scenario.name);
+                if !outcome.passed {
+                    println!("{}", outcome.output);
+                    print_journal(&outcome.journal);
+                }
+                count.add(outcome.passed);
+            }
+        }
+    }
+}
+
 /// Of a journal, what is about us, and its end.
 fn print_journal(journal: &str) {
     let lines: Vec<&str> = journal.lines().collect();
@@ -259,10 +332,10 @@ fn print_journal(journal: &str) {
     }
 }
 
-/// A release laid out as it is installed.
-pub(crate) fn product(tree: &Path) -> PathBuf {
+/// The product laid out as it is installed.
+pub(crate) fn product(tree: &Path, profile: Profile) -> PathBuf {
     let place = target_of(tree).join("product");
     std::fs::remove_dir_all(&place).ok();
-    install::layout(tree, &place);
+    install::layout(tree, profile, &place);
     place
 }

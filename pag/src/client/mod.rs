@@ -24,6 +24,7 @@ use crate::ccache::format::Principal;
 use crate::config::{Cell, ClientChoice, ClientKind, Settings};
 use crate::error::{Error, Result};
 use crate::keyring::{self as keys, Description, Serial};
+use crate::registry::Pag;
 use crate::ring::Ring;
 use crate::sys::{self, Exit};
 use openafs::Device;
@@ -406,6 +407,55 @@ pub fn discard_here(cell: Option<&Cell>, deadline: Instant) -> Result<()> {
     forget(None, cell, deadline)
 }
 
+/// Links what makes members of `pag` have its tokens into `keyring`, a session keyring of the PAG's user that lets its
+/// owner write: the token keys themselves, and S0. How many there were. Needs root.
+///
+/// It takes three things at once, which only a child can have: to possess the tokens, as a member, since nobody else may
+/// link them; to be the handle group, for S0, which no member may link; and to be the keyring's owner.
+///
+/// # Errors
+/// `System`, when it could not be done whole.
+pub fn lend(pag: &Pag, keyring: Serial, deadline: Instant) -> Result<u8> {
+    let doing = || Error::system(format!("link the tokens of PAG {} into keyring {keyring}", pag.id));
+    let Ok(ring) = &pag.ring else { return Err(doing()(std::io::ErrorKind::NotFound.into())) };
+    let child = sys::child(|| {
+        if !ring.join_in_child() {
+            return NOT_LENT;
+        }
+        sys::setfsgid(ring.group.0);
+        sys::setfsuid(pag.uid);
+        // The user has said which keyring it is: not one of somebody else's, and not his `@u`.
+        let is_his =
+            |found: Description<'_>| found.is_keyring() && found.uid == pag.uid && found.name.starts_with(b"_ses");
+        if !keys::describe(keyring, is_his).unwrap_or(false) {
+            return NOT_LENT;
+        }
+        let mut count: u8 = 0;
+        let mut whole = true;
+        let mut link = |key: Serial| match keys::link(key, keyring) {
+            Ok(()) => count = count.saturating_add(1).min(NOT_LENT - 1),
+            Err(_) => whole = false,
+        };
+        if let Some(s0) = pag.nested {
+            link(s0);
+        }
+        let seen = visit_keys(ring.serial, &mut |key| {
+            if key.seen.is_some_and(|seen| seen.state == State::Good) {
+                link(key.serial);
+            }
+        });
+        if seen && whole { count } else { NOT_LENT }
+    })
+    .map_err(doing())?;
+    match child.wait(deadline).map_err(doing())? {
+        Exit::Status(count) if count != NOT_LENT => Ok(count),
+        _ => Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
+    }
+}
+
+/// Status of a child that could not lend all.
+const NOT_LENT: u8 = u8::MAX;
+
 /// Where tokens are: a keyring, and whether the caller has it as its session keyring already.
 struct Place<'a> {
     ring: Option<&'a Ring>,
@@ -477,6 +527,9 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
     Ok(found)
 }
 
+/// Status of a child that could enter the ring, and then OpenAFS refused.
+const STATUS_REFUSED: u8 = 2;
+
 fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
     let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || match cell {
@@ -504,15 +557,16 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
         }
     }
     let child = sys::child(|| {
-        let mut done = place.enter() && (place.here || forget_keys());
-        if done && let Some(device) = &device {
-            done = openafs::forget(device, name);
+        if !(place.enter() && (place.here || forget_keys())) {
+            return 1;
         }
-        u8::from(!done)
+        let refused = device.as_ref().is_some_and(|device| !openafs::forget(device, name));
+        if refused { STATUS_REFUSED } else { 0 }
     })
     .map_err(doing())?;
     match child.wait(deadline).map_err(doing())? {
         Exit::Status(0) => Ok(()),
+        Exit::Status(STATUS_REFUSED) => Err(doing()(std::io::Error::other("OpenAFS's module refuses to"))),
         Exit::TimedOut => Err(doing()(std::io::ErrorKind::TimedOut.into())),
         _ => Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
     }

@@ -1,18 +1,25 @@
-//! Runs one scenario of tier 2 inside the machine that was booted for it: `pag-scenario NAME BOOT`.
+//! Runs one scenario inside the machine that was booted for it: `pag-scenario NAME BOOT` in tier 2, `pag-scenario NAME
+//! CLIENT` in tier 3.
 #![allow(clippy::print_stderr, clippy::expect_used, clippy::exit, reason = "in a test, to panic is to fail")]
 
-use pag_tests::scenarios::tier2::ALL;
+use pag_tests::scenarios::tier3::Client;
+use pag_tests::scenarios::{tier2, tier3};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().expect("the name of a scenario");
-    let boot = arguments.next().and_then(|word| word.parse().ok()).unwrap_or(1);
-    if let "demo_with" | "demo_without" = &name[..] {
-        return pag_tests::demo::act(name == "demo_with");
+    let word = arguments.next().unwrap_or_default();
+    match &name[..] {
+        "demo_with" | "demo_without" => return pag_tests::demo::act(name == "demo_with"),
+        "demo_afs_with" | "demo_afs_without" => return pag_tests::demo::afs_act(name == "demo_afs_with"),
+        _ => {}
     }
-    let Some(scenario) = ALL.iter().find(|scenario| scenario.name == name) else {
+    if let Some(scenario) = tier2::ALL.iter().find(|scenario| scenario.name == name) {
+        (scenario.run)(word.parse().unwrap_or(1));
+    } else if let Some(scenario) = tier3::ALL.iter().find(|scenario| scenario.name == name) {
+        (scenario.run)(Client::named(&word).expect("the name of a client"));
+    } else {
         eprintln!("no scenario {name}");
         std::process::exit(2);
-    };
-    (scenario.run)(boot);
+    }
 }

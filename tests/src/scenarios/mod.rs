@@ -2,3 +2,4 @@
 
 pub mod tier1;
 pub mod tier2;
+pub mod tier3;

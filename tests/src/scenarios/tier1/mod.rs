@@ -3,8 +3,10 @@
 mod bus;
 mod hosts;
 mod life;
+mod member;
 mod options;
 mod safety;
+mod scope;
 mod seeders;
 
 use std::os::unix::fs::MetadataExt;
@@ -88,6 +90,37 @@ pub const ALL: &[Scenario] = &[
         "Each option of pam_afs_session does what the manual says.",
         options::pam_afs_session_options,
     ),
+    (
+        "sessions_keep_to_themselves",
+        "Under scope = session each login has a PAG of its own, and the manager one without tokens.",
+        scope::sessions_keep_to_themselves,
+    ),
+    (
+        "scope_is_chosen",
+        "Scope goes by user, group, PAM line, service and host; a change disturbs no login that is there.",
+        scope::scope_is_chosen,
+    ),
+    (
+        "refresh_finds_its_session",
+        "A refreshed ticket gets into the session that it is for, from inside and outside, and into no other.",
+        scope::refresh_finds_its_session,
+    ),
+    (
+        "following_mirrors_and_takes_away",
+        "A follower's ring has the followed tokens, keeps its user's own, and gives back no more than it got.",
+        scope::following_mirrors_and_takes_away,
+    ),
+    (
+        "login_ends_following",
+        "A login that shares the manager's PAG ends its following, and harms neither session.",
+        scope::login_ends_following,
+    ),
+    (
+        "tokens_and_unlog",
+        "pagctl shows a member the tokens of his PAG, and discards them for all its members.",
+        member::tokens_and_unlog,
+    ),
+    ("new_and_leave", "pagctl makes a PAG for whoever wants one, and lets a member out.", member::new_and_leave),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
     (
         "bus_shows_own_pags_only",
@@ -109,6 +142,9 @@ pub const ALL: &[Scenario] = &[
     ),
     ("bus_pagctl", "pagctl lists, shows, renews and monitors over D-Bus.", bus::pagctl_verbs),
 ];
+
+/// Those whose module must have been built with the feature `fault`.
+pub const WITH_FAULT: &[&str] = &["panic_is_a_line"];
 
 /// Whether a scenario runs the helper.
 pub fn needs_helper(name: &str) -> bool {

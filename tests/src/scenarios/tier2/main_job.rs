@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::guest::{
-    Proof, Session, assert_same, assert_token, eventually, manager_is, pags_of, seeder_runs, sh, ssh, uid,
+    Proof, Session, assert_same, assert_token, eventually, manager_is, pags_of, run, seeder_runs, sh, ssh, uid,
 };
 use crate::ring::Ring;
 
@@ -127,4 +127,42 @@ pub(super) fn lingering_manager_is_joined_by_a_later_login(_: u32) {
         (pags.len() == 1 && pags[0]["tokens"].as_array().is_some_and(Vec::is_empty)).then_some(())
     });
     let _ = ssh("alice", Proof::Key, "true");
+}
+
+pub(super) fn manager_from_before_is_adopted(_: u32) {
+    // As on a host where pam_pag has just been installed: the manager was started without us.
+    let stack = std::fs::read_to_string("/etc/pam.d/systemd-user").unwrap();
+    let without: Vec<&str> = stack.lines().filter(|line| !line.contains("pam_pag")).collect();
+    std::fs::write("/etc/pam.d/systemd-user", format!("{}\n", without.join("\n"))).unwrap();
+    let mut alice = Session::ssh("alice", Proof::Password);
+    std::fs::write("/etc/pam.d/systemd-user", &stack).unwrap();
+    let (shell, before) = (alice.ring(), alice.service_ring());
+    assert_token("the shell", &shell);
+    assert!(!before.is_pag() && before.token("example.test").is_none(), "the manager is outside: {before:#?}");
+    let refused = run("runuser", &["-u", "alice", "--", "pagctl", "adopt", "alice"]);
+    assert!(!refused.status.success(), "only root lends tokens");
+    let said = sh("pagctl adopt alice");
+    assert!(said.contains("has 1 tokens of PAG"), "{said}");
+    let after = alice.service_ring();
+    assert_eq!(after.identity(), before.identity(), "the manager keeps the keyring that it has");
+    assert_eq!(
+        after.token("example.test").map(|key| key.serial),
+        shell.token("example.test").map(|key| key.serial),
+        "an adopted manager's services find the token of the PAG: {after:#?}"
+    );
+    let ccache = after.ccache.clone().expect("services have KRB5CCNAME");
+    assert!(ccache.starts_with("DIR:/run/pag/ccache/61001/"), "{ccache}");
+    let mask = after.ring.as_ref().map(|ring| ring.mask.clone());
+    assert_eq!(mask, before.ring.as_ref().map(|ring| ring.mask.clone()), "its keyring is closed again");
+    let leases = pags_of("alice")[0]["leases"].as_array().cloned().unwrap_or_default();
+    assert!(leases.iter().any(|lease| lease["role"] == "manager" && lease["alive"] == true), "{leases:#?}");
+    assert!(sh("pagctl adopt alice").contains("has 1 tokens of PAG"), "once more, as after a refresh of the token");
+    let again = pags_of("alice")[0]["leases"].as_array().map(Vec::len);
+    assert_eq!(again, Some(leases.len()), "one lease, however often");
+    alice.log_out();
+    manager_is("alice", "inactive");
+    eventually("the PAG ends with the adopted manager", Duration::from_secs(10), || {
+        pags_of("alice").is_empty().then_some(())
+    });
+    assert!(!run("pagctl", &["adopt", "alice"]).status.success(), "without a manager there is nothing to adopt");
 }

@@ -1,0 +1,198 @@
+//! `pagctl adopt`: tokens for a user manager that was started outside of its user's PAG, before pam_pag was installed.
+//!
+//! Nobody can put a running process into another session keyring, and root cannot write into one that is not its own. But
+//! the manager's services share its keyring: one of them, this very program, opens it to its owner for a moment, and a
+//! child of root's with the owner's uid links the PAG's tokens into it. No ring is opened to anybody.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pag::client;
+use pag::guard::{Guard, HandleGroup};
+use pag::keyring::{self, Mask, Serial};
+use pag::lease::{Lease, Process, Role};
+use pag::lock::Lock;
+use pag::policy::{self, Candidate, Newcomer, Placement};
+use pag::registry::{Pag, Registry};
+use pag::sys::{self, Passwd, Who};
+
+use crate::Answer;
+use crate::error::Error;
+
+/// What a session keyring lets its owner do while tokens are linked into it: all but LINK and SETATTR besides VIEW, READ,
+/// WRITE, and its possessor everything, as always.
+const OPEN: Mask = Mask(0x3f07_0000);
+/// What it lets him do otherwise: see that it is there, and what is in it (security/keys/process_keys.c,
+/// install_session_keyring_to_cred).
+const CLOSED: Mask = Mask(0x3f03_0000);
+
+/// Longest wait for a lock and for a child.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Gives the running manager of `user` the tokens of his PAG.
+///
+/// # Errors
+/// In words: no manager, no PAG, or a keyring that the kernel does not let us fill; the remedy is then to start the
+/// manager again.
+pub(crate) fn run(user: &str) -> Result<Answer, Error> {
+    let user = person(user)?;
+    let name = user.name.to_string_lossy().into_owned();
+    let unit = format!("user@{}.service", user.uid);
+    let manager = manager(&unit)?;
+    let group = HandleGroup::read();
+    let guard = Guard::enter(group)?;
+    let lock = Lock::of_uid(user.uid, WAIT)?;
+    let registry = Registry::find(&guard, group)?;
+    let pags = registry.map(|registry| registry.pags_of(&guard, &lock, user.uid)).transpose()?.unwrap_or_default();
+    drop((lock, guard));
+    let mut inside = Inside::start(&user)?;
+    let keyring = inside.keyring()?;
+    if let Some(pag) = pags.iter().find(|pag| pag.ring.as_ref().is_ok_and(|ring| ring.serial == keyring.serial)) {
+        println!("{unit} is in PAG {} already", pag.id);
+        inside.end("")?;
+        return Ok(Answer::AllRight);
+    }
+    let Some(mut pag) = chosen(pags, &name) else {
+        inside.end("")?;
+        let why = format!("{name} has no PAG that could be lent; he must log in first, through a stack with pam_pag");
+        return Err(Error::Refused(why));
+    };
+    let lent = keyring.opened().and_then(|keyring| Ok(client::lend(&pag, keyring, Instant::now() + WAIT)?));
+    let ccache = pag.record.as_ref().map_or(String::new(), |record| record.ccache.clone());
+    inside.end(lent.as_ref().map_or("", |_| &ccache))?;
+    let count = lent?;
+
+    // A lease of the manager's, so that the tokens do not end before its services do.
+    let guard = Guard::enter(group)?;
+    let _lock = Lock::of_uid(user.uid, WAIT)?;
+    if let (Some(registry), Ok(mut record)) = (registry, pag.record.clone()) {
+        // It has one already where it was placed by Debian's common-session, and pam_keyinit came after that.
+        if !record.leases.iter().any(|lease| lease.process == manager) {
+            let lease = Lease::new(manager, Role::Manager, "adopted", "");
+            record.leases.push(lease.map_err(pag::Error::system("make a lease"))?);
+            registry.store(&guard, &mut pag, record)?;
+        }
+    }
+    pag::nudge::nudge(user.uid);
+    println!("{unit} has {count} tokens of PAG {}; new services get KRB5CCNAME={ccache}", pag.id);
+    Ok(Answer::AllRight)
+}
+
+fn person(user: &str) -> Result<Passwd, Error> {
+    let name = std::ffi::CString::new(user).unwrap_or_default();
+    let who = user.parse().map_or(Who::Name(&name), Who::Uid);
+    let found = sys::passwd(who).map_err(pag::Error::system(format!("look up {user}")))?;
+    found.ok_or_else(|| Error::Refused(format!("there is no user {user}")))
+}
+
+/// The process of a unit that runs.
+fn manager(unit: &str) -> Result<Process, Error> {
+    let command = || format!("systemctl show -P MainPID {unit}");
+    let failed = |why: String| Error::Command { command: command(), why };
+    let output = Command::new("systemctl").args(["show", "-P", "MainPID", unit]).output();
+    let output = output.map_err(|error| failed(error.to_string()))?;
+    let pid = String::from_utf8_lossy(&output.stdout).trim().parse().ok().filter(|pid| *pid > 1);
+    pid.and_then(Process::find).ok_or_else(|| Error::Refused(format!("{unit} does not run: there is nothing to adopt")))
+}
+
+/// The PAG that the manager would have joined.
+fn chosen(pags: Vec<Pag>, name: &str) -> Option<Pag> {
+    let candidates: Vec<Candidate<'_>> = pags
+        .iter()
+        .filter(|pag| pag.ring.is_ok())
+        .filter_map(|pag| Some(Candidate { id: pag.id, record: pag.record.as_ref().ok()? }))
+        .collect();
+    let Placement::Join(id) = policy::place(Newcomer::Manager, name, &candidates) else { return None };
+    pags.into_iter().find(|pag| pag.id == id)
+}
+
+/// The keyring that a manager shares with its services.
+struct Shared {
+    serial: Serial,
+    /// Whether it is open to its owner now.
+    open: bool,
+}
+
+impl Shared {
+    fn opened(&self) -> Result<Serial, Error> {
+        let why = "the kernel does not let the manager's keyring be opened; the remedy is to start the manager again, \
+                   which ends its services: systemctl restart user@UID.service";
+        if self.open { Ok(self.serial) } else { Err(Error::Refused(why.to_owned())) }
+    }
+}
+
+/// This program as a service of the manager.
+struct Inside {
+    child: std::process::Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Inside {
+    fn start(user: &Passwd) -> Result<Self, Error> {
+        let words = format!("as {}: systemd-run --user pagctl adopt --inside", user.name.to_string_lossy());
+        let failed = |why: String| Error::Command { command: words.clone(), why };
+        let own = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+        // As the user, and with nothing of root's: his manager is at the other end.
+        let mut child = Command::new("setpriv")
+            .args([&format!("--reuid={}", user.uid), &format!("--regid={}", user.gid), "--init-groups", "--reset-env"])
+            .args(["env", &format!("XDG_RUNTIME_DIR=/run/user/{}", user.uid)])
+            .args(["timeout", "20", "systemd-run", "--user", "--quiet", "--wait", "--pipe", "--collect"])
+            .args(["--property=RuntimeMaxSec=15", "--"])
+            .arg(own)
+            .args(["adopt", "--inside"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let output = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
+        Ok(Inside { child, output: BufReader::new(output) })
+    }
+
+    /// The manager's session keyring, as the service says.
+    fn keyring(&mut self) -> Result<Shared, Error> {
+        let mut line = String::new();
+        let _ = self.output.read_line(&mut line);
+        let said = line.trim().split_once(' ').and_then(|(word, number)| Some((word == "open", number.parse().ok()?)));
+        let shared = said.and_then(|(open, number)| Some(Shared { serial: Serial::new(number)?, open }));
+        shared.ok_or_else(|| Error::Refused("a service of the user's manager could not be started".to_owned()))
+    }
+
+    /// Has the keyring closed, and the manager told about the ccache.
+    fn end(mut self, ccache: &str) -> Result<(), Error> {
+        if let Some(mut input) = self.child.stdin.take() {
+            let _ = writeln!(input, "close {ccache}");
+        }
+        let status = self.child.wait();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(Error::Refused(format!("the service that closes the keyring again ended with {status}"))),
+            Err(error) => Err(Error::Refused(error.to_string())),
+        }
+    }
+}
+
+/// What the service does: opens the keyring that it shares with its manager, waits for a line, closes it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn inside() -> Result<Answer, Error> {
+    let failed = |what: &'static str| pag::Error::key(what);
+    let keyring = keyring::session().map_err(failed("find the session keyring"))?;
+    let before = keyring::describe(keyring, |found| found.mask).map_err(failed("look at the session keyring"))?;
+    let opened = keyring::set_mask(keyring, OPEN).is_ok();
+    println!("{} {keyring}", if opened { "open" } else { "shut" });
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    if opened {
+        // What was wider than usual (setpag of OpenAFS leaves it so) is closed, too.
+        let after = Mask(before.0 & CLOSED.0);
+        keyring::set_mask(keyring, after).map_err(failed("close the session keyring again"))?;
+    }
+    let ccache = line.trim_end().strip_prefix("close ").filter(|_| read.is_ok()).unwrap_or_default();
+    if !ccache.is_empty() {
+        let setting = format!("KRB5CCNAME={ccache}");
+        let _ = Command::new("systemctl").args(["--user", "set-environment", &setting]).status();
+    }
+    Ok(Answer::AllRight)
+}

@@ -1,0 +1,144 @@
+//! Tier 3 from inside: what a [`guest`](crate::guest) with a real AFS cell has besides. Homes are in AFS, and each has a
+//! file `secret` that its owner alone can read.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::guest::{Proof, Session, eventually, key_count, manager_is, pags_of, sh, uid};
+use crate::scenarios::tier3::Client;
+
+/// A user's home, in a volume of its own.
+pub fn home(user: &str) -> String {
+    format!("/afs/example.test/user/{user}")
+}
+
+/// A ticket of alice's that she has where she comes from, and delegates.
+pub fn ticket() -> Proof {
+    sh("echo alicepw | kinit -f -c FILE:/run/ticket.alice alice");
+    Proof::Ticket("FILE:/run/ticket.alice")
+}
+
+/// Puts pam_afs_session into the PAM stacks, as its package does unless it is told otherwise.
+pub fn todays_module() {
+    sh("cp /usr/local/share/todays-pam.d/* /etc/pam.d/");
+}
+
+/// Loads a client and mounts it; the other one, or both, go. Fails when something still uses one of them.
+pub fn load(client: Client) {
+    sh(&format!("lab-client {}", client.name()));
+}
+
+/// What a shell command says that systemd runs as a service of the user's, errors too.
+pub fn service(session: &mut Session, command: &str) -> String {
+    session.say(&format!("systemd-run --user --quiet --wait --pipe --collect sh -c '{command}'"))
+}
+
+/// The lines of the journal in which a user's manager, or a service of it, was denied something.
+pub fn denials(user: &str) -> Vec<String> {
+    let unit = format!("user@{}.service", uid(user));
+    let text = sh(&format!("journalctl --sync; journalctl -q -o cat _SYSTEMD_UNIT={unit}"));
+    text.lines().filter(|line| line.contains("Permission denied")).map(str::to_owned).collect()
+}
+
+/// Fails unless the kernel has refused.
+pub fn assert_denied(what: &str, said: &str) {
+    assert!(said.contains("Permission denied"), "{what}: a refusal is expected: {said}");
+}
+
+/// Writes something that was never there: unlike a file that was read before, which stays readable from the cache after
+/// its token is gone, that is refused without a token. Has neither `$`, which systemd-run replaces, nor quotes.
+pub const WRITE: &str = "mktemp ~/new.XXXXXX >/dev/null && echo written";
+
+/// Fails unless [`WRITE`] has written.
+pub fn assert_works(what: &str, said: &str) {
+    assert!(said.contains("written"), "{what}: cannot write the home: {said}");
+}
+
+/// What a command of root's says, errors too, whatever comes of it.
+pub fn as_root(command: &str) -> String {
+    sh(&format!("{{ {command}; }} 2>&1 || true"))
+}
+
+/// Waits until a user's manager and his PAGs are gone.
+pub fn is_over(user: &str) {
+    manager_is(user, "inactive");
+    eventually(&format!("the PAG of {user} has ended"), Duration::from_secs(20), || {
+        pags_of(user).is_empty().then_some(())
+    });
+}
+
+/// Waits until a file in the home holds what its name says, as a member of the PAG sees it.
+pub fn written(user: &str, session: &mut Session, name: &str, what: &str) {
+    eventually(&format!("{what} has written {}/{name}", home(user)), Duration::from_secs(30), || {
+        session.say(&format!("cat ~/{name}")).starts_with("by the ").then_some(())
+    });
+}
+
+/// How many `_pag` keys there are, as root sees them: they are root's.
+pub fn afs_pags() -> u64 {
+    fs::read_to_string("/proc/keys").unwrap().lines().filter(|line| line.contains(" afs_pag ")).count() as u64
+}
+
+/// What shows that alice has a PAG more, or one less.
+pub fn live_pags(client: Client) -> u64 {
+    match client {
+        Client::OpenAfs => afs_pags(),
+        Client::Kafs | Client::None => u64::from(key_count(uid("alice"))),
+    }
+}
+
+/// The number that OpenAFS gives to its next PAG; it counts up by one.
+pub fn pag_counter(client: Client) -> Option<u64> {
+    let groups = sh("pagctl new -- id -G");
+    let number = groups.split_whitespace().filter_map(|gid| gid.parse::<u64>().ok()).find(|gid| gid >> 24 == 0x41);
+    assert_eq!(number.is_some(), client == Client::OpenAfs, "{groups}");
+    number
+}
+
+/// Configures the product, anew each time.
+pub fn configure(lines: &str) {
+    fs::create_dir_all("/etc/pag/pag.conf.d").unwrap();
+    fs::write("/etc/pag/pag.conf.d/test.conf", format!("[pag]\n{lines}")).unwrap();
+    sh("systemctl reload pag-logind-helper");
+}
+
+/// What makes tokens of keys where no AFS is loaded.
+pub fn keyring_lines(client: Client) -> &'static str {
+    match client {
+        Client::None => "client = keyring\nprogram = /usr/local/bin/keyring-aklog\nafs_cells = example.test\n",
+        Client::OpenAfs | Client::Kafs => "",
+    }
+}
+
+/// Logs alice in by key, with a ticket that she brings along: nothing of the login itself asks the KDC.
+pub fn login_with(ccache: &str) -> Session {
+    sh(&format!("chown alice {ccache}"));
+    fs::write("/run/lab.env", format!("KRB5CCNAME=FILE:{ccache}\n")).unwrap();
+    let stack = fs::read_to_string("/etc/pam.d/sshd").unwrap();
+    let line = |kind: &str| format!("{kind} required pam_env.so readenv=1 envfile=/run/lab.env\n");
+    if !stack.contains("/run/lab.env") {
+        // Before all others: ours are in the files that the stack includes.
+        fs::write("/etc/pam.d/sshd", format!("{}{}{stack}", line("auth"), line("session"))).unwrap();
+    }
+    Session::ssh("alice", Proof::Key)
+}
+
+/// Starts a process of the session that outlives it. It says what a command's exit status is when it is asked.
+pub fn leave_behind(session: &mut Session, command: &str) {
+    sh("rm -rf /run/left; mkdir -m 1777 /run/left");
+    session.say(&format!(
+        "setsid sh -c 'echo $$ > /run/left/pid; while ! test -e /run/left/ask; do sleep 0.2; done; {command}; \
+         echo $? > /run/left/code' >/dev/null 2>&1 </dev/null & while ! test -s /run/left/pid; do sleep 0.1; done"
+    ));
+    // Out of the session's control group: logind would keep session and manager for it.
+    sh("cat /run/left/pid > /sys/fs/cgroup/$(sed -n 's/^0:://p' /proc/self/cgroup)/cgroup.procs");
+}
+
+/// What it says now: whether the command succeeds.
+pub fn left_behind() -> bool {
+    fs::write("/run/left/ask", "").unwrap();
+    let code = eventually("what was left behind answers", Duration::from_secs(20), || {
+        fs::read_to_string("/run/left/code").ok().filter(|code| code.ends_with('\n'))
+    });
+    code.trim() == "0"
+}

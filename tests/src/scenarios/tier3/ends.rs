@@ -1,0 +1,40 @@
+//! What a hundred logins leave behind: nothing.
+
+use std::time::Duration;
+
+use super::{Client, long};
+use crate::cell;
+use crate::guest::{Proof, QuickCollection, eventually, key_count, sh, ssh};
+
+pub(super) fn afs_logins_leave_nothing(client: Client) {
+    let _quick = QuickCollection::begin();
+    let times = if long() { 100 } else { 8 };
+    let one = || {
+        assert_eq!(ssh("alice", Proof::Password, "cat ~/secret"), "a secret of alice's\n");
+    };
+    one();
+    cell::is_over("alice");
+    let counts = || (cell::afs_pags(), key_count(0), key_count(61001), open_files());
+    let before = eventually("the counts have settled", Duration::from_secs(20), || {
+        let now = counts();
+        std::thread::sleep(Duration::from_millis(1500));
+        (counts() == now).then_some(now)
+    });
+    let first = cell::pag_counter(client);
+    for _ in 0..times {
+        one();
+        cell::is_over("alice");
+    }
+    let made = cell::pag_counter(client).zip(first).map(|(last, first)| last.wrapping_sub(first));
+    eventually(&format!("{before:?} again, after {times} logins"), Duration::from_secs(10), || {
+        (counts() == before).then_some(())
+    });
+    // One for each login, and one for the count itself.
+    if client == Client::OpenAfs {
+        assert_eq!(made, Some(times + 1), "the PAG counter rises by one for each PAG");
+    }
+}
+
+fn open_files() -> usize {
+    sh("ls /proc/$(systemctl show -P MainPID pag-logind-helper)/fd | wc -l").trim().parse().unwrap()
+}

@@ -1,0 +1,158 @@
+//! Scenarios on a virtual machine with a real AFS cell, and homes in it.
+
+mod control;
+mod ends;
+mod faults;
+mod main_job;
+mod members;
+mod rules;
+
+/// An AFS client that a machine can have loaded. They exclude each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// OpenAFS's module.
+    OpenAfs,
+    /// The kernel's own.
+    Kafs,
+    /// No module is loaded.
+    None,
+}
+
+impl Client {
+    /// Its name, as `lab-client` in the machine knows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Client::OpenAfs => "openafs",
+            Client::Kafs => "kafs",
+            Client::None => "none",
+        }
+    }
+
+    /// The program that gets its tokens, as a user calls it.
+    pub const fn seeder(self) -> &'static str {
+        match self {
+            Client::OpenAfs => "aklog",
+            Client::Kafs => "aklog-kafs",
+            Client::None => "keyring-aklog -c example.test",
+        }
+    }
+
+    /// The client of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Client::OpenAfs, Client::Kafs, Client::None].into_iter().find(|client| client.name() == name)
+    }
+}
+
+/// One scenario.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it shows, in a sentence.
+    pub shows: &'static str,
+    /// Whether the product is installed first.
+    pub product: bool,
+    /// The clients that it is run with, each on a machine of its own.
+    pub clients: &'static [Client],
+    /// The scenario itself, given the client that is loaded when it begins.
+    pub run: fn(Client),
+}
+
+impl Scenario {
+    const fn new(name: &'static str, shows: &'static str, run: fn(Client)) -> Self {
+        Scenario { name, shows, product: true, clients: &[Client::OpenAfs, Client::Kafs], run }
+    }
+
+    const fn on(self, clients: &'static [Client]) -> Self {
+        Scenario { clients, ..self }
+    }
+
+    const fn without_product(self) -> Self {
+        Scenario { product: false, ..self }
+    }
+}
+
+/// All of them, in the order in which they run.
+pub const ALL: &[Scenario] = &[
+    Scenario::new(
+        "afs_control_without_pam_pag",
+        "with today's tools a user service can't read the AFS home of the user whose login started it",
+        control::afs_control_without_pam_pag,
+    )
+    .without_product(),
+    Scenario::new(
+        "afs_services_work_in_the_home",
+        "services, timers, bus-activated programs and units of the home read and write it, and nothing is denied",
+        main_job::afs_services_work_in_the_home,
+    ),
+    Scenario::new(
+        "afs_a_late_token_reaches_what_runs",
+        "a login without a ticket works; kinit and aklog in its shell give the running services tokens at once",
+        main_job::afs_a_late_token_reaches_what_runs,
+    ),
+    Scenario::new(
+        "afs_logins_share_and_the_last_one_ends",
+        "two logins of one user share tokens, two users are refused each other's files, the last end discards",
+        main_job::afs_logins_share_and_the_last_one_ends,
+    ),
+    Scenario::new(
+        "afs_a_lingering_manager_gets_the_tokens",
+        "a manager that was there first gets the tokens of a later login, and loses them with the last one",
+        main_job::afs_a_lingering_manager_gets_the_tokens,
+    ),
+    Scenario::new(
+        "afs_outages_lose_nothing",
+        "helper killed and stopped, leader killed: nobody's tokens are lost",
+        main_job::afs_outages_lose_nothing,
+    ),
+    Scenario::new(
+        "afs_root_and_strangers_are_refused",
+        "root, its services, uids that root becomes and callers of su - are refused the files of others",
+        main_job::afs_root_and_strangers_are_refused,
+    ),
+    Scenario::new(
+        "afs_a_member_cuts_and_it_is_healed",
+        "a member empties the ring or invalidates its keys, and the others have their tokens back within seconds",
+        members::afs_a_member_cuts_and_it_is_healed,
+    ),
+    Scenario::new(
+        "afs_tools_do_what_they_say",
+        "aklog, pagsh, unlog, kdestroy, tokens, aklog-kafs and pagctl do in our PAGs what their manuals say",
+        members::afs_tools_do_what_they_say,
+    ),
+    Scenario::new(
+        "afs_rules_of_pags",
+        "the rules of PAGs, one suite for the keyring, OpenAFS and kAFS",
+        rules::afs_rules_of_pags,
+    )
+    .on(&[Client::OpenAfs, Client::Kafs, Client::None]),
+    Scenario::new(
+        "afs_login_survives_a_dead_kdc",
+        "a KDC that refuses or does not answer: the login goes on in time, and the next one has tokens",
+        faults::afs_login_survives_a_dead_kdc,
+    ),
+    Scenario::new(
+        "afs_login_survives_a_dead_file_server",
+        "no file server under the home: the login goes on, and all works when it is back",
+        faults::afs_login_survives_a_dead_file_server,
+    ),
+    Scenario::new(
+        "afs_client_comes_and_goes",
+        "the client's module is loaded after a login: its PAG gets tokens with the next one",
+        faults::afs_client_comes_and_goes,
+    ),
+    Scenario::new(
+        "afs_cells_and_tickets_that_are_none",
+        "a cell that does not exist and a ticket that has expired harm nobody",
+        faults::afs_cells_and_tickets_that_are_none,
+    ),
+    Scenario::new(
+        "afs_logins_leave_nothing",
+        "many logins leave no key, file or PAG behind, and make one PAG each",
+        ends::afs_logins_leave_nothing,
+    ),
+];
+
+/// Whether the scenarios are to run in their long form.
+pub fn long() -> bool {
+    std::env::var_os("PAG_LONG").is_some()
+}

@@ -1,0 +1,213 @@
+//! The machine of tier 3 as files: a Debian tree with a kernel and OpenAFS's module, a disk image of it, and states of
+//! its memory in which a cell is up and a client loaded. Cached by a hash of their recipe.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use pag_tests::scenarios::tier3::Client;
+
+use crate::machine::Overlay;
+use crate::roots::{bootstrap, cache, lock, scratch};
+use crate::shell::{run, sh};
+use crate::vm::{self, Disk, Vm};
+
+/// The releases with their AFS: OpenAFS 1.8.9 on Linux 6.1, and 1.8.13 on 6.12, which the long form alone needs.
+pub(crate) const SUITES: [&str; 2] = ["bookworm", "trixie"];
+
+const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dbus,dbus-user-session,libpam-systemd,systemd-container,\
+    openssh-server,openssh-client,sshpass,keyutils,procps,psmisc,strace,cron,at,sudo,login,passwd,util-linux,krb5-kdc,\
+    krb5-admin-server,krb5-user,libpam-krb5,libpam-afs-session,openafs-client,openafs-fileserver,openafs-dbserver,\
+    openafs-krb5,kafs-client,kstart,busybox-static,iproute2,libgcc-s1,xz-utils";
+
+/// What makes the module: a tree of its own, since the machine needs no compiler.
+const BUILDER: &str = "linux-headers-amd64,openafs-modules-dkms";
+
+/// Answers to what the packages of Kerberos and AFS ask.
+const ANSWERS: [&str; 9] = [
+    "krb5-config krb5-config/default_realm string EXAMPLE.TEST",
+    "krb5-config krb5-config/add_servers boolean false",
+    "openafs-client openafs-client/thiscell string example.test",
+    "openafs-client openafs-client/cell-info string 10.99.0.10",
+    "openafs-client openafs-client/dynroot select Yes",
+    "openafs-client openafs-client/run-client boolean false",
+    "openafs-client openafs-client/afsdb boolean false",
+    "openafs-fileserver openafs-fileserver/thiscell string example.test",
+    "krb5-admin-server krb5-admin-server/kadmind boolean false",
+];
+
+const KERNEL: &str = include_str!("vm-kernel.sh");
+const SETUP: &str = include_str!("vm-setup.sh");
+const PROVISION: &str = include_str!("vm-provision.sh");
+
+/// Images that nobody has used for this long are removed when another one is built.
+const FORGOTTEN: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// A machine's files: `kernel`, `initrd`, `disk.img`, and for each client a disk and a state that resume together.
+#[derive(Debug, Clone)]
+pub(crate) struct Image(PathBuf);
+
+impl Image {
+    /// The directory of its files.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    /// Says which versions it has.
+    pub(crate) fn versions(&self) -> String {
+        fs::read_to_string(self.0.join("versions")).unwrap()
+    }
+}
+
+/// The image of a release, built when there is none of this recipe.
+pub(crate) fn image(suite: &str) -> Image {
+    let mut hasher = DefaultHasher::new();
+    (suite, PACKAGES, BUILDER, ANSWERS, KERNEL).hash(&mut hasher);
+    let base = cache().join(format!("vm-{suite}-base-{:016x}", hasher.finish()));
+    (SETUP, PROVISION, vm::recipe()).hash(&mut hasher);
+    let path = cache().join(format!("vm-{suite}-{:016x}", hasher.finish()));
+    let _lock = lock(&format!("vm-{suite}"));
+    if !path.exists() {
+        let begun = Instant::now();
+        println!("building a machine with an AFS cell, {suite} (once; kept in {})", cache().display());
+        sweep(suite);
+        build(suite, &base, &path);
+        touch(&base);
+        println!("  vm {suite}: all of it took {} s", begun.elapsed().as_secs());
+    }
+    touch(&path);
+    Image(path)
+}
+
+/// Notes that it has been used.
+fn touch(path: &Path) {
+    fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now())).ok();
+}
+
+fn sweep(suite: &str) {
+    for entry in fs::read_dir(cache()).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
+        if name.starts_with("vm-") && entry.path().is_dir() && age.is_some_and(|age| age > FORGOTTEN) {
+            println!("  removing {name}, which nobody has used for two weeks");
+            sh(&format!("rm -rf --one-file-system '{}'", entry.path().display()));
+        }
+        // A build that was cut off; whoever builds one of this release holds the lock.
+        if name.starts_with(&format!("vm-{suite}-")) && name.ends_with(".new") {
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
+
+/// Says how long a step took.
+fn step<T>(suite: &str, what: &str, action: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = action();
+    println!("  vm {suite}: {what}: {:.1} s", begun.elapsed().as_secs_f64());
+    result
+}
+
+/// Makes what takes longest, unless it is there: OpenAFS's module, as DKMS builds it. Its directory is named by the
+/// kernel's version.
+fn module(suite: &str, base: &Path) -> PathBuf {
+    let place = base.join("module");
+    if !place.exists() {
+        let (builder, new) = (base.join("builder"), base.join("module-new"));
+        step(suite, "OpenAFS's module", || {
+            bootstrap(&format!("OpenAFS's module for {suite}"), suite, BUILDER, &[], &builder);
+        });
+        let (b, n) = (builder.display(), new.display());
+        sh(&format!(
+            "rm -rf '{n}'; cd '{b}/usr/lib/modules' && for version in *; do mkdir -p '{n}'/$version && \
+             cp $version/updates/dkms/openafs.ko* '{n}'/$version/; done; rm -rf --one-file-system '{b}'"
+        ));
+        fs::rename(&new, &place).unwrap();
+    }
+    place
+}
+
+/// Makes the machine's tree, unless it is there.
+fn tree(suite: &str, base: &Path) -> PathBuf {
+    let place = base.join("root");
+    if !place.exists() {
+        let new = base.join("root-new");
+        let scratch = scratch("vm-tree");
+        fs::write(scratch.join("kernel.sh"), KERNEL).unwrap();
+        fs::write(scratch.join("answers"), ANSWERS.join("\n")).unwrap();
+        let s = scratch.display();
+        let hooks = [
+            format!(
+                "--essential-hook=cp '{s}/answers' \"$1/root/\"; chroot \"$1\" debconf-set-selections /root/answers"
+            ),
+            format!("--customize-hook=cp '{s}/kernel.sh' \"$1/root/\"; chroot \"$1\" sh /root/kernel.sh"),
+            "--customize-hook=rm \"$1/root/answers\" \"$1/root/kernel.sh\"".to_owned(),
+        ];
+        step(suite, "its tree", || bootstrap(&format!("a tree of {suite}"), suite, PACKAGES, &hooks, &new));
+        fs::remove_dir_all(&scratch).ok();
+        fs::rename(&new, &place).unwrap();
+    }
+    place
+}
+
+/// Makes a disk of the tree, with the kernel beside it.
+fn disk(tree: &Path, new: &Path) {
+    let copy = Overlay::of(tree, "vm-setup");
+    let root = copy.tree();
+    let (r, n) = (root.display(), new.display());
+    fs::write(root.join("root/setup.sh"), SETUP).unwrap();
+    fs::write(root.join("usr/local/sbin/lab-provision"), PROVISION).unwrap();
+    sh(&format!("chroot '{r}' sh /root/setup.sh 2>&1"));
+    sh(&format!("cd '{r}' && rm root/setup.sh && mv boot/kernel boot/initrd '{n}/' && rm -f boot/vmlinuz-*"));
+    let packages = "systemd openafs-client kafs-client libpam-afs-session libpam-krb5";
+    let list = sh(&format!("dpkg-query --admindir='{r}/var/lib/dpkg' -W -f ', ${{Package}} ${{Version}}' {packages}"));
+    let kernel = sh(&format!("ls '{r}/usr/lib/modules'"));
+    fs::write(new.join("versions"), format!("Linux {}{list}", kernel.trim())).unwrap();
+    run(Command::new("truncate").args(["-s", "3G"]).arg(new.join("disk.img")));
+    run(Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-O", "^metadata_csum", "-E", "lazy_itable_init=1", "-d"])
+        .arg(&root)
+        .arg(new.join("disk.img")));
+}
+
+/// Makes the image, and its states.
+fn build(suite: &str, base: &Path, path: &Path) {
+    let new = path.with_extension("new");
+    sh(&format!("rm -rf '{n}'; mkdir -p '{n}' '{b}'", n = new.display(), b = base.display()));
+    let image = Image(new.clone());
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    std::thread::scope(|scope| {
+        let module = scope.spawn(|| module(suite, base));
+        let tree = tree(suite, base);
+        step(suite, "its disk", || disk(&tree, &new));
+        let mut vm = step(suite, "its first boot", || {
+            let mut vm = Vm::start(&image, &Disk::first("disk.img", Client::None.name()), None);
+            vm.is_ready();
+            vm
+        });
+        // The servers need no module.
+        step(suite, "its cell's servers", || vm.must("provision servers", minutes(5)));
+        let module = module.join().expect("a module");
+        let kernel = sh(&format!("ls '{}/usr/lib/modules'", tree.display()));
+        let m = module.join(kernel.trim());
+        assert!(m.exists(), "no module for {kernel}; remove {} to have both built again", base.display());
+        sh(&format!("cp '{}'/openafs.ko* '{}/'", m.display(), vm.share().display()));
+        step(suite, "its users' homes", || {
+            vm.must("module", minutes(1));
+            vm.must("provision homes", minutes(5));
+        });
+        vm.must("settle", minutes(1));
+        step(suite, "its state without a client", || vm.freeze(Client::None.name()));
+    });
+    for client in [Client::OpenAfs, Client::Kafs] {
+        step(suite, &format!("its state with the client {}", client.name()), || {
+            let mut vm = Vm::resume(&image, Client::None.name(), Some(client.name()));
+            vm.must(&format!("client {}", client.name()), minutes(2));
+            vm.must("settle", minutes(1));
+            vm.freeze(client.name());
+        });
+    }
+    fs::rename(&new, path).unwrap();
+}

@@ -1,0 +1,17 @@
+# Runs in the machine, as root, from the share: puts the product in, if there is one, and runs the command.
+set -e
+. /lab/environment
+since=$(date +%s)
+cp /lab/bin/* /usr/local/bin/
+if [ -d /lab/product ]; then
+	cp -a /lab/product/. /
+	systemd-sysusers pag.conf
+	pagctl pam enable --yes
+	systemctl daemon-reload
+	systemctl enable --now pag-logind-helper
+fi
+code=0
+timeout -k 5 "$LIMIT" sh /lab/command > /lab/output 2>&1 || code=$?
+echo $code > /lab/status
+journalctl --sync || true
+journalctl -q --no-pager -b --since "@$since" > /lab/journal 2>&1
