@@ -264,6 +264,24 @@ pub enum Event {
     },
     /// The bus is there.
     BusBack,
+    /// The D-Bus interface cannot be served.
+    NotServed {
+        /// In words.
+        why: String,
+    },
+    /// The D-Bus interface is served after all.
+    Served,
+    /// Somebody had tokens discarded over D-Bus.
+    Unlogged {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// The cell; none for all.
+        cell: Option<String>,
+        /// Who asked.
+        by: u32,
+    },
 }
 
 impl fmt::Display for Event {
@@ -347,6 +365,15 @@ impl fmt::Display for Event {
                 write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
             }
             Event::BusBack => write!(f, "connected to logind"),
+            Event::NotServed { why } => write!(
+                f,
+                "org.pam_pag.Pag1 is not served on the system bus: {why}; PAGs are looked after without it, and it is tried again"
+            ),
+            Event::Served => write!(f, "org.pam_pag.Pag1 is served on the system bus"),
+            Event::Unlogged { uid, pag, cell, by } => {
+                let cell = cell.as_ref().map_or_else(String::new, |cell| format!(" of cell {cell}"));
+                write!(f, "discarded the tokens{cell} of PAG {pag} of uid {uid}: uid {by} asked for it over D-Bus")
+            }
         }
     }
 }
@@ -366,7 +393,9 @@ impl Event {
             | Event::Reaped { .. }
             | Event::Follows { .. }
             | Event::FollowsNobody { .. }
-            | Event::BusBack => Severity::LOG_INFO,
+            | Event::BusBack
+            | Event::Served
+            | Event::Unlogged { .. } => Severity::LOG_INFO,
             Event::StrangersLost { .. }
             | Event::CcacheRefused { .. }
             | Event::UserKeyringNotLinked { .. }
@@ -383,7 +412,8 @@ impl Event {
             | Event::HealFailed { .. }
             | Event::FollowFailed { .. }
             | Event::ManagerOutside { .. }
-            | Event::BusLost { .. } => Severity::LOG_WARNING,
+            | Event::BusLost { .. }
+            | Event::NotServed { .. } => Severity::LOG_WARNING,
             Event::NotPlaced { .. } | Event::EndFailed { .. } | Event::RegistryLost { .. } => Severity::LOG_ERR,
             Event::Panicked { .. } => Severity::LOG_CRIT,
         }
@@ -425,6 +455,9 @@ impl Event {
             Event::FollowFailed { .. } => "2cb6ae18984248cea4c4a89477cb046b",
             Event::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
             Event::BusBack => "138b0edce0124388bda40df5317bbb14",
+            Event::NotServed { .. } => "d001bd9a161d4513b6a2a39e88a105e2",
+            Event::Served => "79b711950a7743558e6e22b39763a8fb",
+            Event::Unlogged { .. } => "541c1b604da64fb083d42aea3ddd4c2e",
         }
     }
 
@@ -453,6 +486,9 @@ impl Event {
             | Event::FollowsNobody { uid, pag }
             | Event::FollowFailed { uid, pag, .. }
             | Event::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
+            Event::Unlogged { uid, pag, by, .. } => {
+                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
+            }
             Event::Follows { uid, pag, followed } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("PAG_FOLLOWED", followed.to_string())]
             }
@@ -466,7 +502,9 @@ impl Event {
             | Event::Adopted { .. }
             | Event::RegistryLost { .. }
             | Event::BusLost { .. }
-            | Event::BusBack => Vec::new(),
+            | Event::BusBack
+            | Event::NotServed { .. }
+            | Event::Served => Vec::new(),
         }
     }
 }
