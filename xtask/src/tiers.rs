@@ -200,8 +200,8 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     let mut modules = Modules::of(&top(), Profile::Release);
     let mut services = None;
     for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
-        let services = tier1::needs_helper(name)
-            .then(|| &*services.get_or_insert_with(|| Services::of(&top(), Profile::Release)));
+        let services =
+            tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top(), Profile::Release)));
         let module = modules.for_scenario(name);
         let (passed, output, seconds) = tier1_scenario(&programs, module, services, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
