@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use pag_tests::scenarios::{tier1, tier2, tier3};
@@ -246,26 +247,36 @@ fn third_tier(choice: &Choice, count: &mut Count) {
             continue;
         }
         println!("tier 3: {suite}: {}", image::image(suite).versions());
-        for scenario in tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name)) {
-            for client in scenario.clients {
-                let outcome = vm::run(&vm::Run {
-                    suite,
-                    client: *client,
-                    command: &vm::scenario(scenario.name, *client),
-                    product: scenario.product.then_some(&product),
-                    programs: &programs,
-                    long: choice.long,
+        let chosen = tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name));
+        let jobs = Mutex::new(chosen.flat_map(|scenario| scenario.clients.iter().map(move |client| (scenario, *client))));
+        let results = Mutex::new(&mut *count);
+        // Each machine has a kernel of its own, and so what these share is the host's cores.
+        std::thread::scope(|scope| {
+            for _ in 0..vm::slots() {
+                scope.spawn(|| {
+                    loop {
+                        let Some((scenario, client)) = jobs.lock().unwrap().next() else { return };
+                        let outcome = vm::run(&vm::Run {
+                            suite,
+                            client,
+                            command: &vm::scenario(scenario.name, client),
+                            product: scenario.product.then_some(&product),
+                            programs: &programs,
+                            long: choice.long,
+                        });
+                        let mut count = results.lock().unwrap();
+                        let word = if outcome.passed { "ok" } else { "FAILED" };
+                        let seconds = outcome.took.as_secs_f64();
+                        println!("tier 3: {suite}: {}: {}: {word} ({seconds:.1} s)", client.name(), scenario.name);
+                        if !outcome.passed {
+                            println!("{}", outcome.output);
+                            print_journal(&outcome.journal);
+                        }
+                        count.add(outcome.passed);
+                    }
                 });
-                let word = if outcome.passed { "ok" } else { "FAILED" };
-                let seconds = outcome.took.as_secs_f64();
-                println!("tier 3: {suite}: {}: {}: {word} ({seconds:.1} s)", client.name(), scenario.name);
-                if !outcome.passed {
-                    println!("{}", outcome.output);
-                    print_journal(&outcome.journal);
-                }
-                count.add(outcome.passed);
             }
-        }
+        });
     }
 }
 
