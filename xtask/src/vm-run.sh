@@ -11,6 +11,7 @@ if [ -e /lab/product.tar ]; then
 	systemctl daemon-reload
 	systemctl start pag-logind-helper
 fi
+export PAG_PATIENCE=5
 code=0
 timeout -k 5 "$LIMIT" sh /lab/command > /lab/output 2>&1 || code=$?
 echo $code > /lab/status
