@@ -177,15 +177,12 @@ pub(crate) struct Services {
 impl Services {
     /// Those of the tree at `tree`.
     pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
-        build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper", "-p", "pagctl"]);
+        build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper"]);
         Services { programs: target_of(tree).join(profile.name()), units: tree.join("units") }
     }
 
     fn name_to(&self, command: &mut Command) {
-        command
-            .env("PAG_HELPER", self.programs.join("pag-logind-helper"))
-            .env("PAG_PAGCTL", self.programs.join("pagctl"))
-            .env("PAG_UNITS", &self.units);
+        command.env("PAG_HELPER", self.programs.join("pag-logind-helper")).env("PAG_UNITS", &self.units);
     }
 }
 
@@ -198,8 +195,8 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     let mut modules = Modules::of(&top(), Profile::Release);
     let mut services = None;
     for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
-        let services = tier1::needs_helper(name)
-            .then(|| &*services.get_or_insert_with(|| Services::of(&top(), Profile::Release)));
+        let services =
+            tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top(), Profile::Release)));
         let module = modules.for_scenario(name);
         let (passed, output, seconds) = tier1_scenario(&programs, module, services, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
