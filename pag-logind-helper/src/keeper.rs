@@ -125,12 +125,12 @@ impl Keeper {
             || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
     }
 
-    /// The users who have a login, or a manager, in a PAG that both would share, and whether a manager is among those
-    /// who hold it.
+    /// The users who have a login, or a manager, in a PAG that is not one job's alone, and whether a manager is among
+    /// those who hold one.
     pub(crate) fn managers(&self) -> BTreeMap<u32, bool> {
         let mut managers = BTreeMap::new();
         // Of a record that was written anew nobody knows which leases it had.
-        for known in self.known.values().filter(|known| known.record.kind == Kind::User) {
+        for known in self.known.values().filter(|known| known.record.kind != Kind::Own) {
             let placed = known.record.leases.iter().any(|lease| lease.role == Role::Manager);
             if known.record.has_login() || placed {
                 *managers.entry(known.uid).or_default() |= placed || known.record.unsure;

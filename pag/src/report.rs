@@ -344,7 +344,7 @@ impl fmt::Display for Event {
             }
             Event::ManagerOutside { uid, pid } => write!(
                 f,
-                "the user manager of uid {uid}, process {pid}, is in none of the user's PAGs, and so none of its services finds a token: the PAM service systemd-user must call pam_pag after pam_keyinit, as 'pagctl pam check' tells, and a manager from before it did must be started again ('systemctl restart user@{uid}.service')"
+                "the user manager of uid {uid}, process {pid}, is in none of the user's PAGs, and so none of its services finds a token: the PAM service systemd-user must call pam_pag after pam_keyinit, as 'pagctl pam check' tells, and a manager from before it did is given the tokens by 'pagctl adopt {uid}', or started again ('systemctl restart user@{uid}.service')"
             ),
             Event::RegistryLost { why } => {
                 write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")

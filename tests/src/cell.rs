@@ -67,6 +67,13 @@ pub fn is_over(user: &str) {
     });
 }
 
+/// The same where nobody reaps: what the manager has left is taken away by hand.
+pub fn is_over_without_helper(user: &str) {
+    manager_is(user, "inactive");
+    sh("systemctl start pag-logind-helper");
+    is_over(user);
+}
+
 /// Waits until a file in the home holds what its name says, as a member of the PAG sees it.
 pub fn written(user: &str, session: &mut Session, name: &str, what: &str) {
     eventually(&format!("{what} has written {}/{name}", home(user)), Duration::from_secs(30), || {

@@ -19,4 +19,5 @@ pub mod guest;
 pub mod ring;
 pub mod sandbox;
 pub mod scenarios;
+pub mod speed;
 pub mod ticket;

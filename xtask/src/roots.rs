@@ -39,6 +39,13 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     path
 }
 
+/// A lock of the cache's, if nobody has it; it ends with the value.
+pub(crate) fn try_lock(name: &str) -> Option<fs::File> {
+    fs::create_dir_all(cache()).unwrap();
+    let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
+    file.try_lock().is_ok().then_some(file)
+}
+
 /// A lock that others who use the cache wait for; it ends with the value.
 pub(crate) fn lock(name: &str) -> fs::File {
     fs::create_dir_all(cache()).unwrap();

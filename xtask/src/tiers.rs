@@ -1,7 +1,9 @@
 //! `cargo xtask test`: all tiers, one after the other, since they share the kernel's keyrings.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use pag_tests::scenarios::{tier1, tier2, tier3};
@@ -294,26 +296,41 @@ fn third_tier(choice: &Choice, count: &mut Count) {
             continue;
         }
         println!("tier 3: {suite}: {}", image::image(suite).versions());
-        for scenario in tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name)) {
-            for client in scenario.clients {
-                let outcome = vm::run(&vm::Run {
-                    suite,
-                    client: *client,
-                    command: &vm::scenario(scenario.name, *client),
-                    product: scenario.product.then_some(&product),
-                    programs: &programs,
-                    long: choice.long,
+        let chosen = tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name));
+        let runs = chosen.flat_map(|scenario| {
+            let all = choice.long || choice.only.is_some();
+            let clients = scenario.clients.iter().filter(move |client| all || !scenario.is_long(**client));
+            clients.map(move |client| (scenario, *client))
+        });
+        let queue: Mutex<VecDeque<_>> = Mutex::new(runs.collect());
+        let results = Mutex::new(&mut *count);
+        // Side by side: a machine waits for much of its time.
+        std::thread::scope(|workers| {
+            for _ in 0..vm::SIDE_BY_SIDE {
+                workers.spawn(|| {
+                    loop {
+                        let Some((scenario, client)) = queue.lock().unwrap().pop_front() else { break };
+                        let outcome = vm::run(&vm::Run {
+                            suite,
+                            client,
+                            command: &vm::scenario(scenario.name, client),
+                            product: scenario.product.then_some(&product),
+                            programs: &programs,
+                            long: choice.long,
+                        });
+                        let mut count = results.lock().unwrap();
+                        let word = if outcome.passed { "ok" } else { "FAILED" };
+                        let seconds = outcome.took.as_secs_f64();
+                        println!("tier 3: {suite}: {}: {}: {word} ({seconds:.1} s)", client.name(), scenario.name);
+                        if !outcome.passed {
+                            println!("{}", outcome.output);
+                            print_journal(&outcome.journal);
+                        }
+                        count.add(outcome.passed);
+                    }
                 });
-                let word = if outcome.passed { "ok" } else { "FAILED" };
-                let seconds = outcome.took.as_secs_f64();
-                println!("tier 3: {suite}: {}: {}: {word} ({seconds:.1} s)", client.name(), scenario.name);
-                if !outcome.passed {
-                    println!("{}", outcome.output);
-                    print_journal(&outcome.journal);
-                }
-                count.add(outcome.passed);
             }
-        }
+        });
     }
 }
 

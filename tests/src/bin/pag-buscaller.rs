@@ -239,10 +239,12 @@ fn value(variant: &Variant<'_>) -> Value {
     }
 }
 
+/// The calls of one connection, and how often each answer came.
+type Flood<'a> = Pin<Box<dyn Future<Output = BTreeMap<String, u64>> + 'a>>;
+
 /// Keeps `pipeline` calls under way on each of so many connections until the time is up; how often each answer came.
 async fn flood(runtime: &SharedRuntime, connections: u64, pipeline: u64, millis: u64, call: &[&str]) -> Value {
     let end = Instant::now() + Duration::from_millis(millis);
-    type Flood<'a> = Pin<Box<dyn Future<Output = BTreeMap<String, u64>> + 'a>>;
     let mut floods: Vec<Flood<'_>> = Vec::new();
     for _ in 0..connections {
         floods.push(Box::pin(async move {
