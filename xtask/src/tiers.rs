@@ -178,15 +178,12 @@ pub(crate) struct Services {
 impl Services {
     /// Those of the tree at `tree`.
     pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
-        build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper", "-p", "pagctl"]);
+        build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper"]);
         Services { programs: target_of(tree).join(profile.name()), units: tree.join("units") }
     }
 
     fn name_to(&self, command: &mut Command) {
-        command
-            .env("PAG_HELPER", self.programs.join("pag-logind-helper"))
-            .env("PAG_PAGCTL", self.programs.join("pagctl"))
-            .env("PAG_UNITS", &self.units);
+        command.env("PAG_HELPER", self.programs.join("pag-logind-helper")).env("PAG_UNITS", &self.units);
     }
 }
 
