@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pag::ccache;
 use pag::client;
 use pag::client::openafs::{self, Equipped};
+use pag::config::Cell;
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
@@ -33,7 +35,9 @@ const INSIDE: Duration = Duration::from_secs(1);
 /// All PAGs of the host, as they were seen last.
 pub(crate) struct Keeper {
     group: HandleGroup,
-    known: BTreeMap<PagId, Known>,
+    known: BTreeMap<PagId, Rc<Known>>,
+    /// Users of whose PAGs more is known, or other things, than when that was last asked for.
+    changed: BTreeSet<u32>,
     /// PAGs that were in a registry that is gone.
     orphans: BTreeSet<PagId>,
     /// PAGs that cannot be looked after, and of which that was said.
@@ -45,12 +49,14 @@ pub(crate) struct Keeper {
 }
 
 /// A PAG as it was seen last.
-struct Known {
-    uid: u32,
-    ring: Ring,
-    record: Record,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) id: PagId,
+    pub(crate) uid: u32,
+    pub(crate) ring: Ring,
+    pub(crate) record: Record,
     /// The keys in its ring.
-    keys: Box<[Serial]>,
+    pub(crate) keys: Box<[Serial]>,
 }
 
 /// What has come of bringing one user's PAGs into line.
@@ -72,6 +78,7 @@ impl Keeper {
         Keeper {
             group: HandleGroup::read(),
             known: BTreeMap::new(),
+            changed: BTreeSet::new(),
             orphans: BTreeSet::new(),
             said: BTreeSet::new(),
             blind: BTreeSet::new(),
@@ -82,6 +89,21 @@ impl Keeper {
     /// One line about how much there is to look after.
     pub(crate) fn status(&self) -> String {
         format!("looking after {} PAGs with {} leases", self.pags(), self.leases())
+    }
+
+    /// The users of whose PAGs anything has changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The PAGs of `uid`.
+    pub(crate) fn pags_of(&self, uid: u32) -> Vec<Rc<Known>> {
+        self.known.values().filter(|known| known.uid == uid).cloned().collect()
+    }
+
+    /// Whose this PAG is; none when it has ended.
+    pub(crate) fn user_of(&self, id: PagId) -> Option<u32> {
+        self.known.get(&id).map(|known| known.uid)
     }
 
     /// How many PAGs there are.
@@ -362,14 +384,22 @@ impl Keeper {
     /// ended meanwhile.
     fn remember(&mut self, uid: u32, pags: &[Pag], watch: &mut Watch) -> bool {
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
+        let before = self.known.len();
         self.known.retain(|id, known| known.uid != uid || there.contains(id));
+        let mut changed = self.known.len() != before;
         let mut processes = Vec::new();
         for pag in pags {
             let (Ok(ring), Ok(record)) = (&pag.ring, &pag.record) else { continue };
             processes.extend(record.leases.iter().map(|lease| lease.process));
-            let known = Known { uid, ring: *ring, record: record.clone(), keys: keys_of(ring).into() };
-            self.known.insert(pag.id, known);
+            let known = Known { id: pag.id, uid, ring: *ring, record: record.clone(), keys: keys_of(ring).into() };
+            if self.known.get(&pag.id).is_none_or(|before| **before != known) {
+                self.known.insert(pag.id, Rc::new(known));
+                changed = true;
+            }
             self.said.remove(&pag.id);
+        }
+        if changed {
+            self.changed.insert(uid);
         }
         let known = &self.known;
         self.orphans.retain(|id| known.contains_key(id) && !there.contains(id));
@@ -383,14 +413,15 @@ impl Keeper {
         coverage == Coverage::Stale
     }
 
-    /// Makes this PAG the one that the next seeding job of its user goes to. None when it misses no tokens any more.
+    /// Makes this PAG the one that the next seeding job of its user goes to. None when it is no more, or misses no
+    /// tokens any more and nobody has `asked` for new ones.
     ///
     /// # Errors
     /// When the record cannot be written just now.
-    pub(crate) fn prepare_seeding(&self, id: PagId) -> Result<Option<u32>> {
+    pub(crate) fn prepare_seeding(&self, id: PagId, asked: bool) -> Result<Option<u32>> {
         let Some(known) = self.known.get(&id) else { return Ok(None) };
         let uid = known.uid;
-        if !lacks_tokens(&known.ring, &known.record, pag::now()) {
+        if !asked && !lacks_tokens(&known.ring, &known.record, pag::now()) {
             return Ok(None);
         }
         let lock = Lock::of_uid(uid, LOCK_WAIT)?;
@@ -412,20 +443,41 @@ impl Keeper {
         Ok(is_there.then_some(uid))
     }
 
-    /// Says that a seeder has brought this PAG nothing.
-    pub(crate) fn not_seeded(&self, id: PagId, why: &str) {
+    /// Takes tokens that are about to be discarded out of the record, for one cell or for all: what it names and is
+    /// missed would be brought back. False when there is no such PAG.
+    ///
+    /// # Errors
+    /// `Lock` when a login holds it; when the record cannot be written.
+    pub(crate) fn forget_tokens(&mut self, id: PagId, cell: Option<&Cell>) -> Result<bool> {
+        let Some(uid) = self.user_of(id) else { return Ok(false) };
+        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
+        let guard = Guard::enter(self.group)?;
+        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(false) };
+        let pags = registry.pags_of(&guard, &lock, uid)?;
+        let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(false) };
+        let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(false) };
+        let mut record = Record { reseed: record.reseed && cell.is_some(), ..record };
+        record.tokens.retain(|token| cell.is_some_and(|cell| token.cell != *cell));
+        registry.store(&guard, &mut pag, record.clone())?;
+        self.known.insert(id, Rc::new(Known { id, uid, ring, record, keys: keys_of(&ring).into() }));
+        self.changed.insert(uid);
+        Ok(true)
+    }
+
+    /// Says that a seeder has brought this PAG nothing. One that it did not need is not tried again.
+    pub(crate) fn not_seeded(&self, id: PagId, why: &str, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
         let cells: Vec<String> = known.record.tokens.iter().map(|token| token.cell.to_string()).collect();
-        let why = format!("{why}; it will be tried again");
+        let why = format!("{why}; it will {}be tried again", if needed { "" } else { "not " });
         report(&Event::SeedFailed { uid: known.uid, cell: cells.join(", "), why });
     }
 
-    /// Notes that a seeder has brought tokens into this PAG.
-    pub(crate) fn seeded(&self, id: PagId) {
+    /// Notes that a seeder has brought tokens into this PAG, which it needed, or not.
+    pub(crate) fn seeded(&self, id: PagId, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
         let registry = Guard::enter(self.group).and_then(|guard| Registry::find(&guard, self.group));
         if let Ok(Some(registry)) = registry {
-            if !lacks_tokens(&known.ring, &known.record, pag::now()) {
+            if needed && !lacks_tokens(&known.ring, &known.record, pag::now()) {
                 let what = "its tokens are back".to_owned();
                 report(&Event::Healed { uid: known.uid, pag: id, what });
             }

@@ -25,9 +25,9 @@ use crate::managers::Manager;
 /// Longest wait for the answer to a call.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Pause before the bus is tried again; it doubles.
-const PAUSE: Duration = Duration::from_millis(250);
+pub(crate) const PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause: no more wake-ups than the watchdog costs.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// `org.freedesktop.login1.Manager`, as far as we read it (org.freedesktop.login1(5)). No call starts logind.
 #[proxy(

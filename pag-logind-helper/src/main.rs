@@ -4,6 +4,7 @@
 //! One thread, one loop: it sleeps until a process ends, a login nudges it, the bus or a signal speaks, or a moment
 //! has come that something waits for. Nothing on disk is its own; all that matters is in the registry.
 
+mod bus;
 mod following;
 mod heal;
 mod keeper;
@@ -27,14 +28,16 @@ use std::time::{Duration, Instant};
 use pag::client::Client;
 use pag::config::{self, Dirs};
 use pag::nudge::{self, Nudge};
+use pag::registry::PagId;
 use pag::report::{Event, report, set_debug, speak_as};
 use zruntime::signal::{Signal, Signals};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
+use crate::bus::{Interface, Order, Trouble, What};
 use crate::keeper::Keeper;
 use crate::logind::{Bus, News};
 use crate::managers::{Manager, Managers};
-use crate::seedjobs::Jobs;
+use crate::seedjobs::{Jobs, Run};
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
@@ -63,13 +66,15 @@ fn main() -> ExitCode {
 
 async fn run() -> io::Result<()> {
     let runtime = SharedRuntime::current()?;
-    let bus = Bus::default();
-    let mut helper = Helper::new(&runtime, &bus)?;
+    let (bus, interface) = (Bus::default(), Interface::default());
+    let mut helper = Helper::new(&runtime, &bus, &interface)?;
     let mut bus_side = pin!(bus.follow(&runtime));
+    let mut callers_side = pin!(interface.serve(&runtime));
     let mut our_side = pin!(helper.serve());
-    // Two sides of one task, which wake each other through mailboxes.
+    // Three sides of one task, which wake each other through mailboxes.
     poll_fn(|cx| {
         let _ = bus_side.as_mut().poll(cx);
+        let _ = callers_side.as_mut().poll(cx);
         our_side.as_mut().poll(cx)
     })
     .await
@@ -79,11 +84,14 @@ async fn run() -> io::Result<()> {
 struct Helper<'a> {
     runtime: &'a SharedRuntime,
     bus: &'a Bus,
+    interface: &'a Interface,
     signals: Signals<Shared>,
     nudges: AsyncIo<UnixDatagram, Shared>,
     watch: Watch,
     keeper: Keeper,
     jobs: Jobs,
+    /// Callers who wait for a seeder.
+    askers: Vec<Order>,
     managers: Managers,
     /// Whom logind knows; none while it cannot be asked.
     users: Option<BTreeSet<u32>>,
@@ -123,20 +131,23 @@ enum Wake {
     Nudged(Nudges),
     Ended(Vec<u32>),
     News(News),
+    Order(Order),
     Time,
 }
 
 impl<'a> Helper<'a> {
-    fn new(runtime: &'a SharedRuntime, bus: &'a Bus) -> io::Result<Self> {
+    fn new(runtime: &'a SharedRuntime, bus: &'a Bus, interface: &'a Interface) -> io::Result<Self> {
         pag::lock::make_directories()?;
         Ok(Helper {
             runtime,
             bus,
+            interface,
             signals: Signals::new(runtime, [Signal::Terminate, Signal::Interrupt, Signal::Hangup])?,
             nudges: AsyncIo::new(runtime, listen_for_nudges()?)?,
             watch: Watch::new(runtime)?,
             keeper: Keeper::new(),
             jobs: Jobs::default(),
+            askers: Vec::new(),
             managers: Managers::default(),
             users: None,
             dirty: BTreeSet::new(),
@@ -152,6 +163,7 @@ impl<'a> Helper<'a> {
         report(&Event::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
         notify::ready(&self.keeper.status());
         self.keep_alive();
+        self.tell_callers();
         loop {
             match self.wake().await? {
                 Wake::Signal(Signal::Hangup) => {
@@ -177,6 +189,7 @@ impl<'a> Helper<'a> {
                     self.clock.read = Some(Instant::now() + REST);
                 }
                 Wake::News(news) => self.hear(news),
+                Wake::Order(order) => self.obey(order),
                 Wake::Time => {}
             }
             let now = Instant::now();
@@ -204,6 +217,14 @@ impl<'a> Helper<'a> {
             }
             self.start_seeders();
             self.ask_for_managers();
+            self.tell_callers();
+        }
+    }
+
+    /// Has the interface show PAGs as they are now.
+    fn tell_callers(&mut self) {
+        for uid in self.keeper.take_changed() {
+            self.interface.pin(uid, self.keeper.pags_of(uid));
         }
     }
 
@@ -266,6 +287,10 @@ impl<'a> Helper<'a> {
             }
             News::Lost(why) => {
                 self.users = None;
+                self.answer(
+                    |_| true,
+                    &Err(Trouble::Failed("the bus is gone, and its end will not be heard".to_owned())),
+                );
                 self.keeper.following.know_nothing();
                 // Said once, however often it is tried again.
                 if !std::mem::replace(&mut self.clock.bus_lost, true) {
@@ -299,11 +324,12 @@ impl<'a> Helper<'a> {
             }
             News::Awake => self.all = true,
             News::Seeded { uid, result } => {
-                if let Some(pag) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
-                    match result {
-                        Ok(()) => self.keeper.seeded(pag),
-                        Err(why) => self.keeper.not_seeded(pag, &why),
+                if let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
+                    match &result {
+                        Ok(()) => self.keeper.seeded(pag, wanted),
+                        Err(why) => self.keeper.not_seeded(pag, why, wanted),
                     }
+                    self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
                     self.dirty.insert(uid);
                 }
             }
@@ -311,19 +337,59 @@ impl<'a> Helper<'a> {
     }
 
     fn start_seeders(&mut self) {
-        for (pag, uid) in self.jobs.start(Instant::now()) {
-            let why = match self.keeper.prepare_seeding(pag) {
+        for Run { pag, uid, wanted } in self.jobs.start(Instant::now()) {
+            let asked = self.jobs.is_asked(pag);
+            let why = match self.keeper.prepare_seeding(pag, asked) {
                 Ok(Some(uid)) if self.bus.seed(uid) => continue,
                 Ok(Some(_)) => "there is no bus to start a seeder with".to_owned(),
                 Ok(None) => {
                     self.jobs.forget(pag);
+                    self.answer(|asked| asked == pag, &Err(Trouble::Gone));
                     continue;
                 }
                 Err(error) => error.to_string(),
             };
-            self.keeper.not_seeded(pag, &why);
+            self.keeper.not_seeded(pag, &why, wanted);
             self.jobs.ended(uid, false, Instant::now());
+            self.answer(|asked| asked == pag, &Err(Trouble::Failed(why)));
         }
+        let lost = Trouble::Failed("its end was not heard of".to_owned());
+        let jobs = &self.jobs;
+        self.askers.retain(|order| {
+            let waits = jobs.is_asked(order.pag);
+            if !waits {
+                order.answer(Err(lost.clone()));
+            }
+            waits
+        });
+    }
+
+    /// Does what a caller wants.
+    fn obey(&mut self, order: Order) {
+        let Some(uid) = self.keeper.user_of(order.pag) else { return order.answer(Err(Trouble::Gone)) };
+        match &order.what {
+            What::Renew => {
+                self.jobs.ask(order.pag, uid, Instant::now());
+                self.askers.push(order);
+            }
+            What::Forget(cell) => order.answer(match self.keeper.forget_tokens(order.pag, cell.as_ref()) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Trouble::Gone),
+                Err(pag::Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => Err(Trouble::Busy),
+                Err(error) => Err(Trouble::Failed(error.to_string())),
+            }),
+        }
+    }
+
+    /// Tells those who wait for seeders what has come of them.
+    fn answer(&mut self, whose: impl Fn(PagId) -> bool, result: &Result<(), Trouble>) {
+        self.askers.retain(|order| {
+            let is_his = whose(order.pag);
+            if is_his {
+                order.answer(result.clone());
+            }
+            !is_his
+        });
     }
 
     fn ask_for_managers(&mut self) {
@@ -364,6 +430,10 @@ impl<'a> Helper<'a> {
             }
             if rested && let Poll::Ready(uids) = poll_nudges(&self.nudges, cx) {
                 return Poll::Ready(uids.map(Wake::Nudged));
+            }
+            // Last: our own work comes first.
+            if let Poll::Ready(order) = self.interface.orders.poll_take(cx) {
+                return Poll::Ready(Ok(Wake::Order(order)));
             }
             match sleep.as_mut().as_pin_mut() {
                 Some(sleep) => sleep.poll(cx).map(|()| Ok(Wake::Time)),

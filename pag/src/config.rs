@@ -126,6 +126,13 @@ words!(ClientKind, "keyring" => ClientKind::Keyring, "openafs" => ClientKind::Op
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cell(String);
 
+impl Cell {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for Cell {
     type Err = String;
 

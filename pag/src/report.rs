@@ -264,6 +264,24 @@ pub enum Event {
     },
     /// The bus is there.
     BusBack,
+    /// The D-Bus interface cannot be served.
+    NotServed {
+        /// In words.
+        why: String,
+    },
+    /// The D-Bus interface is served after all.
+    Served,
+    /// Somebody had tokens discarded over D-Bus.
+    Unlogged {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// The cell; none for all.
+        cell: Option<String>,
+        /// Who asked.
+        by: u32,
+    },
 }
 
 impl fmt::Display for Event {
@@ -326,7 +344,7 @@ impl fmt::Display for Event {
             }
             Event::ManagerOutside { uid, pid } => write!(
                 f,
-                "the user manager of uid {uid}, process {pid}, is in none of the user's PAGs, and so none of its services finds a token: the PAM service systemd-user must call pam_pag after pam_keyinit, as 'pagctl pam check' tells, and a manager from before it did is started again ('systemctl restart user@{uid}.service') or adopted ('pagctl adopt')"
+                "the user manager of uid {uid}, process {pid}, is in none of the user's PAGs, and so none of its services finds a token: the PAM service systemd-user must call pam_pag after pam_keyinit, as 'pagctl pam check' tells, and a manager from before it did is given the tokens by 'pagctl adopt {uid}', or started again ('systemctl restart user@{uid}.service')"
             ),
             Event::RegistryLost { why } => {
                 write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")
@@ -347,6 +365,15 @@ impl fmt::Display for Event {
                 write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
             }
             Event::BusBack => write!(f, "connected to logind"),
+            Event::NotServed { why } => write!(
+                f,
+                "org.pam_pag.Pag1 is not served on the system bus: {why}; PAGs are looked after without it, and it is tried again"
+            ),
+            Event::Served => write!(f, "org.pam_pag.Pag1 is served on the system bus"),
+            Event::Unlogged { uid, pag, cell, by } => {
+                let cell = cell.as_ref().map_or_else(String::new, |cell| format!(" of cell {cell}"));
+                write!(f, "discarded the tokens{cell} of PAG {pag} of uid {uid}: uid {by} asked for it over D-Bus")
+            }
         }
     }
 }
@@ -366,7 +393,9 @@ impl Event {
             | Event::Reaped { .. }
             | Event::Follows { .. }
             | Event::FollowsNobody { .. }
-            | Event::BusBack => Severity::LOG_INFO,
+            | Event::BusBack
+            | Event::Served
+            | Event::Unlogged { .. } => Severity::LOG_INFO,
             Event::StrangersLost { .. }
             | Event::CcacheRefused { .. }
             | Event::UserKeyringNotLinked { .. }
@@ -383,7 +412,8 @@ impl Event {
             | Event::HealFailed { .. }
             | Event::FollowFailed { .. }
             | Event::ManagerOutside { .. }
-            | Event::BusLost { .. } => Severity::LOG_WARNING,
+            | Event::BusLost { .. }
+            | Event::NotServed { .. } => Severity::LOG_WARNING,
             Event::NotPlaced { .. } | Event::EndFailed { .. } | Event::RegistryLost { .. } => Severity::LOG_ERR,
             Event::Panicked { .. } => Severity::LOG_CRIT,
         }
@@ -425,6 +455,9 @@ impl Event {
             Event::FollowFailed { .. } => "2cb6ae18984248cea4c4a89477cb046b",
             Event::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
             Event::BusBack => "138b0edce0124388bda40df5317bbb14",
+            Event::NotServed { .. } => "d001bd9a161d4513b6a2a39e88a105e2",
+            Event::Served => "79b711950a7743558e6e22b39763a8fb",
+            Event::Unlogged { .. } => "541c1b604da64fb083d42aea3ddd4c2e",
         }
     }
 
@@ -453,6 +486,9 @@ impl Event {
             | Event::FollowsNobody { uid, pag }
             | Event::FollowFailed { uid, pag, .. }
             | Event::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
+            Event::Unlogged { uid, pag, by, .. } => {
+                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
+            }
             Event::Follows { uid, pag, followed } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("PAG_FOLLOWED", followed.to_string())]
             }
@@ -466,7 +502,9 @@ impl Event {
             | Event::Adopted { .. }
             | Event::RegistryLost { .. }
             | Event::BusLost { .. }
-            | Event::BusBack => Vec::new(),
+            | Event::BusBack
+            | Event::NotServed { .. }
+            | Event::Served => Vec::new(),
         }
     }
 }

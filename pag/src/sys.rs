@@ -376,6 +376,37 @@ impl Child {
     }
 }
 
+/// For those who wait for other things besides.
+impl Child {
+    /// A descriptor that becomes readable when the child has ended.
+    ///
+    /// # Errors
+    /// As [`pidfd_open`].
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        pidfd_open(self.pid)
+    }
+
+    /// Kills the child. Its end is still to be collected.
+    pub fn kill(&self) {
+        // SAFETY: the pid is ours until we have collected it.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+    }
+
+    /// Collects the child if it has ended; afterwards nothing may be done with it. None when it has not.
+    ///
+    /// # Errors
+    /// What `waitpid` reports: there is nothing to collect.
+    pub fn try_wait(&self) -> io::Result<Option<Exit>> {
+        let mut status = 0;
+        // SAFETY: a valid place for the status.
+        match unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WCLONE | libc::WNOHANG) } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(None),
+            _ => Ok(Some(exit_of(status))),
+        }
+    }
+}
+
 fn exit_of(status: c_int) -> Exit {
     if libc::WIFEXITED(status) {
         Exit::Status(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its terminal")]
 
 mod adopt;
+mod bus;
 mod error;
 mod explain;
 mod member;
@@ -41,6 +42,8 @@ enum Verb {
         #[arg(long, value_name = "NAME", requires = "explain")]
         user: Option<String>,
     },
+    #[command(flatten)]
+    Bus(bus::Verb),
     /// Give the tokens of a user's PAG to his manager that was started outside of it. Needs root
     Adopt {
         /// Name or uid
@@ -75,6 +78,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         Verb::Adopt { user: Some(user), .. } => adopt::run(user),
         Verb::Adopt { user: None, .. } => adopt::inside(),
         Verb::Member(verb) => member::run(verb),
+        Verb::Bus(verb) => bus::run(verb),
         Verb::Pam(verb) => pam::run(verb),
     }
 }

@@ -135,19 +135,23 @@ fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
 struct Built {
     tree: PathBuf,
     modules: tiers::Modules,
+    services: Option<tiers::Services>,
     product: Option<PathBuf>,
 }
 
 impl Built {
     fn from(tree: PathBuf) -> Self {
-        Built { modules: tiers::Modules::of(&tree, Profile::Prove), tree, product: None }
+        Built { modules: tiers::Modules::of(&tree, Profile::Prove), tree, services: None, product: None }
     }
 
     /// Runs one of our scenarios on what this tree makes; one of tier 2 on a release.
     fn scenario(&mut self, programs: &Path, name: &str, suite: &str) -> (bool, String) {
         let tree = &self.tree;
         if tier1::ALL.iter().any(|(known, ..)| *known == name) {
-            let (passed, text, _) = tiers::tier1_scenario(programs, self.modules.for_scenario(name), name, false);
+            let services = tier1::needs_helper(name)
+                .then(|| &*self.services.get_or_insert_with(|| tiers::Services::of(tree, Profile::Prove)));
+            let module = self.modules.for_scenario(name);
+            let (passed, text, _) = tiers::tier1_scenario(programs, module, services, name, false);
             return (passed, text);
         }
         if let Some(known) = tier3::ALL.iter().find(|scenario| scenario.name == name) {

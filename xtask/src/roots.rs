@@ -14,7 +14,7 @@ pub(crate) const SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,sshpass,\
     keyutils,procps,strace,cron,at,sudo,login,util-linux,passwd,krb5-kdc,krb5-admin-server,\
-    krb5-user,libpam-krb5,libgcc-s1,lightdm,lightdm-gtk-greeter,xvfb,xauth,dbus-x11";
+    krb5-user,libpam-krb5,libgcc-s1,polkitd,lightdm,lightdm-gtk-greeter,xvfb,xauth,dbus-x11";
 
 /// The packages of sshd and ssh. Debian has moved GSSAPI into packages of its own after trixie.
 fn ssh_packages(suite: &str) -> &'static str {

@@ -68,13 +68,14 @@ pub(crate) const MACHINES: [&str; 2] = ["qemu-system-x86", "e2fsprogs"];
 /// Sees to it that the host has what the tests need, and `more`: names the packages, then installs those that are
 /// missing.
 pub(crate) fn need_packages(more: &[&str]) {
-    const PACKAGES: [&str; 9] = [
+    const PACKAGES: [&str; 10] = [
         "mmdebstrap",
         "systemd-container",
         "debian-archive-keyring",
         "keyutils",
         "krb5-user",
         "strace",
+        "dbus-daemon",
         "libpam0g-dev",
         "gcc",
         "util-linux",

@@ -170,6 +170,27 @@ fn module(tree: &Path, profile: Profile, name: &str, features: &[&str]) -> PathB
     place
 }
 
+/// The helper and the tools, and the files that are installed with them.
+pub(crate) struct Services {
+    programs: PathBuf,
+    units: PathBuf,
+}
+
+impl Services {
+    /// Those of the tree at `tree`.
+    pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
+        build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper", "-p", "pagctl"]);
+        Services { programs: target_of(tree).join(profile.name()), units: tree.join("units") }
+    }
+
+    fn name_to(&self, command: &mut Command) {
+        command
+            .env("PAG_HELPER", self.programs.join("pag-logind-helper"))
+            .env("PAG_PAGCTL", self.programs.join("pagctl"))
+            .env("PAG_UNITS", &self.units);
+    }
+}
+
 fn first_tier(choice: &Choice, count: &mut Count) {
     if !tier1::ALL.iter().any(|(name, ..)| choice.chose(name)) {
         return;
@@ -177,8 +198,12 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     println!("tier 1: building");
     let programs = machine::programs();
     let mut modules = Modules::of(&top(), Profile::Release);
+    let mut services = None;
     for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
-        let (passed, output, seconds) = tier1_scenario(&programs, modules.for_scenario(name), name, choice.long);
+        let services =
+            tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top(), Profile::Release)));
+        let module = modules.for_scenario(name);
+        let (passed, output, seconds) = tier1_scenario(&programs, module, services, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
         if !passed {
             println!("{output}");
@@ -188,7 +213,13 @@ fn first_tier(choice: &Choice, count: &mut Count) {
 }
 
 /// Runs one scenario of tier 1 in namespaces of its own; whether it passed, what it wrote, and its time in seconds.
-pub(crate) fn tier1_scenario(programs: &Path, module: &Path, name: &str, long: bool) -> (bool, String, f64) {
+pub(crate) fn tier1_scenario(
+    programs: &Path,
+    module: &Path,
+    services: Option<&Services>,
+    name: &str,
+    long: bool,
+) -> (bool, String, f64) {
     // Sandboxes and machines share the kernel's keyrings and root's quota: one at a time on this host.
     let _lock = roots::lock("machines");
     let begun = Instant::now();
@@ -213,6 +244,9 @@ pub(crate) fn tier1_scenario(programs: &Path, module: &Path, name: &str, long: b
         .env("PAG_MODULE", module)
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
+    if let Some(services) = services {
+        services.name_to(&mut command);
+    }
     if long {
         command.env("PAG_LONG", "1");
     }

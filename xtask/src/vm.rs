@@ -324,7 +324,7 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     let share = vm.share();
     let s = share.display();
     fs::create_dir(share.join("bin")).unwrap();
-    for program in ["pag-probe", "keyring-aklog", "pag-pamhost", "pag-scenario"] {
+    for program in ["pag-probe", "keyring-aklog", "pag-pamhost", "pag-bigticket", "pag-scenario"] {
         fs::copy(run.programs.join(program), share.join("bin").join(program)).unwrap();
     }
     if let Some(product) = run.product {

@@ -1,5 +1,6 @@
 //! Scenarios on this host's kernel and libpam, in a [`Sandbox`].
 
+mod bus;
 mod hosts;
 mod life;
 mod member;
@@ -121,10 +122,34 @@ pub const ALL: &[Scenario] = &[
     ),
     ("new_and_leave", "pagctl makes a PAG for whoever wants one, and lets a member out.", member::new_and_leave),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
+    (
+        "bus_shows_own_pags_only",
+        "Over D-Bus a user sees his own PAGs, root sees all, and what is another's does not exist.",
+        bus::shows_own_pags_only,
+    ),
+    ("bus_policy_holds", "The bus lets root alone have the name, and users call what is named.", bus::policy_holds),
+    ("bus_comes_and_goes", "The helper serves again when the bus or the name is back.", bus::comes_and_goes),
+    ("bus_errors_have_names", "Whatever is called, the answer is a named error and no crash.", bus::errors_have_names),
+    ("bus_pag_vanishes", "A PAG that ends while it is called about is a named error.", bus::pag_vanishes),
+    ("bus_signals_reach_their_own", "Who may not see a PAG hears nothing of it.", bus::signals_reach_their_own),
+    ("bus_flood", "One user's flood is refused, and delays neither others nor the helper's work.", bus::flood),
+    ("bus_my_pag", "A process learns by which login it came, and nothing that is another's.", bus::my_pag),
+    ("bus_renew_and_unlog", "Tokens are discarded at once, and got anew in the PAG.", bus::renew_and_unlog),
+    (
+        "bus_polkit_decides",
+        "Others' PAGs are seen with polkit's consent, and without polkit never.",
+        bus::polkit_decides,
+    ),
+    ("bus_pagctl", "pagctl lists, shows, renews and monitors over D-Bus.", bus::pagctl_verbs),
 ];
 
 /// Those whose module must have been built with the feature `fault`.
 pub const WITH_FAULT: &[&str] = &["panic_is_a_line"];
+
+/// Whether a scenario runs the helper.
+pub fn needs_helper(name: &str) -> bool {
+    name.starts_with("bus_")
+}
 
 /// Whether the scenarios are to run in their long form.
 pub fn long() -> bool {

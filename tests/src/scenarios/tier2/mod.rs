@@ -1,6 +1,7 @@
 //! Scenarios on a booted machine.
 
 mod cycles;
+mod dbus;
 mod desktop;
 mod logins;
 mod main_job;
@@ -119,6 +120,12 @@ pub const ALL: &[Scenario] = &[
         "a login that is killed on its way, at any place, leaves nothing, and the next one works",
         midway::login_killed_midway_is_reaped,
     ),
+    Scenario::new(
+        "dbus_interface_is_real",
+        "processes ask for their PAG, seeders run in their unit, calls wait for a restart, and polkit decides",
+        dbus::dbus_interface_is_real,
+    )
+    .everywhere(),
     Scenario::new(
         "member_clears_the_ring_and_it_is_healed",
         "the tokens of a ring that a member has emptied come back",

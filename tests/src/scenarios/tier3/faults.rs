@@ -74,7 +74,7 @@ pub(super) fn afs_client_comes_and_goes(client: Client) {
     cell::is_over("alice");
 }
 
-pub(super) fn afs_cells_and_tickets_that_are_none(client: Client) {
+pub(super) fn afs_odd_cells_and_tickets(client: Client) {
     // A cell that there is not, beside the one that there is.
     cell::configure("afs_cells = nowhere.test,example.test\n");
     let mut alice = Session::ssh("alice", Proof::Password);
@@ -83,6 +83,16 @@ pub(super) fn afs_cells_and_tickets_that_are_none(client: Client) {
     alice.log_out();
     cell::is_over("alice");
     cell::configure("");
+
+    // A ticket for AFS of 10 KB, as one with a large PAC is.
+    sh("echo alicepw | kinit -c FILE:/run/ticket.big alice; \
+        KRB5CCNAME=FILE:/run/ticket.big pag-bigticket afs/example.test 9600");
+    let mut alice = cell::login_with("/run/ticket.big");
+    assert_works("with a ticket of 10 KB", &alice.say(cell::WRITE));
+    assert_works("a service", &cell::service(&mut alice, cell::WRITE));
+    assert!(alice.say("pagctl tokens").contains("example.test"), "it is listed: {}", alice.say("pagctl tokens"));
+    alice.log_out();
+    cell::is_over("alice");
 
     // A ticket that has expired.
     sh("echo alicepw | kinit -f -l 5s -c FILE:/run/ticket.short alice; sleep 6");

@@ -156,9 +156,9 @@ pub const ALL: &[Scenario] = &[
         faults::afs_client_comes_and_goes,
     ),
     Scenario::new(
-        "afs_cells_and_tickets_that_are_none",
-        "a cell that does not exist and a ticket that has expired harm nobody",
-        faults::afs_cells_and_tickets_that_are_none,
+        "afs_odd_cells_and_tickets",
+        "a cell that does not exist, a ticket of 10 KB and one that has expired harm nobody",
+        faults::afs_odd_cells_and_tickets,
     )
     .in_short_without(&[Client::Kafs]),
     Scenario::new(
