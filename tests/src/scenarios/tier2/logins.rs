@@ -142,11 +142,18 @@ pub(super) fn su_and_root_find_no_tokens(_: u32) {
     let login = ring_of("su - bob -c pag-probe");
     assert!(login.is_pag(), "su - is a login of bob's: {login:#?}");
     assert_stranger("su - bob", &ring, &login);
-    for command in ["su bob -c pag-probe", "runuser -u bob pag-probe", "runuser -u alice pag-probe"] {
+    for command in
+        ["su bob -c pag-probe", "runuser -u bob pag-probe", "runuser -u alice pag-probe", "sudo -u alice pag-probe"]
+    {
         assert_same(command, &own, &ring_of(command));
     }
     let login = ring_of("runuser -l alice -c pag-probe");
     assert_same("runuser -l alice is a login of alice's", &ring, &login);
+
+    // No PAM runs for it.
+    let bare = ring_of("systemd-run --quiet --wait --pipe --collect --uid=alice pag-probe");
+    assert!(!bare.is_pag(), "systemd-run --uid=alice is in a PAG: {bare:#?}");
+    assert_stranger("systemd-run --uid=alice", &ring, &bare);
 
     sh("echo root:rootpw | chpasswd -c SHA512");
     let within = Ring::parse(&alice.say("echo rootpw | su - -c pag-probe 2>/dev/null"));

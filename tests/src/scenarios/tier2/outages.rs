@@ -58,6 +58,12 @@ pub(super) fn helper_logind_and_bus_restarts_lose_nothing(_: u32) {
         (journal("pag-logind-helper").matches("connected to logind").count() > before).then_some(())
     });
 
+    std::fs::write("/etc/pag/pag.conf.d/zz-wrong.conf", "[pag]\nflavour = sweet\n").unwrap();
+    sh("systemctl reload pag-logind-helper");
+    heard("pag-logind-helper", "/etc/pag/pag.conf.d/zz-wrong.conf:2: unknown option 'flavour'");
+    sh("rm /etc/pag/pag.conf.d/zz-wrong.conf; systemctl reload pag-logind-helper");
+    nothing_is_lost("the helper was told to reload", &mut alice, &ring);
+
     sh("systemctl stop pag-logind-helper");
     let mut bob = Session::ssh("bob", Proof::Password);
     assert_token("bob, without a helper", &bob.ring());
