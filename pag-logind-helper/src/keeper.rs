@@ -3,24 +3,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pag::ccache;
 use pag::client;
 use pag::client::openafs::{self, Equipped};
+use pag::config::Cell;
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
-use pag::lease::Process;
+use pag::lease::{Process, Role};
 use pag::lock::Lock;
 use pag::login;
 use pag::policy::{self, Fate};
-use pag::record::{Attempt, Record, Unreadable};
+use pag::record::{Attempt, Kind, Record, Unreadable};
 use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
 use pag::ring::Ring;
 use pag::sys::{self, Passwd, Who};
 
+use crate::following::Following;
 use crate::heal;
 use crate::watch::{Coverage, Watch};
 
@@ -32,22 +35,28 @@ const INSIDE: Duration = Duration::from_secs(1);
 /// All PAGs of the host, as they were seen last.
 pub(crate) struct Keeper {
     group: HandleGroup,
-    known: BTreeMap<PagId, Known>,
+    known: BTreeMap<PagId, Rc<Known>>,
+    /// Users of whose PAGs more is known, or other things, than when that was last asked for.
+    changed: BTreeSet<u32>,
     /// PAGs that were in a registry that is gone.
     orphans: BTreeSet<PagId>,
     /// PAGs that cannot be looked after, and of which that was said.
     said: BTreeSet<PagId>,
     /// Users of whose processes the kernel will not tell the end.
     blind: BTreeSet<u32>,
+    /// Whom managers follow.
+    pub(crate) following: Following,
 }
 
 /// A PAG as it was seen last.
-struct Known {
-    uid: u32,
-    ring: Ring,
-    record: Record,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) id: PagId,
+    pub(crate) uid: u32,
+    pub(crate) ring: Ring,
+    pub(crate) record: Record,
     /// The keys in its ring.
-    keys: Box<[Serial]>,
+    pub(crate) keys: Box<[Serial]>,
 }
 
 /// What has come of bringing one user's PAGs into line.
@@ -59,6 +68,8 @@ pub(crate) struct Settled {
     pub(crate) again: bool,
     /// Everybody's PAGs are to be looked at.
     pub(crate) all: bool,
+    /// What logind says of this user decides whom his services follow: it is to be asked.
+    pub(crate) ask: bool,
 }
 
 impl Keeper {
@@ -67,15 +78,32 @@ impl Keeper {
         Keeper {
             group: HandleGroup::read(),
             known: BTreeMap::new(),
+            changed: BTreeSet::new(),
             orphans: BTreeSet::new(),
             said: BTreeSet::new(),
             blind: BTreeSet::new(),
+            following: Following::new(),
         }
     }
 
     /// One line about how much there is to look after.
     pub(crate) fn status(&self) -> String {
         format!("looking after {} PAGs with {} leases", self.pags(), self.leases())
+    }
+
+    /// The users of whose PAGs anything has changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The PAGs of `uid`.
+    pub(crate) fn pags_of(&self, uid: u32) -> Vec<Rc<Known>> {
+        self.known.values().filter(|known| known.uid == uid).cloned().collect()
+    }
+
+    /// Whose this PAG is; none when it has ended.
+    pub(crate) fn user_of(&self, id: PagId) -> Option<u32> {
+        self.known.get(&id).map(|known| known.uid)
     }
 
     /// How many PAGs there are.
@@ -92,7 +120,23 @@ impl Keeper {
     /// ends that cannot be watched.
     pub(crate) fn must_look(&self) -> bool {
         let now = pag::now();
-        !self.blind.is_empty() || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+        !self.blind.is_empty()
+            || self.following.must_look()
+            || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+    }
+
+    /// The users who have a login, or a manager, in a PAG that is not one job's alone, and whether a manager is among
+    /// those who hold one.
+    pub(crate) fn managers(&self) -> BTreeMap<u32, bool> {
+        let mut managers = BTreeMap::new();
+        // Of a record that was written anew nobody knows which leases it had.
+        for known in self.known.values().filter(|known| known.record.kind != Kind::Own) {
+            let placed = known.record.leases.iter().any(|lease| lease.role == Role::Manager);
+            if known.record.has_login() || placed {
+                *managers.entry(known.uid).or_default() |= placed || known.record.unsure;
+            }
+        }
+        managers
     }
 
     /// Looks at every PAG without a lock and remembers those that are in order. Names the users of the others.
@@ -117,7 +161,7 @@ impl Keeper {
         let mut uids: BTreeSet<u32> = missing.chain(ccache::users().into_iter().filter(left_behind)).collect();
         uids.extend(self.blind.iter().copied());
         for (uid, pags) in of_uid {
-            if pags.iter().any(|pag| self.is_out_of_line(pag, watch)) {
+            if pags.iter().any(|pag| self.is_out_of_line(pag, watch)) || self.following.is_out_of_step(uid, &pags) {
                 uids.insert(uid);
             }
             if !uids.contains(&uid) && self.remember(uid, &pags, watch) {
@@ -140,7 +184,8 @@ impl Keeper {
 
     /// Whether a member has cut something out of the ring, or OpenAFS has come to the host since.
     fn was_cut(&self, before: Option<&[Serial]>, keys: &[Serial], pag: &Pag, record: &Record) -> bool {
-        heal::was_cleared(before, keys, record, pag::now()) || openafs::lacks(keys, pag.nested)
+        heal::was_cleared(before, keys, record, pag::now())
+            || record.follows.is_none() && openafs::lacks(keys, pag.nested)
     }
 
     /// All that is remembered has lost its place.
@@ -177,24 +222,25 @@ impl Keeper {
                 if needed { Some(Registry::open(&guard, self.group, LOCK_WAIT)?) } else { None }
             }
         };
-        let (mut pags, mut aside, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pags, mut aside, mut waiting, mut ask) = (Vec::new(), Vec::new(), Vec::new(), false);
         if let Some(registry) = registry {
             pags = registry.pags_of(&guard, &lock, uid)?;
             self.anchor_again(&guard, &lock, &registry, uid, &mut pags);
             aside = self.set_aside(&guard, &registry, &mut pags, users);
             if pags.iter().any(is_over_or_broken) {
-                login::tidy(&guard, &registry, &mut pags, &passwd(uid));
+                login::tidy(&guard, &registry, &mut pags, &passwd(uid), Kind::User);
             }
             for pag in &mut pags {
                 if self.restore(&guard, &registry, pag) {
                     waiting.push(pag.id);
                 }
             }
+            ask = self.following.bring_into_step(&guard, &registry, &passwd(uid), &mut pags);
         }
         let again = self.remember(uid, &pags, watch);
         aside.extend(pags.iter().map(|pag| pag.id));
         sweep(uid, &aside);
-        Ok(Settled { waiting, again, all })
+        Ok(Settled { waiting, again, all, ask })
     }
 
     /// Whether there is anything of this user: a nudge with any number in it should cost nothing.
@@ -338,17 +384,26 @@ impl Keeper {
     /// ended meanwhile.
     fn remember(&mut self, uid: u32, pags: &[Pag], watch: &mut Watch) -> bool {
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
+        let before = self.known.len();
         self.known.retain(|id, known| known.uid != uid || there.contains(id));
+        let mut changed = self.known.len() != before;
         let mut processes = Vec::new();
         for pag in pags {
             let (Ok(ring), Ok(record)) = (&pag.ring, &pag.record) else { continue };
             processes.extend(record.leases.iter().map(|lease| lease.process));
-            let known = Known { uid, ring: *ring, record: record.clone(), keys: keys_of(ring).into() };
-            self.known.insert(pag.id, known);
+            let known = Known { id: pag.id, uid, ring: *ring, record: record.clone(), keys: keys_of(ring).into() };
+            if self.known.get(&pag.id).is_none_or(|before| **before != known) {
+                self.known.insert(pag.id, Rc::new(known));
+                changed = true;
+            }
             self.said.remove(&pag.id);
+        }
+        if changed {
+            self.changed.insert(uid);
         }
         let known = &self.known;
         self.orphans.retain(|id| known.contains_key(id) && !there.contains(id));
+        self.following.forget_all_but(|id| known.contains_key(id));
         let coverage = watch.set(uid, &processes);
         if coverage == Coverage::Partial {
             self.blind.insert(uid);
@@ -358,14 +413,15 @@ impl Keeper {
         coverage == Coverage::Stale
     }
 
-    /// Makes this PAG the one that the next seeding job of its user goes to. None when it misses no tokens any more.
+    /// Makes this PAG the one that the next seeding job of its user goes to. None when it is no more, or misses no
+    /// tokens any more and nobody has `asked` for new ones.
     ///
     /// # Errors
     /// When the record cannot be written just now.
-    pub(crate) fn prepare_seeding(&self, id: PagId) -> Result<Option<u32>> {
+    pub(crate) fn prepare_seeding(&self, id: PagId, asked: bool) -> Result<Option<u32>> {
         let Some(known) = self.known.get(&id) else { return Ok(None) };
         let uid = known.uid;
-        if !lacks_tokens(&known.ring, &known.record, pag::now()) {
+        if !asked && !lacks_tokens(&known.ring, &known.record, pag::now()) {
             return Ok(None);
         }
         let lock = Lock::of_uid(uid, LOCK_WAIT)?;
@@ -387,20 +443,41 @@ impl Keeper {
         Ok(is_there.then_some(uid))
     }
 
-    /// Says that a seeder has brought this PAG nothing.
-    pub(crate) fn not_seeded(&self, id: PagId, why: &str) {
+    /// Takes tokens that are about to be discarded out of the record, for one cell or for all: what it names and is
+    /// missed would be brought back. False when there is no such PAG.
+    ///
+    /// # Errors
+    /// `Lock` when a login holds it; when the record cannot be written.
+    pub(crate) fn forget_tokens(&mut self, id: PagId, cell: Option<&Cell>) -> Result<bool> {
+        let Some(uid) = self.user_of(id) else { return Ok(false) };
+        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
+        let guard = Guard::enter(self.group)?;
+        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(false) };
+        let pags = registry.pags_of(&guard, &lock, uid)?;
+        let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(false) };
+        let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(false) };
+        let mut record = Record { reseed: record.reseed && cell.is_some(), ..record };
+        record.tokens.retain(|token| cell.is_some_and(|cell| token.cell != *cell));
+        registry.store(&guard, &mut pag, record.clone())?;
+        self.known.insert(id, Rc::new(Known { id, uid, ring, record, keys: keys_of(&ring).into() }));
+        self.changed.insert(uid);
+        Ok(true)
+    }
+
+    /// Says that a seeder has brought this PAG nothing. One that it did not need is not tried again.
+    pub(crate) fn not_seeded(&self, id: PagId, why: &str, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
         let cells: Vec<String> = known.record.tokens.iter().map(|token| token.cell.to_string()).collect();
-        let why = format!("{why}; it will be tried again");
+        let why = format!("{why}; it will {}be tried again", if needed { "" } else { "not " });
         report(&Event::SeedFailed { uid: known.uid, cell: cells.join(", "), why });
     }
 
-    /// Notes that a seeder has brought tokens into this PAG.
-    pub(crate) fn seeded(&self, id: PagId) {
+    /// Notes that a seeder has brought tokens into this PAG, which it needed, or not.
+    pub(crate) fn seeded(&self, id: PagId, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
         let registry = Guard::enter(self.group).and_then(|guard| Registry::find(&guard, self.group));
         if let Ok(Some(registry)) = registry {
-            if !lacks_tokens(&known.ring, &known.record, pag::now()) {
+            if needed && !lacks_tokens(&known.ring, &known.record, pag::now()) {
                 let what = "its tokens are back".to_owned();
                 report(&Event::Healed { uid: known.uid, pag: id, what });
             }
@@ -422,7 +499,7 @@ fn is_over_or_broken(pag: &Pag) -> bool {
 }
 
 /// The keys in a ring, seen from outside: the handle group may READ it. None of a ring that has just broken.
-fn keys_of(ring: &Ring) -> Vec<Serial> {
+pub(crate) fn keys_of(ring: &Ring) -> Vec<Serial> {
     keyring::members(ring.serial).unwrap_or_default()
 }
 

@@ -4,9 +4,12 @@
 //! One thread, one loop: it sleeps until a process ends, a login nudges it, the bus or a signal speaks, or a moment
 //! has come that something waits for. Nothing on disk is its own; all that matters is in the registry.
 
+mod bus;
+mod following;
 mod heal;
 mod keeper;
 mod logind;
+mod managers;
 mod notify;
 mod seedjobs;
 mod watch;
@@ -24,13 +27,17 @@ use std::time::{Duration, Instant};
 
 use pag::client::Client;
 use pag::config::{self, Dirs};
+use pag::nudge::{self, Nudge};
+use pag::registry::PagId;
 use pag::report::{Event, report, set_debug, speak_as};
 use zruntime::signal::{Signal, Signals};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
+use crate::bus::{Interface, Order, Trouble, What};
 use crate::keeper::Keeper;
 use crate::logind::{Bus, News};
-use crate::seedjobs::Jobs;
+use crate::managers::{Manager, Managers};
+use crate::seedjobs::{Jobs, Run};
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
@@ -59,13 +66,15 @@ fn main() -> ExitCode {
 
 async fn run() -> io::Result<()> {
     let runtime = SharedRuntime::current()?;
-    let bus = Bus::default();
-    let mut helper = Helper::new(&runtime, &bus)?;
+    let (bus, interface) = (Bus::default(), Interface::default());
+    let mut helper = Helper::new(&runtime, &bus, &interface)?;
     let mut bus_side = pin!(bus.follow(&runtime));
+    let mut callers_side = pin!(interface.serve(&runtime));
     let mut our_side = pin!(helper.serve());
-    // Two sides of one task, which wake each other through mailboxes.
+    // Three sides of one task, which wake each other through mailboxes.
     poll_fn(|cx| {
         let _ = bus_side.as_mut().poll(cx);
+        let _ = callers_side.as_mut().poll(cx);
         our_side.as_mut().poll(cx)
     })
     .await
@@ -75,11 +84,15 @@ async fn run() -> io::Result<()> {
 struct Helper<'a> {
     runtime: &'a SharedRuntime,
     bus: &'a Bus,
+    interface: &'a Interface,
     signals: Signals<Shared>,
     nudges: AsyncIo<UnixDatagram, Shared>,
     watch: Watch,
     keeper: Keeper,
     jobs: Jobs,
+    /// Callers who wait for a seeder.
+    askers: Vec<Order>,
+    managers: Managers,
     /// Whom logind knows; none while it cannot be asked.
     users: Option<BTreeSet<u32>>,
     /// Whose PAGs are to be looked at.
@@ -107,7 +120,7 @@ struct Clock {
 /// What the socket had.
 #[derive(Default)]
 struct Nudges {
-    uids: Vec<u32>,
+    nudges: Vec<Nudge>,
     /// How many datagrams, whatever was in them.
     count: usize,
 }
@@ -118,20 +131,24 @@ enum Wake {
     Nudged(Nudges),
     Ended(Vec<u32>),
     News(News),
+    Order(Order),
     Time,
 }
 
 impl<'a> Helper<'a> {
-    fn new(runtime: &'a SharedRuntime, bus: &'a Bus) -> io::Result<Self> {
+    fn new(runtime: &'a SharedRuntime, bus: &'a Bus, interface: &'a Interface) -> io::Result<Self> {
         pag::lock::make_directories()?;
         Ok(Helper {
             runtime,
             bus,
+            interface,
             signals: Signals::new(runtime, [Signal::Terminate, Signal::Interrupt, Signal::Hangup])?,
             nudges: AsyncIo::new(runtime, listen_for_nudges()?)?,
             watch: Watch::new(runtime)?,
             keeper: Keeper::new(),
             jobs: Jobs::default(),
+            askers: Vec::new(),
+            managers: Managers::default(),
             users: None,
             dirty: BTreeSet::new(),
             all: true,
@@ -141,16 +158,17 @@ impl<'a> Helper<'a> {
 
     /// Looks after PAGs until it is told to end.
     async fn serve(&mut self) -> io::Result<()> {
-        read_configuration();
+        self.read_configuration();
         self.round();
         report(&Event::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
         notify::ready(&self.keeper.status());
         self.keep_alive();
+        self.tell_callers();
         loop {
             match self.wake().await? {
                 Wake::Signal(Signal::Hangup) => {
                     notify::reloading();
-                    read_configuration();
+                    self.read_configuration();
                     self.all = true;
                     notify::ready(&self.keeper.status());
                 }
@@ -161,11 +179,17 @@ impl<'a> Helper<'a> {
                 Wake::Ended(uids) => self.dirty.extend(uids),
                 Wake::Nudged(nudges) => {
                     self.all |= nudges.count >= FLOOD;
-                    self.dirty.extend(nudges.uids);
+                    for nudge in nudges.nudges {
+                        self.dirty.insert(nudge.uid);
+                        if let Some(moment) = nudge.manager {
+                            self.managers.placed(nudge.uid, moment);
+                        }
+                    }
                     // A round may follow at once, but not another look at the socket.
                     self.clock.read = Some(Instant::now() + REST);
                 }
                 Wake::News(news) => self.hear(news),
+                Wake::Order(order) => self.obey(order),
                 Wake::Time => {}
             }
             let now = Instant::now();
@@ -192,6 +216,28 @@ impl<'a> Helper<'a> {
                 }
             }
             self.start_seeders();
+            self.ask_for_managers();
+            self.tell_callers();
+        }
+    }
+
+    /// Has the interface show PAGs as they are now.
+    fn tell_callers(&mut self) {
+        for uid in self.keeper.take_changed() {
+            self.interface.pin(uid, self.keeper.pags_of(uid));
+        }
+    }
+
+    /// Reads the configuration for its complaints, which are to be said when it is changed and not at the next login, and
+    /// for whom services follow. Each login and each seeder reads it for itself.
+    fn read_configuration(&mut self) {
+        let (settings, complaints) = config::host(&Dirs::default());
+        set_debug(settings.debug);
+        self.keeper.following.set(settings.follow);
+        let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
+        log::debug!("AFS clients on this host: {}", served.join(" "));
+        for complaint in complaints {
+            report(&Event::Complaint { what: complaint.to_string() });
         }
     }
 
@@ -219,6 +265,9 @@ impl<'a> Helper<'a> {
                         self.dirty.insert(uid);
                     }
                     self.all |= settled.all;
+                    if settled.ask {
+                        self.bus.look(uid);
+                    }
                 }
                 Err(error) => report(&Event::Complaint { what: format!("cannot look after uid {uid}: {error}") }),
             }
@@ -227,6 +276,7 @@ impl<'a> Helper<'a> {
         let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
         self.clock.look = self.keeper.must_look().then(|| now + LOOK);
+        self.managers.watch(&self.keeper.managers(), now);
     }
 
     fn hear(&mut self, news: News) {
@@ -237,6 +287,11 @@ impl<'a> Helper<'a> {
             }
             News::Lost(why) => {
                 self.users = None;
+                self.answer(
+                    |_| true,
+                    &Err(Trouble::Failed("the bus is gone, and its end will not be heard".to_owned())),
+                );
+                self.keeper.following.know_nothing();
                 // Said once, however often it is tried again.
                 if !std::mem::replace(&mut self.clock.bus_lost, true) {
                     report(&Event::BusLost { why });
@@ -255,14 +310,26 @@ impl<'a> Helper<'a> {
                     };
                 }
                 self.dirty.insert(uid);
+                self.managers.stir(uid, Instant::now());
+            }
+            News::Manager { uid, manager } => {
+                if let Some(pid) = self.managers.answered(uid, manager, Instant::now()) {
+                    report(&Event::ManagerOutside { uid, pid });
+                }
+            }
+            News::Sessions { uid, sessions } => {
+                if self.keeper.following.hear(uid, sessions) {
+                    self.dirty.insert(uid);
+                }
             }
             News::Awake => self.all = true,
             News::Seeded { uid, result } => {
-                if let Some(pag) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
-                    match result {
-                        Ok(()) => self.keeper.seeded(pag),
-                        Err(why) => self.keeper.not_seeded(pag, &why),
+                if let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
+                    match &result {
+                        Ok(()) => self.keeper.seeded(pag, wanted),
+                        Err(why) => self.keeper.not_seeded(pag, why, wanted),
                     }
+                    self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
                     self.dirty.insert(uid);
                 }
             }
@@ -270,18 +337,67 @@ impl<'a> Helper<'a> {
     }
 
     fn start_seeders(&mut self) {
-        for (pag, uid) in self.jobs.start(Instant::now()) {
-            let why = match self.keeper.prepare_seeding(pag) {
+        for Run { pag, uid, wanted } in self.jobs.start(Instant::now()) {
+            let asked = self.jobs.is_asked(pag);
+            let why = match self.keeper.prepare_seeding(pag, asked) {
                 Ok(Some(uid)) if self.bus.seed(uid) => continue,
                 Ok(Some(_)) => "there is no bus to start a seeder with".to_owned(),
                 Ok(None) => {
                     self.jobs.forget(pag);
+                    self.answer(|asked| asked == pag, &Err(Trouble::Gone));
                     continue;
                 }
                 Err(error) => error.to_string(),
             };
-            self.keeper.not_seeded(pag, &why);
+            self.keeper.not_seeded(pag, &why, wanted);
             self.jobs.ended(uid, false, Instant::now());
+            self.answer(|asked| asked == pag, &Err(Trouble::Failed(why)));
+        }
+        let lost = Trouble::Failed("its end was not heard of".to_owned());
+        let jobs = &self.jobs;
+        self.askers.retain(|order| {
+            let waits = jobs.is_asked(order.pag);
+            if !waits {
+                order.answer(Err(lost.clone()));
+            }
+            waits
+        });
+    }
+
+    /// Does what a caller wants.
+    fn obey(&mut self, order: Order) {
+        let Some(uid) = self.keeper.user_of(order.pag) else { return order.answer(Err(Trouble::Gone)) };
+        match &order.what {
+            What::Renew => {
+                self.jobs.ask(order.pag, uid, Instant::now());
+                self.askers.push(order);
+            }
+            What::Forget(cell) => order.answer(match self.keeper.forget_tokens(order.pag, cell.as_ref()) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Trouble::Gone),
+                Err(pag::Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => Err(Trouble::Busy),
+                Err(error) => Err(Trouble::Failed(error.to_string())),
+            }),
+        }
+    }
+
+    /// Tells those who wait for seeders what has come of them.
+    fn answer(&mut self, whose: impl Fn(PagId) -> bool, result: &Result<(), Trouble>) {
+        self.askers.retain(|order| {
+            let is_his = whose(order.pag);
+            if is_his {
+                order.answer(result.clone());
+            }
+            !is_his
+        });
+    }
+
+    fn ask_for_managers(&mut self) {
+        let now = Instant::now();
+        for uid in self.managers.due(now) {
+            if !self.bus.find_manager(uid) {
+                self.managers.answered(uid, Manager::Unsettled, now);
+            }
         }
     }
 
@@ -295,7 +411,7 @@ impl<'a> Helper<'a> {
     /// The next moment at which something is due without anybody telling.
     fn next_moment(&self) -> Option<Instant> {
         let Clock { alive, look, round, read, .. } = self.clock;
-        [alive, look, round, read, self.jobs.next()].into_iter().flatten().min()
+        [alive, look, round, read, self.jobs.next(), self.managers.next()].into_iter().flatten().min()
     }
 
     /// Sleeps until there is something to do.
@@ -315,6 +431,10 @@ impl<'a> Helper<'a> {
             if rested && let Poll::Ready(uids) = poll_nudges(&self.nudges, cx) {
                 return Poll::Ready(uids.map(Wake::Nudged));
             }
+            // Last: our own work comes first.
+            if let Poll::Ready(order) = self.interface.orders.poll_take(cx) {
+                return Poll::Ready(Ok(Wake::Order(order)));
+            }
             match sleep.as_mut().as_pin_mut() {
                 Some(sleep) => sleep.poll(cx).map(|()| Ok(Wake::Time)),
                 None => Poll::Pending,
@@ -326,7 +446,7 @@ impl<'a> Helper<'a> {
 
 /// The socket for nudges: only root can write to it.
 fn listen_for_nudges() -> io::Result<UnixDatagram> {
-    let path = pag::nudge::SOCKET;
+    let path = nudge::SOCKET;
     // Left by one who was killed: nobody listens there any more.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -341,10 +461,10 @@ fn listen_for_nudges() -> io::Result<UnixDatagram> {
 fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> Poll<io::Result<Nudges>> {
     let mut nudges = Nudges::default();
     while nudges.count < 64 {
-        let mut datagram = [0; 16];
+        let mut datagram = [0; nudge::SPACE];
         match socket.poll_read_with(cx, |socket| socket.recv(&mut datagram)) {
             Poll::Ready(Ok(length)) => {
-                nudges.uids.extend(datagram.get(..length).and_then(pag::nudge::parse));
+                nudges.nudges.extend(datagram.get(..length).and_then(nudge::parse));
                 nudges.count += 1;
             }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -353,16 +473,4 @@ fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> 
         }
     }
     Poll::Ready(Ok(nudges))
-}
-
-/// Reads the configuration for its complaints: what is wrong in it is to be said when it is changed, not at the next
-/// login. Nothing of it is kept but which clients are served; each login and each seeder reads it for itself.
-fn read_configuration() {
-    let (settings, complaints) = config::host(&Dirs::default());
-    set_debug(settings.debug);
-    let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
-    log::debug!("AFS clients on this host: {}", served.join(" "));
-    for complaint in complaints {
-        report(&Event::Complaint { what: complaint.to_string() });
-    }
 }

@@ -226,6 +226,35 @@ pub fn passwd(who: Who<'_>) -> io::Result<Option<Passwd>> {
     }
 }
 
+/// Looks up the gid of a group. This asks NSS.
+///
+/// # Errors
+/// What `getgrnam_r(3)` reports; `Ok(None)` is a group that does not exist.
+pub fn group(name: &CStr) -> io::Result<Option<u32>> {
+    let mut size = 1024;
+    loop {
+        let mut entry = MaybeUninit::<libc::group>::zeroed();
+        let mut buffer: Vec<c_char> = vec![0; size];
+        let mut found = ptr::null_mut();
+        let (e, b, n) = (entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len());
+        // SAFETY: valid places for the entry, its strings and the answer.
+        let code = unsafe { libc::getgrnam_r(name.as_ptr(), e, b, n, &raw mut found) };
+        // The members of a large group need as much.
+        if code == libc::ERANGE && size < 1 << 24 {
+            size *= 4;
+            continue;
+        }
+        if found.is_null() {
+            return match code {
+                0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => Ok(None),
+                code => Err(io::Error::from_raw_os_error(code)),
+            };
+        }
+        // SAFETY: the call succeeded, so the entry is filled in.
+        return Ok(Some(unsafe { entry.assume_init() }.gr_gid));
+    }
+}
+
 /// The groups that a login of `name` has, `gid` among them. Asks NSS, so it is called before a child is made.
 pub fn groups_of(name: &CStr, gid: u32) -> Vec<u32> {
     let mut groups = vec![0; 64];
@@ -343,6 +372,37 @@ impl Child {
                 Some(fd) => drop(readable(std::os::fd::AsFd::as_fd(fd), pause)),
                 None => std::thread::sleep(pause.min(Duration::from_millis(5))),
             }
+        }
+    }
+}
+
+/// For those who wait for other things besides.
+impl Child {
+    /// A descriptor that becomes readable when the child has ended.
+    ///
+    /// # Errors
+    /// As [`pidfd_open`].
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        pidfd_open(self.pid)
+    }
+
+    /// Kills the child. Its end is still to be collected.
+    pub fn kill(&self) {
+        // SAFETY: the pid is ours until we have collected it.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+    }
+
+    /// Collects the child if it has ended; afterwards nothing may be done with it. None when it has not.
+    ///
+    /// # Errors
+    /// What `waitpid` reports: there is nothing to collect.
+    pub fn try_wait(&self) -> io::Result<Option<Exit>> {
+        let mut status = 0;
+        // SAFETY: a valid place for the status.
+        match unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WCLONE | libc::WNOHANG) } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(None),
+            _ => Ok(Some(exit_of(status))),
         }
     }
 }
@@ -693,6 +753,13 @@ pub fn copy_file_to(path: &CStr, out: BorrowedFd<'_>, limit: usize) -> bool {
             Err(_) => return false,
         }
     }
+}
+
+/// Removes a file, or finds that there is none. For a child that has become the directory's owner.
+pub fn remove_file(path: &CStr) -> bool {
+    // SAFETY: a terminated path.
+    let removed = unsafe { libc::unlink(path.as_ptr()) } == 0;
+    removed || io::Error::last_os_error().kind() == io::ErrorKind::NotFound
 }
 
 /// Writes `bytes` to `path` by way of `temporary` in the same directory, mode 0600, without allocating. For a child

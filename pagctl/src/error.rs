@@ -27,6 +27,13 @@ pub(crate) enum Error {
     },
     /// Keys, rings or the registry.
     Pag(pag::Error),
+    /// The helper, or the bus that it is on.
+    Bus {
+        /// What was to be done, with its object.
+        doing: String,
+        /// Why not, and the remedy.
+        why: String,
+    },
     /// It cannot be done as things are, in words.
     Refused(String),
     /// The command of `new` or `leave` could not be run.
@@ -68,6 +75,7 @@ impl fmt::Display for Error {
             Self::Changed(path) => write!(f, "{} was changed meanwhile and is left alone; try again", path.display()),
             Self::Command { command, why } => write!(f, "`{command}` failed: {why}"),
             Self::Pag(source) => source.fmt(f),
+            Self::Bus { doing, why } => write!(f, "cannot {doing}: {why}"),
             Self::Refused(why) => f.write_str(why),
             Self::Run { program, source } => write!(f, "cannot run {program}: {source}"),
             Self::TokensLeft(number) => {

@@ -47,6 +47,8 @@ struct OnePag {
     /// End of the ticket in the PAG's ccache, in seconds since the epoch.
     ticket: Option<u64>,
     retain: Option<String>,
+    /// The PAG whose tokens the services in this one have besides.
+    follows: Option<String>,
     leases: Vec<OneLease>,
     tokens: Vec<OneToken>,
 }
@@ -162,6 +164,7 @@ fn one(pag: &Pag) -> OnePag {
         ccache: record.map(|record| record.ccache.clone()),
         ticket: record.map(|record| record.ticket).filter(|ticket| *ticket > 0),
         retain: record.map(|record| record.retain.to_string()),
+        follows: record.and_then(|record| record.follows).map(|pag| pag.to_string()),
         leases: record.map_or(&[][..], |record| &record.leases).iter().map(OneLease::from).collect(),
         tokens: found,
         trouble,
@@ -191,6 +194,9 @@ fn words(status: &Status) -> String {
         if let Some(ccache) = &pag.ccache {
             let until = pag.ticket.map_or("no ticket".to_owned(), |end| format!("ticket for {}", left(end)));
             text.push_str(&format!("  ccache     {ccache}, {until}\n"));
+        }
+        if let Some(followed) = &pag.follows {
+            text.push_str(&format!("  follows    PAG {followed}\n"));
         }
         for lease in &pag.leases {
             let dead = if lease.alive { "" } else { " (ended)" };

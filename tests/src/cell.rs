@@ -12,6 +12,12 @@ pub fn home(user: &str) -> String {
     format!("/afs/example.test/user/{user}")
 }
 
+/// A ticket of alice's that she has where she comes from, and delegates.
+pub fn ticket() -> Proof {
+    sh("echo alicepw | kinit -f -c FILE:/run/ticket.alice alice");
+    Proof::Ticket("FILE:/run/ticket.alice")
+}
+
 /// Puts pam_afs_session into the PAM stacks, as its package does unless it is told otherwise.
 pub fn todays_module() {
     sh("cp /usr/local/share/todays-pam.d/* /etc/pam.d/");
@@ -59,6 +65,13 @@ pub fn is_over(user: &str) {
     eventually(&format!("the PAG of {user} has ended"), Duration::from_secs(20), || {
         pags_of(user).is_empty().then_some(())
     });
+}
+
+/// The same where nobody reaps: what the manager has left is taken away by hand.
+pub fn is_over_without_helper(user: &str) {
+    manager_is(user, "inactive");
+    sh("systemctl start pag-logind-helper");
+    is_over(user);
 }
 
 /// Waits until a file in the home holds what its name says, as a member of the PAG sees it.

@@ -55,6 +55,9 @@ enum Task {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// On a machine with a real AFS cell, beside pam_afs_session
+        #[arg(long)]
+        afs: bool,
     },
     /// Build a release and put it into place
     Install {
@@ -77,7 +80,7 @@ fn main() -> ExitCode {
         Task::Test(choice) => tiers::run(&choice),
         Task::Prove { name } => prove::run(name.as_deref()),
         Task::Vm(choice) => vm::command(&choice),
-        Task::Bench { json } => bench::run(json),
+        Task::Bench { json, afs } => bench::run(json, afs),
         Task::Install { destdir } => install::install(&destdir),
         Task::Uninstall { destdir } => install::uninstall(&destdir),
     };
