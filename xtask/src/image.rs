@@ -134,7 +134,7 @@ fn tree(suite: &str, base: &Path) -> PathBuf {
     let place = base.join("root");
     if !place.exists() {
         let new = base.join("root-new");
-        let scratch = scratch("vm-tree");
+        let scratch = scratch("tree");
         fs::write(scratch.join("kernel.sh"), KERNEL).unwrap();
         fs::write(scratch.join("answers"), ANSWERS.join("\n")).unwrap();
         let s = scratch.display();
@@ -154,7 +154,7 @@ fn tree(suite: &str, base: &Path) -> PathBuf {
 
 /// Makes a disk of the tree, with the kernel beside it.
 fn disk(tree: &Path, new: &Path) {
-    let copy = Overlay::of(tree, "vm-setup");
+    let copy = Overlay::of(tree, "disk");
     let root = copy.tree();
     let (r, n) = (root.display(), new.display());
     fs::write(root.join("root/setup.sh"), SETUP).unwrap();

@@ -1,8 +1,8 @@
 //! `cargo xtask prove`: each scenario is worth something only if it fails when the code is broken.
 //!
 //! A patch in `tests/breaks` breaks the product on purpose. The lines above its diff say which scenario must then fail
-//! (`Scenario: NAME`, in tier 3 with a client: `Scenario: NAME on kafs`) and with which words (`Assertion: TEXT`), and, if it
-//! is not the oldest one that shows it, on which Debian release (`Suite: NAME`).
+//! (`Scenario: NAME`, in tier 3 with a client: `Scenario: NAME on kafs`) and with which words (`Assertion: TEXT`), and, if
+//! it is not the oldest one that shows it, on which Debian release (`Suite: NAME`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -94,6 +94,14 @@ pub(crate) fn run(only: Option<&str>) -> bool {
     failed == 0 && proved > 0
 }
 
+/// The scenario of tier 3 that is called so, and the client that it is to be run with: its first, if none is named.
+fn third(name: &str) -> Option<(&'static tier3::Scenario, tier3::Client)> {
+    let (name, client) = name.split_once(" on ").map_or((name, None), |(name, client)| (name, Some(client)));
+    let known = tier3::ALL.iter().find(|scenario| scenario.name == name)?;
+    let named = |word| tier3::Client::named(word).unwrap_or_else(|| panic!("no client is called {word}"));
+    Some((known, client.map_or(known.clients[0], named)))
+}
+
 const PROVED: &str = "proved";
 
 /// Breaks the product, and says what its scenario has to say to that.
@@ -129,14 +137,6 @@ fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
         PROVED
     };
     (word, text)
-}
-
-/// The scenario of tier 3 that is called so, and the client that it is to be run with: its first, if none is named.
-fn third(name: &str) -> Option<(&'static tier3::Scenario, tier3::Client)> {
-    let (name, client) = name.split_once(" on ").map_or((name, None), |(name, client)| (name, Some(client)));
-    let known = tier3::ALL.iter().find(|scenario| scenario.name == name)?;
-    let named = |word| tier3::Client::named(word).unwrap_or_else(|| panic!("no client is called {word}"));
-    Some((known, client.map_or(known.clients[0], named)))
 }
 
 /// A tree, and what has been built from it: each part when the first scenario wants it.

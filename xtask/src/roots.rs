@@ -39,18 +39,11 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     path
 }
 
-/// One of `count` locks that others who use the cache wait for; it ends with the value.
-pub(crate) fn slot(name: &str, count: usize) -> fs::File {
+/// A lock of the cache's, if nobody has it; it ends with the value.
+pub(crate) fn try_lock(name: &str) -> Option<fs::File> {
     fs::create_dir_all(cache()).unwrap();
-    loop {
-        for number in 0..count {
-            let file = fs::File::create(cache().join(format!("{name}-{number}.lock"))).unwrap();
-            if file.try_lock().is_ok() {
-                return file;
-            }
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
+    file.try_lock().is_ok().then_some(file)
 }
 
 /// A lock that others who use the cache wait for; it ends with the value.

@@ -15,7 +15,7 @@ use pag_tests::scenarios::tier3::Client;
 
 use crate::image::{Image, SUITES, image};
 use crate::machine::{Outcome, programs};
-use crate::roots::{scratch, slot};
+use crate::roots::{cache, scratch, try_lock};
 use crate::shell::{MACHINES, Profile, need_packages, sh, top};
 use crate::tiers;
 
@@ -56,6 +56,32 @@ const KERNEL_LINE: &str = "console=ttyS0 quiet mitigations=off nokaslr no_timer_
 
 /// How a scenario is run in it.
 const RUN: &str = include_str!("vm-run.sh");
+
+/// As many machines at once as emulation has cores for on a small host.
+pub(crate) const SIDE_BY_SIDE: usize = 2;
+
+/// A place for one machine, whoever runs it on this host; it is free again with the end of the value.
+fn place() -> fs::File {
+    loop {
+        for number in 0..SIDE_BY_SIDE {
+            if let Some(place) = try_lock(&format!("vm-{number}")) {
+                return place;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Removes what machines have left whose program was killed.
+fn sweep() {
+    for entry in fs::read_dir(cache()).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("run-").and_then(|rest| rest.split_once("-vm-")).map(|(pid, _)| pid);
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
 
 /// Longest time for one scenario; the machine itself sees to it, and has told its journal by then.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -145,8 +171,8 @@ fn connect(path: &Path) -> UnixStream {
 impl Vm {
     /// Starts a machine with a disk of an image, from the beginning or from a state.
     pub(crate) fn start(image: &Image, disk: &Disk<'_>, state: Option<&str>) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let scratch = scratch(&format!("vm{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let scratch = scratch(&format!("vm-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir_all(scratch.join("share")).unwrap();
         let s = scratch.display();
         let snapshot = if disk.keep.is_some() { "off" } else { "on" };
@@ -295,11 +321,6 @@ pub(crate) struct Run<'a> {
     pub(crate) long: bool,
 }
 
-/// How many machines this host runs at a time: what is done in one is seldom more than one core's work.
-pub(crate) fn slots() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
-}
-
 /// The command that runs a scenario, or an act of the demo.
 pub(crate) fn scenario(name: &str, client: Client) -> String {
     format!("exec pag-scenario {name} {}\n", client.name())
@@ -308,7 +329,8 @@ pub(crate) fn scenario(name: &str, client: Client) -> String {
 /// Resumes and runs.
 pub(crate) fn run(run: &Run<'_>) -> Outcome {
     let image = image(run.suite);
-    let _slot = slot("vm-slot", slots());
+    let _place = place();
+    sweep();
     let begun = Instant::now();
     let mut vm = Vm::resume(&image, run.client.name(), None);
     let share = vm.share();
