@@ -539,7 +539,7 @@ impl Keeper {
     }
 
     /// Looks at the ticket in a PAG's own ccache, as its user, and notes it. True when it is another than the record
-    /// says, and ends later than tokens that are there: somebody has renewed or replaced it.
+    /// says, and tokens are to be had from it: somebody has renewed or replaced it.
     pub(crate) fn note_ticket(&mut self, id: PagId) -> bool {
         let Some(known) = self.known.get(&id) else { return false };
         let uid = known.uid;
@@ -568,7 +568,8 @@ impl Keeper {
         });
         // A login that has brought the ticket, or a job, is at it.
         noted.is_some_and(|record| {
-            record.tokens.iter().any(|token| token.expires + 2 < ticket)
+            let shorter = record.tokens.iter().any(|token| token.expires.saturating_add(2) < ticket);
+            (shorter || record.tokens.is_empty() && record.has_login() && ticket > now)
                 && policy::worth_seeding(record.attempt, now, ticket, true)
         })
     }

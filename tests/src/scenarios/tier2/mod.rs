@@ -202,6 +202,11 @@ pub const ALL: &[Scenario] = &[
     }
     .linger(&["alice"]),
     Scenario::new(
+        "forty_users_are_renewed_in_turn",
+        "40 users with tickets of 90 s are without a token at no moment, and at most four jobs run at once",
+        renewal::forty_users_are_renewed_in_turn,
+    ),
+    Scenario::new(
         "journal_explains_messages",
         "journalctl shows the fields of a message, and with --catalog what to do about it",
         upkeep::journal_explains_messages,

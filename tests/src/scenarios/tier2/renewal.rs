@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::logins::ring_at;
 use super::long;
 use super::outages::helper;
-use crate::guest::{Proof, Session, eventually, heard, journal, pags_of, sh};
+use crate::guest::{Proof, Session, eventually, heard, journal, pags_of, sh, status};
 use crate::ticket::now;
 
 /// Twice a second: the time, and the end of the token that a service finds, 0 without one.
@@ -159,4 +159,70 @@ pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
     let first = now();
     wait_until(first + 3 * life);
     no_gap("with a keytab", path, first, first + 3 * life);
+}
+
+/// What systemd tells of a unit: that it is being started, has ended well, or has failed
+/// (systemd, src/systemd/sd-messages.h).
+const STARTING: &str = "7d4958e842da4a758f6c1cdc7b36dcc5";
+const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
+const FAILED: &str = "be02cf6855d2428ba40df7e9d022f03d";
+
+/// The jobs of all users, in order: when, and one more or one less.
+fn jobs() -> Vec<(u64, i32)> {
+    let ids = [STARTING, STARTED, FAILED].map(|id| format!("MESSAGE_ID={id}")).join(" ");
+    let text = sh(&format!("journalctl --sync >/dev/null 2>&1; journalctl -q -b -o json {ids}"));
+    let event = |line: &str| {
+        let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+        let unit = entry["UNIT"].as_str()?;
+        let at = entry["__MONOTONIC_TIMESTAMP"].as_str()?.parse().ok()?;
+        unit.starts_with("pag-seed@").then_some((at, if entry["MESSAGE_ID"] == STARTING { 1 } else { -1 }))
+    };
+    text.lines().filter_map(event).collect()
+}
+
+pub(super) fn forty_users_are_renewed_in_turn(_: u32) {
+    const USERS: usize = 40;
+    let life = 90;
+    short_tickets(3600);
+    sh(&format!("sed -i 's/ticket_lifetime = .*/ticket_lifetime = {life}s/' /etc/krb5.conf"));
+    let pid = helper();
+    let mut here: Vec<Session> = Vec::new();
+    let begin = now();
+    for number in 0..USERS {
+        here.push(Session::ssh(&format!("u{number}"), Proof::Password));
+    }
+    let there = now();
+    assert!(there - begin < life / 3, "40 logins took {} s: too slow a machine for this", there - begin);
+    let mut looks = 0;
+    while now() < there + life * 5 / 2 {
+        let status = status();
+        let pags = status["all"].as_array().cloned().unwrap_or_default();
+        assert_eq!(pags.len(), USERS, "{pags:#?}");
+        for pag in &pags {
+            let ends: Vec<u64> =
+                pag["tokens"].as_array().into_iter().flatten().filter_map(|token| token["expires"].as_u64()).collect();
+            assert!(
+                !ends.is_empty() && ends.iter().all(|end| *end > now()),
+                "no good token after {looks} looks: {pag:#?}"
+            );
+        }
+        looks += 1;
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    let (mut running, mut most, mut runs) = (0, 0, 0);
+    for (_, change) in jobs() {
+        running += change;
+        most = most.max(running);
+        runs += i32::from(change > 0);
+    }
+    let usage = sh("systemctl show -P MemoryCurrent -P CPUUsageNSec pag-logind-helper");
+    let rss = sh(&format!("grep VmRSS /proc/{pid}/status"));
+    let figures =
+        format!("{runs} jobs, at most {most} at once; memory and CPU: {} {}", usage.replace('\n', " "), rss.trim());
+    println!("{figures}");
+    assert!((3..=4).contains(&most), "jobs at once: {figures}");
+    assert!(runs >= i32::try_from(3 * USERS).unwrap(), "each was renewed three times: {figures}");
+    let kib: u64 = rss.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap();
+    assert!(kib < 16 * 1024, "memory: {figures}");
+    assert_eq!(helper(), pid, "it is the same process still");
 }
