@@ -446,12 +446,18 @@ pub const STATUS_SIGNAL: u8 = 125;
 
 /// Runs `program` as `identity` inside a child made by [`child`] and returns the status to end with. The child becomes
 /// the reaper of whatever the program leaves behind (PR_SET_CHILD_SUBREAPER) and ends only when all of it is gone:
-/// killed at the deadline, or as soon as the program itself has ended. Allocates nothing.
-pub fn run_program(program: &Program, identity: &Identity, millis: u64) -> u8 {
+/// killed at the deadline, or as soon as the program itself or the process `host`, which has made the child, has ended.
+/// Allocates nothing.
+pub fn run_program(program: &Program, identity: &Identity, millis: u64, host: u32) -> u8 {
     // SAFETY: takes integers.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
-    die_with_parent();
     reset_signals();
+    // It is blocked, and waited for: what the program has forked must go, too.
+    die_with_parent(libc::SIGTERM);
+    // SAFETY: no arguments.
+    if u32::try_from(unsafe { libc::getppid() }) != Ok(host) {
+        return STATUS_NOT_STARTED;
+    }
     // SAFETY: as `child`, with SIGCHLD as the exit signal, whose disposition has just been set to the default.
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
     if pid == 0 {
@@ -475,7 +481,9 @@ pub fn run_program(program: &Program, identity: &Identity, millis: u64) -> u8 {
                 _ => STATUS_SIGNAL,
             });
         } else if got == 0 {
-            wait_for_sigchld(end.saturating_sub(now_millis()));
+            if wait_for_signal(end.saturating_sub(now_millis())) == libc::SIGTERM {
+                break;
+            }
         } else if got < 0 {
             break;
         }
@@ -484,38 +492,42 @@ pub fn run_program(program: &Program, identity: &Identity, millis: u64) -> u8 {
     result.unwrap_or(STATUS_DEADLINE)
 }
 
-/// A host that is killed takes its supervisor with it, and that its program.
-fn die_with_parent() {
+/// A host that is killed ends its supervisor, and that its program.
+fn die_with_parent(signal: c_int) {
     // SAFETY: takes integers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
 }
 
-/// Sleeps until a child changes state or the time is up: SIGCHLD is blocked here and taken by sigtimedwait.
-fn wait_for_sigchld(millis: u64) {
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+/// The signals that the supervisor waits for and is not disturbed by: a child has changed state, the host has ended.
+fn awaited_signals() -> MaybeUninit<libc::sigset_t> {
+    let mut set = MaybeUninit::zeroed();
     // SAFETY: a valid place for the set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: the set was initialised just now.
-    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD) };
+    for signal in [libc::SIGCHLD, libc::SIGTERM] {
+        // SAFETY: the set was initialised just now.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    }
+    set
+}
+
+/// Sleeps until one of the awaited signals comes, and gives it, or until the time is up.
+fn wait_for_signal(millis: u64) -> c_int {
+    let set = awaited_signals();
     let time = libc::timespec {
         tv_sec: libc::time_t::try_from(millis / 1000).unwrap_or(1),
         tv_nsec: c_long::try_from((millis % 1000) * 1_000_000).unwrap_or(0),
     };
     // SAFETY: a valid set, no place for details, a valid time.
-    unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) };
+    unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) }
 }
 
-/// All signals to their defaults, SIGCHLD blocked, for the supervisor.
+/// All signals to their defaults, the awaited ones blocked, for the supervisor.
 fn reset_signals() {
     for signal in 1..=64 {
         // SAFETY: setting a default disposition; those that cannot be set are refused.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: a valid place for the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: initialised just now.
-    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD) };
+    let set = awaited_signals();
     // SAFETY: a valid set; no place for the old one.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
 }
@@ -553,7 +565,7 @@ fn kill_descendants() {
                 _ => {}
             }
         }
-        wait_for_sigchld(20);
+        wait_for_signal(20);
     }
 }
 
@@ -604,7 +616,7 @@ fn execute(program: &Program, identity: &Identity) {
         return;
     }
     // After the change of ids, which clears it.
-    die_with_parent();
+    die_with_parent(libc::SIGKILL);
     // SAFETY: vectors made by `Program::new`: terminated, and alive in this process.
     unsafe { libc::execve(program.path.as_ptr(), program.argv.as_ptr(), program.envp.as_ptr()) };
 }

@@ -107,6 +107,8 @@ struct Shown {
     /// End of the ticket in its ccache.
     ticket: Option<u64>,
     retain: String,
+    /// The PAG that the user's services follow.
+    follows: Option<String>,
     tokens: Vec<OneToken>,
     leases: Vec<OneLease>,
 }
@@ -421,6 +423,7 @@ impl Shown {
             principal: some(take(&mut all, "Principal")?),
             ticket: take(&mut all, "TicketExpires").filter(|end| *end > 0),
             retain: take(&mut all, "Retain")?,
+            follows: some(take(&mut all, "Follows")?),
             tokens: take::<Vec<_>>(&mut all, "Tokens")?.into_iter().map(token).collect(),
             leases: take::<Vec<_>>(&mut all, "Leases")?.into_iter().map(lease).collect(),
         })
@@ -438,6 +441,9 @@ impl Shown {
             None => text.push_str("  ticket     none\n"),
         }
         let _ = writeln!(text, "  kind       {}, retain {}", self.kind, self.retain);
+        if let Some(follows) = &self.follows {
+            let _ = writeln!(text, "  follows    {follows}");
+        }
         for OneLease { pid, role, service, tty, alive } in &self.leases {
             let dead = if *alive { "" } else { " (ended)" };
             let _ = writeln!(text, "  lease      {role} {service} {tty} pid {pid}{dead}");
@@ -493,7 +499,7 @@ mod tests {
             ("openafs", "other.test", "", 1017, u64::MAX, "good"),
         ];
         let leases = vec![(17_u32, "login", "sshd", "-", true)];
-        let values: [(&str, Variant<'_>); 10] = [
+        let values: [(&str, Variant<'_>); 11] = [
             ("Id", "5f2e91c07ab3d846".into()),
             ("UID", 61001_u32.into()),
             ("Kind", "user".into()),
@@ -502,6 +508,7 @@ mod tests {
             ("Principal", "alice@EXAMPLE.TEST".into()),
             ("TicketExpires", 0_u64.into()),
             ("Retain", "none".into()),
+            ("Follows", "0123456789abcdef".into()),
             ("Tokens", tokens.into()),
             ("Leases", leases.into()),
         ];
@@ -514,6 +521,7 @@ mod tests {
         assert_eq!((shown.uid, shown.ring, shown.ticket), (61001, 7, None));
         let words = shown.words();
         for line in [
+            "follows    0123456789abcdef",
             "ring 7",
             "principal  alice@EXAMPLE.TEST",
             "lease      login sshd - pid 17\n",

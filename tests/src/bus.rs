@@ -373,14 +373,9 @@ pub fn logind(leader: u32) {
 
 /// `pagctl` as a user; its status and what it writes.
 pub fn pagctl(uid: u32, words: &[&str]) -> (Option<i32>, String) {
-    let output = as_user(uid).arg(given("PAG_PAGCTL")).args(words).stdin(Stdio::null()).output().unwrap();
+    let output = as_user(uid).arg(crate::sandbox::pagctl()).args(words).stdin(Stdio::null()).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.code(), text)
-}
-
-/// The path of `pagctl`, for a program that runs inside a login.
-pub fn pagctl_path() -> PathBuf {
-    given("PAG_PAGCTL")
 }
 
 /// The program `pag-seed`, beside the helper.

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::ring::Ring;
-pub use crate::sandbox::{QuickCollection, eventually, key_count};
+pub use crate::sandbox::{QuickCollection, eventually, key_count, patience};
 
 /// The cell that tokens are for.
 pub const CELL: &str = "example.test";
@@ -160,7 +160,7 @@ pub fn journal(identifier: &str) -> String {
 /// Waits for a message of `identifier` that holds `words`.
 pub fn heard(identifier: &str, words: &str) {
     let found = |_: ()| journal(identifier).contains(words).then_some(());
-    let end = std::time::Instant::now() + Duration::from_secs(10);
+    let end = std::time::Instant::now() + Duration::from_secs(10) * patience();
     while found(()).is_none() {
         assert!(std::time::Instant::now() < end, "no message says '{words}': {}", journal(identifier));
         std::thread::sleep(Duration::from_millis(200));

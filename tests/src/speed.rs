@@ -45,7 +45,7 @@ pub fn afs() {
         times.entry("make: pam_afs_session").or_default().push(open("afs"));
     }
     let mut alice = Session::ssh("alice", Proof::Password);
-    assert!(alice.say("tokens").contains("afs@example.test"), "a PAG with good tokens");
+    assert!(alice.say("tokens").contains("tokens for example.test"), "a PAG with good tokens");
     for _ in 0..PAIRS {
         times.entry("join: pam_pag").or_default().push(open("pag"));
         times.entry("join: pam_afs_session").or_default().push(open("afs"));

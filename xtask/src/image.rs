@@ -177,7 +177,8 @@ fn build(suite: &str, base: &Path, path: &Path) {
     let new = path.with_extension("new");
     sh(&format!("rm -rf '{n}'; mkdir -p '{n}' '{b}'", n = new.display(), b = base.display()));
     let image = Image(new.clone());
-    let minutes = |n: u64| Duration::from_secs(60 * n);
+    // Minutes are for a host that has much else to do.
+    let limit = Duration::from_secs(600);
     std::thread::scope(|scope| {
         let module = scope.spawn(|| module(suite, base));
         let tree = tree(suite, base);
@@ -188,24 +189,24 @@ fn build(suite: &str, base: &Path, path: &Path) {
             vm
         });
         // The servers need no module.
-        step(suite, "its cell's servers", || vm.must("provision servers", minutes(5)));
+        step(suite, "its cell's servers", || vm.must("provision servers", limit));
         let module = module.join().expect("a module");
         let kernel = sh(&format!("ls '{}/usr/lib/modules'", tree.display()));
         let m = module.join(kernel.trim());
         assert!(m.exists(), "no module for {kernel}; remove {} to have both built again", base.display());
         sh(&format!("cp '{}'/openafs.ko* '{}/'", m.display(), vm.share().display()));
         step(suite, "its users' homes", || {
-            vm.must("module", minutes(1));
-            vm.must("provision homes", minutes(5));
+            vm.must("module", limit);
+            vm.must("provision homes", limit);
         });
-        vm.must("settle", minutes(1));
+        vm.must("settle", limit);
         step(suite, "its state without a client", || vm.freeze(Client::None.name()));
     });
     for client in [Client::OpenAfs, Client::Kafs] {
         step(suite, &format!("its state with the client {}", client.name()), || {
             let mut vm = Vm::resume(&image, Client::None.name(), Some(client.name()));
-            vm.must(&format!("client {}", client.name()), minutes(2));
-            vm.must("settle", minutes(1));
+            vm.must(&format!("client {}", client.name()), limit);
+            vm.must("settle", limit);
             vm.freeze(client.name());
         });
     }

@@ -61,6 +61,8 @@ pub(crate) fn install(destination: &Path) -> bool {
         run(Command::new("systemd-sysusers").arg("pag.conf"));
         let _ = Command::new("systemd-tmpfiles").args(["--create", "pag.conf"]).status();
         let _ = Command::new("systemctl").arg("daemon-reload").status();
+        // dbus-daemon sees a new policy by itself, dbus-broker does not.
+        let _ = Command::new("systemctl").args(["reload", "dbus"]).status();
         let _ = Command::new("journalctl").arg("--update-catalog").status();
         println!("installed. Next: pagctl pam enable; systemctl enable --now pag-logind-helper");
     }

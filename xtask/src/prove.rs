@@ -1,8 +1,8 @@
 //! `cargo xtask prove`: each scenario is worth something only if it fails when the code is broken.
 //!
 //! A patch in `tests/breaks` breaks the product on purpose. The lines above its diff say which scenario must then fail
-//! (`Scenario: NAME`) and with which words (`Assertion: TEXT`), and, if it is not the oldest one that shows it, on which
-//! Debian release (`Suite: NAME`).
+//! (`Scenario: NAME`, in tier 3 with a client: `Scenario: NAME on kafs`) and with which words (`Assertion: TEXT`), and, if it
+//! is not the oldest one that shows it, on which Debian release (`Suite: NAME`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -44,7 +44,7 @@ fn breaks() -> Vec<Break> {
 /// Proves all breaks, or one; true when each scenario passes whole, and fails broken, at its assertion.
 pub(crate) fn run(only: Option<&str>) -> bool {
     let breaks: Vec<Break> = breaks().into_iter().filter(|one| only.is_none_or(|only| only == one.name)).collect();
-    let third = breaks.iter().any(|one| tier3::ALL.iter().any(|scenario| scenario.name == one.scenario));
+    let third = breaks.iter().any(|one| third(&one.scenario).is_some());
     need_packages(if third { &MACHINES } else { &[] });
     let programs = machine::programs();
     // Several breaks are of one scenario: it need not pass more than once.
@@ -131,6 +131,14 @@ fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
     (word, text)
 }
 
+/// The scenario of tier 3 that is called so, and the client that it is to be run with: its first, if none is named.
+fn third(name: &str) -> Option<(&'static tier3::Scenario, tier3::Client)> {
+    let (name, client) = name.split_once(" on ").map_or((name, None), |(name, client)| (name, Some(client)));
+    let known = tier3::ALL.iter().find(|scenario| scenario.name == name)?;
+    let named = |word| tier3::Client::named(word).unwrap_or_else(|| panic!("no client is called {word}"));
+    Some((known, client.map_or(known.clients[0], named)))
+}
+
 /// A tree, and what has been built from it: each part when the first scenario wants it.
 struct Built {
     tree: PathBuf,
@@ -154,12 +162,12 @@ impl Built {
             let (passed, text, _) = tiers::tier1_scenario(programs, module, services, name, false);
             return (passed, text);
         }
-        if let Some(known) = tier3::ALL.iter().find(|scenario| scenario.name == name) {
+        if let Some((known, client)) = third(name) {
             let product = self.product.get_or_insert_with(|| tiers::product(tree, Profile::Prove));
             let outcome = vm::run(&vm::Run {
                 suite: image::SUITES[0],
-                client: known.clients[0],
-                command: &vm::scenario(name, known.clients[0]),
+                client,
+                command: &vm::scenario(known.name, client),
                 product: known.product.then_some(product),
                 programs,
                 long: false,

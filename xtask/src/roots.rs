@@ -39,11 +39,18 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     path
 }
 
-/// A lock of the cache's, if nobody has it; it ends with the value.
-pub(crate) fn try_lock(name: &str) -> Option<fs::File> {
+/// One of `count` locks that others who use the cache wait for; it ends with the value.
+pub(crate) fn slot(name: &str, count: usize) -> fs::File {
     fs::create_dir_all(cache()).unwrap();
-    let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
-    file.try_lock().is_ok().then_some(file)
+    loop {
+        for number in 0..count {
+            let file = fs::File::create(cache().join(format!("{name}-{number}.lock"))).unwrap();
+            if file.try_lock().is_ok() {
+                return file;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// A lock that others who use the cache wait for; it ends with the value.

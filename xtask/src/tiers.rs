@@ -1,6 +1,5 @@
 //! `cargo xtask test`: all tiers, one after the other, since they share the kernel's keyrings.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -179,15 +178,12 @@ pub(crate) struct Services {
 impl Services {
     /// Those of the tree at `tree`.
     pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
-        build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper", "-p", "pagctl"]);
+        build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper"]);
         Services { programs: target_of(tree).join(profile.name()), units: tree.join("units") }
     }
 
     fn name_to(&self, command: &mut Command) {
-        command
-            .env("PAG_HELPER", self.programs.join("pag-logind-helper"))
-            .env("PAG_PAGCTL", self.programs.join("pagctl"))
-            .env("PAG_UNITS", &self.units);
+        command.env("PAG_HELPER", self.programs.join("pag-logind-helper")).env("PAG_UNITS", &self.units);
     }
 }
 
@@ -300,19 +296,18 @@ fn third_tier(choice: &Choice, count: &mut Count) {
         }
         println!("tier 3: {suite}: {}", image::image(suite).versions());
         let chosen = tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name));
-        let runs = chosen.flat_map(|scenario| {
+        let jobs = Mutex::new(chosen.flat_map(|scenario| {
             let all = choice.long || choice.only.is_some();
             let clients = scenario.clients.iter().filter(move |client| all || !scenario.is_long(**client));
             clients.map(move |client| (scenario, *client))
-        });
-        let queue: Mutex<VecDeque<_>> = Mutex::new(runs.collect());
+        }));
         let results = Mutex::new(&mut *count);
-        // Side by side: a machine waits for much of its time.
-        std::thread::scope(|workers| {
-            for _ in 0..vm::SIDE_BY_SIDE {
-                workers.spawn(|| {
+        // Each machine has a kernel of its own, and so what these share is the host's cores.
+        std::thread::scope(|scope| {
+            for _ in 0..vm::slots() {
+                scope.spawn(|| {
                     loop {
-                        let Some((scenario, client)) = queue.lock().unwrap().pop_front() else { break };
+                        let Some((scenario, client)) = jobs.lock().unwrap().next() else { return };
                         let outcome = vm::run(&vm::Run {
                             suite,
                             client,

@@ -62,6 +62,7 @@ pub(crate) struct Properties {
     principal: String,
     ticket_expires: u64,
     retain: String,
+    follows: Option<PagId>,
     ring_serial: i32,
     tokens: Vec<Token>,
     leases: Vec<(Lease, bool)>,
@@ -91,6 +92,7 @@ impl Properties {
             ("Principal", self.principal.clone().into()),
             ("TicketExpires", self.ticket_expires.into()),
             ("Retain", self.retain.clone().into()),
+            ("Follows", self.follows.map(|id| id.to_string()).unwrap_or_default().into()),
             ("Tokens", tokens.into()),
             ("Leases", leases.into()),
         ]
@@ -137,6 +139,7 @@ impl Entry {
             principal: record.principal.as_ref().map(ToString::to_string).unwrap_or_default(),
             ticket_expires: record.ticket,
             retain: record.retain.to_string(),
+            follows: record.follows,
             ring_serial: ring.serial.get(),
             tokens: self.tokens.clone(),
             leases: record.leases.iter().map(|lease| (lease.clone(), is_alive(lease.process))).collect(),

@@ -119,6 +119,7 @@ pub(crate) static OF_PAG: Table = Table {
         changing("Principal", "s"),
         changing("TicketExpires", "t"),
         changing("Retain", "s"),
+        changing("Follows", "s"),
         changing("Tokens", "a(sssxts)"),
         changing("Leases", "a(usssb)"),
     ],

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{inside, login, pags, uid};
 use crate::bus::{Bus, Caller, HOST, Helper, MANAGER, OBJECTS, PAG, PROPERTIES, error};
-use crate::bus::{logind, pag_seed, pagctl, pagctl_path, polkit, systemd};
+use crate::bus::{logind, pag_seed, pagctl, polkit, systemd};
 use crate::ring::{describe, members};
 use crate::sandbox::{CELL, Host, Sandbox, eventually, own_program};
 
@@ -675,7 +675,7 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert!(said.contains("16 hex digits"), "{said}");
 
     let mut monitor = crate::bus::as_user(alice)
-        .arg(pagctl_path())
+        .arg(crate::sandbox::pagctl())
         .args(["monitor", "--json"])
         .stdout(fs::File::create("/run/monitor").unwrap())
         .spawn()
@@ -717,7 +717,7 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert!(said.contains("that you may see"), "{said}");
 
     // The PAG that one is in, which `keyctl session` leaves.
-    let tool = pagctl_path().display().to_string();
+    let tool = crate::sandbox::pagctl().display().to_string();
     let done = inside(&mut alices, "alice", &format!("{tool} show --json"));
     let mine: Value = serde_json::from_str(done["stdout"].as_str().unwrap()).unwrap_or_else(|_| panic!("{done}"));
     assert_eq!(mine["pag"], hers);

@@ -212,11 +212,15 @@ pub(super) fn killed_anywhere(sandbox: &mut Sandbox) {
     let before = settled_counts("bob");
     let step = if long() { 1 } else { 3 };
     let mut kills = 0;
-    for joins in [false, true] {
+    // Which makes a PAG, which joins one, and which first ends that of a login that was killed before.
+    for (joins, reaps) in [(false, false), (true, false), (false, true)] {
         for call in ["keyctl", "add_key", "flock", "rename"] {
             let mut when = 1;
             loop {
                 let mut other = joins.then(|| login(sandbox, "bob"));
+                if reaps {
+                    login(sandbox, "bob").kill();
+                }
                 let survived = dies_at(&["open", "close", "end"], call, when);
                 if let Some(other) = &mut other {
                     let ring = other.ring();
@@ -244,7 +248,7 @@ pub(super) fn killed_anywhere(sandbox: &mut Sandbox) {
             }
         }
     }
-    assert!(kills >= if long() { 80 } else { 30 }, "the calls of a login were struck: {kills} times");
+    assert!(kills >= if long() { 120 } else { 45 }, "the calls of a login were struck: {kills} times");
     assert_eq!(live(), Vec::<String>::new(), "no PAG is left");
     login(sandbox, "bob").all_ok(&["close", "end"]);
     let left: Vec<String> = files().into_iter().filter(|name| name.starts_with("/run/pag/ccache/")).collect();

@@ -99,6 +99,9 @@ pub(super) fn afs_odd_cells_and_tickets(client: Client) {
     let mut alice = cell::login_with("/run/ticket.short");
     assert!(alice.ring().is_pag(), "an expired ticket: a PAG all the same");
     assert_denied("an expired ticket", &alice.say(cell::WRITE));
-    let said = alice.say(&format!("echo alicepw | kinit >/dev/null; {}; cat ~/secret", client.seeder()));
+    let said = alice.say(&format!(
+        "export KRB5CCNAME=FILE:/run/user/61001/good; echo alicepw | kinit >/dev/null; {}; cat ~/secret",
+        client.seeder()
+    ));
     assert!(said.contains("a secret of alice's"), "a good ticket heals it: {said}");
 }
