@@ -6,13 +6,15 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pag::ccache;
+use pag::ccache::format::Principal;
+use pag::ccache::{self, Place};
 use pag::client;
 use pag::client::openafs::{self, Equipped};
 use pag::config::Cell;
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
+use pag::keytab::{self, Keytab, Whose};
 use pag::lease::{Process, Role};
 use pag::lock::Lock;
 use pag::login;
@@ -21,14 +23,18 @@ use pag::record::{Attempt, Kind, Record, Unreadable};
 use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
 use pag::ring::Ring;
-use pag::sys::{self, Passwd, Who};
+use pag::seed;
+use pag::sys::{self, Identity, Passwd, Who};
 
 use crate::following::Following;
 use crate::heal;
+use crate::renew::{self, Means, Plan};
 use crate::watch::{Coverage, Watch};
 
 /// Longest wait for a uid's lock: a login that holds it needs about a millisecond, and everybody else waits for us.
 const LOCK_WAIT: Duration = Duration::from_millis(20);
+/// Longest time for a look into a ccache: it lies in memory, unless its user has mounted something over it.
+const CCACHE: Duration = Duration::from_millis(300);
 /// Longest time for a look into a ring.
 const INSIDE: Duration = Duration::from_secs(1);
 
@@ -46,6 +52,10 @@ pub(crate) struct Keeper {
     blind: BTreeSet<u32>,
     /// Whom managers follow.
     pub(crate) following: Following,
+    /// The keytabs that the configuration names.
+    keytabs: Vec<(Whose, Keytab)>,
+    /// Names of users, looked up when there are keytabs.
+    names: BTreeMap<u32, String>,
 }
 
 /// A PAG as it was seen last.
@@ -83,6 +93,8 @@ impl Keeper {
             said: BTreeSet::new(),
             blind: BTreeSet::new(),
             following: Following::new(),
+            keytabs: Vec::new(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -414,14 +426,15 @@ impl Keeper {
     }
 
     /// Makes this PAG the one that the next seeding job of its user goes to. None when it is no more, or misses no
-    /// tokens any more and nobody has `asked` for new ones.
+    /// tokens any more, nobody has `asked` for new ones, and this is no `renewal`; or it has begun to follow another
+    /// meanwhile, whose tokens a renewal is not to touch.
     ///
     /// # Errors
     /// When the record cannot be written just now.
-    pub(crate) fn prepare_seeding(&self, id: PagId, asked: bool) -> Result<Option<u32>> {
+    pub(crate) fn prepare_seeding(&self, id: PagId, asked: bool, renewal: bool) -> Result<Option<u32>> {
         let Some(known) = self.known.get(&id) else { return Ok(None) };
         let uid = known.uid;
-        if !asked && !lacks_tokens(&known.ring, &known.record, pag::now()) {
+        if !asked && !renewal && !lacks_tokens(&known.ring, &known.record, pag::now()) {
             return Ok(None);
         }
         let lock = Lock::of_uid(uid, LOCK_WAIT)?;
@@ -431,7 +444,7 @@ impl Keeper {
         let mut is_there = false;
         for mut pag in registry.pags_of(&guard, &lock, uid)? {
             let Ok(record) = pag.record.clone() else { continue };
-            let reseed = pag.id == id;
+            let reseed = pag.id == id && (asked || !renewal || record.follows.is_none());
             is_there |= reseed;
             // Tells logins that somebody sees to it.
             let ticket = record.ticket;
@@ -464,6 +477,103 @@ impl Keeper {
         Ok(true)
     }
 
+    /// Looks which tokens are in the ring, and notes those that serve. True when they are others than the record says.
+    pub(crate) fn note_tokens(&mut self, id: PagId) -> bool {
+        let Some(known) = self.known.get(&id) else { return false };
+        let tokens = client::tokens(&known.ring, Instant::now() + INSIDE).unwrap_or_default();
+        let held = seed::held(&tokens, &known.record.tokens, pag::now());
+        if held.is_empty() || held == known.record.tokens {
+            return false;
+        }
+        self.change(id, |record| record.tokens = held).is_some()
+    }
+
+    /// Changes a PAG's record, in the registry and in our memory, under the lock of its user. Gives the record as it is
+    /// then; none where a login holds the lock, or there is no such PAG.
+    fn change(&mut self, id: PagId, change: impl FnOnce(&mut Record)) -> Option<&Record> {
+        let known = self.known.get(&id)?;
+        let lock = Lock::of_uid(known.uid, LOCK_WAIT).ok()?;
+        let guard = Guard::enter(self.group).ok()?;
+        let registry = Registry::find(&guard, self.group).ok()??;
+        let mut pag = registry.pags_of(&guard, &lock, known.uid).ok()?.into_iter().find(|pag| pag.id == id)?;
+        let mut record = pag.record.clone().ok()?;
+        change(&mut record);
+        registry.store(&guard, &mut pag, record.clone()).ok()?;
+        let Known { uid, ring, ref keys, .. } = **known;
+        let known = Rc::new(Known { id, uid, ring, record, keys: keys.clone() });
+        self.changed.insert(uid);
+        self.known.insert(id, known);
+        self.known.get(&id).map(|known| &known.record)
+    }
+
+    /// Takes in which keytabs there are.
+    pub(crate) fn set_keytabs(&mut self, keytabs: Vec<(Whose, Keytab)>) {
+        self.keytabs = keytabs;
+        self.names.clear();
+    }
+
+    /// The PAGs that have a ccache of their own, and their users. That of a follower is a copy.
+    pub(crate) fn ccaches(&self) -> impl Iterator<Item = (PagId, u32)> {
+        self.known.values().filter(|known| known.has_ccache()).map(|known| (known.id, known.uid))
+    }
+
+    /// What there is to do to keep each PAG's tokens alive. A follower's are those of another PAG: a seeder in its ring
+    /// would write into that.
+    pub(crate) fn plans(&mut self, now: u64) -> Vec<(PagId, u32, Plan)> {
+        if !self.keytabs.is_empty() {
+            for known in self.known.values() {
+                if let std::collections::btree_map::Entry::Vacant(vacant) = self.names.entry(known.uid) {
+                    let found = sys::passwd(Who::Uid(known.uid)).ok().flatten();
+                    found.map(|user| vacant.insert(user.name.to_string_lossy().into_owned()));
+                }
+            }
+        }
+        let one = |known: &Rc<Known>| {
+            let of_uid = known.record.ccache != ccache::name(known.uid, known.id);
+            let name = self.names.get(&known.uid);
+            let keytab = name.and_then(|name| keytab::choose(&self.keytabs, name, &known.record.leases));
+            let means = Means { of_uid, keytab: keytab.is_some() && !of_uid };
+            (known.id, known.uid, renew::plan(known.id, &known.record, means, now))
+        };
+        self.known.values().filter(|known| known.record.follows.is_none()).map(one).collect()
+    }
+
+    /// Looks at the ticket in a PAG's own ccache, as its user, and notes it. True when it is another than the record
+    /// says, and tokens are to be had from it: somebody has renewed or replaced it.
+    pub(crate) fn note_ticket(&mut self, id: PagId) -> bool {
+        let Some(known) = self.known.get(&id) else { return false };
+        let uid = known.uid;
+        if !known.has_ccache() {
+            return false;
+        }
+        let user = passwd(uid);
+        // His own file needs no groups, and asking for them takes NSS.
+        let identity = Identity { uid, gid: user.gid, groups: vec![user.gid] };
+        let place = Place::Dir(ccache::directory(uid, id).display().to_string());
+        let Ok(contents) = ccache::read(&place, &identity, Instant::now() + CCACHE) else { return false };
+        let summary = contents.summary;
+        let is_other = |known: &Principal| *known != summary.principal;
+        // Tokens of another identity have no place in this PAG.
+        if known.record.principal.as_ref().is_some_and(is_other) {
+            return false;
+        }
+        let (ticket, renewable) = (summary.tgt_expires.unwrap_or(0), summary.tgt_renew_until.unwrap_or(0));
+        if (known.record.ticket, known.record.renewable) == (ticket, renewable) {
+            return false;
+        }
+        let now = pag::now();
+        let noted = self.change(id, |record| {
+            (record.ticket, record.renewable) = (ticket, renewable);
+            record.principal.get_or_insert(summary.principal);
+        });
+        // A login that has brought the ticket, or a job, is at it.
+        noted.is_some_and(|record| {
+            let shorter = record.tokens.iter().any(|token| token.expires.saturating_add(2) < ticket);
+            (shorter || record.tokens.is_empty() && record.has_login() && ticket > now)
+                && policy::worth_seeding(record.attempt, now, ticket, true)
+        })
+    }
+
     /// Says that a seeder has brought this PAG nothing. One that it did not need is not tried again.
     pub(crate) fn not_seeded(&self, id: PagId, why: &str, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
@@ -472,7 +582,7 @@ impl Keeper {
         report(&Event::SeedFailed { uid: known.uid, cell: cells.join(", "), why });
     }
 
-    /// Notes that a seeder has brought tokens into this PAG, which it needed, or not.
+    /// Notes that a seeder has brought tokens into this PAG, which it needed, or not yet.
     pub(crate) fn seeded(&self, id: PagId, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
         let registry = Guard::enter(self.group).and_then(|guard| Registry::find(&guard, self.group));
@@ -487,6 +597,11 @@ impl Keeper {
 }
 
 impl Known {
+    /// Whether it has a ccache of its own, with a ticket of its own.
+    fn has_ccache(&self) -> bool {
+        self.record.follows.is_none() && self.record.ccache == ccache::name(self.uid, self.id)
+    }
+
     fn is_alive(&self) -> bool {
         self.record.leases.iter().any(|lease| lease.process.is_alive())
     }

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use pag::policy::Sessions;
+use pag::registry::PagId;
 use zbus::connection::Builder;
 use zbus::fdo::{PropertiesChanged, PropertiesChangedArgs};
 use zbus::message::{Message, Type};
@@ -118,8 +120,8 @@ pub(crate) enum News {
     Sessions { uid: u32, sessions: Sessions },
     /// The machine was asleep.
     Awake,
-    /// The seeder of `uid` has ended, well or for this reason.
-    Seeded { uid: u32, result: Result<(), String> },
+    /// A unit that was ordered has ended, well or for this reason.
+    Ended { unit: JobUnit, result: Result<(), String> },
     /// What there is of the manager of `uid`.
     Manager { uid: u32, manager: Manager },
 }
@@ -127,12 +129,39 @@ pub(crate) enum News {
 /// What the bus side is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// Start the seeder of this user.
-    Seed(u32),
+    /// Start this unit.
+    Start(JobUnit),
     /// Ask logind about the sessions of this user.
     Look(u32),
     /// Look for the manager of this user.
     FindManager(u32),
+}
+
+/// A unit that is started for a PAG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobUnit {
+    /// Renews tickets and gets tokens, as the user.
+    Seed(u32),
+    /// Gets a ticket from a keytab, as root.
+    Keytab(PagId, u32),
+}
+
+impl JobUnit {
+    /// Whose PAG it is for.
+    pub(crate) fn uid(self) -> u32 {
+        match self {
+            JobUnit::Seed(uid) | JobUnit::Keytab(_, uid) => uid,
+        }
+    }
+}
+
+impl fmt::Display for JobUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JobUnit::Seed(uid) => write!(f, "pag-seed@{uid}.service"),
+            JobUnit::Keytab(pag, _) => write!(f, "pag-keytab@{pag}.service"),
+        }
+    }
 }
 
 /// Things that wait for one reader.
@@ -186,9 +215,9 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    /// Has the seeder of `uid` started; [`News::Seeded`] follows. False when there is no bus to ask.
-    pub(crate) fn seed(&self, uid: u32) -> bool {
-        self.order(Order::Seed(uid))
+    /// Has a unit started; [`News::Ended`] follows. False when there is no bus to ask.
+    pub(crate) fn start(&self, unit: JobUnit) -> bool {
+        self.order(Order::Start(unit))
     }
 
     /// Has systemd asked about the manager of `uid`; [`News::Manager`] follows. False when there is no bus to ask.
@@ -247,7 +276,7 @@ impl Bus {
             owner,
             changes,
             sessions: HashMap::new(),
-            seeders: Vec::new(),
+            jobs: Vec::new(),
         };
         *pause = PAUSE;
         self.connected.set(true);
@@ -263,13 +292,13 @@ impl Bus {
                         line.list().await;
                     }
                 }
-                Heard::Order(Order::Seed(uid)) => line.start_seeder(uid).await,
+                Heard::Order(Order::Start(unit)) => line.start_unit(unit).await,
                 Heard::Order(Order::Look(uid)) => line.look(uid).await,
                 Heard::Order(Order::FindManager(uid)) => {
                     let manager = line.manager_of(uid).await;
                     self.news.put(News::Manager { uid, manager });
                 }
-                Heard::SeederEnded(uid, result) => self.news.put(News::Seeded { uid, result }),
+                Heard::JobEnded(unit, result) => self.news.put(News::Ended { unit, result }),
                 Heard::Nothing => {}
                 Heard::End => return Ok(()),
             }
@@ -288,7 +317,7 @@ struct Line<'a> {
     changes: Changes,
     /// Whose the sessions are, by their paths: signals that tell of a change or the end of one do not say.
     sessions: HashMap<OwnedObjectPath, u32>,
-    seeders: Vec<Seeder>,
+    jobs: Vec<Job>,
 }
 
 /// Changes of properties, of whatever session and user.
@@ -311,8 +340,8 @@ async fn changes_of(interface: &str, connection: &Connection) -> zbus::Result<Me
     MessageStream::for_match_rule(rule, connection, None).await
 }
 
-struct Seeder {
-    uid: u32,
+struct Job {
+    unit: JobUnit,
     ends: JobRemovedStream,
 }
 
@@ -321,7 +350,7 @@ enum Heard {
     Changed(Message),
     Owner(bool),
     Order(Order),
-    SeederEnded(u32, Result<(), String>),
+    JobEnded(JobUnit, Result<(), String>),
     Nothing,
     End,
 }
@@ -342,16 +371,16 @@ impl Line<'_> {
                 );
             }
         }
-        for index in 0..self.seeders.len() {
-            let Some(seeder) = self.seeders.get_mut(index) else { break };
-            let Poll::Ready(removed) = Pin::new(&mut seeder.ends).poll_next(cx) else { continue };
+        for index in 0..self.jobs.len() {
+            let Some(job) = self.jobs.get_mut(index) else { break };
+            let Poll::Ready(removed) = Pin::new(&mut job.ends).poll_next(cx) else { continue };
             let Some(removed) = removed else { return Poll::Ready(Heard::End) };
             let result = match removed.args() {
                 Ok(args) if args.result() == "done" => Ok(()),
                 Ok(args) => Err(format!("its job ended with '{}'", args.result())),
                 Err(error) => Err(error.to_string()),
             };
-            return Poll::Ready(Heard::SeederEnded(self.seeders.swap_remove(index).uid, result));
+            return Poll::Ready(Heard::JobEnded(self.jobs.swap_remove(index).unit, result));
         }
         self.bus.orders.poll_take(cx).map(Heard::Order)
     }
@@ -490,20 +519,20 @@ impl Line<'_> {
         service.main_pid().await
     }
 
-    async fn start_seeder(&mut self, uid: u32) {
-        let unit = format!("pag-seed@{uid}.service");
+    async fn start_unit(&mut self, unit: JobUnit) {
+        let name = unit.to_string();
         let started = async {
             // Before the start, so that the end of a quick one is not missed; for this unit alone, so that the jobs of
             // others do not wake us. systemd sends it without a Subscribe() since the job is ours
             // (src/core/dbus.c, bus_foreach_bus).
-            let ends = self.systemd.receive_job_removed_with_args(&[(2, &unit)]).await?;
+            let ends = self.systemd.receive_job_removed_with_args(&[(2, &name)]).await?;
             // "fail": nothing that runs is to be replaced by us.
-            self.systemd.start_unit(&unit, "fail").await?;
+            self.systemd.start_unit(&name, "fail").await?;
             zbus::Result::Ok(ends)
         };
         match started.await {
-            Ok(ends) => self.seeders.push(Seeder { uid, ends }),
-            Err(error) => self.bus.news.put(News::Seeded { uid, result: Err(format!("cannot start {unit}: {error}")) }),
+            Ok(ends) => self.jobs.push(Job { unit, ends }),
+            Err(error) => self.bus.news.put(News::Ended { unit, result: Err(format!("cannot start {unit}: {error}")) }),
         }
     }
 }
@@ -559,6 +588,6 @@ mod tests {
 
     #[test]
     fn nothing_is_ordered_from_a_bus_that_is_not_there() {
-        assert!(!Bus::default().seed(61001));
+        assert!(!Bus::default().start(JobUnit::Seed(61001)));
     }
 }

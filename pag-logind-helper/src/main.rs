@@ -5,16 +5,18 @@
 //! has come that something waits for. Nothing on disk is its own; all that matters is in the registry.
 
 mod bus;
+mod ccaches;
 mod following;
 mod heal;
 mod keeper;
 mod logind;
 mod managers;
 mod notify;
+mod renew;
 mod seedjobs;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -34,14 +36,18 @@ use zruntime::signal::{Signal, Signals};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 use crate::bus::{Interface, Order, Trouble, What};
+use crate::ccaches::Ccaches;
 use crate::keeper::Keeper;
-use crate::logind::{Bus, News};
+use crate::logind::{Bus, JobUnit, News};
 use crate::managers::{Manager, Managers};
+use crate::renew::{Notice, Way};
 use crate::seedjobs::{Jobs, Run};
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
 const LOOK: Duration = Duration::from_secs(5);
+/// Why no job can be started.
+const NO_BUS: &str = "there is no bus to start a job with";
 /// Pause before a lock is tried again that a login held.
 const AGAIN: Duration = Duration::from_millis(250);
 /// A round is followed by a pause as long as itself, and at least so long, in which no nudges are read either:
@@ -93,6 +99,11 @@ struct Helper<'a> {
     /// Callers who wait for a seeder.
     askers: Vec<Order>,
     managers: Managers,
+    ccaches: Ccaches,
+    /// PAGs whose jobs renew what is good still, and how each goes about it.
+    renewals: BTreeMap<PagId, Way>,
+    /// What has been said of ends of tokens.
+    noticed: BTreeMap<PagId, Notice>,
     /// Whom logind knows; none while it cannot be asked.
     users: Option<BTreeSet<u32>>,
     /// Whose PAGs are to be looked at.
@@ -109,10 +120,14 @@ struct Clock {
     alive: Option<Instant>,
     /// Rings are looked at.
     look: Option<Instant>,
+    /// A renewal is due, or something is to be said about one.
+    renew: Option<Instant>,
     /// The pause after a round is over. None: it is.
     round: Option<Instant>,
     /// Nudges are read again. None: they are.
     read: Option<Instant>,
+    /// So is what was written into ccaches.
+    written: Option<Instant>,
     /// The bus has been lost and that was said.
     bus_lost: bool,
 }
@@ -130,6 +145,7 @@ enum Wake {
     Signal(Signal),
     Nudged(Nudges),
     Ended(Vec<u32>),
+    Written,
     News(News),
     Order(Order),
     Time,
@@ -149,6 +165,9 @@ impl<'a> Helper<'a> {
             jobs: Jobs::default(),
             askers: Vec::new(),
             managers: Managers::default(),
+            ccaches: Ccaches::new(runtime)?,
+            renewals: BTreeMap::new(),
+            noticed: BTreeMap::new(),
             users: None,
             dirty: BTreeSet::new(),
             all: true,
@@ -190,6 +209,8 @@ impl<'a> Helper<'a> {
                 }
                 Wake::News(news) => self.hear(news),
                 Wake::Order(order) => self.obey(order),
+                // However much is written, the helper is not kept busy.
+                Wake::Written => self.clock.written = Some(Instant::now() + AGAIN),
                 Wake::Time => {}
             }
             let now = Instant::now();
@@ -200,11 +221,17 @@ impl<'a> Helper<'a> {
                 self.clock.look = None;
                 self.all = true;
             }
+            for pag in self.ccaches.due(now) {
+                if self.keeper.note_ticket(pag) {
+                    self.renew(pag, Way::Seed);
+                }
+                self.clock.renew = Some(now);
+            }
             if self.dirty.len() > MANY {
                 self.dirty.clear();
                 self.all = true;
             }
-            for pause in [&mut self.clock.round, &mut self.clock.read] {
+            for pause in [&mut self.clock.round, &mut self.clock.read, &mut self.clock.written] {
                 *pause = pause.filter(|moment| *moment > now);
             }
             if self.clock.round.is_none() && self.has_work() {
@@ -215,7 +242,10 @@ impl<'a> Helper<'a> {
                     notify::status(&after);
                 }
             }
-            self.start_seeders();
+            if self.clock.renew.is_some_and(|moment| moment <= now) {
+                self.plan();
+            }
+            self.start_jobs();
             self.ask_for_managers();
             self.tell_callers();
         }
@@ -228,12 +258,64 @@ impl<'a> Helper<'a> {
         }
     }
 
-    /// Reads the configuration for its complaints, which are to be said when it is changed and not at the next login, and
-    /// for whom services follow. Each login and each seeder reads it for itself.
+    /// Has the tokens of a PAG renewed, in its turn.
+    fn renew(&mut self, pag: PagId, way: Way) {
+        // What is about to be looked at anew is planned then.
+        let user = self.keeper.user_of(pag).filter(|uid| !self.jobs.is_wanted(pag) && !self.dirty.contains(uid));
+        if let Some(uid) = user {
+            self.jobs.want(pag, uid, Instant::now());
+            self.renewals.insert(pag, way);
+        }
+    }
+
+    /// Sees to renewals that are due, says what is to be said, and finds out when the next is.
+    fn plan(&mut self) {
+        let (now, instant) = (pag::now(), Instant::now());
+        let mut next: Option<u64> = None;
+        let plans = self.keeper.plans(now);
+        self.noticed.retain(|pag, _| plans.iter().any(|(id, ..)| id == pag));
+        for (pag, uid, plan) in plans {
+            let due = plan.job.filter(|(moment, _)| *moment <= now && !self.jobs.is_wanted(pag));
+            let news = plan.notice.filter(|notice| self.is_news(pag, notice));
+            if plan.notice.is_none() {
+                self.noticed.remove(&pag);
+            }
+            // The user may have got tokens himself.
+            if (due.is_some() || news.is_some()) && self.keeper.note_tokens(pag) {
+                self.dirty.insert(uid);
+                continue;
+            }
+            if let Some(notice) = news {
+                self.tell(pag, uid, notice);
+            }
+            if let Some((_, way)) = due {
+                self.renew(pag, way);
+            }
+            let coming = plan.job.map(|(moment, _)| moment).filter(|moment| *moment > now);
+            next = [coming, plan.speak, next].into_iter().flatten().min();
+        }
+        self.clock.renew = next.map(|moment| instant + renew::sleep(moment, now).max(REST));
+    }
+
+    fn is_news(&self, pag: PagId, notice: &Notice) -> bool {
+        self.noticed.get(&pag).is_none_or(|said| (said.end, said.over) != (notice.end, notice.over))
+    }
+
+    /// Says what is to be said of the end of a PAG's tokens. Whoever else is to be told is told here.
+    fn tell(&mut self, pag: PagId, uid: u32, notice: Notice) {
+        self.noticed.insert(pag, notice);
+        let Notice { end, over, why } = notice;
+        report(&if over { Event::Expired { uid, pag, why } } else { Event::Expiring { uid, pag, expires: end, why } });
+    }
+
+    /// Reads the configuration for its complaints, which are to be said when it is changed and not at the next login, for
+    /// whom services follow, and for the keytabs. Each login and each seeder reads it for itself.
     fn read_configuration(&mut self) {
-        let (settings, complaints) = config::host(&Dirs::default());
+        let dirs = Dirs::default();
+        let (settings, complaints) = config::host(&dirs);
         set_debug(settings.debug);
         self.keeper.following.set(settings.follow);
+        self.keeper.set_keytabs(config::keytabs(&dirs));
         let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
         log::debug!("AFS clients on this host: {}", served.join(" "));
         for complaint in complaints {
@@ -277,6 +359,8 @@ impl<'a> Helper<'a> {
         self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
         self.clock.look = self.keeper.must_look().then(|| now + LOOK);
         self.managers.watch(&self.keeper.managers(), now);
+        self.ccaches.set(self.keeper.ccaches());
+        self.clock.renew = Some(now);
     }
 
     fn hear(&mut self, news: News) {
@@ -284,6 +368,11 @@ impl<'a> Helper<'a> {
             News::Back => {
                 report(&Event::BusBack);
                 self.clock.bus_lost = false;
+                // Of those that ran nothing more is heard, and the others need not wait.
+                for pag in std::mem::take(&mut self.renewals).into_keys() {
+                    self.jobs.forget(pag);
+                }
+                self.clock.renew = Some(Instant::now());
             }
             News::Lost(why) => {
                 self.users = None;
@@ -323,27 +412,45 @@ impl<'a> Helper<'a> {
                 }
             }
             News::Awake => self.all = true,
-            News::Seeded { uid, result } => {
-                if let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) {
-                    match &result {
-                        Ok(()) => self.keeper.seeded(pag, wanted),
-                        Err(why) => self.keeper.not_seeded(pag, why, wanted),
-                    }
-                    self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
-                    self.dirty.insert(uid);
+            News::Ended { unit: JobUnit::Keytab(pag, uid), result: Ok(()) } => {
+                self.keeper.note_ticket(pag);
+                if self.jobs.running(uid) == Some(pag) && !self.bus.start(JobUnit::Seed(uid)) {
+                    self.ended(uid, Err(NO_BUS.to_owned()));
                 }
             }
+            News::Ended { unit, result } => self.ended(unit.uid(), result),
         }
     }
 
-    fn start_seeders(&mut self) {
+    /// The job of a user has ended.
+    fn ended(&mut self, uid: u32, result: Result<(), String>) {
+        let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
+        self.keeper.note_ticket(pag);
+        let renewal = self.renewals.remove(&pag).is_some();
+        match &result {
+            Ok(()) => self.keeper.seeded(pag, wanted && !renewal),
+            Err(why) => {
+                self.keeper.not_seeded(pag, why, wanted);
+                // Its record says when it is due again.
+                if renewal {
+                    self.jobs.forget(pag);
+                }
+            }
+        }
+        self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
+        self.dirty.insert(uid);
+    }
+
+    fn start_jobs(&mut self) {
         for Run { pag, uid, wanted } in self.jobs.start(Instant::now()) {
-            let asked = self.jobs.is_asked(pag);
-            let why = match self.keeper.prepare_seeding(pag, asked) {
-                Ok(Some(uid)) if self.bus.seed(uid) => continue,
-                Ok(Some(_)) => "there is no bus to start a seeder with".to_owned(),
+            let way = self.renewals.get(&pag).copied();
+            let unit = if way == Some(Way::Keytab) { JobUnit::Keytab(pag, uid) } else { JobUnit::Seed(uid) };
+            let why = match self.keeper.prepare_seeding(pag, self.jobs.is_asked(pag), way.is_some()) {
+                Ok(Some(_)) if self.bus.start(unit) => continue,
+                Ok(Some(_)) => NO_BUS.to_owned(),
                 Ok(None) => {
                     self.jobs.forget(pag);
+                    self.renewals.remove(&pag);
                     self.answer(|asked| asked == pag, &Err(Trouble::Gone));
                     continue;
                 }
@@ -410,13 +517,16 @@ impl<'a> Helper<'a> {
 
     /// The next moment at which something is due without anybody telling.
     fn next_moment(&self) -> Option<Instant> {
-        let Clock { alive, look, round, read, .. } = self.clock;
-        [alive, look, round, read, self.jobs.next(), self.managers.next()].into_iter().flatten().min()
+        let Clock { alive, look, renew, round, read, written, .. } = self.clock;
+        let ours = [alive, look, renew, round, read, written];
+        let others = [self.jobs.next(), self.ccaches.next(), self.managers.next()];
+        ours.into_iter().chain(others).flatten().min()
     }
 
     /// Sleeps until there is something to do.
     async fn wake(&mut self) -> io::Result<Wake> {
         let rested = self.clock.round.is_none() && self.clock.read.is_none();
+        let listens = self.clock.written.is_none();
         let mut sleep = pin!(self.next_moment().map(|moment| self.runtime.sleep_until(moment)));
         poll_fn(|cx| {
             if let Poll::Ready(signal) = self.signals.poll_recv(cx) {
@@ -430,6 +540,9 @@ impl<'a> Helper<'a> {
             }
             if rested && let Poll::Ready(uids) = poll_nudges(&self.nudges, cx) {
                 return Poll::Ready(uids.map(Wake::Nudged));
+            }
+            if listens && let Poll::Ready(done) = self.ccaches.poll_written(cx) {
+                return Poll::Ready(done.map(|()| Wake::Written));
             }
             // Last: our own work comes first.
             if let Poll::Ready(order) = self.interface.orders.poll_take(cx) {

@@ -95,12 +95,16 @@ impl Jobs {
         self.jobs.values_mut().filter(|job| is_lost(job)).for_each(|job| job.fail(now));
         let mut started = Vec::new();
         let mut running = Running::of(&self.jobs);
-        for (pag, job) in &mut self.jobs {
-            let due = matches!(job.state, State::Waiting { until } if until <= now);
-            if due && running.have_room_for(job) {
+        // Who has waited longest comes first, so that nobody waits for ever.
+        let mut due: Vec<(Instant, PagId)> =
+            self.jobs.iter().filter_map(|(pag, job)| Some((job.due(now)?, *pag))).collect();
+        due.sort();
+        for (_, pag) in due {
+            let Some(job) = self.jobs.get_mut(&pag) else { continue };
+            if running.have_room_for(job) {
                 job.state = State::Running { until: now + LOST_AFTER };
                 running.add(job);
-                started.push(Run { pag: *pag, uid: job.uid, wanted: job.wanted });
+                started.push(Run { pag, uid: job.uid, wanted: job.wanted });
             }
         }
         started
@@ -119,6 +123,16 @@ impl Jobs {
             job.fail(now);
         }
         Some(run)
+    }
+
+    /// Whether this PAG is to get tokens already, whoever asks for it besides.
+    pub(crate) fn is_wanted(&self, pag: PagId) -> bool {
+        self.jobs.get(&pag).is_some_and(|job| job.wanted)
+    }
+
+    /// The PAG that the running job of `uid` is for.
+    pub(crate) fn running(&self, uid: u32) -> Option<PagId> {
+        self.jobs.iter().find(|(_, job)| job.uid == uid && job.is_running()).map(|(pag, _)| *pag)
     }
 
     /// When [`Jobs::start`] has something to do next.
@@ -157,6 +171,14 @@ impl Running {
 }
 
 impl Job {
+    /// Since when it waits for its start.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        match self.state {
+            State::Waiting { until } if until <= now => Some(until),
+            _ => None,
+        }
+    }
+
     fn is_running(&self) -> bool {
         matches!(self.state, State::Running { .. })
     }

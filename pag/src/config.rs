@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::keytab::{Keytab, Whose};
+
 /// How wide a PAG is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -196,6 +198,10 @@ pub struct Settings {
     pub follow: Follow,
     /// Where a kernel module has OpenAFS's interface, besides the places that are known.
     pub openafs_device: Option<PathBuf>,
+    /// The keytab of a user or service who is not there to type a password.
+    pub keytab: Option<PathBuf>,
+    /// Whose key to take out of it.
+    pub principal: Option<String>,
 }
 
 /// What kind of value an option takes.
@@ -216,6 +222,8 @@ pub enum Where {
     Sections,
     /// In `[service NAME]` alone.
     Service,
+    /// In `[service NAME]` and `[user NAME]`.
+    ServiceOrUser,
     /// In `[pag]` alone.
     Host,
 }
@@ -247,7 +255,7 @@ const fn only(stands: Where, option: Opt) -> Opt {
 }
 
 /// Every option that there is.
-pub const OPTIONS: [Opt; 21] = [
+pub const OPTIONS: [Opt; 23] = [
     text("scope", |s, v| v.parse().map(|scope| s.scope = scope), |s| s.scope.to_string()),
     text("join", |s, v| v.parse().map(|join| s.join = join), |s| s.join.to_string()),
     text("retain", |s, v| v.parse().map(|retain| s.retain = retain), |s| s.retain.to_string()),
@@ -318,6 +326,22 @@ pub const OPTIONS: [Opt; 21] = [
     switch("notokens", |s, v| s.notokens = v, |s| yes_or_no(s.notokens)),
     switch("kdestroy", |s, v| s.kdestroy = v, |s| yes_or_no(s.kdestroy)),
     switch("debug", |s, v| s.debug = v, |s| yes_or_no(s.debug)),
+    only(
+        Where::ServiceOrUser,
+        text(
+            "keytab",
+            |s, v| keytab(v).map(|path| s.keytab = path),
+            |s| s.keytab.as_deref().map_or_else(String::new, |path| path.display().to_string()),
+        ),
+    ),
+    only(
+        Where::ServiceOrUser,
+        text(
+            "principal",
+            |s, v| principal(v).map(|principal| s.principal = principal),
+            |s| s.principal.clone().unwrap_or_default(),
+        ),
+    ),
 ];
 
 /// The option whose setting an option is about: two are one setting under two names.
@@ -365,6 +389,29 @@ fn device(value: &str) -> Result<Option<PathBuf>, String> {
         "" => Ok(None),
         _ if path.starts_with("/proc") && plain && path != Path::new("/proc") => Ok(Some(path.to_owned())),
         _ => Err("a path in /proc, such as /proc/fs/auristorfs/afs_ioctl".to_owned()),
+    }
+}
+
+/// A file; whether it may be used is looked at when it is. An empty value takes back what was set before.
+fn keytab(value: &str) -> Result<Option<PathBuf>, String> {
+    let path = Path::new(value);
+    match value {
+        "" => Ok(None),
+        _ if path.is_absolute() && path.components().all(|part| !matches!(part, Component::ParentDir)) => {
+            Ok(Some(path.to_owned()))
+        }
+        _ => Err("an absolute path, such as /etc/pag/keytabs/alice".to_owned()),
+    }
+}
+
+/// A Kerberos identity, the realm of which may be left out. It becomes an argument of kinit.
+fn principal(value: &str) -> Result<Option<String>, String> {
+    match value {
+        "" => Ok(None),
+        _ if !value.starts_with('-') && value.bytes().all(|c| c.is_ascii_graphic()) && value.len() <= 256 => {
+            Ok(Some(value.to_owned()))
+        }
+        _ => Err("a principal, such as alice/cron@EXAMPLE.ORG".to_owned()),
     }
 }
 
@@ -538,6 +585,26 @@ pub fn host(dirs: &Dirs) -> (Settings, Vec<Complaint>) {
     reading.finish(dirs)
 }
 
+/// The keytabs that the configuration names. What is wrong in it is [`host`]'s to say.
+pub fn keytabs(dirs: &Dirs) -> Vec<(Whose, Keytab)> {
+    let mut reading = Reading::new(dirs, None);
+    let services: Vec<Whose> = std::mem::take(&mut reading.services).into_iter().map(Whose::Service).collect();
+    let users = std::mem::take(&mut reading.users).into_iter().map(Whose::User);
+    let mut keytabs = Vec::new();
+    for whose in services.into_iter().chain(users) {
+        (reading.settings.keytab, reading.settings.principal) = (None, None);
+        reading.pass(match &whose {
+            Whose::Service(name) => Level::Service(name),
+            Whose::User(name) => Level::User(name),
+        });
+        let Settings { keytab, principal, .. } = &reading.settings;
+        if let Some(path) = keytab.clone() {
+            keytabs.push((whose, Keytab { path, principal: principal.clone() }));
+        }
+    }
+    keytabs
+}
+
 /// An option, what it is set to, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
@@ -622,7 +689,8 @@ enum Origin {
     Pag,
     Service,
     PamLine,
-    Person,
+    Group,
+    User,
 }
 
 struct Reading {
@@ -663,6 +731,8 @@ impl Reading {
             client: ClientChoice::Auto,
             follow: Follow::Display,
             openafs_device: None,
+            keytab: None,
+            principal: None,
         };
         let mut reading = Reading {
             settings,
@@ -831,7 +901,8 @@ impl Reading {
             let from = match level {
                 Level::Host => Origin::Pag,
                 Level::Service(_) => Origin::Service,
-                Level::Group(_) | Level::User(_) => Origin::Person,
+                Level::Group(_) => Origin::Group,
+                Level::User(_) => Origin::User,
             };
             self.set(place(), name, Some(value), from);
         }
@@ -883,10 +954,20 @@ impl Reading {
             return;
         };
         let refused = match (option.stands, from) {
-            (Where::Sections | Where::Service, Origin::PamLine) => Some(("no PAM argument", "a line in pag.conf")),
+            (Where::Sections | Where::Service | Where::ServiceOrUser, Origin::PamLine) => {
+                Some(("no PAM argument", "a line in pag.conf"))
+            }
             (Where::Service, Origin::Pag) => Some(("not for the whole host", "a section [service NAME]")),
-            (Where::Service, Origin::Person) => Some(("not for a user or a group", "a section [service NAME]")),
-            (Where::Host, Origin::Service | Origin::PamLine | Origin::Person) => {
+            (Where::Service, Origin::Group | Origin::User) => {
+                Some(("not for a user or a group", "a section [service NAME]"))
+            }
+            (Where::ServiceOrUser, Origin::Pag) => {
+                Some(("not for the whole host", "a section [service NAME] or [user NAME]"))
+            }
+            (Where::ServiceOrUser, Origin::Group) => {
+                Some(("not for a group", "a section [service NAME] or [user NAME]"))
+            }
+            (Where::Host, Origin::Service | Origin::PamLine | Origin::Group | Origin::User) => {
                 Some(("for the whole host alone", "a line in the section [pag]"))
             }
             _ => None,
@@ -1197,6 +1278,31 @@ mod tests {
         assert_eq!((settings.nopag, settings.placement, complaints.len()), (false, Role::Login, 2));
         assert_eq!(load(&files.dirs, "sshd", None, &[]).1.len(), 1);
         assert!(load(&files.dirs, "cron", None, &[]).0.nopag);
+    }
+
+    #[test]
+    fn a_keytab_is_a_users_or_a_services() {
+        let text = "[user alice]\nkeytab = /etc/k/alice\n[user bob]\nprincipal = bob/cron\nkeytab = /etc/k/bob\n\
+                    [service backup]\nkeytab = /etc/k/backup\n[user carol]\nkeytab = /etc/k/carol\nkeytab =\n";
+        let files = files(text);
+        let keytab =
+            |path: &str, principal: Option<&str>| Keytab { path: path.into(), principal: principal.map(str::to_owned) };
+        let expected = [
+            (Whose::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
+            (Whose::User("alice".to_owned()), keytab("/etc/k/alice", None)),
+            (Whose::User("bob".to_owned()), keytab("/etc/k/bob", Some("bob/cron"))),
+        ];
+        assert_eq!(keytabs(&files.dirs), expected);
+        assert_eq!(load(&files.dirs, "sshd", None, &[b"keytab=/x"]).1.len(), 1);
+        // Sections of one user are one, in whichever file they stand.
+        files.write("etc/10-more.conf", b"[user alice]\nprincipal = alice/cron\n[user bob]\nkeytab =\n");
+        let expected = [
+            (Whose::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
+            (Whose::User("alice".to_owned()), keytab("/etc/k/alice", Some("alice/cron"))),
+        ];
+        assert_eq!(keytabs(&files.dirs), expected);
+        let files = self::files("[pag]\nkeytab = /x\n[group g]\nkeytab = /x\n[user a]\nkeytab = x\nprincipal = -V\n");
+        assert_eq!((keytabs(&files.dirs).len(), host(&files.dirs).1.len()), (0, 4));
     }
 
     #[test]

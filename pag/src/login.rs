@@ -520,6 +520,7 @@ impl<'a> Entering<'a> {
                     match ccache::feed(self.identity(), id, ticket, self.budget.deadline()) {
                         Ok(put) => {
                             record.ticket = expires;
+                            record.renewable = ticket.summary.tgt_renew_until.unwrap_or(0);
                             if put {
                                 report(&Event::CcacheFed { uid: self.uid(), pag: id, expires });
                             }
@@ -794,6 +795,8 @@ pub fn settle(
                 report(&Event::TokensDropped { uid, pag: id });
             }
             record.tokens.clear();
+            // Whoever has a keytab for it need not wait.
+            record.attempt = None;
             let _ = registry.store(guard, pag, record);
             true
         }

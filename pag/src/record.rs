@@ -7,7 +7,7 @@
 //! made 1764000000
 //! principal alice@EXAMPLE.TEST
 //! ccache DIR:/run/pag/ccache/61001.5f2e...
-//! ticket 1764036000
+//! ticket 1764036000 1764604800
 //! retain none
 //! token openafs example.test 1764036000 1764000003
 //! attempt 1764000003 ok 1764036000
@@ -94,6 +94,8 @@ pub struct Record {
     pub ccache: String,
     /// End time of the ticket in it, 0 when there is none.
     pub ticket: u64,
+    /// Until when that ticket can be renewed; 0 when it cannot be, or is not known.
+    pub renewable: u64,
     /// What happens to the tokens at the end.
     pub retain: Retain,
     /// Leases were lost sight of (the record was damaged and written anew): tokens are then not discarded at the end,
@@ -143,6 +145,7 @@ impl Record {
             principal: None,
             ccache,
             ticket: 0,
+            renewable: 0,
             retain,
             unsure: false,
             reseed: false,
@@ -168,7 +171,8 @@ impl Record {
     pub fn encode(&self) -> Option<Vec<u8>> {
         let mut text = format!("pag-record {VERSION}\nuid {}\nkind {}\n", self.uid, self.kind.as_str());
         // Writing to a String cannot fail.
-        let _ = write!(text, "made {}\nccache {}\nticket {}\n", self.made, self.ccache, self.ticket);
+        let _ = write!(text, "made {}\nccache {}\nticket {}", self.made, self.ccache, self.ticket);
+        let _ = if self.renewable > 0 { writeln!(text, " {}", self.renewable) } else { writeln!(text) };
         let _ = writeln!(text, "retain {}", self.retain);
         if let Some(principal) = &self.principal {
             let _ = writeln!(text, "principal {principal}");
@@ -230,6 +234,7 @@ struct Parts {
     principal: Option<Principal>,
     ccache: Option<String>,
     ticket: u64,
+    renewable: u64,
     retain: Option<Retain>,
     unsure: bool,
     reseed: bool,
@@ -252,7 +257,10 @@ impl Parts {
             "made" => self.made = Some(value.parse().ok()?),
             "principal" => self.principal = Some(Principal::parse(value).ok()?),
             "ccache" => self.ccache = Some(value.to_owned()),
-            "ticket" => self.ticket = value.parse().ok()?,
+            "ticket" => {
+                self.ticket = words.next()?.parse().ok()?;
+                self.renewable = words.next().map_or(Some(0), |word| word.parse().ok())?;
+            }
             "retain" => self.retain = Some(value.parse().ok()?),
             "unsure" => self.unsure = true,
             "reseed" => self.reseed = true,
@@ -294,6 +302,7 @@ impl Parts {
             principal: self.principal,
             ccache: self.ccache?,
             ticket: self.ticket,
+            renewable: self.renewable,
             retain: self.retain?,
             unsure: self.unsure,
             reseed: self.reseed,
@@ -323,6 +332,7 @@ mod tests {
         Record {
             principal: Some(Principal::parse("alice/admin@EXAMPLE.TEST").unwrap()),
             ticket: 17,
+            renewable: 99,
             unsure: true,
             reseed: true,
             tokens: [Client::OpenAfs, Client::Kafs].map(held).into(),
@@ -336,8 +346,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        for kind in Kind::ALL {
-            let record = Record { kind, ..full() };
+        for (kind, renewable) in Kind::ALL.into_iter().zip([99, 0].into_iter().cycle()) {
+            let record = Record { kind, renewable, ..full() };
             assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
         }
     }
@@ -354,6 +364,7 @@ mod tests {
             ("uid 61001", "uid -1"),
             ("kind user", "kind x"),
             ("lease 7", "lease 0"),
+            ("ticket 17 99", "ticket 17 x"),
             ("pag-record", "pag"),
             ("kafs", "dfs"),
         ] {

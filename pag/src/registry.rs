@@ -43,6 +43,11 @@ impl PagId {
         let hex = text.len() == 16 && text.bytes().all(|c| c.is_ascii_hexdigit());
         u64::from_str_radix(text, 16).ok().filter(|_| hex).map(PagId)
     }
+
+    /// A place between 0 and 1000 that is this PAG's own, so that what is due for many PAGs is not due at once.
+    pub fn place(self) -> u64 {
+        self.0 % 1001
+    }
 }
 
 impl From<u64> for PagId {

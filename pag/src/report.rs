@@ -164,6 +164,42 @@ pub enum Event {
         /// End time.
         expires: u64,
     },
+    /// A ticket could not be renewed.
+    NotRenewed {
+        /// The user.
+        uid: u32,
+        /// In words.
+        why: String,
+    },
+    /// Tokens are about to end.
+    Expiring {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// End time.
+        expires: u64,
+        /// Why they were not renewed, in words.
+        why: &'static str,
+    },
+    /// Tokens have ended.
+    Expired {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// Why they were not renewed, in words.
+        why: &'static str,
+    },
+    /// A PAG goes on without the ticket of a keytab.
+    KeytabRefused {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// In words.
+        why: String,
+    },
     /// Best effort: no token depends on it.
     UserKeyringNotLinked {
         /// The user.
@@ -330,6 +366,16 @@ impl fmt::Display for Event {
             Event::CcacheFed { uid, pag, expires } => {
                 write!(f, "PAG {pag} of uid {uid} has a ticket until {expires} (seconds since the epoch)")
             }
+            Event::NotRenewed { uid, why } => write!(f, "the ticket of uid {uid} was not renewed: {why}"),
+            Event::Expiring { uid, pag, expires, why } => {
+                write!(f, "the tokens of PAG {pag} of uid {uid} end at {expires} (seconds since the epoch): {why}")
+            }
+            Event::Expired { uid, pag, why } => {
+                write!(f, "the tokens of PAG {pag} of uid {uid} have ended, and its processes have no access: {why}")
+            }
+            Event::KeytabRefused { uid, pag, why } => {
+                write!(f, "PAG {pag} of uid {uid} gets no ticket from a keytab: {why}")
+            }
             Event::UserKeyringNotLinked { uid, why } => write!(f, "{why}; uid {uid} goes on without it"),
             Event::Complaint { what } => write!(f, "{what}"),
             Event::Panicked { place } => write!(f, "internal error at {place}; the login goes on. Please report this"),
@@ -407,6 +453,10 @@ impl Event {
             | Event::Displaced { .. }
             | Event::NotEquipped { .. }
             | Event::SeedFailed { .. }
+            | Event::NotRenewed { .. }
+            | Event::Expiring { .. }
+            | Event::Expired { .. }
+            | Event::KeytabRefused { .. }
             | Event::Complaint { .. }
             | Event::Unsupported { .. }
             | Event::HealFailed { .. }
@@ -440,6 +490,10 @@ impl Event {
             Event::SeedPutOff { .. } => "bdfaef428c7d4431b331dab129ea3a7b",
             Event::CcacheRefused { .. } => "4260ce86ca964d78ba569ee452a5d423",
             Event::CcacheFed { .. } => "44e767f743bb4898ac59157196f119be",
+            Event::NotRenewed { .. } => "23e6010f785745ec80626ffd0c149ad1",
+            Event::Expiring { .. } => "b3b192beeb8a446a8d013600ee778d43",
+            Event::Expired { .. } => "7313f67f59bb4f2995f8217f9b4edd5a",
+            Event::KeytabRefused { .. } => "13afde39db394ddf890fbb34772ba15e",
             Event::UserKeyringNotLinked { .. } => "23cc390c935440e38e1f39485d23d1f3",
             Event::Complaint { .. } => "4d1dd7de07c1437b95d0c57b811008b7",
             Event::Panicked { .. } => "06f3179fec434ae0a6e144cf0b4152c8",
@@ -470,6 +524,7 @@ impl Event {
             | Event::Private { uid, .. }
             | Event::StrangersLost { uid, .. }
             | Event::CcacheRefused { uid, .. }
+            | Event::NotRenewed { uid, .. }
             | Event::UserKeyringNotLinked { uid, .. }
             | Event::ManagerOutside { uid, .. } => vec![("USER_ID", uid.to_string())],
             Event::RingBroken { uid, pag, .. }
@@ -481,6 +536,9 @@ impl Event {
             | Event::NotEquipped { uid, pag, .. }
             | Event::SeedPutOff { uid, pag }
             | Event::CcacheFed { uid, pag, .. }
+            | Event::Expiring { uid, pag, .. }
+            | Event::Expired { uid, pag, .. }
+            | Event::KeytabRefused { uid, pag, .. }
             | Event::Reaped { uid, pag, .. }
             | Event::Healed { uid, pag, .. }
             | Event::FollowsNobody { uid, pag }

@@ -195,6 +195,19 @@ impl Job<'_> {
         }
     }
 
+    /// Renews the ticket-granting ticket, as the user, where the caller is.
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub fn renew(&self, budget: &Budget) -> Result<std::result::Result<(), String>> {
+        match self.program(vec!["/usr/bin/kinit".to_owned(), "-R".to_owned()]) {
+            Some(program) => {
+                Ok(run(&program, self.identity, None, false, budget)?.map_err(|why| format!("kinit -R: {why}")))
+            }
+            None => Ok(Err("its environment holds a NUL".to_owned())),
+        }
+    }
+
     fn program(&self, words: Vec<String>) -> Option<Program> {
         let arguments: Vec<CString> =
             words.into_iter().map(CString::new).collect::<std::result::Result<_, _>>().ok()?;

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::shell::{Profile, build, run, sh, target_of, top};
 
 /// What cargo builds, where it goes, and its mode.
-fn built() -> [(String, PathBuf, u32); 4] {
+fn built() -> [(String, PathBuf, u32); 5] {
     let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
     // Debian has a directory for each architecture; elsewhere modules lie in lib64.
     let modules = if Path::new("/usr/lib").join(&multiarch).is_dir() {
@@ -20,6 +20,7 @@ fn built() -> [(String, PathBuf, u32); 4] {
         ("libpam_pag.so".to_owned(), PathBuf::from(modules).join("security/pam_pag.so"), 0o644),
         ("pag-logind-helper".to_owned(), "usr/libexec/pag-logind-helper".into(), 0o755),
         ("pag-seed".to_owned(), "usr/libexec/pag-seed".into(), 0o755),
+        ("pag-keytab".to_owned(), "usr/libexec/pag-keytab".into(), 0o755),
         ("pagctl".to_owned(), "usr/bin/pagctl".into(), 0o755),
     ]
 }

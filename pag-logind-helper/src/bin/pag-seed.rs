@@ -4,8 +4,10 @@
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pag::ccache::format::Summary;
+use pag::ccache::{self, Place};
 use pag::client::Client;
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
@@ -59,7 +61,48 @@ fn seed() -> Result<bool, String> {
         ccache: ccache.as_deref(),
         environment: &environment(),
     };
-    Ok(run_seeder(&job, Some(&ring), &Budget::new(TIME, Duration::ZERO)))
+    let budget = Budget::new(TIME, Duration::ZERO);
+    let renewed = renew(&job, &budget);
+    // With what is left of the ticket where it could not be renewed.
+    Ok(run_seeder(&job, Some(&ring), &budget) && renewed)
+}
+
+/// Time for `kinit -R`, so that the seeder has some left where the KDC does not answer.
+const RENEWAL: Duration = Duration::from_secs(20);
+
+/// Renews the ticket where its time has come. False when that has failed.
+fn renew(job: &Job<'_>, budget: &Budget) -> bool {
+    let place = job.ccache.and_then(|name| Place::parse(name).ok());
+    // Of a ccache that is no file nothing is known but what Kerberos's own tools find in it: that it holds no ticket that
+    // can be renewed is then no failure.
+    let (wanted, known) = match &place {
+        Some(Place::OfUid(_)) => (true, false),
+        Some(place) => match ccache::read(place, job.identity, Instant::now() + Duration::from_secs(5)) {
+            Ok(contents) => (is_time(&contents.summary, pag::now()), true),
+            Err(_) => (false, true),
+        },
+        None => (false, true),
+    };
+    if !wanted {
+        return true;
+    }
+    let limited = Budget::new(RENEWAL.min(budget.left()), Duration::ZERO);
+    match job.renew(&limited).unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(()) => true,
+        Err(_) if !known => true,
+        Err(why) => {
+            report(&Event::NotRenewed { uid: job.user.uid, why });
+            false
+        }
+    }
+}
+
+/// Whether a ticket can be renewed, and has two fifths of its life behind it. The daemon has its own idea of when: jobs
+/// that are started earlier, for other reasons, need no new ticket.
+fn is_time(ticket: &Summary, now: u64) -> bool {
+    let (Some(starts), Some(end)) = (ticket.tgt_starts, ticket.tgt_expires) else { return false };
+    let renewable = ticket.tgt_renew_until.is_some_and(|until| until > end);
+    renewable && now < end && now.saturating_sub(starts) >= end.saturating_sub(starts) / 5 * 2
 }
 
 /// The ring that this process is in: outside of one, tokens would go to the bare uid.

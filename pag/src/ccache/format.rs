@@ -91,6 +91,8 @@ impl fmt::Display for Principal {
 pub struct Summary {
     /// Whose tickets are in it.
     pub principal: Principal,
+    /// Since when the longest ticket-granting ticket is valid, in seconds since the epoch.
+    pub tgt_starts: Option<u64>,
     /// End of the longest ticket-granting ticket of the principal's realm, in seconds since the epoch.
     pub tgt_expires: Option<u64>,
     /// Until when that ticket can be renewed; 0 when it cannot be.
@@ -114,13 +116,14 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
         _ => return Err(FormatError("it is no ccache")),
     }
     let principal = rest.principal()?;
-    let mut summary = Summary { principal, tgt_expires: None, tgt_renew_until: None };
+    let mut summary = Summary { principal, tgt_starts: None, tgt_expires: None, tgt_renew_until: None };
     while !rest.bytes.is_empty() {
         let ticket = rest.credential()?;
         let realm = summary.principal.realm.as_bytes();
         let is_tgt = ticket.server_realm == realm && ticket.server == [&b"krbtgt"[..], realm];
         // A removed ticket stays in the file, and ends at 0 (Heimdal, lib/krb5/fcache.c; MIT does the same).
         if is_tgt && ticket.end > 0 && summary.tgt_expires.is_none_or(|known| ticket.end > known) {
+            summary.tgt_starts = Some(ticket.start);
             summary.tgt_expires = Some(ticket.end);
             summary.tgt_renew_until = Some(ticket.renew_until);
         }
@@ -131,6 +134,7 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
 struct Credential<'a> {
     server_realm: &'a [u8],
     server: Vec<&'a [u8]>,
+    start: u64,
     end: u64,
     renew_until: u64,
 }
@@ -189,7 +193,9 @@ impl<'a> Bytes<'a> {
         // The session key: type, in version 3 twice, and data. Then the times: issued, valid from, until, renewable until.
         self.take(if self.version_3 { 4 } else { 2 })?;
         self.data()?;
-        self.take(8)?;
+        let issued = u64::from(self.u32()?);
+        // 0 in one that was valid at once.
+        let start = Some(u64::from(self.u32()?)).filter(|start| *start > 0).unwrap_or(issued);
         let end = u64::from(self.u32()?);
         let renew_until = u64::from(self.u32()?);
         // Is a session key used, and ticket flags.
@@ -205,7 +211,7 @@ impl<'a> Bytes<'a> {
         // The ticket and a second ticket.
         self.data()?;
         self.data()?;
-        Ok(Credential { server_realm, server, end, renew_until })
+        Ok(Credential { server_realm, server, start, end, renew_until })
     }
 }
 
@@ -230,7 +236,7 @@ mod tests {
             &name(server, "R"),
             &[0, 18],
             &data(&[7; 32]),
-            &[0; 8],
+            &[0, 0, 0, 7, 0, 0, 0, 0],
             &end.to_be_bytes(),
             &(end + 9).to_be_bytes(),
             &[0; 5],
@@ -260,7 +266,7 @@ mod tests {
         ]);
         let summary = parse(&bytes).unwrap();
         assert_eq!(summary.principal.to_string(), "alice@R");
-        assert_eq!((summary.tgt_expires, summary.tgt_renew_until), (Some(300), Some(309)));
+        assert_eq!((summary.tgt_starts, summary.tgt_expires, summary.tgt_renew_until), (Some(7), Some(300), Some(309)));
     }
 
     #[test]

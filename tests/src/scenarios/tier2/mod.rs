@@ -7,6 +7,7 @@ mod logins;
 mod main_job;
 mod midway;
 mod outages;
+mod renewal;
 mod scope;
 mod upkeep;
 
@@ -186,11 +187,31 @@ pub const ALL: &[Scenario] = &[
     )
     .everywhere(),
     Scenario::new(
+        "renewed_tickets_leave_no_gap",
+        "while tickets can be renewed a user service has a token, over a killed helper and a KDC that comes and goes; the \
+         end is announced and explained, and a kinit of the user's ends it",
+        renewal::renewed_tickets_leave_no_gap,
+    ),
+    Scenario {
+        boots: 2,
+        ..Scenario::new(
+            "keytab_serves_those_who_are_not_there",
+            "with a keytab a lingering manager has tokens from boot on and without end, and a cron job has some",
+            renewal::keytab_serves_those_who_are_not_there,
+        )
+    }
+    .linger(&["alice"]),
+    Scenario::new(
+        "forty_users_are_renewed_in_turn",
+        "40 users with tickets of 90 s are without a token at no moment, and at most four jobs run at once",
+        renewal::forty_users_are_renewed_in_turn,
+    ),
+    Scenario::new(
         "journal_explains_messages",
         "journalctl shows the fields of a message, and with --catalog what to do about it",
         upkeep::journal_explains_messages,
     ),
-    Scenario::new("unit_scores", "systemd-analyze gives both units an exposure of at most 2.0", upkeep::unit_scores)
+    Scenario::new("unit_scores", "systemd-analyze gives the units an exposure of at most 2.0", upkeep::unit_scores)
         .everywhere(),
     Scenario::new(
         "helper_is_one_thread_and_sleeps",

@@ -1,0 +1,105 @@
+//! Tells when something is written into a PAG's own ccache: the user has renewed or replaced his ticket himself.
+//!
+//! The directories belong to users, so what is told is only which PAG's is to be looked at, and that at most once a
+//! second for each: programs write several times, and a user may write for ever.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use pag::ccache;
+use pag::registry::PagId;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use zruntime::{AsyncIo, Shared, SharedRuntime};
+
+/// Between something written and the look at it.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The ccaches that are watched.
+pub(crate) struct Ccaches {
+    inotify: AsyncIo<OwnedFd, Shared>,
+    watched: BTreeMap<i32, PagId>,
+    /// Those that were written into, and when they are to be looked at.
+    written: BTreeMap<PagId, Instant>,
+}
+
+impl Ccaches {
+    /// Watches none yet.
+    ///
+    /// # Errors
+    /// EMFILE: too many inotify instances of root's.
+    pub(crate) fn new(runtime: &SharedRuntime) -> io::Result<Self> {
+        let inotify = AsyncIo::new_nonblocking(runtime, inotify::init(CreateFlags::CLOEXEC)?)?;
+        Ok(Ccaches { inotify, watched: BTreeMap::new(), written: BTreeMap::new() })
+    }
+
+    /// Watches the ccaches of these PAGs and no others. One that cannot be watched is looked at with each renewal only.
+    pub(crate) fn set(&mut self, wanted: impl Iterator<Item = (PagId, u32)>) {
+        let mut left = std::mem::take(&mut self.watched);
+        let there: BTreeMap<PagId, i32> = left.iter().map(|(watch, pag)| (*pag, *watch)).collect();
+        for (pag, uid) in wanted {
+            let watch = there.get(&pag).copied().or_else(|| {
+                let flags =
+                    WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
+                inotify::add_watch(self.inotify.get_ref(), ccache::directory(uid, pag), flags).ok()
+            });
+            if let Some(watch) = watch {
+                left.remove(&watch);
+                self.watched.insert(watch, pag);
+            }
+        }
+        for (watch, pag) in left {
+            // EINVAL for a directory that is gone.
+            let _ = inotify::remove_watch(self.inotify.get_ref(), watch);
+            self.written.remove(&pag);
+        }
+    }
+
+    /// Takes what the kernel tells, for [`Ccaches::due`].
+    ///
+    /// # Errors
+    /// When the loop cannot watch any more.
+    pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut told = Vec::new();
+        ready!(self.inotify.poll_read_with(cx, |inotify| {
+            let mut buffer = [MaybeUninit::uninit(); 4096];
+            let mut reader = inotify::Reader::new(inotify, &mut buffer);
+            // As much as one read brings: more may follow without end.
+            loop {
+                let event = reader.next().map_err(io::Error::from)?;
+                told.push((event.wd(), event.events()));
+                if reader.is_buffer_empty() {
+                    return Ok(());
+                }
+            }
+        }))?;
+        let moment = Instant::now() + SETTLE;
+        for (watch, events) in told {
+            if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+                for pag in self.watched.values() {
+                    self.written.entry(*pag).or_insert(moment);
+                }
+            } else if events.contains(ReadFlags::IGNORED) {
+                self.watched.remove(&watch);
+            } else if let Some(pag) = self.watched.get(&watch) {
+                self.written.entry(*pag).or_insert(moment);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The PAGs whose ccaches are to be looked at now.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<PagId> {
+        let due: Vec<PagId> = self.written.iter().filter(|(_, moment)| **moment <= now).map(|(pag, _)| *pag).collect();
+        self.written.retain(|_, moment| *moment > now);
+        due
+    }
+
+    /// When [`Ccaches::due`] has some.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.written.values().min().copied()
+    }
+}

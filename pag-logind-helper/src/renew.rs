@@ -1,0 +1,344 @@
+//! When a PAG's tokens are to be renewed, and when somebody is to be told that they will not be: pure functions from a
+//! record and the time to a plan.
+//!
+//! A token lives as long as its ticket at most. So a job renews the ticket where that can be done, and then gets tokens
+//! from it; both in the second half of the token's life, early enough that a KDC may be away for a while, and each PAG at
+//! a moment of its own. All times are seconds since the epoch: the clock may jump, and what is due then is due at once.
+
+use std::time::Duration;
+
+use pag::record::Record;
+use pag::registry::PagId;
+
+/// Shortest pause after an attempt that has brought nothing.
+const SHORTEST: u64 = 5;
+/// Longest one.
+const LONGEST: u64 = 600;
+/// Longest time before the end at which that is announced.
+const NOTICE: u64 = 1800;
+/// Longest sleep: a timer is set again then, which makes up for a clock that was set.
+const SLEEP: u64 = 3600;
+
+/// What a PAG lives on, besides what its record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Means {
+    /// Its ccache is one of the uid's own, of which only the user's processes can tell what is in it.
+    pub(crate) of_uid: bool,
+    /// The administrator has given it a keytab.
+    pub(crate) keytab: bool,
+}
+
+/// How a PAG gets new tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Its ticket is renewed, or is a later one already, and the seeder is run.
+    Seed,
+    /// A new ticket comes from a keytab first.
+    Keytab,
+}
+
+/// Something that somebody should know about a PAG's tokens: for the journal, and for whoever else wants to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Notice {
+    /// When the first of them ends.
+    pub(crate) end: u64,
+    /// Whether that is over.
+    pub(crate) over: bool,
+    /// Why they were not renewed.
+    pub(crate) why: &'static str,
+}
+
+/// What there is to do for a PAG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Plan {
+    /// When a job is due, and how.
+    pub(crate) job: Option<(u64, Way)>,
+    /// What is to be said now.
+    pub(crate) notice: Option<Notice>,
+    /// When there is something to be said next.
+    pub(crate) speak: Option<u64>,
+}
+
+/// The token that ends first.
+#[derive(Clone, Copy)]
+struct Life {
+    since: u64,
+    end: u64,
+}
+
+impl Life {
+    /// A keytab's PAG that has a ticket and no token lives as long as that.
+    fn of(record: &Record, means: Means) -> Option<Self> {
+        let tokens = record.tokens.iter().map(|token| Life { since: token.since, end: token.expires });
+        let ticket = record.attempt.filter(|last| last.ok && means.keytab && record.ticket > 0);
+        tokens.min_by_key(|life| life.end).or(ticket.map(|last| Life { since: last.at, end: record.ticket }))
+    }
+
+    fn length(self) -> u64 {
+        self.end.saturating_sub(self.since)
+    }
+
+    /// Between half and two thirds of it.
+    fn due(self, pag: PagId) -> u64 {
+        self.since + self.length() / 2 + self.length() / 6 * pag.place() / 1000
+    }
+
+    fn announced(self) -> u64 {
+        self.end - (self.length() / 4).min(NOTICE)
+    }
+}
+
+/// How tokens could be had that end later than `end`. None: there is no hope but a new ticket of the user's.
+fn way(record: &Record, means: Means, life: Option<Life>, now: u64) -> Option<Way> {
+    // Some clients take a second off; a ticket that ends a little later only is the one that the token was made of.
+    let later = |moment: u64| life.is_none_or(|life| moment > life.end + 2 + life.length() / 16);
+    let ticket_lives = record.ticket > now;
+    let renewable = record.renewable > record.ticket.saturating_add(2);
+    if means.of_uid || ticket_lives && (renewable || later(record.ticket)) {
+        Some(Way::Seed)
+    } else if means.keytab {
+        Some(Way::Keytab)
+    } else {
+        None
+    }
+}
+
+/// When the next attempt is due after one at `at`: the nearer the end, the sooner; and after it, the longer ago, the later.
+fn again(at: u64, end: u64) -> u64 {
+    at + if at < end { (end - at) / 4 } else { (at - end) / 2 }.clamp(SHORTEST, LONGEST)
+}
+
+/// Plans for a PAG that is in use. One that never had tokens, and has no keytab, is left to its logins.
+pub(crate) fn plan(pag: PagId, record: &Record, means: Means, now: u64) -> Plan {
+    let life = Life::of(record, means);
+    let way = way(record, means, life, now);
+    let tried = record.attempt.map(|last| last.at);
+    let due = match (life, tried) {
+        (None, _) if !means.keytab => return Plan::default(),
+        (None, None) => now,
+        (None, Some(at)) => again(at, record.made.min(at)),
+        (Some(life), Some(at)) if at >= life.due(pag) => again(at, life.end),
+        (Some(life), _) => life.due(pag),
+    };
+    // After a clock that was set back, no attempt lies in the future.
+    let due = if tried.is_some_and(|at| at > now + 1) { now } else { due };
+    let mut plan = Plan { job: way.map(|way| (due, way)), ..Plan::default() };
+    let Some(life) = life.filter(|_| !record.tokens.is_empty()) else { return plan };
+    let why = match way {
+        _ if record.ticket == 0 && !means.of_uid => "its ccache holds no ticket",
+        None if record.ticket > now => "its ticket cannot be renewed any further",
+        None => "its ticket has ended, and only a new one helps",
+        Some(Way::Seed) => "renewing has failed so far, and is tried again",
+        Some(Way::Keytab) => "its keytab has brought no ticket so far, and is tried again",
+    };
+    if now >= life.end {
+        plan.notice = Some(Notice { end: life.end, over: true, why });
+    } else if now >= life.announced() {
+        plan.notice = Some(Notice { end: life.end, over: false, why });
+        plan.speak = Some(life.end);
+    } else {
+        plan.speak = Some(life.announced());
+    }
+    plan
+}
+
+/// How long to sleep until `moment`.
+pub(crate) fn sleep(moment: u64, now: u64) -> Duration {
+    Duration::from_secs(moment.saturating_sub(now).min(SLEEP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pag::client::Client;
+    use pag::config::Retain;
+    use pag::record::{Attempt, Held, Kind};
+    use proptest::prelude::*;
+
+    const HOUR: u64 = 3600;
+    const T: u64 = 1_764_000_000;
+    const NONE: Means = Means { of_uid: false, keytab: false };
+    const KEYTAB: Means = Means { of_uid: false, keytab: true };
+    const OF_UID: Means = Means { of_uid: true, keytab: false };
+
+    /// A PAG whose token began at T, and whose ticket ends when that does.
+    fn record(life: u64, renewable: u64, attempt: Option<(u64, bool)>) -> Record {
+        let cell = "a.test".parse().unwrap();
+        Record {
+            made: T,
+            ticket: T + life,
+            renewable: if renewable > 0 { T + renewable } else { 0 },
+            tokens: vec![Held { client: Client::Keyring, cell, expires: T + life, since: T }],
+            attempt: attempt.map(|(at, ok)| Attempt { at: T + at, ok, ticket: T + life }),
+            ..Record::new(61001, Kind::User, String::new(), Retain::None)
+        }
+    }
+
+    fn planned(record: &Record, means: Means, now: u64) -> Option<(u64, Way)> {
+        plan(PagId::from(0), record, means, T + now).job.map(|(moment, way)| (moment - T, way))
+    }
+
+    #[test]
+    fn what_is_due_when() {
+        let ten = 10 * HOUR;
+        let table = [
+            (
+                "renewable: at half its life",
+                record(ten, 70 * HOUR, Some((0, true))),
+                NONE,
+                1,
+                Some((5 * HOUR, Way::Seed)),
+            ),
+            ("not renewable: never", record(ten, 0, Some((0, true))), NONE, 1, None),
+            ("renewed to the last: never", record(ten, ten, Some((0, true))), NONE, 1, None),
+            ("with a keytab it goes on", record(ten, ten, Some((0, true))), KEYTAB, 1, Some((5 * HOUR, Way::Keytab))),
+            (
+                "a keytab is not used while renewing helps",
+                record(ten, 70 * HOUR, None),
+                KEYTAB,
+                1,
+                Some((5 * HOUR, Way::Seed)),
+            ),
+            ("nobody but the user knows", record(ten, 0, Some((0, true))), OF_UID, 1, Some((5 * HOUR, Way::Seed))),
+            (
+                "failed at 6 h: after a quarter of what is left, but soon",
+                record(ten, 70 * HOUR, Some((6 * HOUR, false))),
+                NONE,
+                6 * HOUR,
+                Some((6 * HOUR + 600, Way::Seed)),
+            ),
+            (
+                "failed 100 s before the end",
+                record(ten, 70 * HOUR, Some((ten - 100, false))),
+                NONE,
+                ten - 99,
+                Some((ten - 75, Way::Seed)),
+            ),
+            ("the ticket has ended", record(ten, 70 * HOUR, Some((ten - 5, false))), NONE, ten + 1, None),
+            (
+                "it has, with a keytab",
+                record(ten, 70 * HOUR, Some((ten + 100, false))),
+                KEYTAB,
+                ten + 101,
+                Some((ten + 150, Way::Keytab)),
+            ),
+            ("short ones", record(40, 360, Some((0, true))), NONE, 1, Some((20, Way::Seed))),
+        ];
+        for (what, record, means, now, expected) in table {
+            assert_eq!(planned(&record, means, now), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_later_ticket_is_made_use_of_and_one_that_is_a_second_later_is_none() {
+        let renewed = Record { ticket: T + 20 * HOUR, ..record(10 * HOUR, 0, None) };
+        assert_eq!(planned(&renewed, NONE, 1), Some((5 * HOUR, Way::Seed)));
+        let same = Record { ticket: T + 10 * HOUR + 1, ..record(10 * HOUR, 0, None) };
+        assert_eq!(planned(&same, NONE, 1), None);
+    }
+
+    #[test]
+    fn a_keytabs_pag_gets_its_first_token_at_once_and_is_not_tried_for_ever() {
+        let new = Record { tokens: vec![], ticket: 0, ..record(10 * HOUR, 0, None) };
+        assert_eq!(planned(&new, KEYTAB, 7), Some((7, Way::Keytab)));
+        assert_eq!(planned(&new, NONE, 7), None);
+        let failed = |at| Record { attempt: Some(Attempt { at: T + at, ok: false, ticket: 0 }), ..new.clone() };
+        assert_eq!(planned(&failed(2), KEYTAB, 3), Some((2 + SHORTEST, Way::Keytab)));
+        assert_eq!(planned(&failed(HOUR), KEYTAB, HOUR), Some((HOUR + LONGEST, Way::Keytab)));
+        // No token is wanted, and the ticket is good.
+        let ticket = Record { ticket: T + 10 * HOUR, attempt: Some(Attempt { at: T, ok: true, ticket: 0 }), ..new };
+        assert_eq!(planned(&ticket, KEYTAB, 1), Some((5 * HOUR, Way::Keytab)));
+    }
+
+    #[test]
+    fn the_end_is_announced_and_explained() {
+        let said = |record: &Record, means, now| {
+            let plan = plan(PagId::from(0), record, means, T + now);
+            (plan.notice.map(|notice| (notice.over, notice.why)), plan.speak.map(|moment| moment - T))
+        };
+        let last = record(10 * HOUR, 0, None);
+        let further = "its ticket cannot be renewed any further";
+        assert_eq!(said(&last, NONE, 1), (None, Some(10 * HOUR - NOTICE)));
+        assert_eq!(said(&last, NONE, 10 * HOUR - NOTICE), (Some((false, further)), Some(10 * HOUR)));
+        assert!(matches!(said(&last, NONE, 10 * HOUR), (Some((true, _)), None)));
+        let failing = record(40, 360, Some((30, false)));
+        assert_eq!(said(&failing, NONE, 31).0, Some((false, "renewing has failed so far, and is tried again")));
+        let nothing = Record { tokens: vec![], ..last };
+        assert_eq!(said(&nothing, KEYTAB, 10 * HOUR), (None, None));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nothing_up() {
+        let ahead = record(10 * HOUR, 70 * HOUR, Some((9 * HOUR, false)));
+        assert_eq!(planned(&ahead, NONE, HOUR), Some((HOUR, Way::Seed)));
+        assert_eq!(sleep(T + 9 * HOUR, T), Duration::from_secs(SLEEP));
+        assert_eq!(sleep(T - 1, T), Duration::ZERO);
+    }
+
+    proptest! {
+        #[test]
+        fn an_attempt_follows_before_the_end_while_there_is_time(
+            life in 40_u64..200_000, number in any::<u64>(), tried in 0_u64..200_000
+        ) {
+            let pag = PagId::from(number);
+            let first = plan(pag, &record(life, life * 9, Some((0, true))), NONE, T).job.unwrap().0 - T;
+            prop_assert!(first >= life / 2 && first <= life / 3 * 2 + 2, "{first} of {life}");
+            let at = first + tried % (life - first);
+            let next = plan(pag, &record(life, life * 9, Some((at, false))), NONE, T + at).job.unwrap().0 - T;
+            prop_assert!(next > at);
+            prop_assert!(next < life || life - at <= SHORTEST, "{next} after {at} of {life}");
+        }
+    }
+
+    /// A thousand PAGs with tickets of 20 minutes, jobs of 1 s, and the KDC away from the 8th to the 12th minute: nobody is
+    /// without a token at any moment.
+    #[test]
+    fn a_thousand_pags_are_served_before_their_end() {
+        use crate::seedjobs::Jobs;
+        use std::collections::BTreeMap;
+        use std::time::Instant;
+
+        const LIFE: u64 = 1200;
+        let begin = Instant::now();
+        let (mut jobs, mut running, mut most, mut runs) = (Jobs::default(), Vec::<(u64, PagId, u32)>::new(), 0, 0);
+        let mut records: BTreeMap<PagId, (u32, Record)> = BTreeMap::new();
+        for number in 0..1000_u32 {
+            let pag = PagId::from(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            // All logged in within the same minute.
+            let since = T + u64::from(number) * 60 / 1000;
+            let mut one = record(LIFE, 100 * LIFE, None);
+            one.tokens[0] = Held { expires: since + LIFE, since, ..one.tokens[0].clone() };
+            one.ticket = since + LIFE;
+            records.insert(pag, (61000 + number, one));
+        }
+        for now in T + 60..T + 2 * LIFE + 60 {
+            let instant = begin + Duration::from_secs(now - T);
+            let away = (T + 480..T + 720).contains(&now);
+            let ended: Vec<_> = running.extract_if(.., |(end, ..)| *end <= now).collect();
+            for (_, pag, uid) in ended {
+                let (_, one) = records.get_mut(&pag).unwrap();
+                one.attempt = Some(Attempt { at: now, ok: !away, ticket: one.ticket });
+                if !away {
+                    one.ticket = now + LIFE;
+                    one.tokens[0] = Held { expires: now + LIFE, since: now, ..one.tokens[0].clone() };
+                }
+                jobs.ended(uid, true, instant);
+                runs += 1;
+            }
+            for (pag, (uid, one)) in &records {
+                has_token(one.tokens[0].expires > now, *pag, now - T);
+                if plan(*pag, one, NONE, now).job.is_some_and(|(moment, _)| moment <= now) {
+                    jobs.want(*pag, *uid, instant);
+                }
+            }
+            running.extend(jobs.start(instant).into_iter().map(|run| (now + 1, run.pag, run.uid)));
+            most = most.max(running.len());
+        }
+        assert_eq!(most, 4, "jobs at once");
+        assert!(runs >= 1500, "{runs} jobs in two lives");
+    }
+
+    fn has_token(holds: bool, pag: PagId, second: u64) {
+        assert!(holds, "PAG {pag} has no token in second {second}");
+    }
+}

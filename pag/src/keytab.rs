@@ -1,0 +1,125 @@
+//! Keytabs: keys by which a user has tickets who is not there to type a password. Only root reads them, and only the
+//! ticket that comes of one is handed on.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::lease::Lease;
+
+/// Whom a keytab is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    /// All PAGs of the user of this name.
+    User(String),
+    /// The PAGs that logins at this PAM service have: system services with `PAMName=`.
+    Service(String),
+}
+
+/// A keytab as the configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keytab {
+    /// The file.
+    pub path: PathBuf,
+    /// Whose key to take out of it. None: the user's own name, in the default realm.
+    pub principal: Option<String>,
+}
+
+/// The keytab for a PAG of the user `name` which these leases keep in use. That of a service is more to the point than
+/// the user's.
+pub fn choose<'a>(keytabs: &'a [(Whose, Keytab)], name: &str, leases: &[Lease]) -> Option<&'a Keytab> {
+    let is_at = |service: &str| leases.iter().any(|lease| lease.service.to_string().eq_ignore_ascii_case(service));
+    let of_service = keytabs.iter().find(|(whose, _)| matches!(whose, Whose::Service(service) if is_at(service)));
+    let of_user = || keytabs.iter().find(|(whose, _)| matches!(whose, Whose::User(user) if user == name));
+    of_service.or_else(of_user).map(|(_, keytab)| keytab)
+}
+
+/// Whether nobody but `owner` can read a keytab or put another in its place: a file of his without bits for group and
+/// others, and above it directories that only he can write. No step may be a link.
+///
+/// # Errors
+/// In words, what is wrong and with which path.
+pub fn check(path: &Path, owner: u32) -> Result<(), String> {
+    let wrong = |at: &Path, what: &str| Err(format!("{}: {what}", at.display()));
+    let mut directories: Vec<&Path> = path.ancestors().skip(1).collect();
+    directories.reverse();
+    for directory in directories {
+        match directory.symlink_metadata() {
+            Err(error) => return wrong(directory, &error.to_string()),
+            Ok(found) if !found.is_dir() => return wrong(directory, "it is a link or no directory"),
+            Ok(found) if (found.uid() != owner && found.uid() != 0) || found.mode() & 0o022 != 0 => {
+                return wrong(directory, "somebody besides root can write it");
+            }
+            Ok(_) => {}
+        }
+    }
+    match path.symlink_metadata() {
+        Err(error) => wrong(path, &error.to_string()),
+        Ok(found) if !found.is_file() => wrong(path, "it is a link or no file"),
+        Ok(found) if found.uid() != owner => wrong(path, "it does not belong to root"),
+        Ok(found) if found.mode() & 0o077 != 0 => wrong(path, "group or others may use it; right would be mode 0600"),
+        Ok(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::{Process, Role, Word};
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_services_keytab_comes_before_the_users() {
+        let keytab = |path: &str| Keytab { path: path.into(), principal: None };
+        let all =
+            [(Whose::User("alice".to_owned()), keytab("/a")), (Whose::Service("backup".to_owned()), keytab("/b"))];
+        let lease = |service: &str| Lease {
+            process: Process { pid: 1, start: 1 },
+            cookie: 0,
+            role: Role::Login,
+            service: Word::clean(service),
+            tty: Word::clean(""),
+        };
+        assert_eq!(choose(&all, "alice", &[lease("sshd")]), Some(&all[0].1));
+        assert_eq!(choose(&all, "alice", &[lease("sshd"), lease("backup")]), Some(&all[1].1));
+        assert_eq!(choose(&all, "bob", &[lease("BACKUP")]), Some(&all[1].1));
+        assert_eq!(choose(&all, "bob", &[lease("sshd")]), None);
+    }
+
+    #[test]
+    fn a_keytab_that_others_could_read_or_replace_is_refused() {
+        // Not in /tmp, which everybody can write.
+        let top = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let owner = fs::metadata(top.path()).unwrap().uid();
+        let (directory, path) = (top.path().join("keys"), top.path().join("keys/alice"));
+        let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        fs::create_dir(&directory).unwrap();
+        fs::write(&path, "").unwrap();
+        let verdict = || check(&path, owner).map_err(|why| why.rsplit(": ").next().unwrap().to_owned());
+        mode(&directory, 0o755);
+        mode(&path, 0o600);
+        if check(top.path(), owner).is_err_and(|why| why.contains("can write it")) {
+            // The tree itself lies where others can write: all that can be seen is that this is noticed.
+            assert!(verdict().is_err());
+            return;
+        }
+        assert_eq!(verdict(), Ok(()));
+        for bad in [0o640, 0o604, 0o620, 0o601] {
+            mode(&path, bad);
+            assert!(verdict().unwrap_err().starts_with("group or others"), "{bad:o}");
+        }
+        mode(&path, 0o600);
+        for bad in [0o775, 0o757, 0o1777] {
+            mode(&directory, bad);
+            assert!(verdict().unwrap_err().starts_with("somebody besides root"), "{bad:o}");
+        }
+        mode(&directory, 0o755);
+        let link = top.path().join("keys/link");
+        symlink(&path, &link).unwrap();
+        assert!(check(&link, owner).unwrap_err().contains("it is a link"));
+        symlink(&directory, top.path().join("other")).unwrap();
+        assert!(check(&top.path().join("other/alice"), owner).unwrap_err().contains("it is a link"));
+        assert!(check(&top.path().join("keys/nobody"), owner).is_err());
+        assert!(check(&path, owner.wrapping_add(1)).is_err());
+    }
+}

@@ -1,0 +1,228 @@
+//! Short tickets: renewed while that can be done, announced where not, and without end with a keytab.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use super::logins::ring_at;
+use super::long;
+use super::outages::helper;
+use crate::guest::{Proof, Session, eventually, heard, journal, pags_of, sh, status};
+use crate::ticket::now;
+
+/// Twice a second: the time, and the end of the token that a service finds, 0 without one.
+const WATCH: &str = r#"#!/bin/sh
+while :; do
+	end=0
+	key=$(keyctl search @s user afs@example.test 2>/dev/null) && set -- $(keyctl pipe $key) && end=$2
+	echo "$(date +%s) $end"
+	sleep 0.5
+done >>"$1"
+"#;
+
+/// Seconds that tickets last, and for which they can be renewed.
+fn lives() -> (u64, u64) {
+    if long() { (40, 360) } else { (30, 110) }
+}
+
+fn short_tickets(renewable: u64) {
+    let (life, _) = lives();
+    let settings = format!("\tticket_lifetime = {life}s\n\trenew_lifetime = {renewable}s\n");
+    let conf = fs::read_to_string("/etc/krb5.conf").unwrap();
+    fs::write("/etc/krb5.conf", conf.replace("[libdefaults]\n", &format!("[libdefaults]\n{settings}"))).unwrap();
+    fs::write("/usr/local/bin/watch-token", WATCH).unwrap();
+    fs::set_permissions("/usr/local/bin/watch-token", fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What a watcher has seen.
+fn seen(path: &str) -> Vec<(u64, u64)> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let pair = |line: &str| {
+        let (now, end) = line.split_once(' ')?;
+        Some((now.parse().ok()?, end.parse().ok()?))
+    };
+    text.lines().filter_map(pair).collect()
+}
+
+/// Demands a good token in every look between two moments, and looks all the time.
+fn no_gap(what: &str, path: &str, from: u64, to: u64) {
+    let looks: Vec<_> = seen(path).into_iter().filter(|(now, _)| (from..to).contains(now)).collect();
+    let gaps: Vec<_> = looks.iter().filter(|(now, end)| end <= now).map(|(now, end)| (now - from, *end)).collect();
+    assert!(
+        gaps.is_empty(),
+        "{what}: without a good token at these seconds: {gaps:?}\n{}",
+        journal("pag-logind-helper")
+    );
+    assert!(looks.len() as u64 > (to - from) / 2, "{what}: only {} looks in {} s", looks.len(), to - from);
+    let ends: std::collections::BTreeSet<u64> = looks.iter().map(|(_, end)| *end).collect();
+    assert!(ends.len() as u64 >= (to - from) / lives().0, "{what}: tokens were renewed: {ends:?}");
+}
+
+fn wait_until(moment: u64) {
+    while now() < moment {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+pub(super) fn renewed_tickets_leave_no_gap(_: u32) {
+    let (life, renewable) = lives();
+    short_tickets(renewable);
+    let begin = now();
+    let mut alice = Session::ssh("alice", Proof::Password);
+    alice.say("systemd-run --user --quiet --unit=watch watch-token $HOME/watch");
+    let path = "/home/alice/watch";
+    eventually("the watcher has a token", Duration::from_secs(5), || {
+        seen(path).last().is_some_and(|(now, end)| end > now).then_some(())
+    });
+    let first = now();
+    let pags = pags_of("alice");
+    assert!(pags[0]["ticket"].as_u64().is_some_and(|end| end <= begin + life + 10), "short tickets: {pags:#?}");
+    let until = begin + renewable;
+
+    // A third of the time in peace.
+    wait_until(begin + renewable / 3);
+    sh("systemctl kill -s KILL pag-logind-helper");
+    helper();
+    // Now the KDC is away for half of the time.
+    while now() + 18 < until {
+        sh("systemctl stop krb5-kdc");
+        std::thread::sleep(Duration::from_secs(6));
+        sh("systemctl start krb5-kdc");
+        std::thread::sleep(Duration::from_secs(6));
+    }
+    wait_until(until - 2);
+    no_gap("while tickets can be renewed", path, first, until - 2);
+    heard("pag-logind-helper", "its ticket cannot be renewed any further");
+    wait_until(until + 3);
+    heard("pag-logind-helper", "of uid 61001 have ended, and its processes have no access");
+    assert!(seen(path).last().is_some_and(|(now, end)| end <= now), "access ends with the renewable life");
+
+    // His own kinit, and no other command.
+    let name = alice.say("systemctl --user show-environment | sed -n s/^KRB5CCNAME=//p");
+    let name = name.trim();
+    assert!(name.starts_with("DIR:/run/pag/ccache/61001/"), "{name}");
+    alice.say(&format!("echo alicepw | kinit -c {name} >/dev/null"));
+    eventually("a new ticket of the user's brings tokens", Duration::from_secs(15), || {
+        seen(path).last().is_some_and(|(now, end)| end > now).then_some(())
+    });
+    let again = now();
+    wait_until(again + life + life / 2);
+    no_gap("with the user's new ticket", path, again, now());
+}
+
+pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
+    let (life, _) = lives();
+    let keytab = "/etc/pag/keytabs/alice";
+    if boot == 1 {
+        short_tickets(0);
+        fs::write("/etc/pag/pag.conf.d/keytab.conf", format!("[user alice]\nkeytab = {keytab}\n")).unwrap();
+        sh(&format!(
+            "install -d -m 700 /etc/pag/keytabs && kadmin.local ktadd -k {keytab} -norandkey alice >/dev/null"
+        ));
+        // A service of hers from boot on, and a job for cron's start.
+        sh(
+            "install -d -o alice -g alice /home/alice/.config /home/alice/.config/systemd /home/alice/.config/systemd/user \
+            /home/alice/.config/systemd/user/default.target.wants",
+        );
+        fs::write(
+            "/home/alice/.config/systemd/user/default.target.wants/watch.service",
+            "[Service]\nExecStart=/usr/local/bin/watch-token %h/watch\n",
+        )
+        .unwrap();
+        let job = "@reboot sleep 5; /usr/local/bin/pag-probe ~/cron.ring\n";
+        fs::write("/run/crontab", job).unwrap();
+        sh("crontab -u alice /run/crontab");
+
+        // A keytab that others can read is refused, and said to be.
+        sh(&format!("chmod 640 {keytab}"));
+        sh("systemctl reload pag-logind-helper");
+        heard("pag-keytab", "group or others may use it; right would be mode 0600");
+        sh(&format!("chmod 600 {keytab}"));
+        let got = eventually("tokens once the mode is right", Duration::from_secs(30), || {
+            let pags = pags_of("alice");
+            pags.first()?["tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()).then_some(pags)
+        });
+        assert_eq!(got[0]["principal"], "alice@EXAMPLE.TEST", "{got:#?}");
+        let unreadable = sh(&format!("! runuser -u alice -- cat {keytab} 2>&1"));
+        assert!(unreadable.contains("Permission denied"), "{unreadable}");
+        assert!(!fs::exists("/run/pag-keytab").unwrap() || fs::read_dir("/run/pag-keytab").unwrap().next().is_none());
+        return;
+    }
+    let path = "/home/alice/watch";
+    let booted = now();
+    eventually("a token without anybody there", Duration::from_secs(20), || {
+        seen(path).last().is_some_and(|(now, end)| *now + 2 > booted && end > now).then_some(())
+    });
+    let ring = ring_at("/home/alice/cron.ring");
+    assert!(ring.token("example.test").is_some(), "a cron job, 5 s after its start: {ring:#?}");
+    assert!(pags_of("alice").iter().any(|pag| pag["kind"] == "user"), "{:#?}", pags_of("alice"));
+    let first = now();
+    wait_until(first + 3 * life);
+    no_gap("with a keytab", path, first, first + 3 * life);
+}
+
+/// What systemd tells of a unit: that it is being started, has ended well, or has failed
+/// (systemd, src/systemd/sd-messages.h).
+const STARTING: &str = "7d4958e842da4a758f6c1cdc7b36dcc5";
+const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
+const FAILED: &str = "be02cf6855d2428ba40df7e9d022f03d";
+
+/// The jobs of all users, in order: when, and one more or one less.
+fn jobs() -> Vec<(u64, i32)> {
+    let ids = [STARTING, STARTED, FAILED].map(|id| format!("MESSAGE_ID={id}")).join(" ");
+    let text = sh(&format!("journalctl --sync >/dev/null 2>&1; journalctl -q -b -o json {ids}"));
+    let event = |line: &str| {
+        let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+        let unit = entry["UNIT"].as_str()?;
+        let at = entry["__MONOTONIC_TIMESTAMP"].as_str()?.parse().ok()?;
+        unit.starts_with("pag-seed@").then_some((at, if entry["MESSAGE_ID"] == STARTING { 1 } else { -1 }))
+    };
+    text.lines().filter_map(event).collect()
+}
+
+pub(super) fn forty_users_are_renewed_in_turn(_: u32) {
+    const USERS: usize = 40;
+    let life = 90;
+    short_tickets(3600);
+    sh(&format!("sed -i 's/ticket_lifetime = .*/ticket_lifetime = {life}s/' /etc/krb5.conf"));
+    let pid = helper();
+    let mut here: Vec<Session> = Vec::new();
+    let begin = now();
+    for number in 0..USERS {
+        here.push(Session::ssh(&format!("u{number}"), Proof::Password));
+    }
+    let there = now();
+    assert!(there - begin < life / 3, "40 logins took {} s: too slow a machine for this", there - begin);
+    let mut looks = 0;
+    while now() < there + life * 5 / 2 {
+        let status = status();
+        let pags = status["all"].as_array().cloned().unwrap_or_default();
+        assert_eq!(pags.len(), USERS, "{pags:#?}");
+        for pag in &pags {
+            let ends: Vec<u64> =
+                pag["tokens"].as_array().into_iter().flatten().filter_map(|token| token["expires"].as_u64()).collect();
+            assert!(
+                !ends.is_empty() && ends.iter().all(|end| *end > now()),
+                "no good token after {looks} looks: {pag:#?}"
+            );
+        }
+        looks += 1;
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    let (mut running, mut most, mut runs) = (0, 0, 0);
+    for (_, change) in jobs() {
+        running += change;
+        most = most.max(running);
+        runs += i32::from(change > 0);
+    }
+    let usage = sh("systemctl show -P MemoryCurrent -P CPUUsageNSec pag-logind-helper");
+    let rss = sh(&format!("grep VmRSS /proc/{pid}/status"));
+    let figures =
+        format!("{runs} jobs, at most {most} at once; memory and CPU: {} {}", usage.replace('\n', " "), rss.trim());
+    println!("{figures}");
+    assert!((3..=4).contains(&most), "jobs at once: {figures}");
+    assert!(runs >= i32::try_from(3 * USERS).unwrap(), "each was renewed three times: {figures}");
+    let kib: u64 = rss.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap();
+    assert!(kib < 16 * 1024, "memory: {figures}");
+    assert_eq!(helper(), pid, "it is the same process still");
+}
