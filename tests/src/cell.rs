@@ -24,8 +24,12 @@ pub fn todays_module() {
 }
 
 /// Loads a client and mounts it; the other one, or both, go. Fails when something still uses one of them.
+///
+/// Without a client kAFS's mount is masked: logind has the file system of a user's home mounted for his session
+/// (RequiresMountsFor= of its scope), which would load it.
 pub fn load(client: Client) {
-    sh(&format!("lab-client {}", client.name()));
+    let verb = if client == Client::None { "mask" } else { "unmask" };
+    sh(&format!("systemctl --runtime --quiet {verb} afs.mount; lab-client {}", client.name()));
 }
 
 /// What a shell command says that systemd runs as a service of the user's, errors too.
