@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ impl Ccaches {
     /// # Errors
     /// EMFILE: too many inotify instances of root's.
     pub(crate) fn new(runtime: &SharedRuntime) -> io::Result<Self> {
-        let inotify = AsyncIo::new_nonblocking(runtime, inotify::init(CreateFlags::CLOEXEC)?)?;
+        let inotify = AsyncIo::new_nonblocking(runtime, inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)?;
         Ok(Ccaches { inotify, watched: BTreeMap::new(), written: BTreeMap::new() })
     }
 
@@ -41,11 +42,7 @@ impl Ccaches {
         let mut left = std::mem::take(&mut self.watched);
         let there: BTreeMap<PagId, i32> = left.iter().map(|(watch, pag)| (*pag, *watch)).collect();
         for (pag, uid) in wanted {
-            let watch = there.get(&pag).copied().or_else(|| {
-                let flags =
-                    WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
-                inotify::add_watch(self.inotify.get_ref(), ccache::directory(uid, pag), flags).ok()
-            });
+            let watch = there.get(&pag).copied().or_else(|| self.watch(&ccache::directory(uid, pag)));
             if let Some(watch) = watch {
                 left.remove(&watch);
                 self.watched.insert(watch, pag);
@@ -56,6 +53,12 @@ impl Ccaches {
             let _ = inotify::remove_watch(self.inotify.get_ref(), watch);
             self.written.remove(&pag);
         }
+    }
+
+    /// A link is not followed: the directory is the user's.
+    fn watch(&self, directory: &Path) -> Option<i32> {
+        let flags = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
+        inotify::add_watch(self.inotify.get_ref(), directory, flags).ok()
     }
 
     /// Takes what the kernel tells, for [`Ccaches::due`].
@@ -101,5 +104,49 @@ impl Ccaches {
     /// When [`Ccaches::due`] has some.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.written.values().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    #[test]
+    fn what_is_written_is_told_once_and_after_a_while() {
+        zbus::block_on(async {
+            let mut ccaches = Ccaches::new(&SharedRuntime::current().unwrap()).unwrap();
+            let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            for (number, directory) in [(1, &one), (2, &other)] {
+                let watch = ccaches.watch(directory.path()).unwrap();
+                ccaches.watched.insert(watch, PagId::from(number));
+            }
+            // Nothing is there to be told, and that is said at once.
+            assert!(poll_fn(|cx| Poll::Ready(ccaches.poll_written(cx).is_pending())).await);
+            for text in ["one", "two"] {
+                std::fs::write(one.path().join("tkt"), text).unwrap();
+            }
+            poll_fn(|cx| ccaches.poll_written(cx)).await.unwrap();
+            let due = ccaches.next().unwrap();
+            assert!(ccaches.due(due - Duration::from_millis(1)).is_empty());
+            assert_eq!(ccaches.due(due), [PagId::from(1)]);
+            assert_eq!(ccaches.next(), None);
+            std::fs::read(one.path().join("tkt")).unwrap();
+            assert!(
+                poll_fn(|cx| Poll::Ready(ccaches.poll_written(cx).is_pending())).await,
+                "who reads changes nothing"
+            );
+        });
+    }
+
+    #[test]
+    fn a_link_is_no_ccache() {
+        zbus::block_on(async {
+            let ccaches = Ccaches::new(&SharedRuntime::current().unwrap()).unwrap();
+            let top = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink("/", top.path().join("link")).unwrap();
+            assert_eq!(ccaches.watch(&top.path().join("link")), None);
+            assert_eq!(ccaches.watch(&top.path().join("nothing")), None);
+        });
     }
 }
