@@ -55,9 +55,11 @@ pub(crate) fn run(only: Option<&str>) -> bool {
     let mut passes = BTreeMap::new();
     for (index, (name, suite)) in names.iter().enumerate() {
         let now = Instant::now();
+        let waited = roots::waited();
         let (passed, text) = whole.scenario(&programs, name, suite);
         let word = if passed { "ok" } else { "FAILED" };
-        println!("{}/{} {name}: {word} ({:.1} s)", index + 1, names.len(), now.elapsed().as_secs_f64());
+        let took = now.elapsed().saturating_sub(roots::waited().saturating_sub(waited));
+        println!("{}/{} {name}: {word} ({:.1} s)", index + 1, names.len(), took.as_secs_f64());
         if !passed {
             println!("{text}");
         }
@@ -68,20 +70,14 @@ pub(crate) fn run(only: Option<&str>) -> bool {
     fs::create_dir_all(&tree).unwrap();
     let (mut proved, mut failed) = (0, 0);
     for (index, one) in breaks.iter().enumerate() {
-        let now = Instant::now();
+        let (now, waited) = (Instant::now(), roots::waited());
         let (word, text) = if passes.get(&(&one.scenario[..], &one.suite[..])).copied().unwrap_or(false) {
             prove(one, &tree, &programs)
         } else {
             ("NOT PROVED: the scenario fails without the break, too", String::new())
         };
-        println!(
-            "{}/{} {} breaks {}: {word} ({:.1} s)",
-            index + 1,
-            breaks.len(),
-            one.name,
-            one.scenario,
-            now.elapsed().as_secs_f64()
-        );
+        let took = now.elapsed().saturating_sub(roots::waited().saturating_sub(waited)).as_secs_f64();
+        println!("{}/{} {} breaks {}: {word} ({took:.1} s)", index + 1, breaks.len(), one.name, one.scenario);
         if word == PROVED {
             proved += 1;
         } else {
@@ -89,7 +85,8 @@ pub(crate) fn run(only: Option<&str>) -> bool {
             failed += 1;
         }
     }
-    println!("in {:.0} s", begun.elapsed().as_secs_f64());
+    let waited = roots::waited();
+    println!("in {:.0} s, of which {:.0} s in wait of others", begun.elapsed().as_secs_f64(), waited.as_secs_f64());
     println!("{proved} passed, {failed} failed, 0 skipped");
     failed == 0 && proved > 0
 }

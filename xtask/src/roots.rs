@@ -5,6 +5,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::shell::sh;
@@ -50,8 +51,17 @@ pub(crate) fn try_lock(name: &str) -> Option<fs::File> {
 pub(crate) fn lock(name: &str) -> fs::File {
     fs::create_dir_all(cache()).unwrap();
     let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
+    let begun = Instant::now();
     file.lock().unwrap();
+    WAITED.fetch_add(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     file
+}
+
+static WAITED: AtomicU64 = AtomicU64::new(0);
+
+/// How long this program has waited for others who use the cache, in all.
+pub(crate) fn waited() -> Duration {
+    Duration::from_millis(WAITED.load(Ordering::Relaxed))
 }
 
 /// The root of a release, built when there is none of this recipe, or when sid's is a week old.
