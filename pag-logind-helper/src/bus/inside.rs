@@ -245,9 +245,12 @@ mod tests {
             };
             assert!(result.is_err() && ticks > 5, "{result:?} after {ticks} ticks");
             assert!(begun.elapsed() < LIMIT * 2);
-            // The next child finds it dead.
             assert_eq!(inside.run(|out| sys::write_all(out, b"well")).await.as_deref(), Ok(&b"well"[..]));
-            assert!(inside.run(|_| false).await.is_err());
+            // A later child finds it dead: the next one, unless the machine is busy.
+            let end = Instant::now() + LIMIT;
+            while !inside.killed.borrow().is_empty() && Instant::now() < end {
+                assert!(inside.run(|_| false).await.is_err());
+            }
             assert!(inside.killed.borrow().is_empty(), "it was collected");
         });
     }
