@@ -45,8 +45,8 @@ enum Task {
     Test(tiers::Choice),
     /// Break the code on purpose, one patch of tests/breaks at a time, and demand that its scenario fails
     Prove {
-        /// Only this patch, by its name without `.patch`
-        name: Option<String>,
+        /// Only these patches, by their names without `.patch`
+        names: Vec<String>,
     },
     /// Run a command as root on a virtual machine with an AFS cell, print what it says, and forget the machine
     Vm(vm::Choice),
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         Task::Demo { afs: false } => demo::run(),
         Task::Demo { afs: true } => demo::afs(),
         Task::Test(choice) => tiers::run(&choice),
-        Task::Prove { name } => prove::run(name.as_deref()),
+        Task::Prove { names } => prove::run(&names),
         Task::Vm(choice) => vm::command(&choice),
         Task::Bench { json, afs } => bench::run(json, afs),
         Task::Install { destdir } => install::install(&destdir),

@@ -41,9 +41,11 @@ fn breaks() -> Vec<Break> {
     found
 }
 
-/// Proves all breaks, or one; true when each scenario passes whole, and fails broken, at its assertion.
-pub(crate) fn run(only: Option<&str>) -> bool {
-    let breaks: Vec<Break> = breaks().into_iter().filter(|one| only.is_none_or(|only| only == one.name)).collect();
+/// Proves all breaks, or some; true when each scenario passes whole, and fails broken, at its assertion.
+pub(crate) fn run(only: &[String]) -> bool {
+    let breaks: Vec<Break> = breaks().into_iter().filter(|one| only.is_empty() || only.contains(&one.name)).collect();
+    let unknown = only.iter().find(|name| breaks.iter().all(|one| one.name != **name));
+    assert!(unknown.is_none(), "there is no break {unknown:?}");
     let third = breaks.iter().any(|one| third(&one.scenario).is_some());
     need_packages(if third { &MACHINES } else { &[] });
     let programs = machine::programs();
