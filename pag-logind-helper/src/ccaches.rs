@@ -96,7 +96,7 @@ impl Ccaches {
 
     /// The PAGs whose ccaches are to be looked at now.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<PagId> {
-        let due = self.written.iter().filter(|(_, moment)| **moment <= now).map(|(pag, _)| *pag).collect();
+        let due: Vec<PagId> = self.written.iter().filter(|(_, moment)| **moment <= now).map(|(pag, _)| *pag).collect();
         self.written.retain(|_, moment| *moment > now);
         due
     }

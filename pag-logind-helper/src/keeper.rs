@@ -3,27 +3,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pag::ccache::format::Principal;
 use pag::ccache::{self, Place};
 use pag::client;
 use pag::client::openafs::{self, Equipped};
+use pag::config::Cell;
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
 use pag::keytab::{self, Keytab, Whose};
-use pag::lease::Process;
+use pag::lease::{Process, Role};
 use pag::lock::Lock;
 use pag::login;
 use pag::policy::{self, Fate};
-use pag::record::{Attempt, Record, Unreadable};
+use pag::record::{Attempt, Kind, Record, Unreadable};
 use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
 use pag::ring::Ring;
 use pag::seed;
 use pag::sys::{self, Identity, Passwd, Who};
 
+use crate::following::Following;
 use crate::heal;
 use crate::renew::{self, Means, Plan};
 use crate::watch::{Coverage, Watch};
@@ -38,13 +41,17 @@ const INSIDE: Duration = Duration::from_secs(1);
 /// All PAGs of the host, as they were seen last.
 pub(crate) struct Keeper {
     group: HandleGroup,
-    known: BTreeMap<PagId, Known>,
+    known: BTreeMap<PagId, Rc<Known>>,
+    /// Users of whose PAGs more is known, or other things, than when that was last asked for.
+    changed: BTreeSet<u32>,
     /// PAGs that were in a registry that is gone.
     orphans: BTreeSet<PagId>,
     /// PAGs that cannot be looked after, and of which that was said.
     said: BTreeSet<PagId>,
     /// Users of whose processes the kernel will not tell the end.
     blind: BTreeSet<u32>,
+    /// Whom managers follow.
+    pub(crate) following: Following,
     /// The keytabs that the configuration names.
     keytabs: Vec<(Whose, Keytab)>,
     /// Names of users, looked up when there are keytabs.
@@ -52,12 +59,14 @@ pub(crate) struct Keeper {
 }
 
 /// A PAG as it was seen last.
-struct Known {
-    uid: u32,
-    ring: Ring,
-    record: Record,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) id: PagId,
+    pub(crate) uid: u32,
+    pub(crate) ring: Ring,
+    pub(crate) record: Record,
     /// The keys in its ring.
-    keys: Box<[Serial]>,
+    pub(crate) keys: Box<[Serial]>,
 }
 
 /// What has come of bringing one user's PAGs into line.
@@ -69,6 +78,8 @@ pub(crate) struct Settled {
     pub(crate) again: bool,
     /// Everybody's PAGs are to be looked at.
     pub(crate) all: bool,
+    /// What logind says of this user decides whom his services follow: it is to be asked.
+    pub(crate) ask: bool,
 }
 
 impl Keeper {
@@ -77,9 +88,11 @@ impl Keeper {
         Keeper {
             group: HandleGroup::read(),
             known: BTreeMap::new(),
+            changed: BTreeSet::new(),
             orphans: BTreeSet::new(),
             said: BTreeSet::new(),
             blind: BTreeSet::new(),
+            following: Following::new(),
             keytabs: Vec::new(),
             names: BTreeMap::new(),
         }
@@ -88,6 +101,21 @@ impl Keeper {
     /// One line about how much there is to look after.
     pub(crate) fn status(&self) -> String {
         format!("looking after {} PAGs with {} leases", self.pags(), self.leases())
+    }
+
+    /// The users of whose PAGs anything has changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The PAGs of `uid`.
+    pub(crate) fn pags_of(&self, uid: u32) -> Vec<Rc<Known>> {
+        self.known.values().filter(|known| known.uid == uid).cloned().collect()
+    }
+
+    /// Whose this PAG is; none when it has ended.
+    pub(crate) fn user_of(&self, id: PagId) -> Option<u32> {
+        self.known.get(&id).map(|known| known.uid)
     }
 
     /// How many PAGs there are.
@@ -104,7 +132,23 @@ impl Keeper {
     /// ends that cannot be watched.
     pub(crate) fn must_look(&self) -> bool {
         let now = pag::now();
-        !self.blind.is_empty() || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+        !self.blind.is_empty()
+            || self.following.must_look()
+            || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+    }
+
+    /// The users who have a login, or a manager, in a PAG that is not one job's alone, and whether a manager is among
+    /// those who hold one.
+    pub(crate) fn managers(&self) -> BTreeMap<u32, bool> {
+        let mut managers = BTreeMap::new();
+        // Of a record that was written anew nobody knows which leases it had.
+        for known in self.known.values().filter(|known| known.record.kind != Kind::Own) {
+            let placed = known.record.leases.iter().any(|lease| lease.role == Role::Manager);
+            if known.record.has_login() || placed {
+                *managers.entry(known.uid).or_default() |= placed || known.record.unsure;
+            }
+        }
+        managers
     }
 
     /// Looks at every PAG without a lock and remembers those that are in order. Names the users of the others.
@@ -129,7 +173,7 @@ impl Keeper {
         let mut uids: BTreeSet<u32> = missing.chain(ccache::users().into_iter().filter(left_behind)).collect();
         uids.extend(self.blind.iter().copied());
         for (uid, pags) in of_uid {
-            if pags.iter().any(|pag| self.is_out_of_line(pag, watch)) {
+            if pags.iter().any(|pag| self.is_out_of_line(pag, watch)) || self.following.is_out_of_step(uid, &pags) {
                 uids.insert(uid);
             }
             if !uids.contains(&uid) && self.remember(uid, &pags, watch) {
@@ -152,7 +196,8 @@ impl Keeper {
 
     /// Whether a member has cut something out of the ring, or OpenAFS has come to the host since.
     fn was_cut(&self, before: Option<&[Serial]>, keys: &[Serial], pag: &Pag, record: &Record) -> bool {
-        heal::was_cleared(before, keys, record, pag::now()) || openafs::lacks(keys, pag.nested)
+        heal::was_cleared(before, keys, record, pag::now())
+            || record.follows.is_none() && openafs::lacks(keys, pag.nested)
     }
 
     /// All that is remembered has lost its place.
@@ -189,24 +234,25 @@ impl Keeper {
                 if needed { Some(Registry::open(&guard, self.group, LOCK_WAIT)?) } else { None }
             }
         };
-        let (mut pags, mut aside, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut pags, mut aside, mut waiting, mut ask) = (Vec::new(), Vec::new(), Vec::new(), false);
         if let Some(registry) = registry {
             pags = registry.pags_of(&guard, &lock, uid)?;
             self.anchor_again(&guard, &lock, &registry, uid, &mut pags);
             aside = self.set_aside(&guard, &registry, &mut pags, users);
             if pags.iter().any(is_over_or_broken) {
-                login::tidy(&guard, &registry, &mut pags, &passwd(uid));
+                login::tidy(&guard, &registry, &mut pags, &passwd(uid), Kind::User);
             }
             for pag in &mut pags {
                 if self.restore(&guard, &registry, pag) {
                     waiting.push(pag.id);
                 }
             }
+            ask = self.following.bring_into_step(&guard, &registry, &passwd(uid), &mut pags);
         }
         let again = self.remember(uid, &pags, watch);
         aside.extend(pags.iter().map(|pag| pag.id));
         sweep(uid, &aside);
-        Ok(Settled { waiting, again, all })
+        Ok(Settled { waiting, again, all, ask })
     }
 
     /// Whether there is anything of this user: a nudge with any number in it should cost nothing.
@@ -350,17 +396,26 @@ impl Keeper {
     /// ended meanwhile.
     fn remember(&mut self, uid: u32, pags: &[Pag], watch: &mut Watch) -> bool {
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
+        let before = self.known.len();
         self.known.retain(|id, known| known.uid != uid || there.contains(id));
+        let mut changed = self.known.len() != before;
         let mut processes = Vec::new();
         for pag in pags {
             let (Ok(ring), Ok(record)) = (&pag.ring, &pag.record) else { continue };
             processes.extend(record.leases.iter().map(|lease| lease.process));
-            let known = Known { uid, ring: *ring, record: record.clone(), keys: keys_of(ring).into() };
-            self.known.insert(pag.id, known);
+            let known = Known { id: pag.id, uid, ring: *ring, record: record.clone(), keys: keys_of(ring).into() };
+            if self.known.get(&pag.id).is_none_or(|before| **before != known) {
+                self.known.insert(pag.id, Rc::new(known));
+                changed = true;
+            }
             self.said.remove(&pag.id);
+        }
+        if changed {
+            self.changed.insert(uid);
         }
         let known = &self.known;
         self.orphans.retain(|id| known.contains_key(id) && !there.contains(id));
+        self.following.forget_all_but(|id| known.contains_key(id));
         let coverage = watch.set(uid, &processes);
         if coverage == Coverage::Partial {
             self.blind.insert(uid);
@@ -370,15 +425,16 @@ impl Keeper {
         coverage == Coverage::Stale
     }
 
-    /// Makes this PAG the one that the next seeding job of its user goes to. None when it is no more, or misses no tokens
-    /// any more and nobody has `asked` for new ones.
+    /// Makes this PAG the one that the next seeding job of its user goes to. None when it is no more, or misses no
+    /// tokens any more, nobody has `asked` for new ones, and this is no `renewal`; or it has begun to follow another
+    /// meanwhile, whose tokens a renewal is not to touch.
     ///
     /// # Errors
     /// When the record cannot be written just now.
-    pub(crate) fn prepare_seeding(&self, id: PagId, asked: bool) -> Result<Option<u32>> {
+    pub(crate) fn prepare_seeding(&self, id: PagId, asked: bool, renewal: bool) -> Result<Option<u32>> {
         let Some(known) = self.known.get(&id) else { return Ok(None) };
         let uid = known.uid;
-        if !asked && !lacks_tokens(&known.ring, &known.record, pag::now()) {
+        if !asked && !renewal && !lacks_tokens(&known.ring, &known.record, pag::now()) {
             return Ok(None);
         }
         let lock = Lock::of_uid(uid, LOCK_WAIT)?;
@@ -388,7 +444,7 @@ impl Keeper {
         let mut is_there = false;
         for mut pag in registry.pags_of(&guard, &lock, uid)? {
             let Ok(record) = pag.record.clone() else { continue };
-            let reseed = pag.id == id;
+            let reseed = pag.id == id && (asked || !renewal || record.follows.is_none());
             is_there |= reseed;
             // Tells logins that somebody sees to it.
             let ticket = record.ticket;
@@ -400,9 +456,25 @@ impl Keeper {
         Ok(is_there.then_some(uid))
     }
 
-    /// Whose PAG it is.
-    pub(crate) fn user_of(&self, id: PagId) -> Option<u32> {
-        self.known.get(&id).map(|known| known.uid)
+    /// Takes tokens that are about to be discarded out of the record, for one cell or for all: what it names and is
+    /// missed would be brought back. False when there is no such PAG.
+    ///
+    /// # Errors
+    /// `Lock` when a login holds it; when the record cannot be written.
+    pub(crate) fn forget_tokens(&mut self, id: PagId, cell: Option<&Cell>) -> Result<bool> {
+        let Some(uid) = self.user_of(id) else { return Ok(false) };
+        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
+        let guard = Guard::enter(self.group)?;
+        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(false) };
+        let pags = registry.pags_of(&guard, &lock, uid)?;
+        let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(false) };
+        let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(false) };
+        let mut record = Record { reseed: record.reseed && cell.is_some(), ..record };
+        record.tokens.retain(|token| cell.is_some_and(|cell| token.cell != *cell));
+        registry.store(&guard, &mut pag, record.clone())?;
+        self.known.insert(id, Rc::new(Known { id, uid, ring, record, keys: keys_of(&ring).into() }));
+        self.changed.insert(uid);
+        Ok(true)
     }
 
     /// Looks which tokens are in the ring, and notes those that serve. True when they are others than the record says.
@@ -419,7 +491,7 @@ impl Keeper {
     /// Changes a PAG's record, in the registry and in our memory, under the lock of its user. Gives the record as it is
     /// then; none where a login holds the lock, or there is no such PAG.
     fn change(&mut self, id: PagId, change: impl FnOnce(&mut Record)) -> Option<&Record> {
-        let known = self.known.get_mut(&id)?;
+        let known = self.known.get(&id)?;
         let lock = Lock::of_uid(known.uid, LOCK_WAIT).ok()?;
         let guard = Guard::enter(self.group).ok()?;
         let registry = Registry::find(&guard, self.group).ok()??;
@@ -427,8 +499,11 @@ impl Keeper {
         let mut record = pag.record.clone().ok()?;
         change(&mut record);
         registry.store(&guard, &mut pag, record.clone()).ok()?;
-        known.record = record;
-        Some(&known.record)
+        let Known { uid, ring, ref keys, .. } = **known;
+        let known = Rc::new(Known { id, uid, ring, record, keys: keys.clone() });
+        self.changed.insert(uid);
+        self.known.insert(id, known);
+        self.known.get(&id).map(|known| &known.record)
     }
 
     /// Takes in which keytabs there are.
@@ -437,13 +512,13 @@ impl Keeper {
         self.names.clear();
     }
 
-    /// The PAGs that have a ccache of their own, and their users.
+    /// The PAGs that have a ccache of their own, and their users. That of a follower is a copy.
     pub(crate) fn ccaches(&self) -> impl Iterator<Item = (PagId, u32)> {
-        let own = |(id, known): &(&PagId, &Known)| known.record.ccache == ccache::name(known.uid, **id);
-        self.known.iter().filter(own).map(|(id, known)| (*id, known.uid))
+        self.known.values().filter(|known| known.has_ccache()).map(|known| (known.id, known.uid))
     }
 
-    /// What there is to do to keep each PAG's tokens alive.
+    /// What there is to do to keep each PAG's tokens alive. A follower's are those of another PAG: a seeder in its ring
+    /// would write into that.
     pub(crate) fn plans(&mut self, now: u64) -> Vec<(PagId, u32, Plan)> {
         if !self.keytabs.is_empty() {
             for known in self.known.values() {
@@ -453,14 +528,14 @@ impl Keeper {
                 }
             }
         }
-        let one = |(id, known): (&PagId, &Known)| {
-            let of_uid = known.record.ccache != ccache::name(known.uid, *id);
+        let one = |known: &Rc<Known>| {
+            let of_uid = known.record.ccache != ccache::name(known.uid, known.id);
             let name = self.names.get(&known.uid);
             let keytab = name.and_then(|name| keytab::choose(&self.keytabs, name, &known.record.leases));
             let means = Means { of_uid, keytab: keytab.is_some() && !of_uid };
-            (*id, known.uid, renew::plan(*id, &known.record, means, now))
+            (known.id, known.uid, renew::plan(known.id, &known.record, means, now))
         };
-        self.known.iter().map(one).collect()
+        self.known.values().filter(|known| known.record.follows.is_none()).map(one).collect()
     }
 
     /// Looks at the ticket in a PAG's own ccache, as its user, and notes it. True when it is another than the record
@@ -468,7 +543,7 @@ impl Keeper {
     pub(crate) fn note_ticket(&mut self, id: PagId) -> bool {
         let Some(known) = self.known.get(&id) else { return false };
         let uid = known.uid;
-        if known.record.ccache != ccache::name(uid, id) {
+        if !known.has_ccache() {
             return false;
         }
         let user = passwd(uid);
@@ -499,11 +574,11 @@ impl Keeper {
         })
     }
 
-    /// Says that a seeder has brought this PAG nothing.
-    pub(crate) fn not_seeded(&self, id: PagId, why: &str) {
+    /// Says that a seeder has brought this PAG nothing. One that it did not need is not tried again.
+    pub(crate) fn not_seeded(&self, id: PagId, why: &str, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
         let cells: Vec<String> = known.record.tokens.iter().map(|token| token.cell.to_string()).collect();
-        let why = format!("{why}; it will be tried again");
+        let why = format!("{why}; it will {}be tried again", if needed { "" } else { "not " });
         report(&Event::SeedFailed { uid: known.uid, cell: cells.join(", "), why });
     }
 
@@ -522,6 +597,11 @@ impl Keeper {
 }
 
 impl Known {
+    /// Whether it has a ccache of its own, with a ticket of its own.
+    fn has_ccache(&self) -> bool {
+        self.record.follows.is_none() && self.record.ccache == ccache::name(self.uid, self.id)
+    }
+
     fn is_alive(&self) -> bool {
         self.record.leases.iter().any(|lease| lease.process.is_alive())
     }
@@ -534,7 +614,7 @@ fn is_over_or_broken(pag: &Pag) -> bool {
 }
 
 /// The keys in a ring, seen from outside: the handle group may READ it. None of a ring that has just broken.
-fn keys_of(ring: &Ring) -> Vec<Serial> {
+pub(crate) fn keys_of(ring: &Ring) -> Vec<Serial> {
     keyring::members(ring.serial).unwrap_or_default()
 }
 

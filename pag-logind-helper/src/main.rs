@@ -4,10 +4,13 @@
 //! One thread, one loop: it sleeps until a process ends, a login nudges it, the bus or a signal speaks, or a moment
 //! has come that something waits for. Nothing on disk is its own; all that matters is in the registry.
 
+mod bus;
 mod ccaches;
+mod following;
 mod heal;
 mod keeper;
 mod logind;
+mod managers;
 mod notify;
 mod renew;
 mod seedjobs;
@@ -26,16 +29,19 @@ use std::time::{Duration, Instant};
 
 use pag::client::Client;
 use pag::config::{self, Dirs};
+use pag::nudge::{self, Nudge};
 use pag::registry::PagId;
 use pag::report::{Event, report, set_debug, speak_as};
 use zruntime::signal::{Signal, Signals};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
+use crate::bus::{Interface, Order, Trouble, What};
 use crate::ccaches::Ccaches;
 use crate::keeper::Keeper;
-use crate::logind::{Bus, News, Unit};
+use crate::logind::{Bus, JobUnit, News};
+use crate::managers::{Manager, Managers};
 use crate::renew::{Notice, Way};
-use crate::seedjobs::Jobs;
+use crate::seedjobs::{Jobs, Run};
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
@@ -66,13 +72,15 @@ fn main() -> ExitCode {
 
 async fn run() -> io::Result<()> {
     let runtime = SharedRuntime::current()?;
-    let bus = Bus::default();
-    let mut helper = Helper::new(&runtime, &bus)?;
+    let (bus, interface) = (Bus::default(), Interface::default());
+    let mut helper = Helper::new(&runtime, &bus, &interface)?;
     let mut bus_side = pin!(bus.follow(&runtime));
+    let mut callers_side = pin!(interface.serve(&runtime));
     let mut our_side = pin!(helper.serve());
-    // Two sides of one task, which wake each other through mailboxes.
+    // Three sides of one task, which wake each other through mailboxes.
     poll_fn(|cx| {
         let _ = bus_side.as_mut().poll(cx);
+        let _ = callers_side.as_mut().poll(cx);
         our_side.as_mut().poll(cx)
     })
     .await
@@ -82,11 +90,15 @@ async fn run() -> io::Result<()> {
 struct Helper<'a> {
     runtime: &'a SharedRuntime,
     bus: &'a Bus,
+    interface: &'a Interface,
     signals: Signals<Shared>,
     nudges: AsyncIo<UnixDatagram, Shared>,
     watch: Watch,
     keeper: Keeper,
     jobs: Jobs,
+    /// Callers who wait for a seeder.
+    askers: Vec<Order>,
+    managers: Managers,
     ccaches: Ccaches,
     /// PAGs whose jobs renew what is good still, and how each goes about it.
     renewals: BTreeMap<PagId, Way>,
@@ -123,7 +135,7 @@ struct Clock {
 /// What the socket had.
 #[derive(Default)]
 struct Nudges {
-    uids: Vec<u32>,
+    nudges: Vec<Nudge>,
     /// How many datagrams, whatever was in them.
     count: usize,
 }
@@ -135,20 +147,24 @@ enum Wake {
     Ended(Vec<u32>),
     Written,
     News(News),
+    Order(Order),
     Time,
 }
 
 impl<'a> Helper<'a> {
-    fn new(runtime: &'a SharedRuntime, bus: &'a Bus) -> io::Result<Self> {
+    fn new(runtime: &'a SharedRuntime, bus: &'a Bus, interface: &'a Interface) -> io::Result<Self> {
         pag::lock::make_directories()?;
         Ok(Helper {
             runtime,
             bus,
+            interface,
             signals: Signals::new(runtime, [Signal::Terminate, Signal::Interrupt, Signal::Hangup])?,
             nudges: AsyncIo::new(runtime, listen_for_nudges()?)?,
             watch: Watch::new(runtime)?,
             keeper: Keeper::new(),
             jobs: Jobs::default(),
+            askers: Vec::new(),
+            managers: Managers::default(),
             ccaches: Ccaches::new(runtime)?,
             renewals: BTreeMap::new(),
             noticed: BTreeMap::new(),
@@ -166,6 +182,7 @@ impl<'a> Helper<'a> {
         report(&Event::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
         notify::ready(&self.keeper.status());
         self.keep_alive();
+        self.tell_callers();
         loop {
             match self.wake().await? {
                 Wake::Signal(Signal::Hangup) => {
@@ -181,11 +198,17 @@ impl<'a> Helper<'a> {
                 Wake::Ended(uids) => self.dirty.extend(uids),
                 Wake::Nudged(nudges) => {
                     self.all |= nudges.count >= FLOOD;
-                    self.dirty.extend(nudges.uids);
+                    for nudge in nudges.nudges {
+                        self.dirty.insert(nudge.uid);
+                        if let Some(moment) = nudge.manager {
+                            self.managers.placed(nudge.uid, moment);
+                        }
+                    }
                     // A round may follow at once, but not another look at the socket.
                     self.clock.read = Some(Instant::now() + REST);
                 }
                 Wake::News(news) => self.hear(news),
+                Wake::Order(order) => self.obey(order),
                 // However much is written, the helper is not kept busy.
                 Wake::Written => self.clock.written = Some(Instant::now() + AGAIN),
                 Wake::Time => {}
@@ -223,13 +246,22 @@ impl<'a> Helper<'a> {
                 self.plan();
             }
             self.start_jobs();
+            self.ask_for_managers();
+            self.tell_callers();
+        }
+    }
+
+    /// Has the interface show PAGs as they are now.
+    fn tell_callers(&mut self) {
+        for uid in self.keeper.take_changed() {
+            self.interface.pin(uid, self.keeper.pags_of(uid));
         }
     }
 
     /// Has the tokens of a PAG renewed, in its turn.
     fn renew(&mut self, pag: PagId, way: Way) {
         // What is about to be looked at anew is planned then.
-        let user = self.keeper.user_of(pag).filter(|uid| !self.jobs.has(pag) && !self.dirty.contains(uid));
+        let user = self.keeper.user_of(pag).filter(|uid| !self.jobs.is_wanted(pag) && !self.dirty.contains(uid));
         if let Some(uid) = user {
             self.jobs.want(pag, uid, Instant::now());
             self.renewals.insert(pag, way);
@@ -244,7 +276,8 @@ impl<'a> Helper<'a> {
         self.noticed.retain(|pag, _| plans.iter().any(|(id, ..)| id == pag));
         for (pag, uid, plan) in plans {
             // Without a bus none can be started; when it is back, this is done anew.
-            let due = plan.job.filter(|(moment, _)| *moment <= now && !self.jobs.has(pag) && self.bus.is_there());
+            let is_due = |moment| moment <= now && self.bus.is_there() && !self.jobs.is_wanted(pag);
+            let due = plan.job.filter(|(moment, _)| is_due(*moment));
             let news = plan.notice.filter(|notice| self.is_news(pag, notice));
             if plan.notice.is_none() {
                 self.noticed.remove(&pag);
@@ -277,12 +310,13 @@ impl<'a> Helper<'a> {
         report(&if over { Event::Expired { uid, pag, why } } else { Event::Expiring { uid, pag, expires: end, why } });
     }
 
-    /// Reads the configuration for its complaints, which are to be said when it is changed and not at the next login, and
-    /// for the keytabs. Each login and each seeder reads it for itself.
+    /// Reads the configuration for its complaints, which are to be said when it is changed and not at the next login, for
+    /// whom services follow, and for the keytabs. Each login and each seeder reads it for itself.
     fn read_configuration(&mut self) {
         let dirs = Dirs::default();
         let (settings, complaints) = config::host(&dirs);
         set_debug(settings.debug);
+        self.keeper.following.set(settings.follow);
         self.keeper.set_keytabs(config::keytabs(&dirs));
         let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
         log::debug!("AFS clients on this host: {}", served.join(" "));
@@ -315,6 +349,9 @@ impl<'a> Helper<'a> {
                         self.dirty.insert(uid);
                     }
                     self.all |= settled.all;
+                    if settled.ask {
+                        self.bus.look(uid);
+                    }
                 }
                 Err(error) => report(&Event::Complaint { what: format!("cannot look after uid {uid}: {error}") }),
             }
@@ -323,6 +360,7 @@ impl<'a> Helper<'a> {
         let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
         self.clock.look = self.keeper.must_look().then(|| now + LOOK);
+        self.managers.watch(&self.keeper.managers(), now);
         self.ccaches.set(self.keeper.ccaches());
         self.clock.renew = Some(now);
     }
@@ -340,6 +378,11 @@ impl<'a> Helper<'a> {
             }
             News::Lost(why) => {
                 self.users = None;
+                self.answer(
+                    |_| true,
+                    &Err(Trouble::Failed("the bus is gone, and its end will not be heard".to_owned())),
+                );
+                self.keeper.following.know_nothing();
                 // Said once, however often it is tried again.
                 if !std::mem::replace(&mut self.clock.bus_lost, true) {
                     report(&Event::BusLost { why });
@@ -358,11 +401,22 @@ impl<'a> Helper<'a> {
                     };
                 }
                 self.dirty.insert(uid);
+                self.managers.stir(uid, Instant::now());
+            }
+            News::Manager { uid, manager } => {
+                if let Some(pid) = self.managers.answered(uid, manager, Instant::now()) {
+                    report(&Event::ManagerOutside { uid, pid });
+                }
+            }
+            News::Sessions { uid, sessions } => {
+                if self.keeper.following.hear(uid, sessions) {
+                    self.dirty.insert(uid);
+                }
             }
             News::Awake => self.all = true,
-            News::Ended { unit: Unit::Keytab(pag, uid), result: Ok(()) } => {
+            News::Ended { unit: JobUnit::Keytab(pag, uid), result: Ok(()) } => {
                 self.keeper.note_ticket(pag);
-                if self.jobs.running(uid) == Some(pag) && !self.bus.start(Unit::Seed(uid)) {
+                if self.jobs.running(uid) == Some(pag) && !self.bus.start(JobUnit::Seed(uid)) {
                     self.ended(uid, Err(NO_BUS.to_owned()));
                 }
             }
@@ -372,37 +426,86 @@ impl<'a> Helper<'a> {
 
     /// The job of a user has ended.
     fn ended(&mut self, uid: u32, result: Result<(), String>) {
-        let Some(pag) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
+        let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
         self.keeper.note_ticket(pag);
         let renewal = self.renewals.remove(&pag).is_some();
-        match result {
-            Ok(()) => self.keeper.seeded(pag, !renewal),
+        match &result {
+            Ok(()) => self.keeper.seeded(pag, wanted && !renewal),
             Err(why) if renewal => {
-                report(&Event::NotRenewed { uid, why });
+                report(&Event::NotRenewed { uid, why: why.clone() });
                 // Its record says when it is due again.
                 self.jobs.forget(pag);
             }
-            Err(why) => self.keeper.not_seeded(pag, &why),
+            Err(why) => self.keeper.not_seeded(pag, why, wanted),
         }
+        self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
         self.dirty.insert(uid);
     }
 
     fn start_jobs(&mut self) {
-        for (pag, uid) in self.jobs.start(Instant::now()) {
+        for Run { pag, uid, wanted } in self.jobs.start(Instant::now()) {
             let way = self.renewals.get(&pag).copied();
-            let unit = if way == Some(Way::Keytab) { Unit::Keytab(pag, uid) } else { Unit::Seed(uid) };
-            let why = match self.keeper.prepare_seeding(pag, way.is_some()) {
+            let unit = if way == Some(Way::Keytab) { JobUnit::Keytab(pag, uid) } else { JobUnit::Seed(uid) };
+            let why = match self.keeper.prepare_seeding(pag, self.jobs.is_asked(pag), way.is_some()) {
                 Ok(Some(_)) if self.bus.start(unit) => continue,
                 Ok(Some(_)) => NO_BUS.to_owned(),
                 Ok(None) => {
                     self.jobs.forget(pag);
                     self.renewals.remove(&pag);
+                    self.answer(|asked| asked == pag, &Err(Trouble::Gone));
                     continue;
                 }
                 Err(error) => error.to_string(),
             };
-            self.keeper.not_seeded(pag, &why);
+            self.keeper.not_seeded(pag, &why, wanted);
             self.jobs.ended(uid, false, Instant::now());
+            self.answer(|asked| asked == pag, &Err(Trouble::Failed(why)));
+        }
+        let lost = Trouble::Failed("its end was not heard of".to_owned());
+        let jobs = &self.jobs;
+        self.askers.retain(|order| {
+            let waits = jobs.is_asked(order.pag);
+            if !waits {
+                order.answer(Err(lost.clone()));
+            }
+            waits
+        });
+    }
+
+    /// Does what a caller wants.
+    fn obey(&mut self, order: Order) {
+        let Some(uid) = self.keeper.user_of(order.pag) else { return order.answer(Err(Trouble::Gone)) };
+        match &order.what {
+            What::Renew => {
+                self.jobs.ask(order.pag, uid, Instant::now());
+                self.askers.push(order);
+            }
+            What::Forget(cell) => order.answer(match self.keeper.forget_tokens(order.pag, cell.as_ref()) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Trouble::Gone),
+                Err(pag::Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => Err(Trouble::Busy),
+                Err(error) => Err(Trouble::Failed(error.to_string())),
+            }),
+        }
+    }
+
+    /// Tells those who wait for seeders what has come of them.
+    fn answer(&mut self, whose: impl Fn(PagId) -> bool, result: &Result<(), Trouble>) {
+        self.askers.retain(|order| {
+            let is_his = whose(order.pag);
+            if is_his {
+                order.answer(result.clone());
+            }
+            !is_his
+        });
+    }
+
+    fn ask_for_managers(&mut self) {
+        let now = Instant::now();
+        for uid in self.managers.due(now) {
+            if !self.bus.find_manager(uid) {
+                self.managers.answered(uid, Manager::Unsettled, now);
+            }
         }
     }
 
@@ -416,8 +519,9 @@ impl<'a> Helper<'a> {
     /// The next moment at which something is due without anybody telling.
     fn next_moment(&self) -> Option<Instant> {
         let Clock { alive, look, renew, round, read, written, .. } = self.clock;
-        let moments = [alive, look, renew, round, read, written, self.jobs.next(), self.ccaches.next()];
-        moments.into_iter().flatten().min()
+        let ours = [alive, look, renew, round, read, written];
+        let others = [self.jobs.next(), self.ccaches.next(), self.managers.next()];
+        ours.into_iter().chain(others).flatten().min()
     }
 
     /// Sleeps until there is something to do.
@@ -441,6 +545,10 @@ impl<'a> Helper<'a> {
             if listens && let Poll::Ready(done) = self.ccaches.poll_written(cx) {
                 return Poll::Ready(done.map(|()| Wake::Written));
             }
+            // Last: our own work comes first.
+            if let Poll::Ready(order) = self.interface.orders.poll_take(cx) {
+                return Poll::Ready(Ok(Wake::Order(order)));
+            }
             match sleep.as_mut().as_pin_mut() {
                 Some(sleep) => sleep.poll(cx).map(|()| Ok(Wake::Time)),
                 None => Poll::Pending,
@@ -452,7 +560,7 @@ impl<'a> Helper<'a> {
 
 /// The socket for nudges: only root can write to it.
 fn listen_for_nudges() -> io::Result<UnixDatagram> {
-    let path = pag::nudge::SOCKET;
+    let path = nudge::SOCKET;
     // Left by one who was killed: nobody listens there any more.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -467,10 +575,10 @@ fn listen_for_nudges() -> io::Result<UnixDatagram> {
 fn poll_nudges(socket: &AsyncIo<UnixDatagram, Shared>, cx: &mut Context<'_>) -> Poll<io::Result<Nudges>> {
     let mut nudges = Nudges::default();
     while nudges.count < 64 {
-        let mut datagram = [0; 16];
+        let mut datagram = [0; nudge::SPACE];
         match socket.poll_read_with(cx, |socket| socket.recv(&mut datagram)) {
             Poll::Ready(Ok(length)) => {
-                nudges.uids.extend(datagram.get(..length).and_then(pag::nudge::parse));
+                nudges.nudges.extend(datagram.get(..length).and_then(nudge::parse));
                 nudges.count += 1;
             }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

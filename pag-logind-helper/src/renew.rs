@@ -331,7 +331,7 @@ mod tests {
                     jobs.want(*pag, *uid, instant);
                 }
             }
-            running.extend(jobs.start(instant).into_iter().map(|(pag, uid)| (now + 1, pag, uid)));
+            running.extend(jobs.start(instant).into_iter().map(|run| (now + 1, run.pag, run.uid)));
             most = most.max(running.len());
         }
         assert_eq!(most, 4, "jobs at once");

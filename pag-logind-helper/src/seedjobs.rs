@@ -8,6 +8,10 @@ use pag::registry::PagId;
 
 /// Seeders at once: enough for a cell that comes back, and no crowd before its KDC.
 const AT_ONCE: usize = 4;
+/// Of these, jobs that users ask for over D-Bus: however many ask, what misses tokens has its turn.
+const ASKED_AT_ONCE: usize = 2;
+/// Pause between two jobs that one user asks for.
+const ASKED_PAUSE: Duration = Duration::from_secs(5);
 /// Pause after the first failure.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Longest pause.
@@ -18,12 +22,19 @@ const LOST_AFTER: Duration = Duration::from_secs(120);
 
 /// The PAGs that wait for tokens.
 #[derive(Debug, Default)]
-pub(crate) struct Jobs(BTreeMap<PagId, Job>);
+pub(crate) struct Jobs {
+    jobs: BTreeMap<PagId, Job>,
+    /// When the last job ended that a user had asked for.
+    answered: BTreeMap<u32, Instant>,
+}
 
 #[derive(Debug)]
 struct Job {
     uid: u32,
     failures: u32,
+    /// Whether the PAG misses tokens, or somebody has merely asked for new ones.
+    wanted: bool,
+    asked: bool,
     state: State,
 }
 
@@ -33,76 +44,129 @@ enum State {
     Running { until: Instant },
 }
 
+/// A job that is to be started, or has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) pag: PagId,
+    pub(crate) uid: u32,
+    /// Whether the PAG missed tokens.
+    pub(crate) wanted: bool,
+}
+
 impl Jobs {
+    fn job(&mut self, pag: PagId, uid: u32, now: Instant) -> &mut Job {
+        let state = State::Waiting { until: now };
+        self.jobs.entry(pag).or_insert(Job { uid, failures: 0, wanted: false, asked: false, state })
+    }
+
     /// This PAG of `uid` is to get tokens. One that waits for them already goes on waiting.
     pub(crate) fn want(&mut self, pag: PagId, uid: u32, now: Instant) {
-        self.0.entry(pag).or_insert(Job { uid, failures: 0, state: State::Waiting { until: now } });
+        self.job(pag, uid, now).wanted = true;
+    }
+
+    /// Somebody asks for new tokens in this PAG of `uid`. He waits for nobody's failure, but a little after his last
+    /// question. A job that runs already is his, too.
+    pub(crate) fn ask(&mut self, pag: PagId, uid: u32, now: Instant) {
+        let earliest = self.answered.get(&uid).map_or(now, |last| now.max(*last + ASKED_PAUSE));
+        let job = self.job(pag, uid, now);
+        match &mut job.state {
+            State::Waiting { until } if job.wanted => *until = earliest.min(*until),
+            State::Waiting { until } => *until = earliest,
+            State::Running { .. } => {}
+        }
+        job.asked = true;
     }
 
     /// This PAG has ended, or has its tokens from somewhere else.
     pub(crate) fn forget(&mut self, pag: PagId) {
-        self.0.remove(&pag);
+        self.jobs.remove(&pag);
     }
 
-    /// The PAGs, and their users, whose seeders are to be started now. There is one unit for each user.
-    pub(crate) fn start(&mut self, now: Instant) -> Vec<(PagId, u32)> {
+    /// Whether there is a job for this PAG that somebody has asked for.
+    pub(crate) fn is_asked(&self, pag: PagId) -> bool {
+        self.jobs.get(&pag).is_some_and(|job| job.asked)
+    }
+
+    /// The jobs that are to be started now. There is one unit for each user.
+    pub(crate) fn start(&mut self, now: Instant) -> Vec<Run> {
+        self.answered.retain(|_, last| now < *last + ASKED_PAUSE);
+        let is_lost = |job: &Job| matches!(job.state, State::Running { until } if until <= now);
+        self.jobs.retain(|_, job| job.wanted || !is_lost(job));
+        self.jobs.values_mut().filter(|job| is_lost(job)).for_each(|job| job.fail(now));
         let mut started = Vec::new();
-        for job in self.0.values_mut() {
-            if matches!(job.state, State::Running { until } if until <= now) {
-                job.fail(now);
-            }
-        }
-        let mut running: Vec<u32> = self.0.values().filter(|job| job.is_running()).map(|job| job.uid).collect();
+        let mut running = Running::of(&self.jobs);
         // Who has waited longest comes first, so that nobody waits for ever.
         let mut due: Vec<(Instant, PagId)> =
-            self.0.iter().filter_map(|(pag, job)| Some((job.due(now)?, *pag))).collect();
+            self.jobs.iter().filter_map(|(pag, job)| Some((job.due(now)?, *pag))).collect();
         due.sort();
         for (_, pag) in due {
-            let Some(job) = self.0.get_mut(&pag) else { continue };
-            if running.len() < AT_ONCE && !running.contains(&job.uid) {
+            let Some(job) = self.jobs.get_mut(&pag) else { continue };
+            if running.have_room_for(job) {
                 job.state = State::Running { until: now + LOST_AFTER };
-                running.push(job.uid);
-                started.push((pag, job.uid));
+                running.add(job);
+                started.push(Run { pag, uid: job.uid, wanted: job.wanted });
             }
         }
         started
     }
 
-    /// The seeder of `uid` has ended. Names the PAG that it ran for.
-    pub(crate) fn ended(&mut self, uid: u32, ok: bool, now: Instant) -> Option<PagId> {
-        let (id, job) = self.0.iter_mut().find(|(_, job)| job.uid == uid && job.is_running())?;
-        let id = *id;
-        if ok {
-            self.0.remove(&id);
+    /// The seeder of `uid` has ended. Says which job it was; one that was merely asked for is not tried again.
+    pub(crate) fn ended(&mut self, uid: u32, ok: bool, now: Instant) -> Option<Run> {
+        let (pag, job) = self.jobs.iter_mut().find(|(_, job)| job.uid == uid && job.is_running())?;
+        let run = Run { pag: *pag, uid, wanted: job.wanted };
+        if job.asked {
+            self.answered.insert(uid, now);
+        }
+        if ok || !job.wanted {
+            self.jobs.remove(&run.pag);
         } else {
             job.fail(now);
         }
-        Some(id)
+        Some(run)
     }
 
-    /// Whether a job for this PAG waits or runs.
-    pub(crate) fn has(&self, pag: PagId) -> bool {
-        self.0.contains_key(&pag)
+    /// Whether this PAG is to get tokens already, whoever asks for it besides.
+    pub(crate) fn is_wanted(&self, pag: PagId) -> bool {
+        self.jobs.get(&pag).is_some_and(|job| job.wanted)
     }
 
     /// The PAG that the running job of `uid` is for.
     pub(crate) fn running(&self, uid: u32) -> Option<PagId> {
-        self.0.iter().find(|(_, job)| job.uid == uid && job.is_running()).map(|(pag, _)| *pag)
+        self.jobs.iter().find(|(_, job)| job.uid == uid && job.is_running()).map(|(pag, _)| *pag)
     }
 
     /// When [`Jobs::start`] has something to do next.
     pub(crate) fn next(&self) -> Option<Instant> {
-        let full = self.0.values().filter(|job| job.is_running()).count() >= AT_ONCE;
-        let moments = self.0.values().filter_map(|job| match job.state {
+        let running = Running::of(&self.jobs);
+        let moments = self.jobs.values().filter_map(|job| match job.state {
             State::Running { until } => Some(until),
-            State::Waiting { .. } if full || self.is_busy(job.uid) => None,
-            State::Waiting { until } => Some(until),
+            State::Waiting { until } => running.have_room_for(job).then_some(until),
         });
         moments.min()
     }
+}
 
-    fn is_busy(&self, uid: u32) -> bool {
-        self.0.values().any(|job| job.uid == uid && job.is_running())
+/// The jobs that run.
+struct Running {
+    uids: Vec<u32>,
+    /// How many of them are merely asked for.
+    asked: usize,
+}
+
+impl Running {
+    fn of(jobs: &BTreeMap<PagId, Job>) -> Self {
+        let mut running = Running { uids: Vec::new(), asked: 0 };
+        jobs.values().filter(|job| job.is_running()).for_each(|job| running.add(job));
+        running
+    }
+
+    fn add(&mut self, job: &Job) {
+        self.uids.push(job.uid);
+        self.asked += usize::from(!job.wanted);
+    }
+
+    fn have_room_for(&self, job: &Job) -> bool {
+        self.uids.len() < AT_ONCE && !self.uids.contains(&job.uid) && (job.wanted || self.asked < ASKED_AT_ONCE)
     }
 }
 
@@ -122,6 +186,7 @@ impl Job {
     fn fail(&mut self, now: Instant) {
         let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
+        self.asked = false;
         self.state = State::Waiting { until: now + pause };
     }
 }
@@ -135,7 +200,7 @@ mod tests {
     }
 
     fn start(jobs: &mut Jobs, now: Instant) -> Vec<u32> {
-        jobs.start(now).into_iter().map(|(_, uid)| uid).collect()
+        jobs.start(now).into_iter().map(|one| one.uid).collect()
     }
 
     #[test]
@@ -147,12 +212,13 @@ mod tests {
         jobs.want(pag(9), 61000, now);
         assert_eq!(start(&mut jobs, now), [61000, 61001, 61002, 61003]);
         assert!(start(&mut jobs, now).is_empty());
-        assert_eq!(jobs.ended(61001, true, now), Some(pag(1)));
+        let ended = |jobs: &mut Jobs, uid| jobs.ended(uid, true, now).map(|one| one.pag);
+        assert_eq!(ended(&mut jobs, 61001), Some(pag(1)));
         assert_eq!(start(&mut jobs, now), [61004]);
-        assert_eq!(jobs.ended(61000, true, now), Some(pag(0)));
+        assert_eq!(ended(&mut jobs, 61000), Some(pag(0)));
         // The other PAG of 61000 waits its turn behind 61005.
         assert_eq!(start(&mut jobs, now), [61005]);
-        assert_eq!(jobs.ended(61002, true, now), Some(pag(2)));
+        assert_eq!(ended(&mut jobs, 61002), Some(pag(2)));
         assert_eq!(start(&mut jobs, now), [61000]);
     }
 
@@ -179,6 +245,41 @@ mod tests {
         assert_eq!(jobs.next(), Some(now + LOST_AFTER));
         assert!(start(&mut jobs, now + LOST_AFTER).is_empty());
         assert_eq!(jobs.next(), Some(now + LOST_AFTER + PAUSE));
+    }
+
+    #[test]
+    fn what_is_asked_for_waits_for_no_failure_but_not_for_nothing() {
+        let (mut jobs, now) = (Jobs::default(), Instant::now());
+        jobs.want(pag(1), 61001, now);
+        assert_eq!(start(&mut jobs, now), [61001]);
+        jobs.ended(61001, false, now);
+        jobs.ask(pag(1), 61001, now);
+        assert!(jobs.is_asked(pag(1)));
+        assert_eq!(start(&mut jobs, now), [61001], "the pause after the failure is not his");
+        assert!(jobs.ended(61001, false, now).unwrap().wanted);
+        assert!(!jobs.is_asked(pag(1)), "he has been answered");
+        jobs.ask(pag(1), 61001, now);
+        assert_eq!(jobs.next(), Some(now + ASKED_PAUSE));
+        assert_eq!(start(&mut jobs, now), []);
+        assert_eq!(start(&mut jobs, now + ASKED_PAUSE), [61001]);
+    }
+
+    #[test]
+    fn who_merely_asks_is_not_served_again_and_leaves_room() {
+        let (mut jobs, now) = (Jobs::default(), Instant::now());
+        for number in 0..4 {
+            jobs.ask(pag(number), 61000 + u32::try_from(number).unwrap(), now);
+        }
+        assert_eq!(start(&mut jobs, now), [61000, 61001]);
+        assert_eq!(jobs.next(), Some(now + LOST_AFTER), "nothing is due that cannot be started");
+        jobs.want(pag(9), 61009, now);
+        assert_eq!(start(&mut jobs, now), [61009], "what misses tokens has its turn");
+        assert!(!jobs.ended(61000, false, now).unwrap().wanted);
+        assert!(!jobs.is_asked(pag(0)));
+        assert_eq!(start(&mut jobs, now), [61002]);
+        // Nothing was heard of the end of the others.
+        assert_eq!(start(&mut jobs, now + LOST_AFTER), [61003]);
+        assert!(!jobs.is_asked(pag(1)) && !jobs.is_asked(pag(2)));
     }
 
     #[test]

@@ -22,6 +22,19 @@ pub enum Scope {
     Session,
 }
 
+/// Whose PAG the services of a user follow who has one for each login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// That of the session which logind calls the user's display, else the newest.
+    Display,
+    /// That of the newest login.
+    Newest,
+    /// That of the login which has been there longest.
+    First,
+    /// Nobody's.
+    None,
+}
+
 /// Which logins join the user's PAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
@@ -105,6 +118,7 @@ macro_rules! words {
 }
 
 words!(Scope, "user" => Scope::User, "session" => Scope::Session);
+words!(Follow, "display" => Follow::Display, "newest" => Follow::Newest, "first" => Follow::First, "none" => Follow::None);
 words!(Join, "always" => Join::Always, "credentials" => Join::Credentials);
 words!(Retain, "none" => Retain::None, "processes" => Retain::Processes, "linger" => Retain::Linger);
 words!(Role, "login" => Role::Login, "own" => Role::Own, "none" => Role::Nothing, "manager" => Role::Manager, "seed" => Role::Seed);
@@ -113,6 +127,13 @@ words!(ClientKind, "keyring" => ClientKind::Keyring, "openafs" => ClientKind::Op
 /// Name of a cell: what DNS would take, at most 64 characters (MAXCELLCHARS of OpenAFS, src/afs/afs.h).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cell(String);
+
+impl Cell {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 impl FromStr for Cell {
     type Err = String;
@@ -134,7 +155,7 @@ impl fmt::Display for Cell {
     }
 }
 
-/// The settings for one PAM service, or for the host.
+/// The settings for one login: a user's at a PAM service, or the host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// How wide a PAG is.
@@ -173,6 +194,8 @@ pub struct Settings {
     pub placement: Role,
     /// Which AFS clients are served.
     pub client: ClientChoice,
+    /// Whom the services of a user follow who has a PAG for each login.
+    pub follow: Follow,
     /// Where a kernel module has OpenAFS's interface, besides the places that are known.
     pub openafs_device: Option<PathBuf>,
     /// The keytab of a user or service who is not there to type a password.
@@ -190,73 +213,157 @@ enum Value {
     Text(fn(&mut Settings, &str) -> Result<(), String>),
 }
 
+/// Where an option may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// In every section, and on a PAM line.
+    Anywhere,
+    /// In every section.
+    Sections,
+    /// In `[service NAME]` alone.
+    Service,
+    /// In `[service NAME]` and `[user NAME]`.
+    ServiceOrUser,
+    /// In `[pag]` alone.
+    Host,
+}
+
 /// One option.
 #[derive(Debug)]
 pub struct Opt {
     /// Its name, in files and on PAM lines.
     pub name: &'static str,
+    /// Where it may stand.
+    pub stands: Where,
     value: Value,
-    /// Whether it may stand on a PAM line; the others concern the host, or a service as a whole.
-    pub on_pam_line: bool,
-    in_pag: bool,
+    show: fn(&Settings) -> String,
 }
 
-const fn switch(name: &'static str, set: fn(&mut Settings, bool)) -> Opt {
-    Opt { name, value: Value::Switch(set), on_pam_line: true, in_pag: true }
+type Set = fn(&mut Settings, &str) -> Result<(), String>;
+type Show = fn(&Settings) -> String;
+
+const fn switch(name: &'static str, set: fn(&mut Settings, bool), show: Show) -> Opt {
+    Opt { name, stands: Where::Anywhere, value: Value::Switch(set), show }
 }
 
-const fn text(name: &'static str, set: fn(&mut Settings, &str) -> Result<(), String>) -> Opt {
-    Opt { name, value: Value::Text(set), on_pam_line: true, in_pag: true }
+const fn text(name: &'static str, set: Set, show: Show) -> Opt {
+    Opt { name, stands: Where::Anywhere, value: Value::Text(set), show }
 }
 
-const fn file_only(name: &'static str, set: fn(&mut Settings, &str) -> Result<(), String>) -> Opt {
-    Opt { name, value: Value::Text(set), on_pam_line: false, in_pag: true }
-}
-
-const fn service_only(name: &'static str, set: fn(&mut Settings, &str) -> Result<(), String>) -> Opt {
-    Opt { name, value: Value::Text(set), on_pam_line: false, in_pag: false }
+const fn only(stands: Where, option: Opt) -> Opt {
+    Opt { stands, ..option }
 }
 
 /// Every option that there is.
-pub const OPTIONS: [Opt; 22] = [
-    text("program", |s, v| program(v).map(|words| s.program = words)),
-    text("kafs_program", |s, v| program(v).map(|words| s.kafs_program = words)),
-    text("afs_cells", |s, v| list(v).map(str::parse).collect::<Result<_, _>>().map(|cells| s.afs_cells = cells)),
-    switch("always_aklog", |s, v| s.always_aklog = v),
-    switch("aklog_homedir", |s, v| s.aklog_homedir = v),
-    switch("ignore_root", |s, v| s.ignore_root = v),
-    text("minimum_uid", |s, v| v.parse().map(|n| s.minimum_uid = n).map_err(|_| "a uid, such as 1000".to_owned())),
-    switch("nopag", |s, v| s.nopag = v),
-    switch("notokens", |s, v| s.notokens = v),
-    switch("retain_after_close", |s, v| {
-        if v {
-            s.retain = Retain::Processes;
-        } else if s.retain == Retain::Processes {
-            s.retain = Retain::None;
-        }
-    }),
-    switch("kdestroy", |s, v| s.kdestroy = v),
-    switch("debug", |s, v| s.debug = v),
-    text("scope", |s, v| v.parse().map(|scope| s.scope = scope)),
-    text("join", |s, v| v.parse().map(|join| s.join = join)),
-    text("retain", |s, v| v.parse().map(|retain| s.retain = retain)),
-    text("timeout", |s, v| timeout(v).map(|timeout| s.timeout = timeout)),
-    switch("strict", |s, v| s.strict = v),
-    file_only("client", |s, v| clients(v).map(|client| s.client = client)),
-    file_only("openafs_device", |s, v| device(v).map(|path| s.openafs_device = path)),
-    service_only("placement", |s, v| match (v.parse(), s.placement) {
-        (Ok(role), now) if role == now => Ok(()),
-        // These two are what they are, and nothing else is started like them.
-        (_, Role::Manager | Role::Seed) => Err("nothing: this service is always what it is".to_owned()),
-        (Ok(role @ (Role::Login | Role::Own | Role::Nothing)), _) => {
-            s.placement = role;
-            Ok(())
-        }
-        _ => Err("login or own or none".to_owned()),
-    }),
-    service_only("keytab", |s, v| keytab(v).map(|path| s.keytab = path)),
-    service_only("principal", |s, v| principal(v).map(|principal| s.principal = principal)),
+pub const OPTIONS: [Opt; 23] = [
+    text("scope", |s, v| v.parse().map(|scope| s.scope = scope), |s| s.scope.to_string()),
+    text("join", |s, v| v.parse().map(|join| s.join = join), |s| s.join.to_string()),
+    text("retain", |s, v| v.parse().map(|retain| s.retain = retain), |s| s.retain.to_string()),
+    switch(
+        "retain_after_close",
+        |s, v| {
+            if v {
+                s.retain = Retain::Processes;
+            } else if s.retain == Retain::Processes {
+                s.retain = Retain::None;
+            }
+        },
+        |s| yes_or_no(s.retain == Retain::Processes),
+    ),
+    only(Where::Host, text("follow", |s, v| v.parse().map(|follow| s.follow = follow), |s| s.follow.to_string())),
+    only(
+        Where::Service,
+        text(
+            "placement",
+            |s, v| match (v.parse(), s.placement) {
+                (Ok(role), now) if role == now => Ok(()),
+                // These two are what they are, and nothing else is started like them.
+                (_, Role::Manager | Role::Seed) => Err("nothing: this service is always what it is".to_owned()),
+                (Ok(role @ (Role::Login | Role::Own | Role::Nothing)), _) => {
+                    s.placement = role;
+                    Ok(())
+                }
+                _ => Err("login or own or none".to_owned()),
+            },
+            |s| s.placement.to_string(),
+        ),
+    ),
+    text("timeout", |s, v| timeout(v).map(|timeout| s.timeout = timeout), |s| format!("{}ms", s.timeout.as_millis())),
+    switch("strict", |s, v| s.strict = v, |s| yes_or_no(s.strict)),
+    only(Where::Sections, text("client", |s, v| clients(v).map(|client| s.client = client), |s| s.client.to_string())),
+    only(
+        Where::Sections,
+        text(
+            "openafs_device",
+            |s, v| device(v).map(|path| s.openafs_device = path),
+            |s| s.openafs_device.as_deref().map_or_else(String::new, |path| path.display().to_string()),
+        ),
+    ),
+    text(
+        "program",
+        |s, v| program(v).map(|words| s.program = words),
+        |s| s.program.as_deref().map_or_else(String::new, |words| words.join(",")),
+    ),
+    text(
+        "kafs_program",
+        |s, v| program(v).map(|words| s.kafs_program = words),
+        |s| s.kafs_program.as_deref().map_or_else(String::new, |words| words.join(",")),
+    ),
+    text(
+        "afs_cells",
+        |s, v| list(v).map(str::parse).collect::<Result<_, _>>().map(|cells| s.afs_cells = cells),
+        |s| s.afs_cells.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    ),
+    switch("always_aklog", |s, v| s.always_aklog = v, |s| yes_or_no(s.always_aklog)),
+    switch("aklog_homedir", |s, v| s.aklog_homedir = v, |s| yes_or_no(s.aklog_homedir)),
+    switch("ignore_root", |s, v| s.ignore_root = v, |s| yes_or_no(s.ignore_root)),
+    text(
+        "minimum_uid",
+        |s, v| v.parse().map(|n| s.minimum_uid = n).map_err(|_| "a uid, such as 1000".to_owned()),
+        |s| s.minimum_uid.to_string(),
+    ),
+    switch("nopag", |s, v| s.nopag = v, |s| yes_or_no(s.nopag)),
+    switch("notokens", |s, v| s.notokens = v, |s| yes_or_no(s.notokens)),
+    switch("kdestroy", |s, v| s.kdestroy = v, |s| yes_or_no(s.kdestroy)),
+    switch("debug", |s, v| s.debug = v, |s| yes_or_no(s.debug)),
+    only(
+        Where::ServiceOrUser,
+        text(
+            "keytab",
+            |s, v| keytab(v).map(|path| s.keytab = path),
+            |s| s.keytab.as_deref().map_or_else(String::new, |path| path.display().to_string()),
+        ),
+    ),
+    only(
+        Where::ServiceOrUser,
+        text(
+            "principal",
+            |s, v| principal(v).map(|principal| s.principal = principal),
+            |s| s.principal.clone().unwrap_or_default(),
+        ),
+    ),
 ];
+
+/// The option whose setting an option is about: two are one setting under two names.
+fn setting(name: &'static str) -> &'static str {
+    if name == "retain_after_close" { "retain" } else { name }
+}
+
+fn yes_or_no(on: bool) -> String {
+    if on { "yes" } else { "no" }.to_owned()
+}
+
+impl fmt::Display for ClientChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientChoice::Auto => f.write_str("auto"),
+            ClientChoice::None => f.write_str("none"),
+            ClientChoice::Only(kinds) => {
+                f.write_str(&kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
 
 /// Words separated by commas, spaces or tabs, as pam_afs_session splits its lists (pam-util/vector.c).
 fn list(value: &str) -> impl Iterator<Item = &str> {
@@ -427,8 +534,22 @@ const LARGEST: u64 = 256 * 1024;
 /// How many complaints are told one by one: a login must not flood the journal.
 const MOST: usize = 20;
 
-/// The settings for a PAM service: built-in defaults, `[pag]`, `[service NAME]`, the line's arguments; the later wins.
-pub fn load(dirs: &Dirs, service: &str, arguments: &[&[u8]]) -> (Settings, Vec<Complaint>) {
+/// Whom settings are for.
+pub struct Subject<'a> {
+    /// His name as PAM has it.
+    pub name: &'a str,
+    /// Whether he is in the group of that name. Asked only where a section names one, since it takes NSS.
+    pub is_in: &'a dyn Fn(&str) -> bool,
+}
+
+/// The settings for a login: of `[user NAME]`, `[group NAME]`, the PAM line's arguments, `[service NAME]`, `[pag]` and
+/// the built-in defaults the first that has an option counts.
+pub fn load(
+    dirs: &Dirs,
+    service: &str,
+    subject: Option<&Subject<'_>>,
+    arguments: &[&[u8]],
+) -> (Settings, Vec<Complaint>) {
     let mut reading = Reading::new(dirs, Some(service));
     let mut seen = Vec::new();
     for (index, argument) in arguments.iter().enumerate() {
@@ -441,17 +562,125 @@ pub fn load(dirs: &Dirs, service: &str, arguments: &[&[u8]]) -> (Settings, Vec<C
             }
         }
     }
+    reading.person(subject);
     reading.finish(dirs)
 }
 
-/// The settings of the host as a whole, for the helper. The sections of services are looked at for what is wrong.
+/// The settings of the host as a whole, for the helper. All other sections are looked at for what is wrong.
 pub fn host(dirs: &Dirs) -> (Settings, Vec<Complaint>) {
-    Reading::new(dirs, None).finish(dirs)
+    let mut reading = Reading::new(dirs, None);
+    let of_host = reading.settings.clone();
+    let services: Vec<String> = std::mem::take(&mut reading.services);
+    for service in &services {
+        reading.settings.placement = default_role(&service.to_ascii_lowercase());
+        reading.pass(Level::Service(service));
+    }
+    for group in reading.groups.clone() {
+        reading.pass(Level::Group(&group));
+    }
+    for user in reading.users.clone() {
+        reading.pass(Level::User(&user));
+    }
+    reading.settings = of_host;
+    reading.finish(dirs)
 }
 
 /// The keytabs that the configuration names. What is wrong in it is [`host`]'s to say.
 pub fn keytabs(dirs: &Dirs) -> Vec<(Whose, Keytab)> {
-    Reading::new(dirs, None).keytabs
+    let mut reading = Reading::new(dirs, None);
+    let services: Vec<Whose> = std::mem::take(&mut reading.services).into_iter().map(Whose::Service).collect();
+    let users = std::mem::take(&mut reading.users).into_iter().map(Whose::User);
+    let mut keytabs = Vec::new();
+    for whose in services.into_iter().chain(users) {
+        (reading.settings.keytab, reading.settings.principal) = (None, None);
+        reading.pass(match &whose {
+            Whose::Service(name) => Level::Service(name),
+            Whose::User(name) => Level::User(name),
+        });
+        let Settings { keytab, principal, .. } = &reading.settings;
+        if let Some(path) = keytab.clone() {
+            keytabs.push((whose, Keytab { path, principal: principal.clone() }));
+        }
+    }
+    keytabs
+}
+
+/// An option, what it is set to, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value as one would write it.
+    pub value: String,
+    /// Where that was decided; none for the built-in default.
+    pub place: Option<Place>,
+}
+
+/// What [`load`] would say for a login at `service`, or on the host as a whole, and which line decides each option. What
+/// stands on PAM lines is not known here.
+pub fn explain(dirs: &Dirs, service: Option<&str>, subject: Option<&Subject<'_>>) -> (Vec<Explained>, Vec<Complaint>) {
+    let mut reading = Reading::new(dirs, service);
+    reading.person(subject);
+    let decided = |name| {
+        let decisions = reading.decisions.iter().rev();
+        decisions.into_iter().find(|(setting, _)| *setting == name).map(|(_, place)| place.clone())
+    };
+    let one = |option: &Opt| Explained {
+        name: option.name,
+        value: (option.show)(&reading.settings),
+        place: decided(setting(option.name)),
+    };
+    let explained = OPTIONS.iter().map(one).collect();
+    (explained, reading.finish(dirs).1)
+}
+
+/// The sections that one pass over the files is about, from the weakest on; arguments of a PAM line come between those
+/// of services and of groups.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level<'a> {
+    Host,
+    Service(&'a str),
+    Group(&'a str),
+    User(&'a str),
+}
+
+/// What the head of a section names.
+enum Head<'a> {
+    Host,
+    Service(&'a str),
+    Group(&'a str),
+    User(&'a str),
+    Unknown(&'a str),
+}
+
+impl<'a> Head<'a> {
+    fn parse(text: &'a str) -> Self {
+        let named = |word| {
+            let rest: &str = text.strip_prefix(word)?;
+            rest.starts_with([' ', '\t']).then(|| rest.trim())
+        };
+        if text == "pag" {
+            Head::Host
+        } else if let Some(name) = named("service") {
+            Head::Service(name)
+        } else if let Some(name) = named("group") {
+            Head::Group(name)
+        } else if let Some(name) = named("user") {
+            Head::User(name)
+        } else {
+            Head::Unknown(text)
+        }
+    }
+
+    fn is_of(&self, level: Level<'_>) -> bool {
+        match (self, level) {
+            (Head::Host, Level::Host) => true,
+            // libpam has its services in lower case (pam_start.c, _pam_start_internal).
+            (Head::Service(name), Level::Service(wanted)) => name.eq_ignore_ascii_case(wanted),
+            (Head::Group(name), Level::Group(wanted)) | (Head::User(name), Level::User(wanted)) => *name == wanted,
+            _ => false,
+        }
+    }
 }
 
 /// Where a setting was found.
@@ -460,27 +689,27 @@ enum Origin {
     Pag,
     Service,
     PamLine,
+    Group,
+    User,
 }
 
-/// What the lines of a section are to us.
-enum Section {
-    Ours,
-    /// A user's, who has a keytab and nothing else there.
-    Users,
-    Others,
-}
-
-struct Reading<'a> {
+struct Reading {
     settings: Settings,
     complaints: Vec<Complaint>,
     /// Complaints beyond the most that are told.
     untold: usize,
-    keytabs: Vec<(Whose, Keytab)>,
-    service: Option<&'a str>,
+    texts: Vec<(PathBuf, String)>,
+    /// What the heads of sections name, in the order of the files.
+    services: Vec<String>,
+    groups: Vec<String>,
+    users: Vec<String>,
+    /// What was set, and where; the last counts.
+    decisions: Vec<(&'static str, Place)>,
 }
 
-impl<'a> Reading<'a> {
-    fn new(dirs: &Dirs, service: Option<&'a str>) -> Self {
+impl Reading {
+    /// Reads the files; what they say of the host and of `service` counts from here on.
+    fn new(dirs: &Dirs, service: Option<&str>) -> Self {
         let settings = Settings {
             scope: Scope::User,
             join: Join::Always,
@@ -500,18 +729,30 @@ impl<'a> Reading<'a> {
             debug: false,
             placement: service.map_or(Role::Login, default_role),
             client: ClientChoice::Auto,
+            follow: Follow::Display,
             openafs_device: None,
             keytab: None,
             principal: None,
         };
-        let mut reading = Reading { settings, complaints: Vec::new(), untold: 0, keytabs: Vec::new(), service };
-        if let Some(bytes) = reading.file(&dirs.login_defs, dirs.owner) {
-            reading.settings.minimum_uid = uid_min(&bytes).unwrap_or(MINIMUM_UID);
+        let mut reading = Reading {
+            settings,
+            complaints: Vec::new(),
+            untold: 0,
+            texts: Vec::new(),
+            services: Vec::new(),
+            groups: Vec::new(),
+            users: Vec::new(),
+            decisions: Vec::new(),
+        };
+        if let Some(bytes) = reading.file(&dirs.login_defs, dirs.owner)
+            && let Some(uid) = uid_min(&bytes)
+        {
+            reading.settings.minimum_uid = uid;
+            reading.decisions.push(("minimum_uid", Place::File(dirs.login_defs.clone(), 0)));
         }
-        let mut texts = Vec::new();
         for path in reading.files(dirs) {
             match reading.file(&path, dirs.owner).map(String::from_utf8) {
-                Some(Ok(text)) => texts.push((path, text)),
+                Some(Ok(text)) => reading.texts.push((path, text)),
                 Some(Err(_)) => {
                     reading.complain(Place::File(path, 0), "it is not read".to_owned(), "UTF-8 text".to_owned());
                 }
@@ -519,17 +760,32 @@ impl<'a> Reading<'a> {
             }
         }
         // A service's own section counts over the host's, in whichever file they stand.
-        for (path, text) in &texts {
-            reading.sections(path, text, false);
-        }
-        let of_host = reading.settings.clone();
-        for (path, text) in &texts {
-            reading.sections(path, text, true);
-        }
-        if service.is_none() {
-            reading.settings = of_host;
+        reading.pass(Level::Host);
+        if let Some(service) = service {
+            reading.pass(Level::Service(service));
         }
         reading
+    }
+
+    /// What the files say of a person counts over all else: his own sections, then those of his groups, of which the
+    /// one that is named first counts.
+    fn person(&mut self, subject: Option<&Subject<'_>>) {
+        let Some(subject) = subject else { return };
+        for group in self.groups.clone().iter().rev().filter(|group| (subject.is_in)(group)) {
+            self.pass(Level::Group(group));
+        }
+        if self.users.iter().any(|user| user == subject.name) {
+            self.pass(Level::User(subject.name));
+        }
+    }
+
+    /// Reads the sections of one level in all files.
+    fn pass(&mut self, level: Level<'_>) {
+        let texts = std::mem::take(&mut self.texts);
+        for (path, text) in &texts {
+            self.sections(path, text, level);
+        }
+        self.texts = texts;
     }
 
     fn finish(mut self, dirs: &Dirs) -> (Settings, Vec<Complaint>) {
@@ -606,95 +862,68 @@ impl<'a> Reading<'a> {
         None
     }
 
-    /// Reads the sections of one file that concern us: `[pag]`, or those of services.
-    fn sections(&mut self, path: &Path, text: &str, services: bool) {
-        let mut section = Section::Others;
+    /// Reads the sections of one file that are of `level`.
+    fn sections(&mut self, path: &Path, text: &str, level: Level<'_>) {
+        let mut ours = false;
         let mut seen: Vec<&str> = Vec::new();
         let mut begun = false;
-        let mut whose = None;
         for (index, line) in text.lines().enumerate() {
             let place = || Place::File(path.to_owned(), index + 1);
             let line = line.trim();
             if line.is_empty() || line.starts_with(['#', ';']) {
                 continue;
             }
-            if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            if let Some(head) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 begun = true;
                 seen.clear();
-                let header = header.trim();
-                let named = |kind: &str| {
-                    header
-                        .strip_prefix(kind)
-                        .filter(|rest| rest.starts_with([' ', '\t']))
-                        .map(|name| name.trim().to_owned())
-                };
-                (self.settings.keytab, self.settings.principal) = (None, None);
-                whose = named("user").map(Whose::User).or_else(|| named("service").map(Whose::Service));
-                section = match (header, services) {
-                    ("pag", false) => Section::Ours,
-                    ("pag", true) => Section::Others,
-                    _ if matches!(whose, Some(Whose::User(_))) => {
-                        if services && self.service.is_none() {
-                            Section::Users
-                        } else {
-                            Section::Others
-                        }
-                    }
-                    (other, _) => match other.strip_prefix("service").filter(|rest| rest.starts_with([' ', '\t'])) {
-                        Some(name) if services => self.concern(name.trim()),
-                        Some(_) => Section::Others,
-                        None => {
-                            if !services {
-                                let what = format!("unknown section {}", quoted(other));
-                                self.complain(place(), what, "[pag], [service NAME] or [user NAME]".to_owned());
-                            }
-                            Section::Others
-                        }
-                    },
-                };
+                let head = Head::parse(head.trim());
+                ours = head.is_of(level);
+                if level == Level::Host {
+                    self.head(&place(), &head);
+                }
                 continue;
             }
             if !begun {
-                if !services {
+                if level == Level::Host {
                     let what = format!("{} stands in no section", quoted(line));
                     self.complain(place(), what, "a [pag] above it".to_owned());
                 }
                 continue;
             }
-            if matches!(section, Section::Others) {
+            if !ours {
                 continue;
             }
             let Some((name, value)) = line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) else {
                 self.complain(place(), format!("{} is no setting", quoted(line)), "NAME = VALUE".to_owned());
                 continue;
             };
-            if matches!(section, Section::Users) && !matches!(name, "keytab" | "principal") {
-                let what = format!("{} is not for a user", quoted(name));
-                self.complain(place(), what, "keytab or principal".to_owned());
-                continue;
-            }
             self.once(&place(), name, &mut seen);
-            let from = if services { Origin::Service } else { Origin::Pag };
+            let from = match level {
+                Level::Host => Origin::Pag,
+                Level::Service(_) => Origin::Service,
+                Level::Group(_) => Origin::Group,
+                Level::User(_) => Origin::User,
+            };
             self.set(place(), name, Some(value), from);
-            if let (true, Some(whose)) = (services && self.service.is_none(), &whose) {
-                self.keytabs.retain(|(other, _)| other != whose);
-                let Settings { keytab, principal, .. } = &self.settings;
-                let keytab = keytab.clone().map(|path| Keytab { path, principal: principal.clone() });
-                self.keytabs.extend(keytab.map(|keytab| (whose.clone(), keytab)));
-            }
         }
     }
 
-    /// What the section of the service `name` is to us. To the helper all are something to be checked.
-    fn concern(&mut self, name: &str) -> Section {
-        match self.service {
-            // libpam has its services in lower case (pam_start.c, _pam_start_internal).
-            Some(service) if service.eq_ignore_ascii_case(name) => Section::Ours,
-            Some(_) => Section::Others,
-            None => {
-                self.settings.placement = default_role(&name.to_ascii_lowercase());
-                Section::Ours
+    /// Notes what the head of a section names.
+    fn head(&mut self, place: &Place, head: &Head<'_>) {
+        let (names, name) = match head {
+            Head::Host => return,
+            Head::Service(name) => (&mut self.services, name.to_ascii_lowercase()),
+            Head::Group(name) => (&mut self.groups, (*name).to_owned()),
+            Head::User(name) => (&mut self.users, (*name).to_owned()),
+            Head::Unknown(other) => {
+                let what = format!("unknown section {}", quoted(other));
+                let right = "[pag], [service NAME], [group NAME] or [user NAME]".to_owned();
+                self.complain(place.clone(), what, right);
+                return;
             }
+        };
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
 
@@ -724,17 +953,28 @@ impl<'a> Reading<'a> {
             self.complain(place, format!("unknown option {}", quoted(name)), right);
             return;
         };
-        match from {
-            Origin::PamLine if !option.on_pam_line => {
-                self.complain(place, format!("'{name}' is no PAM argument"), "a line in pag.conf".to_owned());
-                return;
+        let refused = match (option.stands, from) {
+            (Where::Sections | Where::Service | Where::ServiceOrUser, Origin::PamLine) => {
+                Some(("no PAM argument", "a line in pag.conf"))
             }
-            Origin::Pag if !option.in_pag => {
-                let what = format!("'{name}' is not for the whole host");
-                self.complain(place, what, "a section [service NAME]".to_owned());
-                return;
+            (Where::Service, Origin::Pag) => Some(("not for the whole host", "a section [service NAME]")),
+            (Where::Service, Origin::Group | Origin::User) => {
+                Some(("not for a user or a group", "a section [service NAME]"))
             }
-            _ => {}
+            (Where::ServiceOrUser, Origin::Pag) => {
+                Some(("not for the whole host", "a section [service NAME] or [user NAME]"))
+            }
+            (Where::ServiceOrUser, Origin::Group) => {
+                Some(("not for a group", "a section [service NAME] or [user NAME]"))
+            }
+            (Where::Host, Origin::Service | Origin::PamLine | Origin::Group | Origin::User) => {
+                Some(("for the whole host alone", "a line in the section [pag]"))
+            }
+            _ => None,
+        };
+        if let Some((what, right)) = refused {
+            self.complain(place, format!("'{name}' is {what}"), right.to_owned());
+            return;
         }
         let result = match (option.value, value) {
             (_, Some(value)) if value.contains(|c: char| c.is_control() && c != '\t') => {
@@ -744,12 +984,10 @@ impl<'a> Reading<'a> {
             (Value::Text(set), Some(value)) => set(&mut self.settings, value),
             (Value::Text(_), None) => Err(format!("{name}=VALUE")),
         };
-        if let Err(right) = result {
-            let what = match value {
-                Some(value) => format!("{name} cannot be {}", quoted(value)),
-                None => format!("'{name}' needs a value"),
-            };
-            self.complain(place, what, right);
+        match (result, value) {
+            (Ok(()), _) => self.decisions.push((setting(option.name), place)),
+            (Err(right), Some(value)) => self.complain(place, format!("{name} cannot be {}", quoted(value)), right),
+            (Err(right), None) => self.complain(place, format!("'{name}' needs a value"), right),
         }
     }
 }
@@ -851,7 +1089,7 @@ mod tests {
     fn complaints(main: &str, arguments: &[&str]) -> (Settings, Vec<String>) {
         let files = files(main);
         let arguments: Vec<&[u8]> = arguments.iter().map(|a| a.as_bytes()).collect();
-        let (settings, complaints) = load(&files.dirs, "sshd", &arguments);
+        let (settings, complaints) = load(&files.dirs, "sshd", None, &arguments);
         let prefix = format!("{}/", files.top.path().display());
         (settings, complaints.iter().map(|c| c.to_string().replace(&prefix, "")).collect())
     }
@@ -864,6 +1102,94 @@ mod tests {
         );
         assert!(complaints.is_empty(), "{complaints:?}");
         assert_eq!((settings.retain, settings.timeout), (Retain::Linger, Duration::from_millis(300)));
+    }
+
+    const BY_PERSON: &str = "[user alice]\nscope = session\n[group staff]\nretain = linger\njoin = credentials\n\
+                             [group wheel]\nretain = processes\ntimeout = 2s\n[service sshd]\ntimeout = 3s\nstrict = yes\n\
+                             [pag]\nscope = user\ntimeout = 4s\nstrict = no\nnopag = no\n";
+
+    /// A user of that name, in these groups.
+    fn with_subject<T>(name: &str, groups: &[&str], work: impl FnOnce(&Subject<'_>) -> T) -> T {
+        work(&Subject { name, is_in: &|group| groups.contains(&group) })
+    }
+
+    #[test]
+    fn the_first_of_user_group_line_service_and_host_counts() {
+        let files = files(BY_PERSON);
+        let of = |name: &str, groups: &[&str], line: &[&[u8]]| {
+            let (settings, complaints) =
+                with_subject(name, groups, |subject| load(&files.dirs, "sshd", Some(subject), line));
+            assert!(complaints.is_empty(), "{complaints:?}");
+            (settings.scope, settings.retain, settings.join, settings.timeout.as_secs(), settings.strict)
+        };
+        let (user, session) = (Scope::User, Scope::Session);
+        let table = [
+            (of("alice", &[], &[]), (session, Retain::None, Join::Always, 3, true)),
+            (of("alice", &[], &[b"scope=user"]), (session, Retain::None, Join::Always, 3, true)),
+            (of("bob", &[], &[b"scope=session"]), (session, Retain::None, Join::Always, 3, true)),
+            (of("bob", &["wheel"], &[b"timeout=9s"]), (user, Retain::Processes, Join::Always, 2, true)),
+            // Of two groups the one that stands first in the files, whatever NSS says first.
+            (of("bob", &["wheel", "staff"], &[]), (user, Retain::Linger, Join::Credentials, 2, true)),
+            (of("bob", &[], &[b"timeout=9s"]), (user, Retain::None, Join::Always, 9, true)),
+            // A service of the user's name, and the other way round, is somebody else.
+            (of("sshd", &["alice"], &[]), (user, Retain::None, Join::Always, 3, true)),
+        ];
+        for (index, (found, expected)) in table.into_iter().enumerate() {
+            assert_eq!(found, expected, "row {index}");
+        }
+    }
+
+    #[test]
+    fn groups_are_looked_up_only_where_a_section_names_one() {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let is_in = |group: &str| {
+            asked.borrow_mut().push(group.to_owned());
+            false
+        };
+        let subject = Subject { name: "alice", is_in: &is_in };
+        let without = files("[pag]\nscope = session\n[user alice]\nnopag = yes\n");
+        let _ = load(&without.dirs, "sshd", Some(&subject), &[]);
+        assert!(asked.borrow().is_empty());
+        let with = files(BY_PERSON);
+        let _ = load(&with.dirs, "sshd", Some(&subject), &[]);
+        assert_eq!(asked.take(), ["wheel", "staff"]);
+        // The helper looks nobody up, and finds what is wrong all the same.
+        let wrong = files("[group staff]\nplacement = own\n[user alice]\nfollow = first\nscope = all\n");
+        let found: Vec<String> = host(&wrong.dirs).1.iter().map(|c| c.what.clone()).collect();
+        let expected = [
+            "'placement' is not for a user or a group",
+            "'follow' is for the whole host alone",
+            "scope cannot be 'all'",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn an_explanation_names_the_line_that_decides() {
+        let files = files(BY_PERSON);
+        files.write("login.defs", b"UID_MIN 500\n");
+        files.write("etc/60-more.conf", b"[group wheel]\ntimeout = 1s\n");
+        let explain = |name: &str, groups: &[&str], service: Option<&str>| -> Vec<String> {
+            let explained = with_subject(name, groups, |subject| explain(&files.dirs, service, Some(subject))).0;
+            assert_eq!(explained.len(), OPTIONS.len());
+            let prefix = format!("{}/", files.top.path().display());
+            let line = |e: Explained| {
+                let place = e.place.map_or("built in".to_owned(), |place| place.to_string().replace(&prefix, ""));
+                format!("{} {} {place}", e.name, e.value)
+            };
+            explained.into_iter().map(line).collect()
+        };
+        let has = |lines: &[String], wanted: &[&str]| {
+            for line in wanted {
+                assert!(lines.iter().any(|one| one == line), "{line} is not among {lines:#?}");
+            }
+        };
+        let alice = explain("alice", &["wheel"], Some("sshd"));
+        has(&alice, &["scope session pag.conf:2", "timeout 1000ms etc/60-more.conf:2", "strict yes pag.conf:11"]);
+        has(&alice, &["retain processes pag.conf:7", "retain_after_close yes pag.conf:7", "kdestroy no built in"]);
+        has(&alice, &["minimum_uid 500 login.defs", "placement login built in", "follow display built in"]);
+        let bob = explain("bob", &[], None);
+        has(&bob, &["scope user pag.conf:13", "timeout 4000ms pag.conf:14", "strict no pag.conf:15"]);
     }
 
     #[test]
@@ -894,7 +1220,7 @@ mod tests {
             "pag.conf:3: unknown option 'retian'; right would be perhaps 'retain'",
             "pag.conf:4: retain cannot be 'sometimes'; right would be none or processes or linger",
             "pag.conf:5: 'scope' is no setting; right would be NAME = VALUE",
-            "pag.conf:6: unknown section 'nonsense'; right would be [pag], [service NAME] or [user NAME]",
+            "pag.conf:6: unknown section 'nonsense'; right would be [pag], [service NAME], [group NAME] or [user NAME]",
             "PAM argument 1 of sshd: timeout cannot be '1h'; right would be a time from 100ms to 60s, such as 5s",
             "PAM argument 2 of sshd: 'client' is no PAM argument; right would be a line in pag.conf",
             "PAM argument 3 of sshd: program cannot be 'aklog'; right would be an absolute path, then arguments, separated by commas",
@@ -931,9 +1257,9 @@ mod tests {
     #[test]
     fn the_manager_and_the_seeding_job_cannot_be_made_anything_else() {
         let files = files("[service systemd-user]\nplacement = none\n[service sshd]\nplacement = manager\n");
-        let (settings, complaints) = load(&files.dirs, "systemd-user", &[]);
+        let (settings, complaints) = load(&files.dirs, "systemd-user", None, &[]);
         assert_eq!((settings.placement, complaints.len()), (Role::Manager, 1));
-        let (settings, complaints) = load(&files.dirs, "sshd", &[]);
+        let (settings, complaints) = load(&files.dirs, "sshd", None, &[]);
         assert_eq!((settings.placement, complaints.len()), (Role::Login, 1));
     }
 
@@ -950,8 +1276,8 @@ mod tests {
         let files = files("[service cron]\nplacement = nowhere\nnopag = YES\n[service SSHD]\nnopag = maybe\n");
         let (settings, complaints) = host(&files.dirs);
         assert_eq!((settings.nopag, settings.placement, complaints.len()), (false, Role::Login, 2));
-        assert_eq!(load(&files.dirs, "sshd", &[]).1.len(), 1);
-        assert!(load(&files.dirs, "cron", &[]).0.nopag);
+        assert_eq!(load(&files.dirs, "sshd", None, &[]).1.len(), 1);
+        assert!(load(&files.dirs, "cron", None, &[]).0.nopag);
     }
 
     #[test]
@@ -962,13 +1288,20 @@ mod tests {
         let keytab =
             |path: &str, principal: Option<&str>| Keytab { path: path.into(), principal: principal.map(str::to_owned) };
         let expected = [
+            (Whose::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
             (Whose::User("alice".to_owned()), keytab("/etc/k/alice", None)),
             (Whose::User("bob".to_owned()), keytab("/etc/k/bob", Some("bob/cron"))),
-            (Whose::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
         ];
         assert_eq!(keytabs(&files.dirs), expected);
-        assert_eq!(load(&files.dirs, "sshd", &[]).1.len(), 0);
-        let files = self::files("[pag]\nkeytab = /x\n[user a]\nkeytab = x\nprincipal = -V\nretain = none\n");
+        assert_eq!(load(&files.dirs, "sshd", None, &[b"keytab=/x"]).1.len(), 1);
+        // Sections of one user are one, in whichever file they stand.
+        files.write("etc/10-more.conf", b"[user alice]\nprincipal = alice/cron\n[user bob]\nkeytab =\n");
+        let expected = [
+            (Whose::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
+            (Whose::User("alice".to_owned()), keytab("/etc/k/alice", Some("alice/cron"))),
+        ];
+        assert_eq!(keytabs(&files.dirs), expected);
+        let files = self::files("[pag]\nkeytab = /x\n[group g]\nkeytab = /x\n[user a]\nkeytab = x\nprincipal = -V\n");
         assert_eq!((keytabs(&files.dirs).len(), host(&files.dirs).1.len()), (0, 4));
     }
 
@@ -1046,7 +1379,8 @@ mod tests {
 
     #[test]
     fn the_manuals_name_every_option_and_no_other() {
-        let (of_line, of_file): (Vec<&Opt>, Vec<&Opt>) = OPTIONS.iter().partition(|option| option.on_pam_line);
+        let (of_line, of_file): (Vec<&Opt>, Vec<&Opt>) =
+            OPTIONS.iter().partition(|option| option.stands == Where::Anywhere);
         let mut names: Vec<&str> = of_line.iter().map(|option| option.name).collect();
         let mut documented = documented();
         names.sort_unstable();
@@ -1074,7 +1408,7 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_panic(text in "\\PC{0,200}", argument in proptest::collection::vec(any::<u8>(), 0..40)) {
             let files = files(format!("[pag]\n{text}"));
-            let _ = load(&files.dirs, "sshd", &[&argument]);
+            let _ = load(&files.dirs, "sshd", None, &[&argument]);
         }
 
         #[test]
@@ -1091,7 +1425,7 @@ mod tests {
         #[test]
         fn complaints_are_one_line(argument in "[\\x00-\\x7f]{0,60}") {
             let files = files("");
-            for complaint in load(&files.dirs, "sshd", &[argument.as_bytes()]).1 {
+            for complaint in load(&files.dirs, "sshd", None, &[argument.as_bytes()]).1 {
                 prop_assert!(!complaint.to_string().contains('\n'));
             }
         }

@@ -58,6 +58,11 @@ pub fn user_id() -> Serial {
     Serial(SpecialKeyring::User.serial())
 }
 
+/// The user session keyring (`@us`) of the thread's *real* uid: what the kernel gives to a thread that has none.
+pub fn user_session_id() -> Serial {
+    Serial(SpecialKeyring::UserSession.serial())
+}
+
 /// Who may do what with a key: possessor, owner, group, other, eight bits each (`man 7 keyrings`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mask(pub u32);
@@ -79,6 +84,9 @@ impl Mask {
     /// that none can empty it or pass it on. Root and the handle group may do everything.
     pub const S0: Mask =
         Mask(raw::KEY_POS_VIEW | raw::KEY_POS_READ | raw::KEY_POS_SEARCH | raw::KEY_USR_ALL | raw::KEY_GRP_ALL);
+    /// The keyring that OpenAFS's setpag has made for a plain user, closed against those of his uid that are no members:
+    /// what setpag gives the possessor, and for the owner what an anonymous session keyring has.
+    pub const OF_SETPAG: Mask = Mask(raw::KEY_POS_ALL & !raw::KEY_POS_SETATTR | raw::KEY_USR_VIEW | raw::KEY_USR_READ);
     /// Registry, holders and records: no SEARCH for anybody. Kernel searches follow links, and root's `@u` hangs in
     /// every root login: with one SEARCH bit here root, and whoever root becomes, would find alice's tokens.
     pub const ANCHOR: Mask = Mask(raw::KEY_USR_ALL & !raw::KEY_USR_SEARCH);
@@ -277,7 +285,16 @@ pub fn set_mask(key: Serial, mask: Mask) -> io::Result<()> {
 /// # Errors
 /// EKEYREVOKED, ENOKEY for one that was revoked or invalidated.
 pub fn session() -> io::Result<Serial> {
-    raw::keyctl_get_keyring_id(session_id().0, false).map(Serial).map_err(io_error)
+    resolve(session_id())
+}
+
+/// The keyring behind one of the special numbers, as [`user_id`]; the kernel makes a user's keyrings when they are asked
+/// for.
+///
+/// # Errors
+/// As [`session`].
+pub fn resolve(special: Serial) -> io::Result<Serial> {
+    raw::keyctl_get_keyring_id(special.0, false).map(Serial).map_err(io_error)
 }
 
 /// Gives this thread the session keyring called `name`, or a new anonymous one. Never trust its success: the kernel
@@ -300,6 +317,7 @@ mod tests {
         assert_eq!(Mask::RING_OF_ROOT.0, 0x0f3f_3f00);
         assert_eq!(Mask::S0.0, 0x0b3f_3f00);
         assert_eq!(Mask::ANCHOR.0, 0x0037_0000);
+        assert_eq!(Mask::OF_SETPAG.0, 0x1f03_0000);
     }
 
     #[test]

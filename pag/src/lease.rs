@@ -53,6 +53,20 @@ impl Process {
         Self::find(i32::try_from(std::process::id()).ok()?)
     }
 
+    /// Its parent, if both are there.
+    pub fn parent(self) -> Option<Self> {
+        let parent = || {
+            let mut stat = [0; 1024];
+            let length = File::open(format!("/proc/{}/stat", self.pid)).ok()?.read(&mut stat).ok()?;
+            let stat = stat.get(..length)?;
+            (start_time(stat)? == self.start).then(|| parent_pid(stat))?
+        };
+        let found = Self::find(parent()?)?;
+        // A pid is given to another only after its process has left its children: the child had this parent before
+        // and after the look.
+        (parent()? == found.pid).then_some(found)
+    }
+
     /// Whether it still runs.
     pub fn is_alive(self) -> bool {
         Self::find(self.pid) == Some(self)
@@ -70,6 +84,13 @@ fn start_time(stat: &[u8]) -> Option<u64> {
     }
     // The state is field 3, so the start time, field 22, is the nineteenth after it.
     str::from_utf8(fields.nth(18)?).ok()?.parse().ok()
+}
+
+/// Pid of the parent in the text of `/proc/PID/stat`: field 4. None for the first process of a pid namespace.
+fn parent_pid(stat: &[u8]) -> Option<i32> {
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = stat.get(end_of_name + 1..)?.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+    str::from_utf8(fields.nth(1)?).ok()?.parse().ok().filter(|pid| *pid > 0)
 }
 
 /// Why a PAG is in use.
@@ -163,6 +184,22 @@ mod tests {
         let me = Process::current().unwrap();
         assert!(me.is_alive());
         assert!(!Process { start: me.start.wrapping_sub(1), ..me }.is_alive());
+    }
+
+    #[test]
+    fn a_parent_is_found_however_a_process_calls_itself() {
+        for name in ["sh", "a) S 9 (b", ") R 7"] {
+            assert_eq!(parent_pid(&stat(name, "S")), Some(1), "{name}");
+        }
+        assert_eq!(parent_pid(b"1 (init) S 0 1 1"), None);
+        let me = Process::current().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let sleeper = Process::find(i32::try_from(child.id()).unwrap()).unwrap();
+        assert_eq!(sleeper.parent(), Some(me));
+        assert_eq!(Process { start: sleeper.start + 1, ..sleeper }.parent(), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(sleeper.parent(), None);
     }
 
     #[test]

@@ -3,20 +3,24 @@
 //! A PAG is a session keyring, the *ring*, that root can hand out when a process is created; `docs/design.md` says
 //! why. One module per noun of that page: [`ring`] makes, joins and verifies rings, [`registry`] keeps them in the
 //! kernel with their [`record`]s and [`lease`]s, [`policy`] decides without effects, [`seed`] and [`client`] bring
-//! tokens in, [`ccache`] is the PAG's Kerberos cache, [`keytab`] where it comes from when nobody is there, and [`login`] strings these together for the PAM module.
+//! tokens in, [`ccache`] is the PAG's Kerberos cache, [`keytab`] where its ticket comes from when nobody is there, and
+//! [`login`] strings these together for the PAM module. [`membership`] is what every process may do by itself.
 //! [`report`] owns every message. System calls stand in [`sys`], keys in [`keyring`], switching of ids in [`guard`].
 
 pub mod ccache;
 pub mod client;
 pub mod config;
 pub mod error;
+pub mod follow;
 pub mod guard;
 pub mod keyring;
 pub mod keytab;
 pub mod lease;
 pub mod lock;
 pub mod login;
+pub mod membership;
 pub mod nudge;
+pub mod person;
 pub mod policy;
 pub mod record;
 pub mod registry;

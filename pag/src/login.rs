@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use crate::ccache::{self, Contents, Place};
 use crate::client::openafs::{self, Equipped};
 use crate::client::{self, Client};
-use crate::config::{Role, Settings};
+use crate::config::{Role, Scope, Settings};
 use crate::error::{Error, Result};
+use crate::follow;
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring;
-use crate::lease::{Lease, Process, Role as LeaseRole};
+use crate::lease::{Lease, Process, Role as LeaseRole, Word};
 use crate::lock::Lock;
-use crate::nudge::nudge;
+use crate::nudge::{Moment, nudge, nudge_of_manager};
 use crate::policy::{self, Candidate, Fate, Newcomer, Placement};
 use crate::record::{Attempt, Kind, Record, Unreadable};
 use crate::registry::{self, Pag, PagId, Registry};
@@ -115,10 +116,33 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
         return entering.without_pag();
     }
     entering.ticket = entering.read_ticket();
+    let moment = (entering.is_manager() && request.opening).then(|| moment_of_manager(request.user.uid));
     let mut placed = entering.place()?;
-    entering.seed(&mut placed);
+    if let Some(moment) = moment {
+        nudge_of_manager(request.user.uid, moment);
+    }
+    // Before the seeder: who is killed over that would leave a lease of which nobody has told the helper.
     nudge(request.user.uid);
+    if entering.seed(&mut placed) {
+        nudge(request.user.uid);
+    }
     Ok(entering.entered(placed))
+}
+
+/// Where the user manager's stack calls us, before we do anything. pam_keyinit gives the user a keyring of his own
+/// (Linux-PAM, pam_keyinit.c, init_keyrings); before that the session keyring is what PID 1 has, or our ring from an
+/// earlier call. And libpam has loaded all modules of a service before it calls the first one (pam_handlers.c,
+/// _pam_init_handlers): where pam_keyinit is not even there, nothing will come.
+fn moment_of_manager(uid: u32) -> Moment {
+    let users = |found: keyring::Description<'_>| found.uid == uid;
+    let by_keyinit =
+        Ring::current().is_none() && keyring::session().and_then(|key| keyring::describe(key, users)).unwrap_or(false);
+    let will_come = || std::fs::read("/proc/self/maps").is_ok_and(|maps| holds(&maps, b"/pam_keyinit.so"));
+    if !by_keyinit && will_come() { Moment::BeforeKeyinit } else { Moment::Lasting }
+}
+
+fn holds(text: &[u8], words: &[u8]) -> bool {
+    text.windows(words.len()).any(|window| window == words)
 }
 
 /// One entering, with what is known about it.
@@ -136,6 +160,12 @@ enum Choice {
     Join(usize, Ring),
     Make(Kind),
     Nowhere,
+}
+
+/// The PAGs that could be joined.
+pub fn candidates(pags: &[Pag]) -> Vec<Candidate<'_>> {
+    let whole = pags.iter().filter(|pag| pag.ring.is_ok());
+    whole.filter_map(|pag| Some(Candidate { id: pag.id, record: pag.record.as_ref().ok()? })).collect()
 }
 
 /// Where it has led.
@@ -223,7 +253,7 @@ impl<'a> Entering<'a> {
         let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
         let mut pags = registry.pags_of(guard, &lock, self.uid())?;
         let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
-        tidy(guard, &registry, &mut pags, self.request.user);
+        tidy(guard, &registry, &mut pags, self.request.user, self.repaired());
         let lease = self.lease()?;
         let kind = match self.choose(&pags) {
             Choice::Join(index, chosen) => match chosen.join(guard) {
@@ -282,11 +312,6 @@ impl<'a> Entering<'a> {
     }
 
     fn choose(&self, pags: &[Pag]) -> Choice {
-        let candidates: Vec<Candidate<'_>> = pags
-            .iter()
-            .filter(|pag| pag.ring.is_ok())
-            .filter_map(|pag| Some(Candidate { id: pag.id, record: pag.record.as_ref().ok()? }))
-            .collect();
         let newcomer = match self.request.settings.placement {
             Role::Manager => Newcomer::Manager,
             Role::Seed => Newcomer::Seed,
@@ -294,9 +319,10 @@ impl<'a> Entering<'a> {
             Role::Login | Role::Nothing => Newcomer::Login {
                 principal: self.ticket.as_ref().map(|ticket| &ticket.summary.principal),
                 join: self.request.settings.join,
+                scope: self.request.settings.scope,
             },
         };
-        match policy::place(newcomer, &self.request.user.name.to_string_lossy(), &candidates) {
+        match policy::place(newcomer, &self.request.user.name.to_string_lossy(), &candidates(pags)) {
             Placement::Make(kind) => Choice::Make(kind),
             Placement::Nowhere => Choice::Nowhere,
             Placement::Join(id) => pags
@@ -304,6 +330,47 @@ impl<'a> Entering<'a> {
                 .enumerate()
                 .find_map(|(index, pag)| (pag.id == id).then_some(Choice::Join(index, *pag.ring.as_ref().ok()?)))
                 .unwrap_or(Choice::Nowhere),
+        }
+    }
+
+    /// What a PAG is taken for whose record was lost: one that this newcomer may join only where logins share theirs.
+    fn repaired(&self) -> Kind {
+        if self.request.settings.scope == Scope::User { Kind::User } else { Kind::Session }
+    }
+
+    /// Where a refreshed ticket belongs: never into a new PAG, and never into one of another identity. The login's own
+    /// PAG, when this process has opened it; else the one that it is in, as a screen locker is; else, from outside, the
+    /// one that a login with this ticket would join, or the session that it looks like.
+    fn refreshes(&self, pags: &[Pag]) -> Option<(usize, Ring)> {
+        let user = self.request.user.name.to_string_lossy();
+        let brought = self.ticket.as_ref().map(|ticket| &ticket.summary.principal);
+        let fits = |record: &Record| match (&record.principal, brought) {
+            (Some(there), Some(brought)) => there == brought,
+            (None, Some(brought)) => brought.is_natural_for(&user),
+            (_, None) => true,
+        };
+        let at = |wanted: &dyn Fn(&Pag) -> bool| {
+            let found = pags.iter().enumerate().find(|(_, pag)| wanted(pag) && pag.record.as_ref().is_ok_and(fits));
+            found.and_then(|(index, pag)| Some((index, *pag.ring.as_ref().ok()?)))
+        };
+        let opened = self.request.marker.and_then(|marker| marker.pag);
+        if let Some(own) = opened.and_then(|(id, _)| at(&|pag| pag.id == id)) {
+            return Some(own);
+        }
+        if let Some(current) = Ring::current()
+            && let Some(inside) = at(&|pag| pag.ring.as_ref() == Ok(&current))
+        {
+            return Some(inside);
+        }
+        if self.request.settings.placement == Role::Login && self.request.settings.scope == Scope::Session {
+            let (tty, service) = (Word::clean(self.request.tty), Word::clean(self.request.service));
+            let news = policy::Refreshed { principal: brought, tty: &tty, service: &service };
+            let id = policy::refreshed(&candidates(pags), news, &user)?;
+            return at(&|pag| pag.id == id);
+        }
+        match self.choose(pags) {
+            Choice::Join(index, ring) => Some((index, ring)),
+            _ => None,
         }
     }
 
@@ -408,6 +475,12 @@ impl<'a> Entering<'a> {
             record.leases.push(lease);
             if self.request.settings.placement == Role::Login {
                 record.retain = self.request.settings.retain;
+                // At once and not by the helper: tokens of this login's would be put into the PAG that is followed.
+                if record.follows.is_some() {
+                    follow::end(self.identity(), &pag, &ring, &mut record, self.budget.deadline());
+                    report(&Event::FollowsNobody { uid, pag: pag.id });
+                    pag.record = Ok(record.clone());
+                }
             }
         }
         if self.request.settings.placement == Role::Seed {
@@ -489,21 +562,22 @@ impl<'a> Entering<'a> {
         }
     }
 
-    fn seed(&self, placed: &mut Placed) {
+    /// Runs a seeder where one is wanted; whether it did.
+    fn seed(&self, placed: &mut Placed) -> bool {
         if self.request.marker.is_some_and(|marker| marker.seeded) || self.request.settings.placement == Role::Seed {
-            return;
+            return false;
         }
         match placed.need {
             Need::No => {
                 log::debug!("no seeder for uid {}: tokens are good, not wanted, or cannot be had", self.uid());
-                return;
+                return false;
             }
             Need::Later => {
                 if let Some((_, pag, _)) = &placed.pag {
                     report(&Event::SeedPutOff { uid: self.uid(), pag: pag.id });
                 }
                 placed.seeded = true;
-                return;
+                return false;
             }
             Need::Now => placed.seeded = true,
         }
@@ -528,6 +602,7 @@ impl<'a> Entering<'a> {
                 }
             }
         }
+        true
     }
 
     /// `nopag`: tokens for wherever the login is, as pam_afs_session has it, and nothing else.
@@ -629,9 +704,19 @@ pub fn is_lingering(user: &Passwd) -> bool {
     })
 }
 
+/// Whether a user has a login that has a PAG to itself.
+fn has_session(pags: &[Pag]) -> bool {
+    let is_one = |record: &Record| {
+        record.kind == Kind::Session
+            && record.leases.iter().any(|lease| lease.role == LeaseRole::Login && lease.process.is_alive())
+    };
+    pags.iter().any(|pag| pag.record.as_ref().is_ok_and(is_one))
+}
+
 /// Takes dead leases out of the user's PAGs and ends those that are over; what stays in `pags` can be used. Repairs a
-/// damaged record, and leaves one of another version alone. Held under the uid's lock.
-pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd) {
+/// damaged record, as one of kind `repaired`, and leaves one of another version alone. Held under the uid's lock.
+pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd, repaired: Kind) {
+    let has_session = has_session(pags);
     pags.retain_mut(|pag| {
         if let Err(why) = &pag.ring {
             report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why: why.clone() });
@@ -651,7 +736,7 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
                 report(&Event::RecordDamaged { uid: pag.uid, pag: pag.id, why: why.to_string() });
                 let ccache = ccache::name(pag.uid, pag.id);
                 let record =
-                    Record { unsure: true, ..Record::new(pag.uid, Kind::User, ccache, crate::config::Retain::None) };
+                    Record { unsure: true, ..Record::new(pag.uid, repaired, ccache, crate::config::Retain::None) };
                 // Whoever is about to join it brings the first lease: it is not over yet.
                 return registry.store(guard, pag, record).is_ok();
             }
@@ -664,7 +749,7 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
         } else if before > 0 {
             return true;
         }
-        settle(guard, registry, pag, record, || is_lingering(user))
+        settle(guard, registry, pag, record, || has_session || is_lingering(user))
     });
 }
 
@@ -674,7 +759,7 @@ pub fn settle(
     registry: &Registry,
     pag: &mut Pag,
     mut record: Record,
-    lingering: impl FnOnce() -> bool,
+    stays: impl FnOnce() -> bool,
 ) -> bool {
     let (uid, id) = (pag.uid, pag.id);
     let discard = |pag: &Pag| match &pag.ring {
@@ -687,7 +772,15 @@ pub fn settle(
         }
         Err(_) => Ok(()),
     };
-    let fate = policy::fate(&record, lingering);
+    let fate = policy::fate(&record, stays);
+    // What is followed is another PAG's, and must not be discarded with what is this one's own. The helper links it
+    // again where this one goes on.
+    if fate != Fate::Keep
+        && record.follows.is_some()
+        && let Ok(ring) = &pag.ring
+    {
+        follow::take_away(ring, pag.nested, &mut record);
+    }
     match fate {
         Fate::Keep => {
             let _ = registry.store(guard, pag, record);
@@ -753,13 +846,17 @@ pub fn leave(marker: &Marker) -> Result<()> {
 fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
     let guard = Guard::enter(ring.group)?;
     let Some((id, place)) = marker.pag else { return Ok(()) };
-    let _lock = Lock::of_uid(marker.uid, LOCK_WAIT)?;
+    let lock = Lock::of_uid(marker.uid, LOCK_WAIT)?;
     let found = Registry::look_up(&guard, ring.group, place, marker.uid, id)?;
     let Some((registry, mut pag)) = found else { return Ok(()) };
     let Ok(mut record) = pag.record.clone() else { return Ok(()) };
     record.leases.retain(|lease| lease.cookie != marker.cookie && lease.process.is_alive());
-    let lingering = || sys::passwd(Who::Uid(marker.uid)).is_ok_and(|user| user.is_some_and(|user| is_lingering(&user)));
-    settle(&guard, &registry, &mut pag, record, lingering);
+    let stays = || {
+        let pags = registry.pags_of(&guard, &lock, marker.uid).unwrap_or_default();
+        let lingers = |user: Option<Passwd>| user.is_some_and(|user| is_lingering(&user));
+        has_session(&pags) || sys::passwd(Who::Uid(marker.uid)).is_ok_and(lingers)
+    };
+    settle(&guard, &registry, &mut pag, record, stays);
     Ok(())
 }
 
@@ -801,11 +898,14 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     let lock = Lock::of_uid(user.uid, LOCK_WAIT)?;
     let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
     let mut pags = registry.pags_of(&guard, &lock, user.uid)?;
-    tidy(&guard, &registry, &mut pags, user);
-    // Never a new PAG, and never one of another identity.
-    let Choice::Join(index, ring) = entering.choose(&pags) else { return Ok(()) };
+    tidy(&guard, &registry, &mut pags, user, entering.repaired());
+    let Some((index, ring)) = entering.refreshes(&pags) else { return Ok(()) };
     let mut pag = pags.swap_remove(index);
     let Ok(mut record) = pag.record.clone() else { return Ok(()) };
+    // No login's: what is brought there would go to the session that it follows.
+    if record.follows.is_some() {
+        return Ok(());
+    }
     let tried = record.attempt;
     entering.feed(&mut record, pag.id, &ring);
     // Good tokens are worth renewing only with a ticket that they were not made from: sshd, for one, refreshes the

@@ -5,16 +5,76 @@ use std::os::unix::net::UnixDatagram;
 /// The helper's socket.
 pub const SOCKET: &str = "/run/pag/nudge";
 
+/// Room for the longest datagram.
+pub const SPACE: usize = 16;
+
+/// What a datagram says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nudge {
+    /// Whose PAGs have changed.
+    pub uid: u32,
+    /// Where the user manager's stack has put it into its PAG.
+    pub manager: Option<Moment>,
+}
+
+/// Where in a stack we were called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Before a pam_keyinit that will replace the session keyring, unless we are called once more.
+    BeforeKeyinit,
+    /// Where the PAG stays.
+    Lasting,
+}
+
+impl Moment {
+    const ALL: [(Moment, &'static str); 2] = [(Moment::BeforeKeyinit, "early"), (Moment::Lasting, "late")];
+}
+
 /// Tells the helper about `uid`. Never blocks; nobody may be listening.
 pub fn nudge(uid: u32) {
-    if let Ok(socket) = UnixDatagram::unbound()
-        && socket.set_nonblocking(true).is_ok()
-    {
-        let _ = socket.send_to(uid.to_string().as_bytes(), SOCKET);
+    send(&uid.to_string());
+}
+
+/// Tells the helper where the stack of the user manager of `uid` has called us.
+pub fn nudge_of_manager(uid: u32, moment: Moment) {
+    if let Some((_, word)) = Moment::ALL.iter().find(|(one, _)| *one == moment) {
+        send(&format!("{uid} {word}"));
     }
 }
 
-/// Reads what [`nudge`] sent; none for anything else.
-pub fn parse(datagram: &[u8]) -> Option<u32> {
-    str::from_utf8(datagram).ok()?.parse().ok()
+fn send(text: &str) {
+    if let Ok(socket) = UnixDatagram::unbound()
+        && socket.set_nonblocking(true).is_ok()
+    {
+        let _ = socket.send_to(text.as_bytes(), SOCKET);
+    }
+}
+
+/// Reads what was sent here; none for anything else.
+pub fn parse(datagram: &[u8]) -> Option<Nudge> {
+    let text = str::from_utf8(datagram).ok()?;
+    let (uid, word) = text.split_once(' ').map_or((text, None), |(uid, word)| (uid, Some(word)));
+    let manager = match word {
+        None => None,
+        Some(word) => Some(Moment::ALL.iter().find(|(_, known)| *known == word)?.0),
+    };
+    Some(Nudge { uid: uid.parse().ok()?, manager })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_sent_here_is_understood() {
+        let nudge = |uid, manager| Some(Nudge { uid, manager });
+        assert_eq!(parse(b"61001"), nudge(61001, None));
+        assert_eq!(parse(b"61001 early"), nudge(61001, Some(Moment::BeforeKeyinit)));
+        assert_eq!(parse(b"4294967295 late"), nudge(u32::MAX, Some(Moment::Lasting)));
+        assert!("4294967295 early".len() <= SPACE);
+        for text in ["", " ", "61001 ", "61001 soon", "early", "-1", "61001 early ", "4294967296", "\u{7f}"] {
+            assert_eq!(parse(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(parse(&[0xff, 0xfe]), None);
+    }
 }

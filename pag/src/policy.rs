@@ -1,7 +1,8 @@
 //! Which PAG is the right one, and what its end means: pure functions from facts to a plan.
 
 use crate::ccache::format::Principal;
-use crate::config::{Join, Retain};
+use crate::config::{Follow, Join, Retain, Scope};
+use crate::lease::{Lease, Role, Word};
 use crate::record::{Attempt, Kind, Record};
 use crate::registry::PagId;
 
@@ -14,6 +15,8 @@ pub enum Newcomer<'a> {
         principal: Option<&'a Principal>,
         /// Whether a login without a ticket joins.
         join: Join,
+        /// Whether it joins at all, or has a PAG of its own.
+        scope: Scope,
     },
     /// The user's manager, `systemd --user`.
     Manager,
@@ -46,9 +49,10 @@ pub enum Placement {
 /// Decides where a newcomer of the user `name` belongs.
 pub fn place(newcomer: Newcomer<'_>, name: &str, candidates: &[Candidate<'_>]) -> Placement {
     let found = match newcomer {
-        Newcomer::Own | Newcomer::Login { principal: None, join: Join::Credentials } => {
+        Newcomer::Own | Newcomer::Login { principal: None, join: Join::Credentials, .. } => {
             return Placement::Make(Kind::Own);
         }
+        Newcomer::Login { scope: Scope::Session, .. } => return Placement::Make(Kind::Session),
         Newcomer::Seed => {
             let asked = candidates.iter().find(|candidate| candidate.record.reseed);
             return asked.map_or(Placement::Nowhere, |candidate| Placement::Join(candidate.id));
@@ -77,12 +81,136 @@ fn oldest(candidates: &[Candidate<'_>], fits: impl Fn(&Record) -> bool) -> Optio
         .map(|candidate| candidate.id)
 }
 
+/// What a refreshed ticket comes with, when the process that brings it is outside the session that it is for: a screen
+/// unlock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refreshed<'a> {
+    /// Whose ticket it is.
+    pub principal: Option<&'a Principal>,
+    /// Terminal and PAM service, as leases have them.
+    pub tty: &'a Word,
+    /// See `tty`.
+    pub service: &'a Word,
+}
+
+/// The PAG of its own login that a refreshed ticket is for, among those of `scope = session`: of those with its identity
+/// the one on the same terminal, else of the same service, else the newest. Never one of another identity.
+pub fn refreshed(candidates: &[Candidate<'_>], news: Refreshed<'_>, name: &str) -> Option<PagId> {
+    let fits = |record: &Record| match (&record.principal, news.principal) {
+        (Some(there), Some(brought)) => there == brought,
+        (None, Some(brought)) => brought.is_natural_for(name),
+        (_, None) => true,
+    };
+    let rank = |record: &Record| {
+        let of = |lease: &Lease| {
+            let tty = lease.tty == *news.tty && lease.tty != Word::clean("");
+            2 * u8::from(tty) + u8::from(lease.service == *news.service)
+        };
+        record.leases.iter().map(of).max()
+    };
+    candidates
+        .iter()
+        .filter(|candidate| candidate.record.kind == Kind::Session && fits(candidate.record))
+        .max_by_key(|candidate| {
+            let known = candidate.record.principal.is_some();
+            (known, rank(candidate.record), candidate.record.made, candidate.id)
+        })
+        .map(|candidate| candidate.id)
+}
+
+/// Whether the services in a PAG follow a session: it is the user manager's, which lives, and no login has made it his
+/// own. Tokens that `retain` leaves it are its own, too.
+pub fn is_follower(record: &Record, now: u64) -> bool {
+    let kept = record.retain != Retain::None && record.tokens.iter().any(|token| token.expires > now);
+    record.kind == Kind::User && record.has_manager() && !record.has_login() && !kept
+}
+
+/// What logind says of one session of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// logind's name for it.
+    pub id: String,
+    /// The process that asked for it: the PAM host of the login.
+    pub leader: i32,
+    /// Whether a person works in it: its class is one of `user`, `user-early`, `user-light`, ...; a greeter's, a lock
+    /// screen's, a manager's and cron's are others.
+    pub person: bool,
+    /// Whether it is ending: its login is over, and something of it is still there.
+    pub closing: bool,
+}
+
+/// What logind says of a user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sessions {
+    /// The session that it calls his display: the graphical one, else the one on a terminal, else another.
+    pub display: Option<String>,
+    /// All of his.
+    pub all: Vec<Session>,
+}
+
+impl Sessions {
+    /// The session of the login that holds the lease of `record`. pam_systemd asks in the PAM host's own process, where
+    /// pam_pag has taken the lease (src/login/pam_systemd.c, pam_sm_open_session), so that is the leader: sshd's monitor,
+    /// gdm's session worker, login itself. Where a host has forked between the two, `scope_of` tells the session whose
+    /// control group a process is in.
+    pub fn of(&self, record: &Record, scope_of: impl Fn(i32) -> Option<String>) -> Option<&Session> {
+        let pids = || record.leases.iter().filter(|lease| lease.role == Role::Login).map(|lease| lease.process.pid);
+        self.all.iter().find(|session| pids().any(|pid| pid == session.leader)).or_else(|| {
+            let id = pids().find_map(&scope_of)?;
+            self.all.iter().find(|session| session.id == id)
+        })
+    }
+}
+
+/// The PAG that the services of a user follow, of those that logins have to themselves. `current` is the one that they
+/// follow now; `sessions` is none while logind has not answered, and then they stay with that. `scope_of` as in
+/// [`Sessions::of`].
+pub fn followed(
+    setting: Follow,
+    candidates: &[Candidate<'_>],
+    current: Option<PagId>,
+    sessions: Option<&Sessions>,
+    scope_of: impl Fn(i32) -> Option<String>,
+) -> Option<PagId> {
+    if setting == Follow::None {
+        return None;
+    }
+    let mut live: Vec<(Candidate<'_>, Option<&Session>)> = candidates
+        .iter()
+        .filter(|candidate| candidate.record.kind == Kind::Session && candidate.record.has_login())
+        .map(|candidate| (*candidate, sessions.and_then(|known| known.of(candidate.record, &scope_of))))
+        .filter(|(_, session)| session.is_none_or(|session| session.person && !session.closing))
+        .collect();
+    if sessions.is_none() && live.iter().any(|(candidate, _)| Some(candidate.id) == current) {
+        return current;
+    }
+    // Seconds are too coarse for two logins of a script; the age of their processes tells them apart.
+    let age = |candidate: &Candidate<'_>| {
+        let start = candidate.record.leases.iter().map(|lease| lease.process.start).min();
+        (candidate.record.made, start, candidate.id)
+    };
+    live.sort_by_key(|(candidate, _)| age(candidate));
+    // A login that logind knows nothing of (`su -` within another session) is there for want of a better one.
+    let known = live.iter().filter(|(_, session)| session.is_some());
+    let (first, newest) = (known.clone().next().or(live.first()), known.clone().next_back().or(live.last()));
+    let display = sessions.and_then(|known| known.display.as_ref());
+    let chosen = match setting {
+        Follow::Display => {
+            live.iter().find(|(_, session)| session.is_some_and(|session| Some(&session.id) == display)).or(newest)
+        }
+        Follow::Newest => newest,
+        Follow::First => first,
+        Follow::None => None,
+    };
+    chosen.map(|(candidate, _)| candidate.id)
+}
+
 /// What becomes of a PAG after leases have gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It goes on.
     Keep,
-    /// It goes on without its tokens: only a lingering manager is left.
+    /// It goes on without its tokens: only a manager that stays is left.
     DropTokens,
     /// Its holder is unlinked.
     End {
@@ -93,13 +221,14 @@ pub enum Fate {
 
 /// Decides what becomes of a PAG whose record, dead leases taken out, is `record`.
 ///
-/// A manager that does not linger keeps the tokens: its services may still write to an AFS home while they stop. Whether
-/// it does is asked only where that decides, since the answer takes the user's name.
-pub fn fate(record: &Record, lingering: impl FnOnce() -> bool) -> Fate {
+/// A manager that is about to stop keeps the tokens: its services may still write to an AFS home meanwhile. One that
+/// `stays`, since the user lingers or has logins with PAGs of their own, does not. Whether it does is asked only where
+/// that decides, since the answer takes the user's name.
+pub fn fate(record: &Record, stays: impl FnOnce() -> bool) -> Fate {
     if record.leases.is_empty() {
         return Fate::End { discard: record.retain != Retain::Processes && !record.unsure };
     }
-    if record.has_login() || record.unsure || record.retain != Retain::None || !lingering() {
+    if record.has_login() || record.unsure || record.retain != Retain::None || !stays() {
         return Fate::Keep;
     }
     Fate::DropTokens
@@ -126,7 +255,9 @@ pub fn is_good(expires: u64, life: u64, now: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::{Lease, Process, Role, Word};
+    use crate::client::Client;
+    use crate::lease::Process;
+    use crate::record::Held;
 
     fn principal(text: &str) -> Principal {
         Principal::parse(text).unwrap()
@@ -155,7 +286,7 @@ mod tests {
     }
 
     fn login(principal: Option<&Principal>) -> Newcomer<'_> {
-        Newcomer::Login { principal, join: Join::Always }
+        Newcomer::Login { principal, join: Join::Always, scope: Scope::User }
     }
 
     #[test]
@@ -189,7 +320,7 @@ mod tests {
     fn cron_and_the_ticketless_keep_to_themselves_when_told_to() {
         let records = [record(Kind::User, 1, None, &[Role::Login])];
         assert_eq!(at(Newcomer::Own, &records), Placement::Make(Kind::Own));
-        let shy = Newcomer::Login { principal: None, join: Join::Credentials };
+        let shy = Newcomer::Login { principal: None, join: Join::Credentials, scope: Scope::User };
         assert_eq!(at(shy, &records), Placement::Make(Kind::Own));
         let cron = [record(Kind::Own, 1, None, &[Role::Login])];
         assert_eq!(at(login(None), &cron), Placement::Make(Kind::User));
@@ -208,6 +339,178 @@ mod tests {
         assert_eq!(at(Newcomer::Seed, &records), Placement::Nowhere);
         records[1].reseed = true;
         assert_eq!(at(Newcomer::Seed, &records), Placement::Join(PagId::from(1)));
+    }
+
+    #[test]
+    fn a_login_with_scope_session_joins_nobody_and_nobody_joins_it() {
+        let alice = principal("alice@R");
+        let own = |principal, join| Newcomer::Login { principal, join, scope: Scope::Session };
+        let users = [record(Kind::User, 1, Some("alice@R"), &[Role::Login])];
+        assert_eq!(at(own(Some(&alice), Join::Always), &users), Placement::Make(Kind::Session));
+        assert_eq!(at(own(None, Join::Always), &users), Placement::Make(Kind::Session));
+        assert_eq!(at(own(None, Join::Credentials), &users), Placement::Make(Kind::Own));
+        let sessions = [record(Kind::Session, 1, Some("alice@R"), &[Role::Login])];
+        assert_eq!(at(own(Some(&alice), Join::Always), &sessions), Placement::Make(Kind::Session));
+        assert_eq!(at(login(Some(&alice)), &sessions), Placement::Make(Kind::User));
+        assert_eq!(at(login(None), &sessions), Placement::Make(Kind::User));
+        assert_eq!(at(Newcomer::Manager, &sessions), Placement::Make(Kind::User));
+        let both = [sessions[0].clone(), record(Kind::User, 2, None, &[Role::Manager])];
+        assert_eq!(at(Newcomer::Manager, &both), Placement::Join(PagId::from(1)));
+        assert_eq!(at(login(Some(&alice)), &both), Placement::Join(PagId::from(1)));
+    }
+
+    #[test]
+    fn a_managers_pag_follows_until_a_login_makes_it_his_own() {
+        let held = |expires| Held { client: Client::Keyring, cell: "a.test".parse().unwrap(), expires, since: 0 };
+        let manager = record(Kind::User, 1, None, &[Role::Manager]);
+        let kept = |retain, expires| Record { retain, tokens: vec![held(expires)], ..manager.clone() };
+        let table = [
+            (manager.clone(), true),
+            (record(Kind::User, 1, None, &[Role::Manager, Role::Login]), false),
+            (record(Kind::User, 1, None, &[]), false),
+            (record(Kind::Session, 1, None, &[Role::Manager]), false),
+            (kept(Retain::None, 101), true),
+            (kept(Retain::Linger, 101), false),
+            (kept(Retain::Processes, 101), false),
+            (kept(Retain::Linger, 100), true),
+        ];
+        for (record, expected) in table {
+            assert_eq!(is_follower(&record, 100), expected, "{record:?}");
+        }
+    }
+
+    /// The PAG of the login whose process is `pid`, made at `made`.
+    fn session_pag(pid: i32, made: u64) -> Record {
+        let mut record = record(Kind::Session, made, None, &[Role::Login]);
+        record.leases[0].process = Process { pid, start: 1000 - u64::from(pid.unsigned_abs()) };
+        record
+    }
+
+    fn session(id: &str, leader: i32) -> Session {
+        Session { id: id.to_owned(), leader, person: true, closing: false }
+    }
+
+    fn follows(
+        setting: Follow,
+        records: &[Record],
+        current: Option<u64>,
+        sessions: Option<(Option<&str>, &[Session])>,
+    ) -> Option<u64> {
+        let candidates: Vec<_> =
+            records.iter().enumerate().map(|(i, record)| Candidate { id: PagId::from(i as u64), record }).collect();
+        let sessions = sessions.map(|(display, all)| Sessions { display: display.map(str::to_owned), all: all.into() });
+        let scope_of = |pid| (pid == 13).then(|| "c".to_owned());
+        let found = followed(setting, &candidates, current.map(PagId::from), sessions.as_ref(), scope_of);
+        found.map(|id| (0..9).find(|number| PagId::from(*number) == id).unwrap())
+    }
+
+    #[test]
+    fn services_follow_the_session_that_the_setting_names() {
+        use Follow::{Display, First, Newest};
+        // The oldest, a middle one, the newest, and one of which logind knows nothing.
+        let records = [session_pag(10, 5), session_pag(11, 6), session_pag(12, 7), session_pag(14, 8)];
+        let all = [session("a", 10), session("b", 11), session("d", 12)];
+        let closing = |which: usize| {
+            let mut all = all.clone();
+            all[which].closing = true;
+            all
+        };
+        let greeter = |which: usize| {
+            let mut all = all.clone();
+            all[which].person = false;
+            all
+        };
+        let table = [
+            (Display, Some("b"), all.clone(), Some(1)),
+            (Display, Some("a"), all.clone(), Some(0)),
+            // The display has no PAG of its own, or there is none.
+            (Display, Some("x"), all.clone(), Some(2)),
+            (Display, None, all.clone(), Some(2)),
+            (Display, Some("b"), closing(1), Some(2)),
+            (Display, Some("b"), greeter(1), Some(2)),
+            (Newest, Some("b"), all.clone(), Some(2)),
+            (Newest, Some("b"), closing(2), Some(1)),
+            (First, Some("b"), all.clone(), Some(0)),
+            (First, Some("b"), closing(0), Some(1)),
+            (Follow::None, Some("b"), all.clone(), None),
+        ];
+        for (setting, display, all, expected) in table {
+            assert_eq!(
+                follows(setting, &records, None, Some((display, &all))),
+                expected,
+                "{setting} {display:?} {all:?}"
+            );
+        }
+        // Nothing that logind knows is left.
+        assert_eq!(follows(Display, &records[3..], None, Some((Some("b"), &[]))), Some(0));
+        assert_eq!(follows(Display, &[], None, Some((Some("b"), &all))), None);
+    }
+
+    #[test]
+    fn only_a_live_login_with_a_pag_of_its_own_is_followed() {
+        let own = record(Kind::Own, 1, None, &[Role::Login]);
+        let users = record(Kind::User, 1, None, &[Role::Login]);
+        let over = record(Kind::Session, 1, None, &[]);
+        for other in [own, users, over] {
+            assert_eq!(follows(Follow::Display, &[other], None, Some((None, &[]))), None);
+        }
+    }
+
+    #[test]
+    fn while_logind_has_not_answered_nobody_changes_sides_without_need() {
+        let records = [session_pag(10, 5), session_pag(11, 6)];
+        assert_eq!(follows(Follow::Display, &records, Some(0), None), Some(0));
+        assert_eq!(follows(Follow::Display, &records, None, None), Some(1));
+        assert_eq!(follows(Follow::Display, &records, Some(7), None), Some(1));
+        assert_eq!(follows(Follow::None, &records, Some(0), None), None);
+    }
+
+    #[test]
+    fn a_host_that_forked_is_found_by_its_control_group() {
+        let records = [session_pag(13, 5), session_pag(11, 6)];
+        let all = [session("b", 11), session("c", 99)];
+        assert_eq!(follows(Follow::Display, &records, None, Some((Some("c"), &all))), Some(0));
+    }
+
+    #[test]
+    fn of_two_logins_in_one_second_the_process_that_began_later_is_newer() {
+        // `session_pag` gives the higher pid the earlier start.
+        let records = [session_pag(10, 5), session_pag(11, 5)];
+        let all = [session("a", 10), session("b", 11)];
+        assert_eq!(follows(Follow::Newest, &records, None, Some((None, &all))), Some(0));
+        assert_eq!(follows(Follow::First, &records, None, Some((None, &all))), Some(1));
+    }
+
+    #[test]
+    fn a_refreshed_ticket_finds_the_session_of_its_identity() {
+        let (alice, admin, bob) = (principal("alice@R"), principal("alice/admin@R"), principal("bob@R"));
+        let at = |who: Option<&str>, made, tty: &str, service: &str| {
+            let mut record = record(Kind::Session, made, who, &[Role::Login]);
+            (record.leases[0].tty, record.leases[0].service) = (Word::clean(tty), Word::clean(service));
+            record
+        };
+        let records = [
+            at(Some("alice@R"), 1, ":0", "gdm-password"),
+            at(Some("alice@R"), 2, "ssh", "sshd"),
+            at(Some("alice/admin@R"), 3, ":0", "gdm-password"),
+            at(None, 4, "", "sshd"),
+            record(Kind::User, 5, Some("alice@R"), &[Role::Login]),
+        ];
+        let candidates: Vec<_> =
+            records.iter().enumerate().map(|(i, record)| Candidate { id: PagId::from(i as u64), record }).collect();
+        let find = |principal, tty: &str, service: &str, from: usize| {
+            let (tty, service) = (Word::clean(tty), Word::clean(service));
+            let found = refreshed(&candidates[from..], Refreshed { principal, tty: &tty, service: &service }, "alice");
+            found.map(|id| (0..9).find(|number| PagId::from(*number) == id).unwrap())
+        };
+        assert_eq!(find(Some(&alice), ":0", "gdm-password", 0), Some(0));
+        assert_eq!(find(Some(&alice), "", "gdm-password", 0), Some(0));
+        assert_eq!(find(Some(&alice), "", "other", 0), Some(1));
+        assert_eq!(find(Some(&admin), "", "sshd", 0), Some(2));
+        assert_eq!(find(Some(&bob), ":0", "gdm-password", 0), None);
+        // A login without a ticket takes the user's own identity, and no other.
+        assert_eq!(find(Some(&alice), "", "sshd", 2), Some(3));
+        assert_eq!(find(Some(&admin), "", "sshd", 3), None);
     }
 
     #[test]

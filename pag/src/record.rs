@@ -11,6 +11,8 @@
 //! retain none
 //! token openafs example.test 1764036000 1764000003
 //! attempt 1764000003 ok 1764036000
+//! follows 5f2e91c07ab3d846
+//! mirrored 738684871
 //! lease 4711 88213 9f0c... login sshd ssh
 //! ```
 
@@ -19,7 +21,9 @@ use std::fmt::{self, Write as _};
 use crate::ccache::format::Principal;
 use crate::client::Client;
 use crate::config::{Cell, Retain};
+use crate::keyring::Serial;
 use crate::lease::{Lease, Process, Role, Word};
+use crate::registry::PagId;
 
 /// The version that this code writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
@@ -32,15 +36,20 @@ const LIMIT: usize = 32767;
 pub enum Kind {
     /// The user's logins and his manager join it.
     User,
+    /// It belongs to one login alone, by `scope = session`; the user's services may follow it.
+    Session,
     /// It belongs to one login alone: cron, batch, `join = credentials` without a ticket.
     Own,
 }
 
 impl Kind {
+    const ALL: [Kind; 3] = [Kind::User, Kind::Session, Kind::Own];
+
     /// The word in records and for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::User => "user",
+            Kind::Session => "session",
             Kind::Own => "own",
         }
     }
@@ -98,6 +107,10 @@ pub struct Record {
     pub tokens: Vec<Held>,
     /// The last run of a seeder.
     pub attempt: Option<Attempt>,
+    /// The PAG that the services in this one follow, and whose tokens are in this one's ring besides.
+    pub follows: Option<PagId>,
+    /// The token keys that were linked into this PAG's ring out of the one that it follows.
+    pub mirrored: Vec<Serial>,
     /// Who keeps it in use.
     pub leases: Vec<Lease>,
 }
@@ -138,6 +151,8 @@ impl Record {
             reseed: false,
             tokens: Vec::new(),
             attempt: None,
+            follows: None,
+            mirrored: Vec::new(),
             leases: Vec::new(),
         }
     }
@@ -145,6 +160,11 @@ impl Record {
     /// Whether a login holds a lease.
     pub fn has_login(&self) -> bool {
         self.leases.iter().any(|lease| lease.role == Role::Login)
+    }
+
+    /// Whether a user manager holds a lease.
+    pub fn has_manager(&self) -> bool {
+        self.leases.iter().any(|lease| lease.role == Role::Manager)
     }
 
     /// The text that goes into the key. None when it would be too long for one: some four hundred leases.
@@ -168,6 +188,12 @@ impl Record {
         }
         if let Some(a) = self.attempt {
             let _ = writeln!(text, "attempt {} {} {}", a.at, if a.ok { "ok" } else { "failed" }, a.ticket);
+        }
+        if let Some(pag) = self.follows {
+            let _ = writeln!(text, "follows {pag}");
+        }
+        for key in &self.mirrored {
+            let _ = writeln!(text, "mirrored {key}");
         }
         for l in &self.leases {
             let Process { pid, start } = l.process;
@@ -214,6 +240,8 @@ struct Parts {
     reseed: bool,
     tokens: Vec<Held>,
     attempt: Option<Attempt>,
+    follows: Option<PagId>,
+    mirrored: Vec<Serial>,
     leases: Vec<Lease>,
 }
 
@@ -224,7 +252,7 @@ impl Parts {
         match key {
             "uid" => self.uid = Some(value.parse().ok()?),
             "kind" => {
-                self.kind = Some([Kind::User, Kind::Own].into_iter().find(|kind| kind.as_str() == value)?);
+                self.kind = Some(Kind::ALL.into_iter().find(|kind| kind.as_str() == value)?);
             }
             "made" => self.made = Some(value.parse().ok()?),
             "principal" => self.principal = Some(Principal::parse(value).ok()?),
@@ -249,6 +277,8 @@ impl Parts {
                     ticket: words.next()?.parse().ok()?,
                 });
             }
+            "follows" => self.follows = Some(PagId::parse(value)?),
+            "mirrored" => self.mirrored.push(Serial::new(value.parse().ok()?)?),
             "lease" => self.leases.push(Lease {
                 process: Process {
                     pid: words.next()?.parse().ok().filter(|pid| *pid > 0)?,
@@ -278,6 +308,8 @@ impl Parts {
             reseed: self.reseed,
             tokens: self.tokens,
             attempt: self.attempt,
+            follows: self.follows,
+            mirrored: self.mirrored,
             leases: self.leases,
         })
     }
@@ -305,6 +337,8 @@ mod tests {
             reseed: true,
             tokens: [Client::OpenAfs, Client::Kafs].map(held).into(),
             attempt: Some(Attempt { at: 5, ok: false, ticket: 17 }),
+            follows: Some(PagId::from(0xbeef)),
+            mirrored: [11, 12].into_iter().filter_map(Serial::new).collect(),
             leases: vec![lease(7, Role::Login), lease(8, Role::Manager)],
             ..Record::new(61001, Kind::User, "DIR:/run/pag/ccache/x".to_owned(), Retain::Processes)
         }
@@ -312,8 +346,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        for renewable in [99, 0] {
-            let record = Record { renewable, ..full() };
+        for (kind, renewable) in Kind::ALL.into_iter().zip([99, 0].into_iter().cycle()) {
+            let record = Record { kind, renewable, ..full() };
             assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
         }
     }

@@ -256,8 +256,40 @@ pub enum Event {
         /// In words.
         why: String,
     },
+    /// A user's services run in a manager that is in none of his PAGs.
+    ManagerOutside {
+        /// The user.
+        uid: u32,
+        /// The manager.
+        pid: u32,
+    },
     /// Root's user keyring was tampered with.
     RegistryLost {
+        /// In words.
+        why: String,
+    },
+    /// A user's services have the tokens of another session now.
+    Follows {
+        /// The user.
+        uid: u32,
+        /// The PAG of his services.
+        pag: PagId,
+        /// The PAG of the session.
+        followed: PagId,
+    },
+    /// A user's services have no session's tokens any more.
+    FollowsNobody {
+        /// The user.
+        uid: u32,
+        /// The PAG of his services.
+        pag: PagId,
+    },
+    /// A user's services could not be given a session's tokens.
+    FollowFailed {
+        /// The user.
+        uid: u32,
+        /// The PAG of his services.
+        pag: PagId,
         /// In words.
         why: String,
     },
@@ -268,6 +300,24 @@ pub enum Event {
     },
     /// The bus is there.
     BusBack,
+    /// The D-Bus interface cannot be served.
+    NotServed {
+        /// In words.
+        why: String,
+    },
+    /// The D-Bus interface is served after all.
+    Served,
+    /// Somebody had tokens discarded over D-Bus.
+    Unlogged {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// The cell; none for all.
+        cell: Option<String>,
+        /// Who asked.
+        by: u32,
+    },
 }
 
 impl fmt::Display for Event {
@@ -296,7 +346,7 @@ impl fmt::Display for Event {
             ),
             Event::TokensDropped { uid, pag } => write!(
                 f,
-                "discarded the tokens of PAG {pag} of uid {uid}: the last login is gone, only a lingering manager is left"
+                "discarded the tokens of PAG {pag} of uid {uid}: its last login is gone, and the user manager stays"
             ),
             Event::Ended { uid, pag, tokens } => write!(f, "ended PAG {pag} of uid {uid}; its tokens were {tokens}"),
             Event::EndFailed { uid, pag, why } => {
@@ -338,13 +388,38 @@ impl fmt::Display for Event {
             Event::HealFailed { uid, pag, why } => {
                 write!(f, "PAG {pag} of uid {uid} cannot be healed: {why}; the next login will make a new one")
             }
+            Event::ManagerOutside { uid, pid } => write!(
+                f,
+                "the user manager of uid {uid}, process {pid}, is in none of the user's PAGs, and so none of its services finds a token: the PAM service systemd-user must call pam_pag after pam_keyinit, as 'pagctl pam check' tells, and a manager from before it did is given the tokens by 'pagctl adopt {uid}', or started again ('systemctl restart user@{uid}.service')"
+            ),
             Event::RegistryLost { why } => {
                 write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")
+            }
+            Event::Follows { uid, pag, followed } => {
+                write!(f, "the services of uid {uid} (PAG {pag}) follow PAG {followed} and have its tokens")
+            }
+            Event::FollowsNobody { uid, pag } => {
+                write!(f, "the services of uid {uid} (PAG {pag}) follow nobody and have no session's tokens")
+            }
+            Event::FollowFailed { uid, pag, why } => {
+                write!(
+                    f,
+                    "the services of uid {uid} (PAG {pag}) are not in step with a session: {why}; it will be tried again"
+                )
             }
             Event::BusLost { why } => {
                 write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
             }
             Event::BusBack => write!(f, "connected to logind"),
+            Event::NotServed { why } => write!(
+                f,
+                "org.pam_pag.Pag1 is not served on the system bus: {why}; PAGs are looked after without it, and it is tried again"
+            ),
+            Event::Served => write!(f, "org.pam_pag.Pag1 is served on the system bus"),
+            Event::Unlogged { uid, pag, cell, by } => {
+                let cell = cell.as_ref().map_or_else(String::new, |cell| format!(" of cell {cell}"));
+                write!(f, "discarded the tokens{cell} of PAG {pag} of uid {uid}: uid {by} asked for it over D-Bus")
+            }
         }
     }
 }
@@ -362,7 +437,11 @@ impl Event {
             | Event::CcacheFed { .. }
             | Event::Adopted { .. }
             | Event::Reaped { .. }
-            | Event::BusBack => Severity::LOG_INFO,
+            | Event::Follows { .. }
+            | Event::FollowsNobody { .. }
+            | Event::BusBack
+            | Event::Served
+            | Event::Unlogged { .. } => Severity::LOG_INFO,
             Event::StrangersLost { .. }
             | Event::CcacheRefused { .. }
             | Event::UserKeyringNotLinked { .. }
@@ -381,7 +460,10 @@ impl Event {
             | Event::Complaint { .. }
             | Event::Unsupported { .. }
             | Event::HealFailed { .. }
-            | Event::BusLost { .. } => Severity::LOG_WARNING,
+            | Event::FollowFailed { .. }
+            | Event::ManagerOutside { .. }
+            | Event::BusLost { .. }
+            | Event::NotServed { .. } => Severity::LOG_WARNING,
             Event::NotPlaced { .. } | Event::EndFailed { .. } | Event::RegistryLost { .. } => Severity::LOG_ERR,
             Event::Panicked { .. } => Severity::LOG_CRIT,
         }
@@ -420,9 +502,16 @@ impl Event {
             Event::Reaped { .. } => "83f11b2d9bbc4685bcc3323c673940a8",
             Event::Healed { .. } => "510adc2735aa450aad7af233a7ffb088",
             Event::HealFailed { .. } => "d9a3ce9ecbc14674b12d1e51dd71029e",
+            Event::ManagerOutside { .. } => "2b9355cada4d4cf8b2b2eb3e89b6c011",
             Event::RegistryLost { .. } => "d4e9fa63331343f09fa057702e2677a6",
+            Event::Follows { .. } => "bdaae710b9eb48c6b0ee99213089261d",
+            Event::FollowsNobody { .. } => "628a41ad5a1042c8a7011b62c3582f28",
+            Event::FollowFailed { .. } => "2cb6ae18984248cea4c4a89477cb046b",
             Event::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
             Event::BusBack => "138b0edce0124388bda40df5317bbb14",
+            Event::NotServed { .. } => "d001bd9a161d4513b6a2a39e88a105e2",
+            Event::Served => "79b711950a7743558e6e22b39763a8fb",
+            Event::Unlogged { .. } => "541c1b604da64fb083d42aea3ddd4c2e",
         }
     }
 
@@ -436,7 +525,8 @@ impl Event {
             | Event::StrangersLost { uid, .. }
             | Event::CcacheRefused { uid, .. }
             | Event::NotRenewed { uid, .. }
-            | Event::UserKeyringNotLinked { uid, .. } => vec![("USER_ID", uid.to_string())],
+            | Event::UserKeyringNotLinked { uid, .. }
+            | Event::ManagerOutside { uid, .. } => vec![("USER_ID", uid.to_string())],
             Event::RingBroken { uid, pag, .. }
             | Event::RecordDamaged { uid, pag, .. }
             | Event::RecordForeign { uid, pag, .. }
@@ -451,7 +541,15 @@ impl Event {
             | Event::KeytabRefused { uid, pag, .. }
             | Event::Reaped { uid, pag, .. }
             | Event::Healed { uid, pag, .. }
+            | Event::FollowsNobody { uid, pag }
+            | Event::FollowFailed { uid, pag, .. }
             | Event::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
+            Event::Unlogged { uid, pag, by, .. } => {
+                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
+            }
+            Event::Follows { uid, pag, followed } => {
+                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("PAG_FOLLOWED", followed.to_string())]
+            }
             Event::Displaced { uid, ring } => vec![("USER_ID", uid.to_string()), ("KEYRING", ring.to_string())],
             Event::Seeded { uid, cell, .. } | Event::SeedFailed { uid, cell, .. } => {
                 vec![("USER_ID", uid.to_string()), ("AFS_CELL", cell.to_string())]
@@ -462,7 +560,9 @@ impl Event {
             | Event::Adopted { .. }
             | Event::RegistryLost { .. }
             | Event::BusLost { .. }
-            | Event::BusBack => Vec::new(),
+            | Event::BusBack
+            | Event::NotServed { .. }
+            | Event::Served => Vec::new(),
         }
     }
 }

@@ -284,9 +284,10 @@ fn run(
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     let failed = || Error::system("run a seeder");
     let device = if openafs { Device::served() } else { None };
+    let host = std::process::id();
     let child = sys::child(|| {
         // Tokens of a seeder outside the PAG would go to the bare uid, for everybody who has it.
-        let Some(ring) = ring else { return sys::run_program(program, identity, millis) };
+        let Some(ring) = ring else { return sys::run_program(program, identity, millis, host) };
         if !ring.is_current() && !ring.join_in_child() {
             return STATUS_OUTSIDE;
         }
@@ -294,7 +295,7 @@ fn run(
         if openafs && !device.as_ref().is_some_and(is_member) {
             return STATUS_NO_PAG;
         }
-        sys::run_program(program, identity, millis)
+        sys::run_program(program, identity, millis, host)
     })
     .map_err(failed())?;
     // The child keeps the deadline; some time on top for it to clear away what the program has left behind.

@@ -226,6 +226,35 @@ pub fn passwd(who: Who<'_>) -> io::Result<Option<Passwd>> {
     }
 }
 
+/// Looks up the gid of a group. This asks NSS.
+///
+/// # Errors
+/// What `getgrnam_r(3)` reports; `Ok(None)` is a group that does not exist.
+pub fn group(name: &CStr) -> io::Result<Option<u32>> {
+    let mut size = 1024;
+    loop {
+        let mut entry = MaybeUninit::<libc::group>::zeroed();
+        let mut buffer: Vec<c_char> = vec![0; size];
+        let mut found = ptr::null_mut();
+        let (e, b, n) = (entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len());
+        // SAFETY: valid places for the entry, its strings and the answer.
+        let code = unsafe { libc::getgrnam_r(name.as_ptr(), e, b, n, &raw mut found) };
+        // The members of a large group need as much.
+        if code == libc::ERANGE && size < 1 << 24 {
+            size *= 4;
+            continue;
+        }
+        if found.is_null() {
+            return match code {
+                0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => Ok(None),
+                code => Err(io::Error::from_raw_os_error(code)),
+            };
+        }
+        // SAFETY: the call succeeded, so the entry is filled in.
+        return Ok(Some(unsafe { entry.assume_init() }.gr_gid));
+    }
+}
+
 /// The groups that a login of `name` has, `gid` among them. Asks NSS, so it is called before a child is made.
 pub fn groups_of(name: &CStr, gid: u32) -> Vec<u32> {
     let mut groups = vec![0; 64];
@@ -347,6 +376,37 @@ impl Child {
     }
 }
 
+/// For those who wait for other things besides.
+impl Child {
+    /// A descriptor that becomes readable when the child has ended.
+    ///
+    /// # Errors
+    /// As [`pidfd_open`].
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        pidfd_open(self.pid)
+    }
+
+    /// Kills the child. Its end is still to be collected.
+    pub fn kill(&self) {
+        // SAFETY: the pid is ours until we have collected it.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+    }
+
+    /// Collects the child if it has ended; afterwards nothing may be done with it. None when it has not.
+    ///
+    /// # Errors
+    /// What `waitpid` reports: there is nothing to collect.
+    pub fn try_wait(&self) -> io::Result<Option<Exit>> {
+        let mut status = 0;
+        // SAFETY: a valid place for the status.
+        match unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WCLONE | libc::WNOHANG) } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(None),
+            _ => Ok(Some(exit_of(status))),
+        }
+    }
+}
+
 fn exit_of(status: c_int) -> Exit {
     if libc::WIFEXITED(status) {
         Exit::Status(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
@@ -386,12 +446,18 @@ pub const STATUS_SIGNAL: u8 = 125;
 
 /// Runs `program` as `identity` inside a child made by [`child`] and returns the status to end with. The child becomes
 /// the reaper of whatever the program leaves behind (PR_SET_CHILD_SUBREAPER) and ends only when all of it is gone:
-/// killed at the deadline, or as soon as the program itself has ended. Allocates nothing.
-pub fn run_program(program: &Program, identity: &Identity, millis: u64) -> u8 {
+/// killed at the deadline, or as soon as the program itself or the process `host`, which has made the child, has ended.
+/// Allocates nothing.
+pub fn run_program(program: &Program, identity: &Identity, millis: u64, host: u32) -> u8 {
     // SAFETY: takes integers.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
-    die_with_parent();
     reset_signals();
+    // It is blocked, and waited for: what the program has forked must go, too.
+    die_with_parent(libc::SIGTERM);
+    // SAFETY: no arguments.
+    if u32::try_from(unsafe { libc::getppid() }) != Ok(host) {
+        return STATUS_NOT_STARTED;
+    }
     // SAFETY: as `child`, with SIGCHLD as the exit signal, whose disposition has just been set to the default.
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
     if pid == 0 {
@@ -415,7 +481,9 @@ pub fn run_program(program: &Program, identity: &Identity, millis: u64) -> u8 {
                 _ => STATUS_SIGNAL,
             });
         } else if got == 0 {
-            wait_for_sigchld(end.saturating_sub(now_millis()));
+            if wait_for_signal(end.saturating_sub(now_millis())) == libc::SIGTERM {
+                break;
+            }
         } else if got < 0 {
             break;
         }
@@ -424,38 +492,42 @@ pub fn run_program(program: &Program, identity: &Identity, millis: u64) -> u8 {
     result.unwrap_or(STATUS_DEADLINE)
 }
 
-/// A host that is killed takes its supervisor with it, and that its program.
-fn die_with_parent() {
+/// A host that is killed ends its supervisor, and that its program.
+fn die_with_parent(signal: c_int) {
     // SAFETY: takes integers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
 }
 
-/// Sleeps until a child changes state or the time is up: SIGCHLD is blocked here and taken by sigtimedwait.
-fn wait_for_sigchld(millis: u64) {
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+/// The signals that the supervisor waits for and is not disturbed by: a child has changed state, the host has ended.
+fn awaited_signals() -> MaybeUninit<libc::sigset_t> {
+    let mut set = MaybeUninit::zeroed();
     // SAFETY: a valid place for the set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: the set was initialised just now.
-    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD) };
+    for signal in [libc::SIGCHLD, libc::SIGTERM] {
+        // SAFETY: the set was initialised just now.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    }
+    set
+}
+
+/// Sleeps until one of the awaited signals comes, and gives it, or until the time is up.
+fn wait_for_signal(millis: u64) -> c_int {
+    let set = awaited_signals();
     let time = libc::timespec {
         tv_sec: libc::time_t::try_from(millis / 1000).unwrap_or(1),
         tv_nsec: c_long::try_from((millis % 1000) * 1_000_000).unwrap_or(0),
     };
     // SAFETY: a valid set, no place for details, a valid time.
-    unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) };
+    unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) }
 }
 
-/// All signals to their defaults, SIGCHLD blocked, for the supervisor.
+/// All signals to their defaults, the awaited ones blocked, for the supervisor.
 fn reset_signals() {
     for signal in 1..=64 {
         // SAFETY: setting a default disposition; those that cannot be set are refused.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: a valid place for the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: initialised just now.
-    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD) };
+    let set = awaited_signals();
     // SAFETY: a valid set; no place for the old one.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
 }
@@ -493,7 +565,7 @@ fn kill_descendants() {
                 _ => {}
             }
         }
-        wait_for_sigchld(20);
+        wait_for_signal(20);
     }
 }
 
@@ -544,7 +616,7 @@ fn execute(program: &Program, identity: &Identity) {
         return;
     }
     // After the change of ids, which clears it.
-    die_with_parent();
+    die_with_parent(libc::SIGKILL);
     // SAFETY: vectors made by `Program::new`: terminated, and alive in this process.
     unsafe { libc::execve(program.path.as_ptr(), program.argv.as_ptr(), program.envp.as_ptr()) };
 }
@@ -693,6 +765,13 @@ pub fn copy_file_to(path: &CStr, out: BorrowedFd<'_>, limit: usize) -> bool {
             Err(_) => return false,
         }
     }
+}
+
+/// Removes a file, or finds that there is none. For a child that has become the directory's owner.
+pub fn remove_file(path: &CStr) -> bool {
+    // SAFETY: a terminated path.
+    let removed = unsafe { libc::unlink(path.as_ptr()) } == 0;
+    removed || io::Error::last_os_error().kind() == io::ErrorKind::NotFound
 }
 
 /// Writes `bytes` to `path` by way of `temporary` in the same directory, mode 0600, without allocating. For a child

@@ -27,8 +27,24 @@ pub(crate) enum Error {
     },
     /// Keys, rings or the registry.
     Pag(pag::Error),
+    /// The helper, or the bus that it is on.
+    Bus {
+        /// What was to be done, with its object.
+        doing: String,
+        /// Why not, and the remedy.
+        why: String,
+    },
     /// It cannot be done as things are, in words.
     Refused(String),
+    /// The command of `new` or `leave` could not be run.
+    Run {
+        /// Its name, as it was given.
+        program: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Some tokens could not be discarded.
+    TokensLeft(usize),
     /// The person said no, or could not be asked.
     Unconfirmed(&'static str),
 }
@@ -37,6 +53,15 @@ impl Error {
     /// For `map_err`: names operation and object of a failed file operation.
     pub(crate) fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { operation, path: path.to_owned(), source }
+    }
+
+    /// The status to end with. For a command that could not be run it is that of a shell.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Run { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::Run { .. } => 126,
+            _ => 2,
+        }
     }
 }
 
@@ -50,7 +75,12 @@ impl fmt::Display for Error {
             Self::Changed(path) => write!(f, "{} was changed meanwhile and is left alone; try again", path.display()),
             Self::Command { command, why } => write!(f, "`{command}` failed: {why}"),
             Self::Pag(source) => source.fmt(f),
+            Self::Bus { doing, why } => write!(f, "cannot {doing}: {why}"),
             Self::Refused(why) => f.write_str(why),
+            Self::Run { program, source } => write!(f, "cannot run {program}: {source}"),
+            Self::TokensLeft(number) => {
+                write!(f, "{number} tokens are still there: this process cannot take them out of its session keyring")
+            }
             Self::Unconfirmed(why) => f.write_str(why),
         }
     }
@@ -65,7 +95,7 @@ impl From<pag::Error> for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::File { source, .. } => Some(source),
+            Self::File { source, .. } | Self::Run { source, .. } => Some(source),
             _ => None,
         }
     }

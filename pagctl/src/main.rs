@@ -2,7 +2,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its terminal")]
 
 mod adopt;
+mod bus;
 mod error;
+mod explain;
+mod member;
 mod pam;
 mod status;
 
@@ -14,7 +17,7 @@ use crate::error::Error;
 
 /// Shows and looks after AFS authentication groups (PAGs).
 ///
-/// Exit status: 0 all right, 1 something is to be done, 2 error.
+/// Exit status: 0 all right, 1 something is to be done, 2 error; new and leave: that of the command.
 #[derive(Debug, Parser)]
 #[command(name = "pagctl", version)]
 struct Cli {
@@ -29,7 +32,18 @@ enum Verb {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Show instead what is configured, and which line decides it. Exit status 1: something in the files is wrong
+        #[arg(long)]
+        explain: bool,
+        /// For logins at this PAM service
+        #[arg(long, value_name = "NAME", requires = "explain")]
+        service: Option<String>,
+        /// For logins of this user
+        #[arg(long, value_name = "NAME", requires = "explain")]
+        user: Option<String>,
     },
+    #[command(flatten)]
+    Bus(bus::Verb),
     /// Give the tokens of a user's PAG to his manager that was started outside of it. Needs root
     Adopt {
         /// Name or uid
@@ -39,6 +53,8 @@ enum Verb {
         #[arg(long, hide = true, conflicts_with = "user")]
         inside: bool,
     },
+    #[command(flatten)]
+    Member(member::Verb),
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -55,9 +71,14 @@ enum Answer {
 
 fn run(cli: &Cli) -> Result<Answer, Error> {
     match &cli.verb {
-        Verb::Status { json } => Ok(status::run(*json)?),
+        Verb::Status { json, explain: true, service, user } => {
+            Ok(explain::run(*json, service.as_deref(), user.as_deref()))
+        }
+        Verb::Status { json, .. } => Ok(status::run(*json)?),
         Verb::Adopt { user: Some(user), .. } => adopt::run(user),
         Verb::Adopt { user: None, .. } => adopt::inside(),
+        Verb::Member(verb) => member::run(verb),
+        Verb::Bus(verb) => bus::run(verb),
         Verb::Pam(verb) => pam::run(verb),
     }
 }
@@ -68,7 +89,7 @@ fn main() -> ExitCode {
         Ok(Answer::ToDo) => ExitCode::from(1),
         Err(error) => {
             eprintln!("pagctl: {error}");
-            ExitCode::from(2)
+            ExitCode::from(error.status())
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pag::client::{self, Token};
+use pag::client::{self, State, Token};
 use pag::guard::{Guard, HandleGroup};
 use pag::lease::Lease;
 use pag::record::Record;
@@ -47,6 +47,8 @@ struct OnePag {
     /// End of the ticket in the PAG's ccache, in seconds since the epoch.
     ticket: Option<u64>,
     retain: Option<String>,
+    /// The PAG whose tokens the services in this one have besides.
+    follows: Option<String>,
     leases: Vec<OneLease>,
     tokens: Vec<OneToken>,
 }
@@ -56,9 +58,11 @@ struct OneToken {
     client: &'static str,
     cell: String,
     principal: Option<String>,
-    /// In seconds since the epoch.
+    vice_id: Option<i64>,
+    /// In seconds since the epoch; 0 where the client does not tell it.
     expires: u64,
     expired: bool,
+    state: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,8 +80,10 @@ impl From<Token> for OneToken {
             client: token.client.as_str(),
             cell: token.cell.to_string(),
             principal: token.principal.map(|principal| principal.to_string()),
+            vice_id: token.vice_id,
             expires: token.expires,
-            expired: token.expires <= pag::now(),
+            expired: token.state == State::Expired,
+            state: token.state.as_str(),
         }
     }
 }
@@ -158,6 +164,7 @@ fn one(pag: &Pag) -> OnePag {
         ccache: record.map(|record| record.ccache.clone()),
         ticket: record.map(|record| record.ticket).filter(|ticket| *ticket > 0),
         retain: record.map(|record| record.retain.to_string()),
+        follows: record.and_then(|record| record.follows).map(|pag| pag.to_string()),
         leases: record.map_or(&[][..], |record| &record.leases).iter().map(OneLease::from).collect(),
         tokens: found,
         trouble,
@@ -188,6 +195,9 @@ fn words(status: &Status) -> String {
             let until = pag.ticket.map_or("no ticket".to_owned(), |end| format!("ticket for {}", left(end)));
             text.push_str(&format!("  ccache     {ccache}, {until}\n"));
         }
+        if let Some(followed) = &pag.follows {
+            text.push_str(&format!("  follows    PAG {followed}\n"));
+        }
         for lease in &pag.leases {
             let dead = if lease.alive { "" } else { " (ended)" };
             let OneLease { role, pid, service, tty, .. } = lease;
@@ -206,14 +216,22 @@ fn token_lines(tokens: &[OneToken], indent: &str) -> String {
         return format!("{indent}no tokens\n");
     }
     let line = |token: &OneToken| {
-        let who = token.principal.as_deref().unwrap_or("somebody");
-        format!("{indent}token      {} as {who} for {} ({})\n", token.cell, left(token.expires), token.client)
+        let who = match (&token.principal, token.vice_id) {
+            (Some(principal), _) => principal.clone(),
+            (None, Some(id)) => format!("AFS id {id}"),
+            (None, None) => "somebody".to_owned(),
+        };
+        let until = match token.expires {
+            0 => token.state.to_owned(),
+            end => format!("for {}", left(end)),
+        };
+        format!("{indent}token      {} as {who} {until} ({})\n", token.cell, token.client)
     };
     tokens.iter().map(line).collect()
 }
 
 /// How long something is good for, in words.
-fn left(end: u64) -> String {
+pub(crate) fn left(end: u64) -> String {
     match end.saturating_sub(pag::now()) {
         0 => "no time: it has ended".to_owned(),
         seconds if seconds < 120 => format!("{seconds} s"),
@@ -234,13 +252,25 @@ mod tests {
             client: "keyring",
             cell: "example.test".to_owned(),
             principal: Some("alice@EXAMPLE.TEST".to_owned()),
+            vice_id: None,
             expires: 1,
             expired: true,
+            state: "expired",
+        };
+        let unread = OneToken {
+            client: "kafs",
+            cell: "a.test".to_owned(),
+            principal: None,
+            vice_id: Some(1001),
+            expires: 0,
+            expired: false,
+            state: "good",
         };
         let inside =
-            words(&Status { mine: Some(Mine { ring: 7, uid: 61001, tokens: vec![token] }), all: Some(vec![]) });
+            words(&Status { mine: Some(Mine { ring: 7, uid: 61001, tokens: vec![token, unread] }), all: Some(vec![]) });
         assert!(inside.contains("ring 7 of uid 61001"), "{inside}");
         assert!(inside.contains("example.test as alice@EXAMPLE.TEST for no time"), "{inside}");
+        assert!(inside.contains("a.test as AFS id 1001 good (kafs)"), "{inside}");
         assert!(inside.contains("no PAGs"), "{inside}");
     }
 

@@ -10,8 +10,9 @@ use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use pag::config::{self, Dirs, Role, Scope, Settings};
+use pag::config::{self, Complaint, Dirs, Role, Settings, Subject};
 use pag::login::{self, Marker, Request};
+use pag::person::Person;
 use pag::report::{self, Event, report};
 use pag::sys::{self, Passwd, Who};
 use pam::constants::{PAM_DELETE_CRED, PAM_REFRESH_CRED, PAM_REINITIALIZE_CRED, PamFlag, PamResultCode};
@@ -173,23 +174,29 @@ impl Call<'_> {
     }
 }
 
+/// The settings for a login of that user. Sections go by the name that PAM has, so that nobody is looked up for them.
+fn settings(service: &str, user: Option<&CStr>, args: &[&[u8]]) -> (Settings, Vec<Complaint>) {
+    let person = user.map(Person::new);
+    let is_in = |group: &str| person.as_ref().is_some_and(|person| person.is_in(group));
+    let name = user.and_then(|name| name.to_str().ok());
+    let subject = name.map(|name| Subject { name, is_in: &is_in });
+    config::load(&Dirs::default(), service, subject.as_ref(), args)
+}
+
 impl<'a> Login<'a> {
     /// Finds out who and what this is; none when it is nothing for us.
     fn begin(pamh: &'a mut PamHandle, args: &[&[u8]], service: &'a str) -> Option<Self> {
-        let (settings, complaints) = config::load(&Dirs::default(), service, args);
+        let user = pamh.get_user(None).ok().and_then(|name| CString::new(name).ok());
+        let (settings, complaints) = settings(service, user.as_deref(), args);
         report::set_debug(settings.debug);
         for complaint in complaints {
             report(&Event::Complaint { what: complaint.to_string() });
-        }
-        if settings.scope == Scope::Session {
-            let what = "scope=session is not supported by this version; this login is placed as with scope=user";
-            report(&Event::Unsupported { what: what.to_owned() });
         }
         if settings.placement == Role::Nothing {
             log::debug!("nothing to do for this service");
             return None;
         }
-        let user = pamh.get_user(None).ok().and_then(|name| CString::new(name).ok())?;
+        let user = user?;
         let user = match sys::passwd(Who::Name(&user)) {
             Ok(Some(user)) => user,
             Ok(None) => return None,

@@ -12,14 +12,24 @@ pub fn home(user: &str) -> String {
     format!("/afs/example.test/user/{user}")
 }
 
-/// Puts today's module into the PAM stacks, as its package does unless it is told otherwise.
+/// A ticket of alice's that she has where she comes from, and delegates.
+pub fn ticket() -> Proof {
+    sh("echo alicepw | kinit -f -c FILE:/run/ticket.alice alice");
+    Proof::Ticket("FILE:/run/ticket.alice")
+}
+
+/// Puts pam_afs_session into the PAM stacks, as its package does unless it is told otherwise.
 pub fn todays_module() {
-    sh("pam-auth-update --enable afs-session");
+    sh("cp /usr/local/share/todays-pam.d/* /etc/pam.d/");
 }
 
 /// Loads a client and mounts it; the other one, or both, go. Fails when something still uses one of them.
+///
+/// Without a client kAFS's mount is masked: logind has the file system of a user's home mounted for his session
+/// (RequiresMountsFor= of its scope), which would load it.
 pub fn load(client: Client) {
-    sh(&format!("lab-client {}", client.name()));
+    let verb = if client == Client::None { "mask" } else { "unmask" };
+    sh(&format!("systemctl --runtime --quiet {verb} afs.mount; lab-client {}", client.name()));
 }
 
 /// What a shell command says that systemd runs as a service of the user's, errors too.
@@ -59,6 +69,13 @@ pub fn is_over(user: &str) {
     eventually(&format!("the PAG of {user} has ended"), Duration::from_secs(20), || {
         pags_of(user).is_empty().then_some(())
     });
+}
+
+/// The same where nobody reaps: what the manager has left is taken away by hand.
+pub fn is_over_without_helper(user: &str) {
+    manager_is(user, "inactive");
+    sh("systemctl start pag-logind-helper");
+    is_over(user);
 }
 
 /// Waits until a file in the home holds what its name says, as a member of the PAG sees it.

@@ -10,11 +10,14 @@
     reason = "in a test, to panic is to fail"
 )]
 
+pub mod bus;
 pub mod cell;
 pub mod demo;
 pub mod display;
+pub mod gate;
 pub mod guest;
 pub mod ring;
 pub mod sandbox;
 pub mod scenarios;
+pub mod speed;
 pub mod ticket;

@@ -197,6 +197,11 @@ pub fn module() -> PathBuf {
     std::env::var_os("PAG_MODULE").expect("PAG_MODULE names the module under test").into()
 }
 
+/// The command line under test, which lies beside the module.
+pub fn pagctl() -> PathBuf {
+    module().with_file_name("pagctl")
+}
+
 /// A program that lies beside this one.
 pub fn own_program(name: &str) -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().join(name)
@@ -210,8 +215,14 @@ pub fn key_count(uid: u32) -> u32 {
     line.and_then(|line| line.split_whitespace().nth(2)?.split('/').next()?.parse().ok()).unwrap_or(0)
 }
 
+/// By what waiting times are multiplied where machines are slow: in emulation.
+pub fn patience() -> u32 {
+    std::env::var("PAG_PATIENCE").ok().and_then(|word| word.parse().ok()).unwrap_or(1)
+}
+
 /// Waits until `look` finds something, at most for `limit`; what it found, or a failure that says `what`.
 pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let limit = limit * patience();
     let end = Instant::now() + limit;
     loop {
         if let Some(found) = look() {

@@ -1,13 +1,15 @@
 //! `cargo xtask bench`: speed and size, as ratios within one run.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use pag_tests::scenarios::tier3::Client;
 use serde::Serialize;
 
-use crate::shell::{build, need_packages, target, top};
-use crate::{machine, tiers};
+use crate::shell::{MACHINES, Profile, build, need_packages, target, top};
+use crate::{image, machine, tiers, vm};
 
 /// How often each stack is run, interleaved with the others, each time in a fresh process.
 const RUNS: usize = 301;
@@ -22,9 +24,16 @@ struct Line {
     spread: Option<f64>,
     /// What the value may be at most; none for what is only reported.
     bound: Option<f64>,
+    /// Whether what is compared can be told apart.
+    measurable: bool,
 }
 
 impl Line {
+    /// What is only reported.
+    fn new(name: &'static str, value: f64, unit: &'static str, spread: Option<f64>) -> Self {
+        Line { name, value, unit, spread, bound: None, measurable: true }
+    }
+
     fn is_met(&self) -> bool {
         self.bound.is_none_or(|bound| self.value <= bound)
     }
@@ -38,16 +47,8 @@ fn middle(mut values: Vec<f64>) -> (f64, f64) {
 }
 
 /// Measures, prints the table, and says whether every bound was met.
-pub(crate) fn run(json: bool) -> bool {
-    need_packages(&[]);
-    let programs = machine::programs();
-    let (module, _) = tiers::modules(&top());
-    build(&top(), &["--release", "-p", "pam_empty", "-p", "pag-tests", "--bins"]);
-    let empty = target().join("release/libpam_empty.so");
-    let mut lines = cycles(&module, &empty);
-    let size = std::fs::metadata(&module).unwrap().len() as f64 / 1000.0;
-    lines.push(Line { name: "the stripped module", value: size, unit: "KB", spread: None, bound: Some(600.0) });
-    drop(programs);
+pub(crate) fn run(json: bool, afs: bool) -> bool {
+    let lines = if afs { on_a_cell() } else { on_this_kernel() };
     if json {
         println!("{}", serde_json::to_string_pretty(&lines).unwrap());
     } else {
@@ -55,7 +56,11 @@ pub(crate) fn run(json: bool) -> bool {
         for line in &lines {
             let optional = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
             let Line { name, value, unit, .. } = line;
-            let missed = if line.is_met() { "" } else { "  MISSED" };
+            let missed = match (line.is_met(), line.measurable) {
+                (true, true) => "",
+                (false, _) => "  MISSED",
+                (true, false) => "  NOT MEASURABLE",
+            };
             println!(
                 "{name:<64} {value:>9.2} {unit:>5} {:>8} {:>7}{missed}",
                 optional(line.spread),
@@ -63,7 +68,74 @@ pub(crate) fn run(json: bool) -> bool {
             );
         }
     }
-    lines.iter().all(Line::is_met)
+    lines.iter().all(|line| line.is_met() && line.measurable)
+}
+
+fn on_this_kernel() -> Vec<Line> {
+    need_packages(&[]);
+    let programs = machine::programs();
+    let mut modules = tiers::Modules::of(&top(), Profile::Release);
+    let module = modules.plain();
+    build(&top(), &["--release", "-p", "pam_empty", "-p", "pag-tests", "--bins"]);
+    let empty = target().join("release/libpam_empty.so");
+    let mut lines = cycles(module, &empty);
+    let size = std::fs::metadata(module).unwrap().len() as f64 / 1000.0;
+    lines.push(Line { bound: Some(600.0), ..Line::new("the stripped module", size, "KB", None) });
+    drop(programs);
+    lines
+}
+
+/// On a real cell, beside pam_afs_session with the same aklog.
+fn on_a_cell() -> Vec<Line> {
+    need_packages(&MACHINES);
+    let programs = machine::programs();
+    let product = tiers::product(&top(), Profile::Release);
+    let outcome = vm::run(&vm::Run {
+        suite: image::SUITES[0],
+        client: Client::OpenAfs,
+        command: "exec pag-scenario bench_afs\n",
+        product: Some(&product),
+        programs: &programs,
+        long: false,
+    });
+    assert!(outcome.passed, "{}", outcome.output);
+    let answer = outcome.output.lines().last().unwrap_or_default();
+    let times: BTreeMap<String, Vec<f64>> =
+        serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {}", outcome.output));
+    let of = |name: &str| middle(times[name].clone());
+    let mut lines = Vec::new();
+    for (name, what, bound) in [
+        ("open_session that joins a PAG with good tokens, in parts of pam_afs_session's", "join", 1.0 / 20.0),
+        ("open_session that makes a PAG and seeds it, in parts of pam_afs_session's", "make", 1.0),
+    ] {
+        let (ours, theirs) = (of(&format!("{what}: pam_pag")), of(&format!("{what}: pam_afs_session")));
+        let spread = ours.1.max(theirs.1);
+        lines.push(Line {
+            bound: Some(bound),
+            // More than half of what is to be told apart: then it is not told apart.
+            measurable: spread <= (ours.0 - theirs.0).abs() / 2.0,
+            ..Line::new(name, ours.0 / theirs.0, "x", Some(spread / theirs.0))
+        });
+        lines.push(Line::new(
+            if what == "join" { "  with pam_pag" } else { "  made, with pam_pag" },
+            ours.0,
+            "us",
+            Some(ours.1),
+        ));
+        lines.push(Line::new("  with pam_afs_session", theirs.0, "us", Some(theirs.1)));
+    }
+    for (name, key) in [
+        ("ssh login to its first answer, with pam_pag", "login: pam_pag"),
+        ("ssh login to its first answer, with pam_afs_session", "login: pam_afs_session"),
+        ("ssh login to its first answer, with neither", "login: neither"),
+        ("ssh login to the first answer of a user service, with pam_pag", "service: pam_pag"),
+        ("ssh login to the first answer of a user service, with pam_afs_session", "service: pam_afs_session"),
+        ("ssh login to the first answer of a user service, with neither", "service: neither"),
+    ] {
+        let (value, spread) = of(key);
+        lines.push(Line::new(name, value, "s", Some(spread)));
+    }
+    lines
 }
 
 /// A process in the namespaces of the benchmark that waits to be told what to do.
@@ -125,6 +197,7 @@ fn cycles(module: &Path, empty: &Path) -> Vec<Line> {
         unit: "x",
         spread: Some(spread),
         bound: Some(3.0),
+        measurable: true,
     });
     lines.push(Line {
         name: "the whole cycle with pam_pag, in times of pam_keyinit's",
@@ -132,6 +205,7 @@ fn cycles(module: &Path, empty: &Path) -> Vec<Line> {
         unit: "x",
         spread: Some(with_pag.1 / keyinit.0),
         bound: Some(2.5),
+        measurable: true,
     });
     for (name, time) in [
         "cycle: pam_permit",
@@ -144,7 +218,7 @@ fn cycles(module: &Path, empty: &Path) -> Vec<Line> {
     .into_iter()
     .zip(&times)
     {
-        lines.push(Line { name, value: time.0, unit: "us", spread: Some(time.1), bound: None });
+        lines.push(Line::new(name, time.0, "us", Some(time.1)));
     }
     for (count, name, floor) in [
         (100, "join with 100 PAGs in the registry", "the kernel's join by name beside 100"),
@@ -155,8 +229,8 @@ fn cycles(module: &Path, empty: &Path) -> Vec<Line> {
             inside.times(51, &["keyinit+empty", "keyinit+pag", "join"]).into_iter().map(middle).collect();
         let [with_empty, with_pag, join] = times[..] else { panic!("three stacks") };
         let value = with_pag.0 - with_empty.0;
-        lines.push(Line { name, value, unit: "us", spread: Some(with_pag.1), bound: None });
-        lines.push(Line { name: floor, value: join.0, unit: "us", spread: Some(join.1), bound: None });
+        lines.push(Line::new(name, value, "us", Some(with_pag.1)));
+        lines.push(Line::new(floor, join.0, "us", Some(join.1)));
         inside.say("depopulate");
     }
     lines

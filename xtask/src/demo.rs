@@ -3,7 +3,7 @@
 use pag_tests::scenarios::tier3::Client;
 
 use crate::machine::{self, Run};
-use crate::shell::{MACHINES, need_packages, top};
+use crate::shell::{MACHINES, Profile, need_packages, top};
 use crate::{image, roots, tiers, vm};
 
 /// Shows both acts; true when they went as they should.
@@ -12,7 +12,7 @@ pub(crate) fn run() -> bool {
     println!("A Debian machine with systemd, sshd and a Kerberos KDC is booted twice: without pam_pag, and with it.");
     println!("Alice logs in over ssh with her password; then systemd starts a service for her.\n");
     let programs = machine::programs();
-    let product = tiers::product(&top());
+    let product = tiers::product(&top(), Profile::Release);
     let suite = roots::SUITES[0];
     let mut well = true;
     for (title, scenario, product) in
@@ -39,15 +39,16 @@ pub(crate) fn afs() -> bool {
     );
     println!("starts a service for her.\n");
     let programs = machine::programs();
-    let product = tiers::product(&top());
+    let product = tiers::product(&top(), Profile::Release);
     let suite = image::SUITES[0];
     let mut well = true;
     for (title, scenario, product) in [
         ("Act 1, with today's pam_krb5 and pam_afs_session", "demo_afs_without", None),
         ("Act 2, with pam_krb5 and pam_pag", "demo_afs_with", Some(&*product)),
     ] {
-        let run = vm::Run { suite, client: Client::OpenAfs, scenario, product, programs: &programs, long: false };
-        let outcome = vm::run(&run);
+        let client = Client::OpenAfs;
+        let command = &vm::scenario(scenario, client);
+        let outcome = vm::run(&vm::Run { suite, client, command, product, programs: &programs, long: false });
         println!("{title} ({:.1} s)\n{}", outcome.took.as_secs_f64(), outcome.output);
         well &= outcome.passed;
     }

@@ -73,7 +73,7 @@ pub(crate) fn image(suite: &str) -> Image {
     if !path.exists() {
         let begun = Instant::now();
         println!("building a machine with an AFS cell, {suite} (once; kept in {})", cache().display());
-        sweep();
+        sweep(suite);
         build(suite, &base, &path);
         touch(&base);
         println!("  vm {suite}: all of it took {} s", begun.elapsed().as_secs());
@@ -87,13 +87,17 @@ fn touch(path: &Path) {
     fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now())).ok();
 }
 
-fn sweep() {
+fn sweep(suite: &str) {
     for entry in fs::read_dir(cache()).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
         if name.starts_with("vm-") && entry.path().is_dir() && age.is_some_and(|age| age > FORGOTTEN) {
             println!("  removing {name}, which nobody has used for two weeks");
             sh(&format!("rm -rf --one-file-system '{}'", entry.path().display()));
+        }
+        // A build that was cut off; whoever builds one of this release holds the lock.
+        if name.starts_with(&format!("vm-{suite}-")) && name.ends_with(".new") {
+            fs::remove_dir_all(entry.path()).ok();
         }
     }
 }
@@ -130,7 +134,7 @@ fn tree(suite: &str, base: &Path) -> PathBuf {
     let place = base.join("root");
     if !place.exists() {
         let new = base.join("root-new");
-        let scratch = scratch("vm-tree");
+        let scratch = scratch("tree");
         fs::write(scratch.join("kernel.sh"), KERNEL).unwrap();
         fs::write(scratch.join("answers"), ANSWERS.join("\n")).unwrap();
         let s = scratch.display();
@@ -150,7 +154,7 @@ fn tree(suite: &str, base: &Path) -> PathBuf {
 
 /// Makes a disk of the tree, with the kernel beside it.
 fn disk(tree: &Path, new: &Path) {
-    let copy = Overlay::of(tree, "vm-setup");
+    let copy = Overlay::of(tree, "disk");
     let root = copy.tree();
     let (r, n) = (root.display(), new.display());
     fs::write(root.join("root/setup.sh"), SETUP).unwrap();
@@ -173,7 +177,8 @@ fn build(suite: &str, base: &Path, path: &Path) {
     let new = path.with_extension("new");
     sh(&format!("rm -rf '{n}'; mkdir -p '{n}' '{b}'", n = new.display(), b = base.display()));
     let image = Image(new.clone());
-    let minutes = |n: u64| Duration::from_secs(60 * n);
+    // Minutes are for a host that has much else to do.
+    let limit = Duration::from_secs(600);
     std::thread::scope(|scope| {
         let module = scope.spawn(|| module(suite, base));
         let tree = tree(suite, base);
@@ -184,24 +189,24 @@ fn build(suite: &str, base: &Path, path: &Path) {
             vm
         });
         // The servers need no module.
-        step(suite, "its cell's servers", || vm.must("provision servers", minutes(5)));
+        step(suite, "its cell's servers", || vm.must("provision servers", limit));
         let module = module.join().expect("a module");
         let kernel = sh(&format!("ls '{}/usr/lib/modules'", tree.display()));
         let m = module.join(kernel.trim());
         assert!(m.exists(), "no module for {kernel}; remove {} to have both built again", base.display());
         sh(&format!("cp '{}'/openafs.ko* '{}/'", m.display(), vm.share().display()));
         step(suite, "its users' homes", || {
-            vm.must("module", minutes(1));
-            vm.must("provision homes", minutes(5));
+            vm.must("module", limit);
+            vm.must("provision homes", limit);
         });
-        vm.must("settle", minutes(1));
+        vm.must("settle", limit);
         step(suite, "its state without a client", || vm.freeze(Client::None.name()));
     });
     for client in [Client::OpenAfs, Client::Kafs] {
         step(suite, &format!("its state with the client {}", client.name()), || {
             let mut vm = Vm::resume(&image, Client::None.name(), Some(client.name()));
-            vm.must(&format!("client {}", client.name()), minutes(2));
-            vm.must("settle", minutes(1));
+            vm.must(&format!("client {}", client.name()), limit);
+            vm.must("settle", limit);
             vm.freeze(client.name());
         });
     }

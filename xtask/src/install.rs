@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shell::{build, run, sh, target_of, top};
+use crate::shell::{Profile, build, run, sh, target_of, top};
 
 /// What cargo builds, where it goes, and its mode.
 fn built() -> [(String, PathBuf, u32); 5] {
@@ -25,11 +25,11 @@ fn built() -> [(String, PathBuf, u32); 5] {
     ]
 }
 
-/// Builds a release of the tree at `tree` and lays it out below `destination`.
-pub(crate) fn layout(tree: &Path, destination: &Path) {
-    build(tree, &["--release", "-p", "pam_pag", "-p", "pag-logind-helper", "-p", "pagctl"]);
+/// Builds the product of the tree at `tree` and lays it out below `destination`.
+pub(crate) fn layout(tree: &Path, profile: Profile, destination: &Path) {
+    build(tree, &["--profile", profile.name(), "-p", "pam_pag", "-p", "pag-logind-helper", "-p", "pagctl"]);
     for (name, place, mode) in built() {
-        copy(&target_of(tree).join("release").join(name), &destination.join(place), mode);
+        copy(&target_of(tree).join(profile.name()).join(name), &destination.join(place), mode);
     }
     let units = tree.join("units");
     for file in sh(&format!("cd '{}' && find . -type f", units.display())).lines() {
@@ -56,11 +56,13 @@ fn copy(from: &Path, to: &Path, mode: u32) {
 
 /// `cargo xtask install`.
 pub(crate) fn install(destination: &Path) -> bool {
-    layout(&top(), destination);
+    layout(&top(), Profile::Release, destination);
     if destination == Path::new("/") {
         run(Command::new("systemd-sysusers").arg("pag.conf"));
         let _ = Command::new("systemd-tmpfiles").args(["--create", "pag.conf"]).status();
         let _ = Command::new("systemctl").arg("daemon-reload").status();
+        // dbus-daemon sees a new policy by itself, dbus-broker does not.
+        let _ = Command::new("systemctl").args(["reload", "dbus"]).status();
         let _ = Command::new("journalctl").arg("--update-catalog").status();
         println!("installed. Next: pagctl pam enable; systemctl enable --now pag-logind-helper");
     }

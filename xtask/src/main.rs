@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask demo`, `test`, `prove`, `bench`, `install`, `uninstall`.
+//! The project's tasks: `cargo xtask demo`, `test`, `prove`, `vm`, `bench`, `install`, `uninstall`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -45,14 +45,19 @@ enum Task {
     Test(tiers::Choice),
     /// Break the code on purpose, one patch of tests/breaks at a time, and demand that its scenario fails
     Prove {
-        /// Only this patch, by its name without `.patch`
-        name: Option<String>,
+        /// Only these patches, by their names without `.patch`
+        names: Vec<String>,
     },
+    /// Run a command as root on a virtual machine with an AFS cell, print what it says, and forget the machine
+    Vm(vm::Choice),
     /// Measure speed and size, as ratios within one run; exit status 1 when a bound is missed
     Bench {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// On a machine with a real AFS cell, beside pam_afs_session
+        #[arg(long)]
+        afs: bool,
     },
     /// Build a release and put it into place
     Install {
@@ -73,8 +78,9 @@ fn main() -> ExitCode {
         Task::Demo { afs: false } => demo::run(),
         Task::Demo { afs: true } => demo::afs(),
         Task::Test(choice) => tiers::run(&choice),
-        Task::Prove { name } => prove::run(name.as_deref()),
-        Task::Bench { json } => bench::run(json),
+        Task::Prove { names } => prove::run(&names),
+        Task::Vm(choice) => vm::command(&choice),
+        Task::Bench { json, afs } => bench::run(json, afs),
         Task::Install { destdir } => install::install(&destdir),
         Task::Uninstall { destdir } => install::uninstall(&destdir),
     };

@@ -1,23 +1,26 @@
 //! `cargo xtask prove`: each scenario is worth something only if it fails when the code is broken.
 //!
 //! A patch in `tests/breaks` breaks the product on purpose. The lines above its diff say which scenario must then fail
-//! (`Scenario: NAME`) and with which words (`Assertion: TEXT`).
+//! (`Scenario: NAME`, in tier 3 with a client: `Scenario: NAME on kafs`) and with which words (`Assertion: TEXT`), and, if
+//! it is not the oldest one that shows it, on which Debian release (`Suite: NAME`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Run};
-use crate::shell::{MACHINES, need_packages, sh, top};
+use crate::shell::{MACHINES, Profile, need_packages, sh, target, top};
 use crate::{image, roots, tiers, vm};
 
 struct Break {
     name: String,
     scenario: String,
     assertion: String,
+    suite: String,
 }
 
 fn breaks() -> Vec<Break> {
@@ -27,89 +30,143 @@ fn breaks() -> Vec<Break> {
         .filter_map(|entry| {
             let name = entry.file_name().to_str()?.strip_suffix(".patch")?.to_owned();
             let text = fs::read_to_string(entry.path()).unwrap();
-            let header = |key: &str| {
-                let line = text.lines().find_map(|line| line.strip_prefix(key));
-                line.unwrap_or_else(|| panic!("{name}.patch has no line '{key}'")).trim().to_owned()
-            };
-            Some(Break { scenario: header("Scenario:"), assertion: header("Assertion:"), name })
+            let line =
+                |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(|rest| rest.trim().to_owned());
+            let header = |key: &str| line(key).unwrap_or_else(|| panic!("{name}.patch has no line '{key}'"));
+            let suite = line("Suite:").unwrap_or_else(|| roots::SUITES[0].to_owned());
+            Some(Break { scenario: header("Scenario:"), assertion: header("Assertion:"), suite, name })
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }
 
-/// Proves all breaks, or one; true when each scenario passes whole, and fails broken, at its assertion.
-pub(crate) fn run(only: Option<&str>) -> bool {
-    let breaks: Vec<Break> = breaks().into_iter().filter(|one| only.is_none_or(|only| only == one.name)).collect();
-    let third = breaks.iter().any(|one| tier3::ALL.iter().any(|scenario| scenario.name == one.scenario));
+/// Proves all breaks, or some; true when each scenario passes whole, and fails broken, at its assertion.
+pub(crate) fn run(only: &[String]) -> bool {
+    let breaks: Vec<Break> = breaks().into_iter().filter(|one| only.is_empty() || only.contains(&one.name)).collect();
+    let unknown = only.iter().find(|name| breaks.iter().all(|one| one.name != **name));
+    assert!(unknown.is_none(), "there is no break {unknown:?}");
+    let third = breaks.iter().any(|one| third(&one.scenario).is_some());
     need_packages(if third { &MACHINES } else { &[] });
     let programs = machine::programs();
     // Several breaks are of one scenario: it need not pass more than once.
-    let names: BTreeSet<&str> = breaks.iter().map(|one| &one.scenario[..]).collect();
+    let names: BTreeSet<(&str, &str)> = breaks.iter().map(|one| (&one.scenario[..], &one.suite[..])).collect();
+    println!("{} breaks of {} scenarios; first these as they are", breaks.len(), names.len());
+    let begun = Instant::now();
     let mut whole = Built::from(top());
-    let passes: BTreeMap<&str, bool> =
-        names.into_iter().map(|name| (name, whole.scenario(&programs, name).0)).collect();
-    let tree = roots::scratch("prove");
+    let mut passes = BTreeMap::new();
+    for (index, (name, suite)) in names.iter().enumerate() {
+        let now = Instant::now();
+        let waited = roots::waited();
+        let (passed, text) = whole.scenario(&programs, name, suite);
+        let word = if passed { "ok" } else { "FAILED" };
+        let took = now.elapsed().saturating_sub(roots::waited().saturating_sub(waited));
+        println!("{}/{} {name}: {word} ({:.1} s)", index + 1, names.len(), took.as_secs_f64());
+        if !passed {
+            println!("{text}");
+        }
+        passes.insert((*name, *suite), passed);
+    }
+    // A place of its own that stays: cargo knows what it has built by the path, and builds little when that is the same.
+    let tree = target().join("broken");
+    fs::create_dir_all(&tree).unwrap();
     let (mut proved, mut failed) = (0, 0);
-    for one in &breaks {
-        // Only what the break before has changed is written again, so that cargo builds no more than it must.
-        sh(&format!(
-            "cd '{top}' && git ls-files --cached --others --exclude-standard | while read -r f; do \
-             if [ -e \"$f\" ] && ! cmp -s \"$f\" '{tree}'/\"$f\"; then cp --parents \"$f\" '{tree}'; fi; done; \
-             cd '{tree}' && patch -p1 -s < '{top}/tests/breaks/{name}.patch'",
-            top = top().display(),
-            tree = tree.display(),
-            name = one.name,
-        ));
-        let (passed, text) = Built::from(tree.clone()).scenario(&programs, &one.scenario);
-        let word = if passed {
-            "NOT PROVED: the scenario passes with the break"
-        } else if !text.contains(&one.assertion) {
-            "NOT PROVED: it fails elsewhere than at its assertion"
-        } else if !passes.get(&one.scenario[..]).copied().unwrap_or(false) {
-            "NOT PROVED: it fails without the break, too"
+    for (index, one) in breaks.iter().enumerate() {
+        let (now, waited) = (Instant::now(), roots::waited());
+        let (word, text) = if passes.get(&(&one.scenario[..], &one.suite[..])).copied().unwrap_or(false) {
+            prove(one, &tree, &programs)
         } else {
-            "proved"
+            ("NOT PROVED: the scenario fails without the break, too", String::new())
         };
-        println!("{} breaks {}: {word}", one.name, one.scenario);
-        if word == "proved" {
+        let took = now.elapsed().saturating_sub(roots::waited().saturating_sub(waited)).as_secs_f64();
+        println!("{}/{} {} breaks {}: {word} ({took:.1} s)", index + 1, breaks.len(), one.name, one.scenario);
+        if word == PROVED {
             proved += 1;
         } else {
             println!("{text}");
             failed += 1;
         }
     }
-    let _ = Command::new("rm").arg("-rf").arg(&tree).status();
+    let waited = roots::waited();
+    println!("in {:.0} s, of which {:.0} s in wait of others", begun.elapsed().as_secs_f64(), waited.as_secs_f64());
     println!("{proved} passed, {failed} failed, 0 skipped");
     failed == 0 && proved > 0
+}
+
+/// The scenario of tier 3 that is called so, and the client that it is to be run with: its first, if none is named.
+fn third(name: &str) -> Option<(&'static tier3::Scenario, tier3::Client)> {
+    let (name, client) = name.split_once(" on ").map_or((name, None), |(name, client)| (name, Some(client)));
+    let known = tier3::ALL.iter().find(|scenario| scenario.name == name)?;
+    let named = |word| tier3::Client::named(word).unwrap_or_else(|| panic!("no client is called {word}"));
+    Some((known, client.map_or(known.clients[0], named)))
+}
+
+const PROVED: &str = "proved";
+
+/// Breaks the product, and says what its scenario has to say to that.
+fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
+    // Only what the break before has changed is written again, so that cargo builds no more than it must.
+    sh(&format!(
+        "cd '{tree}' && find . -type f | while read -r f; do [ -e '{top}'/\"$f\" ] || rm \"$f\"; done; \
+         cd '{top}' && git ls-files --cached --others --exclude-standard | while read -r f; do \
+         if [ -e \"$f\" ] && ! cmp -s \"$f\" '{tree}'/\"$f\"; then cp --parents \"$f\" '{tree}'; fi; done",
+        top = top().display(),
+        tree = tree.display(),
+    ));
+    let patch = top().join("tests/breaks").join(format!("{}.patch", one.name));
+    let patched = Command::new("patch")
+        .args(["-p1", "-s", "--no-backup-if-mismatch", "-d"])
+        .arg(tree)
+        .arg("-i")
+        .arg(&patch)
+        .output();
+    let patched = patched.unwrap_or_else(|error| panic!("patch: {error}"));
+    if !patched.status.success() {
+        return ("NOT PROVED: the patch does not apply", String::from_utf8_lossy(&patched.stdout).into_owned());
+    }
+    let run = || Built::from(tree.to_owned()).scenario(programs, &one.scenario, &one.suite);
+    let Ok((passed, text)) = std::panic::catch_unwind(run) else {
+        return ("NOT PROVED: it does not build, or the scenario cannot be run; see above", String::new());
+    };
+    let word = if passed {
+        "NOT PROVED: the scenario passes with the break"
+    } else if !text.contains(&one.assertion) {
+        "NOT PROVED: it fails elsewhere than at its assertion"
+    } else {
+        PROVED
+    };
+    (word, text)
 }
 
 /// A tree, and what has been built from it: each part when the first scenario wants it.
 struct Built {
     tree: PathBuf,
-    modules: Option<(PathBuf, PathBuf)>,
+    modules: tiers::Modules,
+    services: Option<tiers::Services>,
     product: Option<PathBuf>,
 }
 
 impl Built {
     fn from(tree: PathBuf) -> Self {
-        Built { tree, modules: None, product: None }
+        Built { modules: tiers::Modules::of(&tree, Profile::Prove), tree, services: None, product: None }
     }
 
-    /// Runs one of our scenarios on what this tree makes.
-    fn scenario(&mut self, programs: &Path, name: &str) -> (bool, String) {
+    /// Runs one of our scenarios on what this tree makes; one of tier 2 on a release.
+    fn scenario(&mut self, programs: &Path, name: &str, suite: &str) -> (bool, String) {
         let tree = &self.tree;
         if tier1::ALL.iter().any(|(known, ..)| *known == name) {
-            let (module, fault) = self.modules.get_or_insert_with(|| tiers::modules(tree));
-            let (passed, text, _) = tiers::tier1_scenario(programs, module, fault, name, false);
+            let services = tier1::needs_helper(name)
+                .then(|| &*self.services.get_or_insert_with(|| tiers::Services::of(tree, Profile::Prove)));
+            let module = self.modules.for_scenario(name);
+            let (passed, text, _) = tiers::tier1_scenario(programs, module, services, name, false);
             return (passed, text);
         }
-        if let Some(known) = tier3::ALL.iter().find(|scenario| scenario.name == name) {
-            let product = self.product.get_or_insert_with(|| tiers::product(tree));
+        if let Some((known, client)) = third(name) {
+            let product = self.product.get_or_insert_with(|| tiers::product(tree, Profile::Prove));
             let outcome = vm::run(&vm::Run {
                 suite: image::SUITES[0],
-                client: known.clients[0],
-                scenario: name,
+                client,
+                command: &vm::scenario(known.name, client),
                 product: known.product.then_some(product),
                 programs,
                 long: false,
@@ -118,9 +175,9 @@ impl Built {
         }
         let known = tier2::ALL.iter().find(|scenario| scenario.name == name);
         let known = known.unwrap_or_else(|| panic!("there is no scenario {name}"));
-        let product = self.product.get_or_insert_with(|| tiers::product(tree));
+        let product = self.product.get_or_insert_with(|| tiers::product(tree, Profile::Prove));
         let outcome = machine::run(&Run {
-            suite: roots::SUITES[0],
+            suite,
             scenario: name,
             product: known.product.then_some(product),
             programs,

@@ -1,5 +1,6 @@
 # Runs inside a new root: accounts, a Kerberos realm, sshd, and the unit that runs a scenario.
 set -eu
+echo lab > /etc/hostname
 printf '127.0.0.1 localhost lab kdc.example.test\n' > /etc/hosts
 systemd-machine-id-setup >/dev/null
 
@@ -17,6 +18,7 @@ cat > /etc/krb5.conf <<X
 	dns_lookup_realm = false
 	dns_canonicalize_hostname = false
 	rdns = false
+	qualify_shortname = ""
 [realms]
 	EXAMPLE.TEST = {
 		kdc = 127.0.0.1
@@ -34,6 +36,8 @@ kdb5_util create -s -P master -r EXAMPLE.TEST >/dev/null 2>&1
 	for user in alice bob carol dave $(seq -f u%g 0 49); do echo "addprinc -pw ${user}pw $user"; done
 	echo "addprinc -pw adminpw alice/admin"
 	echo "addprinc -randkey afs/example.test"
+	echo "addprinc -randkey host/lab"
+	echo "ktadd -k /etc/krb5.keytab host/lab"
 } | kadmin.local >/dev/null 2>&1
 systemctl enable krb5-kdc >/dev/null 2>&1
 systemctl disable krb5-admin-server lightdm >/dev/null 2>&1 || true
@@ -47,6 +51,7 @@ ListenAddress 127.0.0.1
 UseDNS no
 PasswordAuthentication yes
 KbdInteractiveAuthentication no
+GSSAPIAuthentication yes
 UsePAM yes
 MaxStartups 300
 MaxSessions 100
@@ -62,6 +67,10 @@ for home in /home/*; do
 	install -d -m 700 -o "$user" -g "$user" "$home/.ssh"
 	install -m 600 -o "$user" -g "$user" /root/.ssh/id_ed25519.pub "$home/.ssh/authorized_keys"
 done
+
+# A manager stays for this long after the last login, 10 s by default, and most scenarios wait for its end.
+mkdir -p /etc/systemd/logind.conf.d
+printf '[Login]\nUserStopDelaySec=2\n' > /etc/systemd/logind.conf.d/lab.conf
 
 cat > /etc/systemd/system/pag-scenario.service <<X
 [Unit]

@@ -5,6 +5,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::shell::sh;
@@ -12,9 +13,17 @@ use crate::shell::sh;
 /// The releases, oldest systemd first: 252, 257, and the newest.
 pub(crate) const SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
 
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,openssh-server,\
-    openssh-client,sshpass,keyutils,procps,strace,cron,at,sudo,login,util-linux,passwd,krb5-kdc,krb5-admin-server,\
-    krb5-user,libpam-krb5,libgcc-s1,lightdm,lightdm-gtk-greeter,xvfb,xauth,dbus-x11";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,sshpass,\
+    keyutils,procps,strace,cron,at,sudo,login,util-linux,passwd,krb5-kdc,krb5-admin-server,\
+    krb5-user,libpam-krb5,libgcc-s1,polkitd,lightdm,lightdm-gtk-greeter,xvfb,xauth,dbus-x11";
+
+/// The packages of sshd and ssh. Debian has moved GSSAPI into packages of its own after trixie.
+fn ssh_packages(suite: &str) -> &'static str {
+    match suite {
+        "bookworm" | "trixie" => "openssh-server,openssh-client",
+        _ => "openssh-server-gssapi,openssh-client-gssapi",
+    }
+}
 
 /// What is done inside a root once its packages are there.
 const SETUP: &str = include_str!("root-setup.sh");
@@ -31,18 +40,34 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     path
 }
 
+/// A lock of the cache's, if nobody has it; it ends with the value.
+pub(crate) fn try_lock(name: &str) -> Option<fs::File> {
+    fs::create_dir_all(cache()).unwrap();
+    let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
+    file.try_lock().is_ok().then_some(file)
+}
+
 /// A lock that others who use the cache wait for; it ends with the value.
 pub(crate) fn lock(name: &str) -> fs::File {
     fs::create_dir_all(cache()).unwrap();
     let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
+    let begun = Instant::now();
     file.lock().unwrap();
+    WAITED.fetch_add(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     file
+}
+
+static WAITED: AtomicU64 = AtomicU64::new(0);
+
+/// How long this program has waited for others who use the cache, in all.
+pub(crate) fn waited() -> Duration {
+    Duration::from_millis(WAITED.load(Ordering::Relaxed))
 }
 
 /// The root of a release, built when there is none of this recipe, or when sid's is a week old.
 pub(crate) fn root(suite: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    (suite, PACKAGES, SETUP).hash(&mut hasher);
+    (suite, PACKAGES, ssh_packages(suite), SETUP).hash(&mut hasher);
     let path = cache().join(format!("{suite}-{:016x}", hasher.finish()));
     let _lock = lock(suite);
     let age = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
@@ -56,7 +81,7 @@ pub(crate) fn root(suite: &str) -> PathBuf {
 /// Says which versions a root has.
 pub(crate) fn versions(root: &Path) -> String {
     let list = sh(&format!(
-        "dpkg-query --admindir={}/var/lib/dpkg -W -f '${{Package}} ${{Version}}, ' systemd libpam0g openssh-server lightdm",
+        "dpkg-query --admindir={}/var/lib/dpkg -W -f '${{Package}} ${{Version}}, ' systemd libpam0g 'openssh-server*' lightdm",
         root.display()
     ));
     list.trim_end_matches(", ").to_owned()
@@ -70,7 +95,7 @@ fn build(suite: &str, path: &Path) {
     let new = path.with_extension("new");
     let hook =
         format!("--customize-hook=cp '{}' \"$1/root/setup.sh\"; chroot \"$1\" sh /root/setup.sh", setup.display());
-    bootstrap(suite, suite, PACKAGES, &[hook], &new);
+    bootstrap(suite, suite, &format!("{PACKAGES},{}", ssh_packages(suite)), &[hook], &new);
     fs::remove_dir_all(setup.parent().unwrap()).ok();
     sh(&format!("rm -rf --one-file-system '{}'", path.display()));
     fs::rename(&new, path).unwrap();

@@ -27,6 +27,25 @@ pub(crate) fn sh(command: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// How the product is built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Profile {
+    /// As it is shipped.
+    Release,
+    /// As it is built again and again, for a break at a time: without the optimizer's last word.
+    Prove,
+}
+
+impl Profile {
+    /// Cargo's name for it, and that of the directory.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Profile::Release => "release",
+            Profile::Prove => "prove",
+        }
+    }
+}
+
 /// Where cargo puts what it builds of the tree at `tree`. Cargo knows a package by its place in its workspace: two trees
 /// with one target directory take each other's results for fresh.
 pub(crate) fn target_of(tree: &Path) -> PathBuf {
@@ -49,13 +68,14 @@ pub(crate) const MACHINES: [&str; 2] = ["qemu-system-x86", "e2fsprogs"];
 /// Sees to it that the host has what the tests need, and `more`: names the packages, then installs those that are
 /// missing.
 pub(crate) fn need_packages(more: &[&str]) {
-    const PACKAGES: [&str; 9] = [
+    const PACKAGES: [&str; 10] = [
         "mmdebstrap",
         "systemd-container",
         "debian-archive-keyring",
         "keyutils",
         "krb5-user",
         "strace",
+        "dbus-daemon",
         "libpam0g-dev",
         "gcc",
         "util-linux",

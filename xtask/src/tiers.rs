@@ -1,13 +1,15 @@
 //! `cargo xtask test`: all tiers, one after the other, since they share the kernel's keyrings.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Run};
-use crate::shell::{MACHINES, build, need_packages, sh, target_of, top};
+use crate::shell::{MACHINES, Profile, build, need_packages, sh, target_of, top};
 use crate::{image, install, roots, vm};
 
 /// Which tests to run.
@@ -129,16 +131,64 @@ fn tier0(count: &mut Count) {
     println!("tier 0: {} s", begun.elapsed().as_secs());
 }
 
-/// The module under test for tier 1: as it is released, and once more with the fault that tests ask for.
-pub(crate) fn modules(tree: &Path) -> (PathBuf, PathBuf) {
-    let release = target_of(tree).join("release/libpam_pag.so");
-    build(tree, &["--release", "-p", "pam_pag", "--features", "pam_pag/fault"]);
-    let fault = target_of(tree).join("pam_pag_fault.so");
-    std::fs::copy(&release, &fault).unwrap();
-    build(tree, &["--release", "-p", "pam_pag"]);
-    let plain = target_of(tree).join("pam_pag.so");
-    std::fs::copy(&release, &plain).unwrap();
-    (plain, fault)
+/// The module as tier 1 tests it, made of one tree: each kind when the first scenario wants it.
+pub(crate) struct Modules {
+    tree: PathBuf,
+    profile: Profile,
+    plain: Option<PathBuf>,
+    faulty: Option<PathBuf>,
+}
+
+impl Modules {
+    pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
+        Modules { tree: tree.to_owned(), profile, plain: None, faulty: None }
+    }
+
+    /// The module as it is installed.
+    pub(crate) fn plain(&mut self) -> &Path {
+        self.plain.get_or_insert_with(|| module(&self.tree, self.profile, "pam_pag.so", &[]))
+    }
+
+    /// The one that a scenario is about: as it is installed, or with the fault that it asks for.
+    pub(crate) fn for_scenario(&mut self, name: &str) -> &Path {
+        if !tier1::WITH_FAULT.contains(&name) {
+            return self.plain();
+        }
+        let features = ["--features", "pam_pag/fault"];
+        self.faulty.get_or_insert_with(|| module(&self.tree, self.profile, "pam_pag_fault.so", &features))
+    }
+}
+
+/// Builds a module and gives a copy of it: the next build, with other features, writes to the same place. Beside it lies a
+/// copy of pagctl.
+fn module(tree: &Path, profile: Profile, name: &str, features: &[&str]) -> PathBuf {
+    build(tree, &[&["--profile", profile.name(), "-p", "pam_pag", "-p", "pagctl"], features].concat());
+    let target = target_of(tree);
+    let place = target.join(name);
+    std::fs::copy(target.join(profile.name()).join("libpam_pag.so"), &place).unwrap();
+    std::fs::copy(target.join(profile.name()).join("pagctl"), target.join("pagctl")).unwrap();
+    place
+}
+
+/// The helper and the tools, and the files that are installed with them.
+pub(crate) struct Services {
+    programs: PathBuf,
+    units: PathBuf,
+}
+
+impl Services {
+    /// Those of the tree at `tree`.
+    pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
+        build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper", "-p", "pagctl"]);
+        Services { programs: target_of(tree).join(profile.name()), units: tree.join("units") }
+    }
+
+    fn name_to(&self, command: &mut Command) {
+        command
+            .env("PAG_HELPER", self.programs.join("pag-logind-helper"))
+            .env("PAG_PAGCTL", self.programs.join("pagctl"))
+            .env("PAG_UNITS", &self.units);
+    }
 }
 
 fn first_tier(choice: &Choice, count: &mut Count) {
@@ -147,9 +197,13 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     }
     println!("tier 1: building");
     let programs = machine::programs();
-    let (module, fault) = modules(&top());
+    let mut modules = Modules::of(&top(), Profile::Release);
+    let mut services = None;
     for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
-        let (passed, output, seconds) = tier1_scenario(&programs, &module, &fault, name, choice.long);
+        let services =
+            tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top(), Profile::Release)));
+        let module = modules.for_scenario(name);
+        let (passed, output, seconds) = tier1_scenario(&programs, module, services, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
         if !passed {
             println!("{output}");
@@ -162,7 +216,7 @@ fn first_tier(choice: &Choice, count: &mut Count) {
 pub(crate) fn tier1_scenario(
     programs: &Path,
     module: &Path,
-    fault: &Path,
+    services: Option<&Services>,
     name: &str,
     long: bool,
 ) -> (bool, String, f64) {
@@ -188,9 +242,11 @@ pub(crate) fn tier1_scenario(
         .arg(programs.join("pag-tier1"))
         .arg(name)
         .env("PAG_MODULE", module)
-        .env("PAG_MODULE_FAULT", fault)
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
+    if let Some(services) = services {
+        services.name_to(&mut command);
+    }
     if long {
         command.env("PAG_LONG", "1");
     }
@@ -206,7 +262,7 @@ fn second_tier(choice: &Choice, count: &mut Count) {
     }
     println!("tier 2: building");
     let programs = machine::programs();
-    let product = product(&top());
+    let product = product(&top(), Profile::Release);
     for suite in roots::SUITES.into_iter().filter(|suite| choice.suite.as_deref().is_none_or(|only| only == *suite)) {
         let root = roots::root(suite);
         println!("tier 2: {suite}: {}", roots::versions(&root));
@@ -236,33 +292,48 @@ fn second_tier(choice: &Choice, count: &mut Count) {
 fn third_tier(choice: &Choice, count: &mut Count) {
     println!("tier 3: building");
     let programs = machine::programs();
-    let product = product(&top());
+    let product = product(&top(), Profile::Release);
     for suite in image::SUITES {
         let wanted = choice.suite.as_deref().map_or(choice.long || suite == image::SUITES[0], |only| only == suite);
         if !wanted {
             continue;
         }
         println!("tier 3: {suite}: {}", image::image(suite).versions());
-        for scenario in tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name)) {
-            for client in scenario.clients {
-                let outcome = vm::run(&vm::Run {
-                    suite,
-                    client: *client,
-                    scenario: scenario.name,
-                    product: scenario.product.then_some(&product),
-                    programs: &programs,
-                    long: choice.long,
+        let chosen = tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name));
+        let runs = chosen.flat_map(|scenario| {
+            let all = choice.long || choice.only.is_some();
+            let clients = scenario.clients.iter().filter(move |client| all || !scenario.is_long(**client));
+            clients.map(move |client| (scenario, *client))
+        });
+        let queue: Mutex<VecDeque<_>> = Mutex::new(runs.collect());
+        let results = Mutex::new(&mut *count);
+        // Side by side: a machine waits for much of its time.
+        std::thread::scope(|workers| {
+            for _ in 0..vm::SIDE_BY_SIDE {
+                workers.spawn(|| {
+                    loop {
+                        let Some((scenario, client)) = queue.lock().unwrap().pop_front() else { break };
+                        let outcome = vm::run(&vm::Run {
+                            suite,
+                            client,
+                            command: &vm::scenario(scenario.name, client),
+                            product: scenario.product.then_some(&product),
+                            programs: &programs,
+                            long: choice.long,
+                        });
+                        let mut count = results.lock().unwrap();
+                        let word = if outcome.passed { "ok" } else { "FAILED" };
+                        let seconds = outcome.took.as_secs_f64();
+                        println!("tier 3: {suite}: {}: {}: {word} ({seconds:.1} s)", client.name(), scenario.name);
+                        if !outcome.passed {
+                            println!("{}", outcome.output);
+                            print_journal(&outcome.journal);
+                        }
+                        count.add(outcome.passed);
+                    }
                 });
-                let word = if outcome.passed { "ok" } else { "FAILED" };
-                let seconds = outcome.took.as_secs_f64();
-                println!("tier 3: {suite}: {}: {}: {word} ({seconds:.1} s)", client.name(), scenario.name);
-                if !outcome.passed {
-                    println!("{}", outcome.output);
-                    print_journal(&outcome.journal);
-                }
-                count.add(outcome.passed);
             }
-        }
+        });
     }
 }
 
@@ -278,10 +349,10 @@ fn print_journal(journal: &str) {
     }
 }
 
-/// A release laid out as it is installed.
-pub(crate) fn product(tree: &Path) -> PathBuf {
+/// The product laid out as it is installed.
+pub(crate) fn product(tree: &Path, profile: Profile) -> PathBuf {
     let place = target_of(tree).join("product");
     std::fs::remove_dir_all(&place).ok();
-    install::layout(tree, &place);
+    install::layout(tree, profile, &place);
     place
 }

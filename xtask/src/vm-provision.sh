@@ -1,6 +1,6 @@
 # Runs in the machine, as root, once for each of its two parts: `servers` makes the cell, `homes` what is in it.
 HOST=afs.example.test CELL=example.test BIN=/usr/lib/openafs
-waits() { n=0; until "$@"; do n=$((n + 1)); [ $n -lt 120 ] || exit 1; sleep 0.5; done; }
+waits() { n=0; until "$@"; do n=$((n + 1)); [ $n -lt 600 ] || exit 1; sleep 0.5; done; }
 
 servers() {
 	akeyconvert -all

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use pag::ccache::format::Summary;
 use pag::ccache::{self, Place};
 use pag::client::Client;
-use pag::config::{self, Dirs};
+use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
 use pag::login::run_seeder;
+use pag::person::Person;
 use pag::report::{Event, report, set_debug, speak_as};
 use pag::ring::Ring;
 use pag::seed::{Budget, Job};
@@ -39,7 +40,11 @@ fn seed() -> Result<bool, String> {
     let [uid, ..] = sys::ids().uid;
     let ring = own_ring(uid)?;
     let user = user(uid)?;
-    let (settings, complaints) = config::load(&Dirs::default(), "pag-seed", &[]);
+    let person = Person::new(&user.name);
+    let is_in = |group: &str| person.is_in(group);
+    let name = user.name.to_string_lossy();
+    let subject = Subject { name: &name, is_in: &is_in };
+    let (settings, complaints) = config::load(&Dirs::default(), "pag-seed", Some(&subject), &[]);
     set_debug(settings.debug);
     for complaint in complaints {
         report(&Event::Complaint { what: complaint.to_string() });

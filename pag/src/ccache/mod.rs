@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -173,6 +173,15 @@ pub fn feed(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant)
     {
         return Ok(false);
     }
+    put(user, pag, contents, deadline).map(|()| true)
+}
+
+/// Puts `contents` into the PAG's ccache, whatever is there.
+///
+/// # Errors
+/// As [`feed`].
+pub fn put(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) -> Result<()> {
+    let path = directory(user.uid, pag);
     let doing = || Error::system(format!("write the ccache in {}", path.display()));
     let in_it = |name: &str| {
         CString::new(path.join(name).display().to_string()).map_err(|_| io::ErrorKind::InvalidInput.into())
@@ -186,11 +195,39 @@ pub fn feed(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant)
         u8::from(!written)
     })
     .map_err(doing())?;
+    end_of(child, deadline, doing)
+}
+
+/// Takes the ticket out of the PAG's ccache; the directory stays, and what else the user may have in it.
+///
+/// # Errors
+/// As [`feed`].
+pub fn empty(user: &Identity, pag: PagId, deadline: Instant) -> Result<()> {
+    let path = directory(user.uid, pag);
+    let doing = || Error::system(format!("empty the ccache in {}", path.display()));
+    let in_it = |name: &str| {
+        CString::new(path.join(name).display().to_string()).map_err(|_| io::ErrorKind::InvalidInput.into())
+    };
+    let (cache, primary) = (in_it("tkt").map_err(doing())?, in_it("primary").map_err(doing())?);
+    let child =
+        sys::child(|| u8::from(!(user.become_it().is_ok() && sys::remove_file(&cache) && sys::remove_file(&primary))))
+            .map_err(doing())?;
+    end_of(child, deadline, doing)
+}
+
+fn end_of<F: FnOnce(io::Error) -> Error>(child: sys::Child, deadline: Instant, doing: impl Fn() -> F) -> Result<()> {
     match child.wait(deadline).map_err(doing())? {
-        Exit::Status(0) => Ok(true),
+        Exit::Status(0) => Ok(()),
         Exit::TimedOut => Err(doing()(io::ErrorKind::TimedOut.into())),
         _ => Err(doing()(io::ErrorKind::PermissionDenied.into())),
     }
+}
+
+/// By what one notices that the PAG's ccache was written: when it was, to the nanosecond, and how long it is; nothing
+/// where there is none. Links are not followed.
+pub fn stamp(uid: u32, pag: PagId) -> Option<(i64, i64, u64)> {
+    let found = std::fs::symlink_metadata(directory(uid, pag).join("tkt")).ok()?;
+    Some((found.mtime(), found.mtime_nsec(), found.len()))
 }
 
 /// Removes the directory of a PAG that has ended. Needs root. The user may have filled it: unless `all`, which the

@@ -250,12 +250,16 @@ pub(super) fn visit(device: &Device, look: &mut dyn FnMut(&Seen<'_>) -> bool) ->
 
 /// Discards the tokens of the PAG that the thread is in, of one cell or all. True when there are none any more.
 pub(super) fn forget(device: &Device, cell: Option<&str>) -> bool {
-    match (device.open(), cell) {
-        (Ok(interface), _) if !interface.is_member() => true,
-        (Ok(interface), Some(cell)) => interface.unlog_cell(cell).is_ok(),
-        (Ok(interface), None) => interface.unlog().is_ok(),
-        (Err(_), _) => true,
+    let Ok(interface) = device.open() else { return true };
+    if !interface.is_member() {
+        return true;
     }
+    let forgotten = match cell {
+        Some(cell) => interface.unlog_cell(cell),
+        None => interface.unlog(),
+    };
+    // EIO: its daemons do not run, so nobody could set a token (src/afs/afs_pioctl.c, PSetTokens2 and PUnlog).
+    forgotten.is_ok() || forgotten.is_err_and(|error| error.raw_os_error() == Some(libc::EIO))
 }
 
 /// Writes a set of no tokens for a cell (src/auth/token.xg, ktc_setTokenData); its length.
@@ -449,9 +453,17 @@ pub enum Equipped {
 /// Holds the S0 that a ring has, for a PAG whose holder was lost.
 pub fn hold_again(_guard: &Guard, pag: &mut Pag) {
     let Ok(ring) = &pag.ring else { return };
+    // What is in a follower's ring is the followed one's.
+    if follows(pag) {
+        return;
+    }
     let held = |s0: &Serial| keyring::link(*s0, pag.holder).is_ok();
     // Nobody but root makes such a keyring, and nobody can link one elsewhere: it is this PAG's own.
     pag.nested = anchors(ring.serial, |_| true).filter(held);
+}
+
+fn follows(pag: &Pag) -> bool {
+    pag.record.as_ref().is_ok_and(|record| record.follows.is_some())
 }
 
 /// Whether [`equip`] would have anything to do for a PAG that has this ring, with these keys in it, and this S0.
@@ -465,7 +477,8 @@ pub fn lacks(keys: &[Serial], s0: Option<Serial>) -> bool {
 /// `Key` and `System`, in words: they are in none then, and a seeder gets them no tokens.
 pub fn equip(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
     let Ok(ring) = &pag.ring else { return Ok(Equipped::AsBefore) };
-    if Device::served().is_none() {
+    // The followed PAG is then the one that its members are in (see [`crate::follow`]).
+    if Device::served().is_none() || follows(pag) {
         return Ok(Equipped::AsBefore);
     }
     match pag.nested.filter(|s0| is_whole(*s0)) {

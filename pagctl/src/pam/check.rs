@@ -4,7 +4,7 @@
 //! which brings the ccache; before pam_systemd, which starts the user manager. pam_sss has its ccache already from
 //! authentication, so its place does not matter.
 
-use pag::config::OPTIONS;
+use pag::config::{OPTIONS, Where};
 use serde::Serialize;
 
 use super::stack::Stack;
@@ -199,7 +199,7 @@ pub(crate) fn stack(service: &str, kind: Kind, session: &Stack, auth: &Stack) ->
     for (_, step) in session.calls("pam_pag").chain(auth.calls("pam_pag")) {
         for arg in &step.entry.args {
             let name = arg.split('=').next().unwrap_or_default();
-            if !OPTIONS.iter().any(|option| option.on_pam_line && option.name == name) {
+            if !OPTIONS.iter().any(|option| option.stands == Where::Anywhere && option.name == name) {
                 let text = format!("{}: pam_pag.so has no option {arg:?}", step.path);
                 findings.push(wrong(Problem::UnknownOption, &text));
             }

@@ -80,7 +80,8 @@ pub(super) fn exports(_: &mut Sandbox) {
 }
 
 pub(super) fn panic_is_a_line(sandbox: &mut Sandbox) {
-    let module = std::env::var("PAG_MODULE_FAULT").expect("PAG_MODULE_FAULT names a module with the feature `fault`");
+    let module = module();
+    let module = module.display();
     let count = if long() { 500 } else { 10 };
     for (hook, lines) in [("session", ["open", "close"]), ("setcred", ["establish", "delete"])] {
         let line = format!("required {module} fault={hook}");

@@ -1,9 +1,12 @@
 //! Scenarios on this host's kernel and libpam, in a [`Sandbox`].
 
+mod bus;
 mod hosts;
 mod life;
+mod member;
 mod options;
 mod safety;
+mod scope;
 mod seeders;
 
 use std::os::unix::fs::MetadataExt;
@@ -87,8 +90,66 @@ pub const ALL: &[Scenario] = &[
         "Each option of pam_afs_session does what the manual says.",
         options::pam_afs_session_options,
     ),
+    (
+        "sessions_keep_to_themselves",
+        "Under scope = session each login has a PAG of its own, and the manager one without tokens.",
+        scope::sessions_keep_to_themselves,
+    ),
+    (
+        "scope_is_chosen",
+        "Scope goes by user, group, PAM line, service and host; a change disturbs no login that is there.",
+        scope::scope_is_chosen,
+    ),
+    (
+        "refresh_finds_its_session",
+        "A refreshed ticket gets into the session that it is for, from inside and outside, and into no other.",
+        scope::refresh_finds_its_session,
+    ),
+    (
+        "following_mirrors_and_takes_away",
+        "A follower's ring has the followed tokens, keeps its user's own, and gives back no more than it got.",
+        scope::following_mirrors_and_takes_away,
+    ),
+    (
+        "login_ends_following",
+        "A login that shares the manager's PAG ends its following, and harms neither session.",
+        scope::login_ends_following,
+    ),
+    (
+        "tokens_and_unlog",
+        "pagctl shows a member the tokens of his PAG, and discards them for all its members.",
+        member::tokens_and_unlog,
+    ),
+    ("new_and_leave", "pagctl makes a PAG for whoever wants one, and lets a member out.", member::new_and_leave),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
+    (
+        "bus_shows_own_pags_only",
+        "Over D-Bus a user sees his own PAGs, root sees all, and what is another's does not exist.",
+        bus::shows_own_pags_only,
+    ),
+    ("bus_policy_holds", "The bus lets root alone have the name, and users call what is named.", bus::policy_holds),
+    ("bus_comes_and_goes", "The helper serves again when the bus or the name is back.", bus::comes_and_goes),
+    ("bus_errors_have_names", "Whatever is called, the answer is a named error and no crash.", bus::errors_have_names),
+    ("bus_pag_vanishes", "A PAG that ends while it is called about is a named error.", bus::pag_vanishes),
+    ("bus_signals_reach_their_own", "Who may not see a PAG hears nothing of it.", bus::signals_reach_their_own),
+    ("bus_flood", "One user's flood is refused, and delays neither others nor the helper's work.", bus::flood),
+    ("bus_my_pag", "A process learns by which login it came, and nothing that is another's.", bus::my_pag),
+    ("bus_renew_and_unlog", "Tokens are discarded at once, and got anew in the PAG.", bus::renew_and_unlog),
+    (
+        "bus_polkit_decides",
+        "Others' PAGs are seen with polkit's consent, and without polkit never.",
+        bus::polkit_decides,
+    ),
+    ("bus_pagctl", "pagctl lists, shows, renews and monitors over D-Bus.", bus::pagctl_verbs),
 ];
+
+/// Those whose module must have been built with the feature `fault`.
+pub const WITH_FAULT: &[&str] = &["panic_is_a_line"];
+
+/// Whether a scenario runs the helper.
+pub fn needs_helper(name: &str) -> bool {
+    name.starts_with("bus_")
+}
 
 /// Whether the scenarios are to run in their long form.
 pub fn long() -> bool {

@@ -11,7 +11,7 @@ use crate::ring::{describe, keyctl, members};
 use crate::sandbox::{CELL, HANDLE, Host, Sandbox, own_program};
 
 /// Whether `keyctl` succeeds for a process of these ids that is outside every PAG.
-fn can(uid: u32, gid: u32, groups: &str, words: &[&str]) -> bool {
+pub(super) fn can(uid: u32, gid: u32, groups: &str, words: &[&str]) -> bool {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string()]);
     if groups.is_empty() {

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::ticketed;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, eventually};
 
 pub(super) fn bad_seeders(sandbox: &mut Sandbox) {
     let seeders = [
@@ -35,4 +35,13 @@ pub(super) fn bad_seeders(sandbox: &mut Sandbox) {
         assert!(left.is_empty(), "{name}: no process stays: {}", String::from_utf8_lossy(&left));
         host.all_ok(&["close", "end"]);
     }
+    // A login that is killed over its seeder takes it along, with all that it has forked.
+    sandbox.seeder("#!/bin/sh\nsleep 1017 & sh -c 'sleep 1018; :' & wait\n");
+    sandbox.configure("timeout = 30s");
+    let mut host = ticketed(sandbox, "sshd", "dave", "dave");
+    host.tell("open");
+    let running = || Command::new("pgrep").args(["-c", "-u", "61004", "sleep"]).output().unwrap().stdout;
+    eventually("the seeder runs", Duration::from_secs(5), || (running() == b"2\n").then_some(()));
+    host.kill();
+    eventually("a seeder goes with its host", Duration::from_secs(5), || (running() == b"0\n").then_some(()));
 }

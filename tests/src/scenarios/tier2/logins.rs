@@ -24,6 +24,13 @@ pub(super) fn kill(pid: i64) {
     sh(&format!("kill -9 {pid}"));
 }
 
+/// Puts a process into the control group of this scenario, where no end of a session or user finds it.
+pub(super) fn leave_cgroup(pid: &str) {
+    let ours = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let ours = ours.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    fs::write(format!("/sys/fs/cgroup{ours}/cgroup.procs"), pid).unwrap();
+}
+
 /// A service that looks at its ring while it stops, and a process that goes on after all is over.
 const STAYERS: &str = r#"
 mkdir -p ~/.config/systemd/user
@@ -50,10 +57,7 @@ pub(super) fn second_login_joins_and_last_logout_ends(_: u32) {
     assert_eq!(logins("alice").len(), 2, "each login has a lease: {:#?}", pags_of("alice"));
     second.say(STAYERS);
     // Out of the session's control group: logind would keep the manager for it.
-    let left = fs::read_to_string("/home/alice/left.pid").unwrap();
-    let ours = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let ours = ours.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
-    fs::write(format!("/sys/fs/cgroup{ours}/cgroup.procs"), left.trim()).unwrap();
+    leave_cgroup(fs::read_to_string("/home/alice/left.pid").unwrap().trim());
 
     first.log_out();
     eventually("one lease is left", Duration::from_secs(10), || (logins("alice").len() == 1).then_some(()));
@@ -92,10 +96,11 @@ pub(super) fn killed_leader_is_reaped(_: u32) {
     manager_is("alice", "inactive");
     eventually("the PAG ends with the manager", Duration::from_secs(10), || pags_of("alice").is_empty().then_some(()));
     heard("pag-logind-helper", "of uid 61001; its tokens were discarded");
-    assert!(!fs::exists("/run/pag/ccache/61001").unwrap_or(true) || ccaches(61001) == 0, "a ccache was left");
+    assert_eq!(ccaches(61001), 0, "a ccache was left");
 }
 
-fn ccaches(uid: u32) -> usize {
+/// How many ccaches of PAGs a user has.
+pub(super) fn ccaches(uid: u32) -> usize {
     fs::read_dir(format!("/run/pag/ccache/{uid}")).map_or(0, Iterator::count)
 }
 
@@ -137,11 +142,23 @@ pub(super) fn su_and_root_find_no_tokens(_: u32) {
     let login = ring_of("su - bob -c pag-probe");
     assert!(login.is_pag(), "su - is a login of bob's: {login:#?}");
     assert_stranger("su - bob", &ring, &login);
-    for command in ["su bob -c pag-probe", "runuser -u bob pag-probe", "runuser -u alice pag-probe"] {
+    for command in
+        ["su bob -c pag-probe", "runuser -u bob pag-probe", "runuser -u alice pag-probe", "sudo -u alice pag-probe"]
+    {
         assert_same(command, &own, &ring_of(command));
     }
     let login = ring_of("runuser -l alice -c pag-probe");
     assert_same("runuser -l alice is a login of alice's", &ring, &login);
+
+    // No PAM runs for it.
+    let bare = ring_of("systemd-run --quiet --wait --pipe --collect --uid=alice pag-probe");
+    assert!(!bare.is_pag(), "systemd-run --uid=alice is in a PAG: {bare:#?}");
+    assert_stranger("systemd-run --uid=alice", &ring, &bare);
+
+    sh("echo root:rootpw | chpasswd -c SHA512");
+    let within = Ring::parse(&alice.say("echo rootpw | su - -c pag-probe 2>/dev/null"));
+    assert!(!within.is_pag(), "su - root by alice is in a PAG: {within:#?}");
+    assert_stranger("su - root by alice", &ring, &within);
 
     let root = "systemd-run --quiet --wait --pipe --collect -p KeyringMode=shared";
     let shared = ring_of(&format!("{root} pag-probe"));
@@ -173,6 +190,77 @@ pub(super) fn su_and_root_find_no_tokens(_: u32) {
     let kept = Ring::parse(&bob.say("echo alicepw | su alice -c /usr/local/bin/pag-probe 2>/dev/null"));
     assert_same("su alice keeps bob's ring", &bobs, &kept);
     assert_same("bob, afterwards", &bobs, &bob.ring());
+}
+
+pub(super) fn systemds_own_shells_are_logins(_: u32) {
+    let shell = "machinectl shell -q alice@.host /usr/local/bin/pag-probe";
+    let first = ring_of(shell);
+    assert!(first.is_pag(), "machinectl shell is a login of alice's: {first:#?}");
+    eventually("it has ended", Duration::from_secs(15), || pags_of("alice").is_empty().then_some(()));
+
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let ring = alice.ring();
+    assert_token("alice", &ring);
+    let mut ways = vec![shell];
+    // run0 came with systemd 256.
+    let version = sh("systemctl --version | head -n 1 | cut -d' ' -f2");
+    if version.trim().split('.').next().and_then(|number| number.parse().ok()).is_some_and(|number: u32| number >= 256)
+    {
+        ways.push("run0 --user=alice /usr/local/bin/pag-probe");
+    }
+    for way in ways {
+        let seen = ring_of(way);
+        assert_same(way, &ring, &seen);
+        assert_token(way, &seen);
+    }
+    eventually("their leases have ended", Duration::from_secs(10), || (logins("alice").len() == 1).then_some(()));
+}
+
+/// The principals of a user's PAGs.
+fn principals(user: &str) -> Vec<String> {
+    let mut found: Vec<String> =
+        pags_of(user).iter().map(|pag| pag["principal"].as_str().unwrap_or_default().to_owned()).collect();
+    found.sort();
+    found
+}
+
+pub(super) fn another_identity_by_ticket_is_apart(_: u32) {
+    let allowed = "alice@EXAMPLE.TEST\nalice/admin@EXAMPLE.TEST\n";
+    fs::write("/home/alice/.k5login", allowed).unwrap();
+    sh("chown alice: /home/alice/.k5login; echo adminpw | kinit -f -c /root/admin alice/admin; \
+        echo alicepw | kinit -f -c /root/plain alice");
+    let (by_admin, by_alice) = (Proof::Ticket("/root/admin"), Proof::Ticket("/root/plain"));
+    let token_of = |what: &str, ring: &Ring, whom: &str| {
+        assert_token(what, ring);
+        let payload = ring.token("example.test").and_then(|token| token.payload.clone()).unwrap_or_default();
+        assert!(
+            payload.starts_with(&format!("{whom}@EXAMPLE.TEST ")),
+            "{what} has a token of {payload}, not of {whom}"
+        );
+    };
+
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let ring = alice.ring();
+    token_of("alice by password", &ring, "alice");
+    let mut admin = Session::ssh("alice", by_admin);
+    let apart = admin.ring();
+    assert!(apart.is_pag(), "{apart:#?}");
+    assert_ne!(ring.identity(), apart.identity(), "alice/admin is in alice's PAG");
+    token_of("alice/admin", &apart, "alice/admin");
+    assert_eq!(principals("alice"), ["alice/admin@EXAMPLE.TEST", "alice@EXAMPLE.TEST"]);
+    for session in [&mut alice, &mut admin] {
+        let service = session.service_ring();
+        assert_same("the manager, and its services, are the first one's", &ring, &service);
+        token_of("a service", &service, "alice");
+    }
+    assert_same("a second login of alice/admin", &apart, &Session::ssh("alice", by_admin).ring());
+    assert_same("a login of alice by ticket", &ring, &Session::ssh("alice", by_alice).ring());
+
+    admin.log_out();
+    eventually("alice/admin's PAG has ended", Duration::from_secs(10), || {
+        (principals("alice") == ["alice@EXAMPLE.TEST"]).then_some(())
+    });
+    token_of("alice, still", &alice.ring(), "alice");
 }
 
 pub(super) fn cron_gets_a_pag_of_its_own(_: u32) {

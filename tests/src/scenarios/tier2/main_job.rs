@@ -77,6 +77,11 @@ fn everything_is_in_the_pag(proof: Proof) {
         assert_same(&format!("{proof:?}: {what}"), &shell, ring);
         assert_token(&format!("{proof:?}: {what}"), ring);
     }
+    let said = alice.say("systemd-run --user --quiet --wait --pipe --collect pagctl status --json");
+    let status: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(status["mine"]["ring"], shell.identity().0, "{proof:?}: pagctl says which PAG a service is in: {said}");
+    assert_eq!(status["mine"]["tokens"][0]["cell"], "example.test", "{proof:?}: and its tokens: {said}");
+    assert!(status["all"].is_null(), "{proof:?}: and nothing of others: {said}");
     let ccache = others[0].1.ccache.clone().expect("the service has KRB5CCNAME");
     assert!(ccache.starts_with("DIR:/run/pag/ccache/61001/"), "{ccache}");
     if matches!(proof, Proof::Password) {

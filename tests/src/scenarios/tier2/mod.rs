@@ -1,10 +1,14 @@
 //! Scenarios on a booted machine.
 
+mod cycles;
+mod dbus;
 mod desktop;
 mod logins;
 mod main_job;
+mod midway;
 mod outages;
 mod renewal;
+mod scope;
 mod upkeep;
 
 /// One scenario.
@@ -83,6 +87,21 @@ pub const ALL: &[Scenario] = &[
     )
     .everywhere(),
     Scenario::new(
+        "retain_decides_over_ssh",
+        "what is left running keeps its token or loses it as retain says",
+        cycles::retain_decides_over_ssh,
+    ),
+    Scenario::new(
+        "many_logins_leak_nothing",
+        "logins and logouts in a row leak no key, file, descriptor or process",
+        cycles::many_logins_leak_nothing,
+    ),
+    Scenario::new(
+        "first_logins_at_once_make_one_ring",
+        "twenty first logins of one user at once are in one ring",
+        cycles::first_logins_at_once_make_one_ring,
+    ),
+    Scenario::new(
         "killed_leader_is_reaped",
         "the lease of a killed sshd is reaped, and with the manager's end the PAG ends",
         logins::killed_leader_is_reaped,
@@ -93,14 +112,57 @@ pub const ALL: &[Scenario] = &[
         outages::helper_logind_and_bus_restarts_lose_nothing,
     ),
     Scenario::new(
+        "outages_midway_lose_nothing",
+        "helper, logind or the bus goes while a login is on its way: it gets there, and nobody loses anything",
+        midway::outages_midway_lose_nothing,
+    ),
+    Scenario::new(
+        "login_killed_midway_is_reaped",
+        "a login that is killed on its way, at any place, leaves nothing, and the next one works",
+        midway::login_killed_midway_is_reaped,
+    ),
+    Scenario::new(
+        "dbus_interface_is_real",
+        "processes ask for their PAG, seeders run in their unit, calls wait for a restart, and polkit decides",
+        dbus::dbus_interface_is_real,
+    )
+    .everywhere(),
+    Scenario::new(
         "member_clears_the_ring_and_it_is_healed",
         "the tokens of a ring that a member has emptied come back",
         logins::member_clears_the_ring_and_it_is_healed,
     ),
     Scenario::new(
+        "services_follow_the_primary_session",
+        "two identities, two sessions, two PAGs; services have the primary one's, then the other's, then none, unrestarted",
+        scope::services_follow_the_primary_session,
+    )
+    .everywhere(),
+    Scenario::new(
+        "services_follow_the_desktop_and_an_unlock_finds_it",
+        "services go over to the desktop when it becomes logind's display, and back; an unlock refreshes its PAG, not another",
+        scope::services_follow_the_desktop_and_an_unlock_finds_it,
+    ),
+    Scenario::new(
+        "mixed_scopes_share_a_manager",
+        "services follow an ssh session until a login that shares its PAG comes, and again when that has gone",
+        scope::mixed_scopes_share_a_manager,
+    ),
+    Scenario::new(
         "su_and_root_find_no_tokens",
         "su -, su and root's services find nobody else's tokens; su - with a password is a login",
         logins::su_and_root_find_no_tokens,
+    ),
+    Scenario::new(
+        "systemds_own_shells_are_logins",
+        "machinectl shell and run0 are logins",
+        logins::systemds_own_shells_are_logins,
+    )
+    .everywhere(),
+    Scenario::new(
+        "another_identity_by_ticket_is_apart",
+        "an ssh login of alice's with a ticket of alice/admin is in a PAG of its own",
+        logins::another_identity_by_ticket_is_apart,
     ),
     Scenario::new(
         "cron_gets_a_pag_of_its_own",
@@ -116,6 +178,12 @@ pub const ALL: &[Scenario] = &[
         "manager_from_before_is_adopted",
         "a user manager that was started outside of the PAG gets its tokens by `pagctl adopt`, and nobody else does",
         main_job::manager_from_before_is_adopted,
+    )
+    .everywhere(),
+    Scenario::new(
+        "wrong_order_is_said_and_put_right",
+        "with pam_keyinit after us a real login is put back into its PAG, and the journal says why",
+        upkeep::wrong_order_is_said_and_put_right,
     )
     .everywhere(),
     Scenario::new(

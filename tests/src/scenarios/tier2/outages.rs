@@ -18,6 +18,13 @@ pub(super) fn helper() -> String {
     })
 }
 
+/// Waits until logind is on the bus again.
+pub(super) fn bus_is_back() {
+    eventually("logind is on the new bus", Duration::from_secs(20), || {
+        run("busctl", &["--system", "status", "org.freedesktop.login1"]).status.success().then_some(())
+    });
+}
+
 /// A login from before is where it was, a new one joins it, and services see what both see.
 fn nothing_is_lost(when: &str, alice: &mut Session, ring: &Ring) {
     assert_same(&format!("{when}: the old login"), ring, &alice.ring());
@@ -45,13 +52,17 @@ pub(super) fn helper_logind_and_bus_restarts_lose_nothing(_: u32) {
     let before = journal("pag-logind-helper").matches("connected to logind").count();
     // Not every logind finds a new bus by itself.
     sh("systemctl restart dbus systemd-logind");
-    eventually("logind is on the new bus", Duration::from_secs(20), || {
-        run("busctl", &["--system", "status", "org.freedesktop.login1"]).status.success().then_some(())
-    });
+    bus_is_back();
     nothing_is_lost("the bus was restarted", &mut alice, &ring);
     eventually("the helper is on the new bus", Duration::from_secs(60), || {
         (journal("pag-logind-helper").matches("connected to logind").count() > before).then_some(())
     });
+
+    std::fs::write("/etc/pag/pag.conf.d/zz-wrong.conf", "[pag]\nflavour = sweet\n").unwrap();
+    sh("systemctl reload pag-logind-helper");
+    heard("pag-logind-helper", "/etc/pag/pag.conf.d/zz-wrong.conf:2: unknown option 'flavour'");
+    sh("rm /etc/pag/pag.conf.d/zz-wrong.conf; systemctl reload pag-logind-helper");
+    nothing_is_lost("the helper was told to reload", &mut alice, &ring);
 
     sh("systemctl stop pag-logind-helper");
     let mut bob = Session::ssh("bob", Proof::Password);

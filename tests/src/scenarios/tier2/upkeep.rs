@@ -5,7 +5,9 @@ use std::fs;
 use std::time::Duration;
 
 use super::outages::helper;
-use crate::guest::{Proof, Session, assert_same, assert_token, eventually, manager_is, pags_of, run, sh};
+use crate::guest::{
+    Proof, Session, assert_same, assert_token, eventually, heard, journal, manager_is, pags_of, run, sh,
+};
 
 /// The PAM stacks, by file name.
 fn stacks() -> BTreeMap<String, String> {
@@ -43,6 +45,8 @@ pub(super) fn pam_check_is_right_and_disable_takes_back(_: u32) {
     let (shell, service) = (alice.ring(), alice.service_ring());
     assert!(shell.is_pag() && shell.identity() != service.identity(), "check is right: {shell:#?} {service:#?}");
     assert!(service.token("example.test").is_none(), "{service:#?}");
+    let manager = sh("systemctl show -P MainPID user@61001.service");
+    heard("pag-logind-helper", &format!("the user manager of uid 61001, process {}, is in none", manager.trim()));
     alice.log_out();
     is_over();
 
@@ -72,6 +76,28 @@ pub(super) fn pam_check_is_right_and_disable_takes_back(_: u32) {
     alice.log_out();
     sh("pagctl pam enable --yes; pagctl pam disable --yes");
     assert_eq!(stacks(), disabled, "there and back");
+}
+
+pub(super) fn wrong_order_is_said_and_put_right(_: u32) {
+    let path = "/etc/pam.d/sshd";
+    let text = fs::read_to_string(path).unwrap();
+    let is_keyinit = |line: &&str| line.starts_with("session") && line.contains("pam_keyinit");
+    let keyinit = text.lines().find(is_keyinit).unwrap_or_else(|| panic!("no pam_keyinit in {text}"));
+    let include = "@include common-session\n";
+    // Moved, since of two calls in one process the second does nothing.
+    let wrong = text.replace(&format!("{keyinit}\n"), "").replace(include, &format!("{include}{keyinit}\n"));
+    fs::write(path, wrong).unwrap();
+    let (code, words) = check();
+    assert_eq!(code, Some(1), "pam_keyinit after us: {words}");
+    assert!(words.contains("pam_keyinit"), "{words}");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let ring = alice.ring();
+    assert!(ring.is_pag(), "sshd asks for credentials once more, and the login is put back: {ring:#?}");
+    assert_token("the login", &ring);
+    assert_same("a service", &ring, &alice.service_ring());
+    heard("pam_pag", "something has replaced the session keyring since this login was put into ring");
+    alice.log_out();
+    is_over();
 }
 
 pub(super) fn journal_explains_messages(_: u32) {
@@ -126,6 +152,8 @@ pub(super) fn helper_is_one_thread_and_sleeps(_: u32) {
     std::thread::sleep(Duration::from_secs(5));
     let after = count(&pid, &switches);
     assert!(after - before <= 10, "the helper woke up {} times in 5 s with one PAG", after - before);
+    let said = journal("pag-logind-helper");
+    assert!(!said.contains("the user manager of"), "a manager in its PAG is nothing to speak of: {said}");
     assert_eq!(count(&pid, &["Threads"]), 1, "with somebody there");
     assert_eq!(helper(), pid, "it is the same process still");
 }

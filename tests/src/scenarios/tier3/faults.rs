@@ -9,7 +9,7 @@ use crate::guest::{Proof, Session, heard, journal, sh};
 /// Logs alice in by a ticket that she delegates, within a bound.
 fn timed_login(what: &str) -> Session {
     let begun = Instant::now();
-    let session = Session::ssh("alice", Proof::Ticket);
+    let session = Session::ssh("alice", cell::ticket());
     let took = begun.elapsed();
     println!("{what}: a login took {:.1} s", took.as_secs_f64());
     // Emulation makes everything some twenty times as slow; our own budget is 5 s of real time.
@@ -74,7 +74,7 @@ pub(super) fn afs_client_comes_and_goes(client: Client) {
     cell::is_over("alice");
 }
 
-pub(super) fn afs_cells_and_tickets_that_are_none(client: Client) {
+pub(super) fn afs_odd_cells_and_tickets(client: Client) {
     // A cell that there is not, beside the one that there is.
     cell::configure("afs_cells = nowhere.test,example.test\n");
     let mut alice = Session::ssh("alice", Proof::Password);
@@ -84,11 +84,24 @@ pub(super) fn afs_cells_and_tickets_that_are_none(client: Client) {
     cell::is_over("alice");
     cell::configure("");
 
+    // A ticket for AFS of 10 KB, as one with a large PAC is.
+    sh("echo alicepw | kinit -c FILE:/run/ticket.big alice; \
+        KRB5CCNAME=FILE:/run/ticket.big pag-bigticket afs/example.test 9600");
+    let mut alice = cell::login_with("/run/ticket.big");
+    assert_works("with a ticket of 10 KB", &alice.say(cell::WRITE));
+    assert_works("a service", &cell::service(&mut alice, cell::WRITE));
+    assert!(alice.say("pagctl tokens").contains("example.test"), "it is listed: {}", alice.say("pagctl tokens"));
+    alice.log_out();
+    cell::is_over("alice");
+
     // A ticket that has expired.
     sh("echo alicepw | kinit -f -l 5s -c FILE:/run/ticket.short alice; sleep 6");
     let mut alice = cell::login_with("/run/ticket.short");
     assert!(alice.ring().is_pag(), "an expired ticket: a PAG all the same");
     assert_denied("an expired ticket", &alice.say(cell::WRITE));
-    let said = alice.say(&format!("echo alicepw | kinit >/dev/null; {}; cat ~/secret", client.seeder()));
+    let said = alice.say(&format!(
+        "export KRB5CCNAME=FILE:/run/user/61001/good; echo alicepw | kinit >/dev/null; {}; cat ~/secret",
+        client.seeder()
+    ));
     assert!(said.contains("a secret of alice's"), "a good ticket heals it: {said}");
 }

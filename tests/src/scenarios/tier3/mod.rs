@@ -53,13 +53,24 @@ pub struct Scenario {
     pub product: bool,
     /// The clients that it is run with, each on a machine of its own.
     pub clients: &'static [Client],
+    /// The clients that it is run with in the long form alone: what it shows is shown with another in the short one.
+    pub long: &'static [Client],
     /// The scenario itself, given the client that is loaded when it begins.
     pub run: fn(Client),
 }
 
 impl Scenario {
     const fn new(name: &'static str, shows: &'static str, run: fn(Client)) -> Self {
-        Scenario { name, shows, product: true, clients: &[Client::OpenAfs, Client::Kafs], run }
+        Scenario { name, shows, product: true, clients: &[Client::OpenAfs, Client::Kafs], long: &[], run }
+    }
+
+    /// Whether it is run with this client in the long form alone.
+    pub fn is_long(&self, client: Client) -> bool {
+        self.long.contains(&client)
+    }
+
+    const fn in_short_without(self, long: &'static [Client]) -> Self {
+        Scenario { long, ..self }
     }
 
     const fn on(self, clients: &'static [Client]) -> Self {
@@ -98,12 +109,14 @@ pub const ALL: &[Scenario] = &[
         "afs_a_lingering_manager_gets_the_tokens",
         "a manager that was there first gets the tokens of a later login, and loses them with the last one",
         main_job::afs_a_lingering_manager_gets_the_tokens,
-    ),
+    )
+    .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_outages_lose_nothing",
         "helper killed and stopped, leader killed: nobody's tokens are lost",
         main_job::afs_outages_lose_nothing,
-    ),
+    )
+    .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_root_and_strangers_are_refused",
         "root, its services, uids that root becomes and callers of su - are refused the files of others",
@@ -129,22 +142,25 @@ pub const ALL: &[Scenario] = &[
         "afs_login_survives_a_dead_kdc",
         "a KDC that refuses or does not answer: the login goes on in time, and the next one has tokens",
         faults::afs_login_survives_a_dead_kdc,
-    ),
+    )
+    .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_login_survives_a_dead_file_server",
         "no file server under the home: the login goes on, and all works when it is back",
         faults::afs_login_survives_a_dead_file_server,
-    ),
+    )
+    .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_client_comes_and_goes",
         "the client's module is loaded after a login: its PAG gets tokens with the next one",
         faults::afs_client_comes_and_goes,
     ),
     Scenario::new(
-        "afs_cells_and_tickets_that_are_none",
-        "a cell that does not exist and a ticket that has expired harm nobody",
-        faults::afs_cells_and_tickets_that_are_none,
-    ),
+        "afs_odd_cells_and_tickets",
+        "a cell that does not exist, a ticket of 10 KB and one that has expired harm nobody",
+        faults::afs_odd_cells_and_tickets,
+    )
+    .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_logins_leave_nothing",
         "many logins leave no key, file or PAG behind, and make one PAG each",

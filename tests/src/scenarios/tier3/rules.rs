@@ -67,8 +67,9 @@ pub(super) fn afs_rules_of_pags(client: Client) {
     }
 
     // A token set in one member is seen by all, and by nobody else.
-    assert_eq!(alice.say("pagctl unlog >/dev/null; echo $?"), "0\n");
     let mut second = Session::ssh("alice", Proof::Key);
+    assert!(has_token(&mut second, ""), "a second login is in the same PAG");
+    assert_eq!(alice.say("pagctl unlog >/dev/null; echo $?"), "0\n");
     assert!(!has_token(&mut second, ""), "unlog ends it for all");
     assert_eq!(alice.say(&format!("echo alicepw | kinit >/dev/null && {seed} >/dev/null && echo got")), "got\n");
     assert!(has_token(&mut second, ""), "another login sees it");

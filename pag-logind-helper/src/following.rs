@@ -1,0 +1,258 @@
+//! Whom the user managers follow (`scope = session`), and whether their rings are in step: see `pag::follow`. What is
+//! remembered here saves work and no more; who follows whom is in the records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use pag::ccache::{self, Place};
+use pag::client;
+use pag::config::Follow;
+use pag::error::Result;
+use pag::follow;
+use pag::guard::Guard;
+use pag::keyring::Serial;
+use pag::login::candidates;
+use pag::policy::{self, Sessions};
+use pag::record::Record;
+use pag::registry::{Pag, PagId, Registry};
+use pag::report::{Event, report};
+use pag::sys::{Identity, Passwd};
+
+use crate::keeper::keys_of;
+
+/// Longest time for one ticket to be copied, or for the tokens of one ring to be discarded.
+const INSIDE: Duration = Duration::from_secs(1);
+
+/// The followers of this host.
+pub(crate) struct Following {
+    setting: Follow,
+    /// What logind has said of users, as far as it was asked.
+    sessions: BTreeMap<u32, Sessions>,
+    /// What followers were brought into step with.
+    steps: BTreeMap<PagId, Step>,
+    /// Followers that are out of step for a reason that was said.
+    said: BTreeSet<PagId>,
+}
+
+/// What a follower was brought into step with.
+#[derive(Debug, PartialEq, Eq)]
+struct Step {
+    leader: PagId,
+    /// The keys in both rings: any change of theirs is worth a look inside, which costs two children.
+    theirs: Vec<Serial>,
+    ours: Vec<Serial>,
+    /// When the followed ticket was written.
+    ticket: Option<(i64, i64, u64)>,
+}
+
+impl Following {
+    /// Nobody follows yet.
+    pub(crate) fn new() -> Self {
+        Following { setting: Follow::Display, sessions: BTreeMap::new(), steps: BTreeMap::new(), said: BTreeSet::new() }
+    }
+
+    /// Takes over the setting `follow`.
+    pub(crate) fn set(&mut self, setting: Follow) {
+        self.setting = setting;
+    }
+
+    /// Whether rings must be looked at now and then: nobody tells when a token in a ring is replaced.
+    pub(crate) fn must_look(&self) -> bool {
+        !self.steps.is_empty() || !self.said.is_empty()
+    }
+
+    /// What logind says of a user now. True when that is news.
+    pub(crate) fn hear(&mut self, uid: u32, sessions: Sessions) -> bool {
+        let news = self.sessions.get(&uid) != Some(&sessions);
+        self.sessions.insert(uid, sessions);
+        news
+    }
+
+    /// logind cannot be asked any more.
+    pub(crate) fn know_nothing(&mut self) {
+        self.sessions.clear();
+    }
+
+    /// The PAG that the follower with this record should follow.
+    fn leader(&self, uid: u32, pags: &[Pag], record: &Record) -> Option<PagId> {
+        if !policy::is_follower(record, pag::now()) {
+            return None;
+        }
+        let sessions = self.sessions.get(&uid);
+        policy::followed(self.setting, &candidates(pags), record.follows, sessions, scope_of)
+    }
+
+    /// Whether something is to be done about a follower among a user's PAGs.
+    pub(crate) fn is_out_of_step(&self, uid: u32, pags: &[Pag]) -> bool {
+        pags.iter().any(|pag| {
+            let Ok(record) = &pag.record else { return false };
+            let leader = self.leader(uid, pags, record);
+            if leader != record.follows {
+                return true;
+            }
+            let leader = leader.and_then(|id| pags.iter().find(|other| other.id == id));
+            leader.is_some_and(|leader| self.steps.get(&pag.id) != Some(&step(pag, leader)))
+        })
+    }
+
+    /// Has the followers among a user's PAGs follow whom they should, with tokens and ticket. True when what logind says
+    /// of him matters for that. Under his lock.
+    pub(crate) fn bring_into_step(
+        &mut self,
+        guard: &Guard,
+        registry: &Registry,
+        user: &Passwd,
+        pags: &mut [Pag],
+    ) -> bool {
+        let ids: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
+        let mut some = false;
+        for id in ids {
+            let Some(mut pag) = pags.iter().find(|pag| pag.id == id).cloned() else { continue };
+            let Ok(record) = pag.record.clone() else { continue };
+            some |= policy::is_follower(&record, pag::now());
+            let leader = self.leader(user.uid, pags, &record);
+            let leader = leader.and_then(|id| pags.iter().find(|other| other.id == id)).cloned();
+            let done = match &leader {
+                Some(leader) => self.follow(guard, registry, user, &mut pag, leader),
+                None => self.follow_nobody(guard, registry, user, &mut pag),
+            };
+            match done {
+                Ok(()) => {
+                    self.said.remove(&id);
+                }
+                Err(why) => {
+                    self.steps.remove(&id);
+                    if self.said.insert(id) {
+                        report(&Event::FollowFailed { uid: user.uid, pag: id, why: why.to_string() });
+                    }
+                }
+            }
+            if let Some(place) = pags.iter_mut().find(|other| other.id == id) {
+                *place = pag;
+            }
+        }
+        if !some {
+            self.sessions.remove(&user.uid);
+        }
+        some
+    }
+
+    /// PAGs that are no more do not follow.
+    pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&PagId) -> bool) {
+        self.steps.retain(|id, _| is_there(id));
+        self.said.retain(&is_there);
+    }
+
+    fn follow(&mut self, guard: &Guard, registry: &Registry, user: &Passwd, pag: &mut Pag, leader: &Pag) -> Result<()> {
+        let before = pag.record.as_ref().ok().and_then(|record| record.follows);
+        if before == Some(leader.id) && self.steps.get(&pag.id) == Some(&step(pag, leader)) {
+            return Ok(());
+        }
+        if before.is_none() {
+            forget_own(guard, registry, pag)?;
+        }
+        // Seen before what is done about it, so that what comes meanwhile is seen the next time.
+        let seen = step(pag, leader);
+        follow::mirror(guard, registry, pag, leader)?;
+        if before != Some(leader.id) {
+            report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id });
+        }
+        let last = self.steps.get(&pag.id).filter(|last| last.leader == leader.id);
+        if last.is_none_or(|last| last.ticket != seen.ticket) {
+            copy_ticket(&identity(user), pag.id, leader)?;
+        }
+        let ours = pag.ring.as_ref().map(keys_of).unwrap_or_default();
+        self.steps.insert(pag.id, Step { ours, ..seen });
+        Ok(())
+    }
+
+    fn follow_nobody(&mut self, guard: &Guard, registry: &Registry, user: &Passwd, pag: &mut Pag) -> Result<()> {
+        self.steps.remove(&pag.id);
+        let (Ok(ring), Ok(mut record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(()) };
+        if record.follows.is_none() {
+            return Ok(());
+        }
+        // A login that has just come has put its own ticket there.
+        let own = record.has_login();
+        follow::take_away(&ring, pag.nested, &mut record);
+        registry.store(guard, pag, record)?;
+        report(&Event::FollowsNobody { uid: pag.uid, pag: pag.id });
+        if own { Ok(()) } else { ccache::empty(&identity(user), pag.id, Instant::now() + INSIDE) }
+    }
+}
+
+/// What a follower of `leader` is in step with, as both are now.
+fn step(pag: &Pag, leader: &Pag) -> Step {
+    let keys = |pag: &Pag| pag.ring.as_ref().map(keys_of).unwrap_or_default();
+    Step { leader: leader.id, theirs: keys(leader), ours: keys(pag), ticket: ccache::stamp(leader.uid, leader.id) }
+}
+
+/// What a login has left in the PAG that begins to follow goes: it is an identity of its own.
+fn forget_own(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Result<()> {
+    let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(()) };
+    if record.principal.is_none() && record.tokens.is_empty() {
+        return Ok(());
+    }
+    client::discard(&ring, Instant::now() + INSIDE)?;
+    let blank =
+        Record { principal: None, ticket: 0, renewable: 0, tokens: Vec::new(), attempt: None, reseed: false, ..record };
+    registry.store(guard, pag, blank)
+}
+
+/// Gives a follower's services the ticket of whom they follow, in the ccache that they know. One that is the uid's own
+/// (KCM, a persistent keyring) is out of our reach: they have none then.
+fn copy_ticket(user: &Identity, pag: PagId, leader: &Pag) -> Result<()> {
+    let deadline = Instant::now() + INSIDE;
+    let name = ccache::name(leader.uid, leader.id);
+    let own = leader.record.as_ref().is_ok_and(|record| record.ccache == name);
+    let contents = Place::parse(&name).ok().filter(|_| own).and_then(|place| ccache::read(&place, user, deadline).ok());
+    match contents {
+        Some(contents) => ccache::put(user, pag, &contents, deadline),
+        None => ccache::empty(user, pag, deadline),
+    }
+}
+
+/// As a child becomes him to read and write ccaches. Those are his by their owner: his other groups are not looked up.
+fn identity(user: &Passwd) -> Identity {
+    Identity { uid: user.uid, gid: user.gid, groups: Vec::new() }
+}
+
+/// The session in whose control group a process is: logind calls it `session-ID.scope` (src/login/logind-session.c,
+/// session_start_scope).
+fn scope_of(pid: i32) -> Option<String> {
+    session_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+fn session_in(cgroup: &str) -> Option<String> {
+    let mut parts = cgroup.lines().flat_map(|line| line.split('/'));
+    parts.find_map(|part| Some(part.strip_prefix("session-")?.strip_suffix(".scope")?.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_in_the_session_that_its_control_group_names() {
+        let session = "0::/user.slice/user-61001.slice/session-c2.scope\n";
+        assert_eq!(session_in(session).as_deref(), Some("c2"));
+        let old = "12:pids:/user.slice\n1:name=systemd:/user.slice/user-61001.slice/session-7.scope\n0::/\n";
+        assert_eq!(session_in(old).as_deref(), Some("7"));
+        for other in
+            ["", "0::/system.slice/ssh.service\n", "0::/user.slice/user-61001.slice/user@61001.service/init.scope\n"]
+        {
+            assert_eq!(session_in(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn logind_is_heard_once() {
+        let mut following = Following::new();
+        let said = Sessions { display: Some("1".to_owned()), all: Vec::new() };
+        assert!(following.hear(61001, said.clone()));
+        assert!(!following.hear(61001, said.clone()));
+        assert!(following.hear(61001, Sessions::default()));
+        following.know_nothing();
+        assert!(following.hear(61001, Sessions::default()));
+    }
+}

@@ -1,0 +1,176 @@
+//! User managers that run outside their users' PAGs: the PAM service `systemd-user` does not call pam_pag, or before
+//! pam_keyinit only, or the manager is older than pam_pag. Nothing tells of such a one, so systemd is asked whether there
+//! is one, once a login is in a PAG without it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use pag::nudge::Moment;
+
+/// A login waits for its manager, and a manager is ready, within this time; mostly within a tenth of a second.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Longest pause before systemd is asked again about a manager that does not get ready, or while there is no bus.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// What systemd says of a user's manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manager {
+    /// There is none.
+    None,
+    /// It is being started or stopped, or cannot be asked about.
+    Unsettled,
+    /// It runs, as this process.
+    Runs(u32),
+}
+
+/// The users whose managers belong into a PAG, as a login or the manager itself has made it.
+#[derive(Debug, Default)]
+pub(crate) struct Managers {
+    /// Those whose manager seems to be outside.
+    outside: BTreeMap<u32, Look>,
+    /// Those whose manager was put into its PAG before pam_keyinit, as far as we have heard.
+    early: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+struct Look {
+    /// When systemd is to be asked. None: there is nothing to ask until something changes.
+    due: Option<Instant>,
+    pause: Duration,
+    /// The manager of which it was said.
+    said: Option<u32>,
+}
+
+impl Managers {
+    /// The stack of this user's manager has put it into a PAG.
+    pub(crate) fn placed(&mut self, uid: u32, moment: Moment) {
+        match moment {
+            Moment::BeforeKeyinit => self.early.insert(uid),
+            Moment::Lasting => self.early.remove(&uid),
+        };
+    }
+
+    /// These users, and no others, have something in a PAG that a manager would share, and whether one holds it.
+    pub(crate) fn watch(&mut self, users: &BTreeMap<u32, bool>, now: Instant) {
+        self.early.retain(|uid| users.contains_key(uid));
+        let early = &self.early;
+        let is_outside = |uid: &u32| users.get(uid).is_some_and(|placed| !placed || early.contains(uid));
+        self.outside.retain(|uid, _| is_outside(uid));
+        for uid in users.keys().filter(|uid| is_outside(uid)) {
+            self.outside.entry(*uid).or_insert(Look { due: Some(now + PATIENCE), pause: PATIENCE, said: None });
+        }
+    }
+
+    /// logind says something about this user: a manager may have come.
+    pub(crate) fn stir(&mut self, uid: u32, now: Instant) {
+        if let Some(look) = self.outside.get_mut(&uid) {
+            look.pause = PATIENCE;
+            look.due = Some(now + PATIENCE);
+        }
+    }
+
+    /// Whose managers are to be asked about now; each is asked about once.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<u32> {
+        let due = self.outside.iter_mut().filter(|(_, look)| look.due.is_some_and(|moment| moment <= now));
+        due.map(|(uid, look)| {
+            look.due = None;
+            *uid
+        })
+        .collect()
+    }
+
+    /// What systemd has answered; the process of a manager of which something is to be said.
+    pub(crate) fn answered(&mut self, uid: u32, manager: Manager, now: Instant) -> Option<u32> {
+        let look = self.outside.get_mut(&uid)?;
+        match manager {
+            Manager::None => None,
+            Manager::Unsettled => {
+                look.pause = (look.pause * 2).min(LONGEST_PAUSE);
+                look.due = Some(now + look.pause);
+                None
+            }
+            Manager::Runs(pid) => (look.said.replace(pid) != Some(pid)).then_some(pid),
+        }
+    }
+
+    /// When [`Managers::due`] has somebody next.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.outside.values().filter_map(|look| look.due).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(seconds: u64, begin: Instant) -> Instant {
+        begin + Duration::from_secs(seconds)
+    }
+
+    const ALONE: [(u32, bool); 1] = [(61001, false)];
+    const BOTH: [(u32, bool); 1] = [(61001, true)];
+
+    #[test]
+    fn a_manager_that_comes_in_time_is_never_asked_about() {
+        let (mut managers, begin) = (Managers::default(), Instant::now());
+        managers.watch(&ALONE.into(), begin);
+        assert_eq!(managers.next(), Some(after(3, begin)));
+        managers.watch(&BOTH.into(), after(1, begin));
+        assert_eq!(managers.next(), None);
+        assert!(managers.due(after(9, begin)).is_empty());
+    }
+
+    #[test]
+    fn a_manager_outside_is_said_once_and_its_successor_once_more() {
+        let (mut managers, begin) = (Managers::default(), Instant::now());
+        managers.watch(&ALONE.into(), begin);
+        managers.watch(&ALONE.into(), after(2, begin));
+        assert_eq!(managers.due(after(3, begin)), [61001]);
+        assert!(managers.due(after(3, begin)).is_empty());
+        assert_eq!(managers.answered(61001, Manager::Runs(7), begin), Some(7));
+        assert_eq!(managers.next(), None);
+        for (pid, said) in [(7, None), (8, Some(8))] {
+            managers.stir(61001, after(9, begin));
+            assert_eq!(managers.due(after(12, begin)), [61001]);
+            assert_eq!(managers.answered(61001, Manager::Runs(pid), begin), said);
+        }
+        // A login that ends, and the next one.
+        managers.watch(&BTreeMap::new(), begin);
+        managers.watch(&ALONE.into(), begin);
+        assert_eq!(managers.due(after(3, begin)), [61001]);
+        assert_eq!(managers.answered(61001, Manager::Runs(8), begin), Some(8));
+    }
+
+    #[test]
+    fn a_manager_that_pam_keyinit_took_out_again_is_outside() {
+        let (mut managers, begin) = (Managers::default(), Instant::now());
+        // As Debian has it: once before pam_keyinit, and once after it.
+        managers.placed(61001, Moment::BeforeKeyinit);
+        managers.watch(&BOTH.into(), begin);
+        managers.placed(61001, Moment::Lasting);
+        managers.watch(&BOTH.into(), begin);
+        assert_eq!(managers.next(), None);
+        managers.placed(61001, Moment::BeforeKeyinit);
+        managers.watch(&BOTH.into(), begin);
+        assert_eq!(managers.due(after(3, begin)), [61001]);
+        // What was heard of a manager is forgotten with its PAG.
+        managers.watch(&BTreeMap::new(), begin);
+        managers.watch(&BOTH.into(), begin);
+        assert_eq!(managers.next(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_asked_again_and_less_and_less_often() {
+        let (mut managers, begin) = (Managers::default(), Instant::now());
+        managers.watch(&[(61001, false), (61002, false), (61004, true)].into(), begin);
+        assert_eq!(managers.due(after(3, begin)), [61001, 61002]);
+        assert_eq!(managers.answered(61002, Manager::None, begin), None);
+        assert_eq!(managers.answered(61001, Manager::Unsettled, begin), None);
+        assert_eq!(managers.next(), Some(after(6, begin)));
+        for _ in 0..9 {
+            managers.answered(61001, Manager::Unsettled, begin);
+        }
+        assert_eq!(managers.next(), Some(after(300, begin)));
+        assert_eq!(managers.answered(61003, Manager::Runs(1), begin), None);
+    }
+}

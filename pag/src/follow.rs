@@ -1,0 +1,277 @@
+//! Following: the ring of a user manager's PAG has, besides what is its own, the tokens of the session that the user's
+//! services follow (`scope = session`).
+//!
+//! Of OpenAFS that is the followed PAG's S0, in the place of the follower's own: its members are then in that PAG (see
+//! [`crate::client::openafs`]), and see each change of its tokens at once. Of kAFS and `keyring` it is the token keys
+//! themselves, directly, since kAFS looks no deeper than the session keyring (security/keys/request_key.c,
+//! request_key_rcu), and again after each change. Only those who possess a key may link it, so a child of ours joins the
+//! followed ring for it. Everything that was linked is noted in the record before it is, and only that is taken away
+//! again: a token that a member has put into the manager's ring himself is his, and counts over what is followed.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use crate::ccache;
+use crate::client::drain;
+use crate::error::{Error, Result};
+use crate::guard::Guard;
+use crate::keyring::{self, Description, Serial};
+use crate::record::Record;
+use crate::registry::{Pag, Registry};
+use crate::report::{Event, report};
+use crate::ring::Ring;
+use crate::sys::{self, Exit, Identity};
+
+/// Longest time that a look into a ring, or a change of its links, may take.
+const INSIDE: Duration = Duration::from_secs(1);
+
+/// A token key, by what tells it from others in a keyring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TokenKey {
+    serial: Serial,
+    /// Type and description: a keyring has one key of each (security/keys/keyring.c, __key_link_begin).
+    name: Vec<u8>,
+}
+
+/// Whether a key is a token of one of the clients that keep them in the ring: kAFS and `keyring`.
+fn is_token(found: &Description<'_>) -> bool {
+    matches!(found.kind, b"rxrpc" | b"user") && found.name.starts_with(b"afs@")
+}
+
+/// The token keys in a ring, by a child that joins it.
+fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
+    let deadline = Instant::now() + INSIDE;
+    let doing = || Error::system(format!("look for tokens in ring {}", ring.serial));
+    let (read, write) = sys::pipe().map_err(doing())?;
+    let child = sys::child(|| {
+        let put = |bytes: &[u8]| sys::write_all(write.as_fd(), bytes);
+        let list = || -> Option<()> {
+            let mut members = [0; 4 * 4096];
+            for key in keyring::members_into(ring.serial, &mut members).ok()? {
+                let mut text = [0; keyring::DESCRIPTION_SPACE];
+                let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
+                if is_token(&found) {
+                    // The longest type and the longest description fit into 16 bits.
+                    let length = u16::try_from(found.kind.len() + 1 + found.name.len()).ok()?;
+                    let whole = put(&key.get().to_ne_bytes())
+                        && put(&length.to_ne_bytes())
+                        && put(found.kind)
+                        && put(b";")
+                        && put(found.name);
+                    whole.then_some(())?;
+                }
+            }
+            Some(())
+        };
+        u8::from(!(ring.join_in_child() && list().is_some()))
+    })
+    .map_err(doing())?;
+    drop(write);
+    let mut bytes = Vec::new();
+    let whole = drain(&read, &mut bytes, deadline);
+    match child.wait(deadline).map_err(doing())? {
+        Exit::Status(0) if whole => {}
+        _ => return Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
+    }
+    let mut keys = Vec::new();
+    let mut rest = &bytes[..];
+    while let Some((key, after)) = take(rest) {
+        keys.extend(key);
+        rest = after;
+    }
+    Ok(keys)
+}
+
+/// One key of what the child has written, and the rest.
+fn take(bytes: &[u8]) -> Option<(Option<TokenKey>, &[u8])> {
+    let (serial, rest) = bytes.split_first_chunk::<4>()?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let (name, rest) = rest.split_at_checked(usize::from(u16::from_ne_bytes(*length)))?;
+    let serial = Serial::new(i32::from_ne_bytes(*serial));
+    Some((serial.map(|serial| TokenKey { serial, name: name.to_owned() }), rest))
+}
+
+/// What is to be done to a follower's ring.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    /// To be linked.
+    link: Vec<Serial>,
+    /// What is there, came from there, and stays.
+    stay: Vec<Serial>,
+}
+
+/// Compares the followed ring's tokens with those in the follower's, of which `mirrored` came from there.
+fn plan(theirs: &[TokenKey], ours: &[TokenKey], mirrored: &[Serial]) -> Plan {
+    let mut plan = Plan::default();
+    let still = |key: &&TokenKey| theirs.iter().any(|their| their.serial == key.serial);
+    let came = ours.iter().filter(|key| mirrored.contains(&key.serial));
+    plan.stay = came.filter(still).map(|key| key.serial).collect();
+    // What a member has put there himself is in the way of what has the same name, and stays.
+    let is_taken = |name: &[u8]| ours.iter().any(|key| key.name == name && !mirrored.contains(&key.serial));
+    let missing = theirs.iter().filter(|their| !plan.stay.contains(&their.serial) && !is_taken(&their.name));
+    plan.link = missing.map(|their| their.serial).collect();
+    plan
+}
+
+/// Links `keys`, tokens in `from`, into `ring`, by a child that joins `from`. One that cannot be linked (its owner has
+/// taken the right to away) is passed over.
+fn link_out_of(from: &Ring, keys: &[Serial], ring: &Ring) -> Result<()> {
+    let deadline = Instant::now() + INSIDE;
+    let doing = || Error::system(format!("link the tokens of ring {} into ring {}", from.serial, ring.serial));
+    let child = sys::child(|| {
+        if !from.join_in_child() {
+            return 1;
+        }
+        // WRITE on the follower's ring is the handle group's.
+        let Ok(_guard) = Guard::enter(ring.group) else { return 1 };
+        for key in keys {
+            let _ = keyring::link(*key, ring.serial);
+        }
+        0
+    })
+    .map_err(doing())?;
+    match child.wait(deadline).map_err(doing())? {
+        Exit::Status(0) => Ok(()),
+        _ => Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
+    }
+}
+
+/// Has the services in `pag` follow `leader`: its tokens are linked into their ring, the new ones before the old ones
+/// are taken away. Called again, it brings the ring into step. True when anything has changed. Under the uid's lock.
+///
+/// # Errors
+/// When one of the rings cannot be entered, or the record not be written.
+pub fn mirror(guard: &Guard, registry: &Registry, pag: &mut Pag, leader: &Pag) -> Result<bool> {
+    let (Ok(ring), Ok(from), Ok(mut record)) = (pag.ring.clone(), leader.ring.clone(), pag.record.clone()) else {
+        return Err(Error::key(format!("follow PAG {}", leader.id))(std::io::ErrorKind::InvalidData.into()));
+    };
+    let before = record.clone();
+    let plan = plan(&token_keys(&from)?, &token_keys(&ring)?, &record.mirrored);
+    // What is to be there in the end. S0 is root's, so root may link it from outside.
+    let wanted: Vec<Serial> = plan.stay.iter().chain(&plan.link).copied().chain(leader.nested).collect();
+    let unwanted: Vec<Serial> = record.mirrored.iter().copied().filter(|key| !wanted.contains(key)).collect();
+    record.follows = Some(leader.id);
+    // Noted first: what we do not know to be ours would never be taken away.
+    record.mirrored = [&wanted[..], &unwanted].concat();
+    if record != before {
+        registry.store(guard, pag, record.clone())?;
+    }
+    if !plan.link.is_empty() {
+        link_out_of(&from, &plan.link, &ring)?;
+    }
+    if let Some(s0) = leader.nested {
+        let doing = || format!("link keyring {s0} of OpenAFS into ring {}", ring.serial);
+        keyring::link(s0, ring.serial).map_err(Error::key(doing()))?;
+        // Its own is kept in the holder meanwhile. Without another it stays: outside of any PAG a service's tokens would
+        // be everybody's of its uid.
+        unlink(pag.nested.as_slice(), &ring);
+    }
+    unlink(&unwanted, &ring);
+    let there = keyring::members(ring.serial).map_err(Error::key(format!("read ring {}", ring.serial)))?;
+    record.mirrored = wanted.into_iter().filter(|key| there.contains(key)).collect();
+    if pag.record.as_ref() != Ok(&record) {
+        registry.store(guard, pag, record.clone())?;
+    }
+    Ok(record != before)
+}
+
+/// Takes those of `keys` out of the ring that are in it. The kernel unlinks whatever has the key's type and description
+/// (security/keys/keyring.c, __key_unlink_begin), so one that was displaced would take the one in its place along.
+fn unlink(keys: &[Serial], ring: &Ring) {
+    for key in keys {
+        if keyring::members(ring.serial).is_ok_and(|there| there.contains(key)) {
+            let _ = keyring::unlink(*key, ring.serial);
+        }
+    }
+}
+
+/// Takes out of a follower's ring what it has of the PAG that it follows, and puts back `s0`, its own of OpenAFS;
+/// `record` is what is to be stored for it. The tokens themselves live on where they came from: nothing that discards
+/// those of this ring may come before.
+pub fn take_away(ring: &Ring, s0: Option<Serial>, record: &mut Record) {
+    if let Some(s0) = s0 {
+        let _ = keyring::link(s0, ring.serial);
+    }
+    unlink(&record.mirrored, ring);
+    record.mirrored.clear();
+    record.follows = None;
+}
+
+/// Ends the following of a PAG that a login has made his own: neither tokens nor ticket of another identity are left.
+pub fn end(user: &Identity, pag: &Pag, ring: &Ring, record: &mut Record, deadline: Instant) {
+    take_away(ring, pag.nested, record);
+    // However little of its time the login has left.
+    let deadline = deadline.max(Instant::now() + Duration::from_millis(200));
+    if let Err(why) = ccache::empty(user, pag.id, deadline) {
+        report(&Event::CcacheRefused { uid: pag.uid, why: why.to_string() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serials(numbers: &[i32]) -> Vec<Serial> {
+        numbers.iter().filter_map(|number| Serial::new(*number)).collect()
+    }
+
+    fn keys(list: &[(i32, &str)]) -> Vec<TokenKey> {
+        let key = |(serial, name): &(i32, &str)| TokenKey {
+            serial: Serial::new(*serial).unwrap(),
+            name: name.as_bytes().to_owned(),
+        };
+        list.iter().map(key).collect()
+    }
+
+    #[test]
+    fn a_ring_is_brought_into_step() {
+        let (a, b) = ("user;afs@a.test", "user;afs@b.test");
+        let theirs = keys(&[(1, a), (2, b)]);
+        let table = [
+            // The first time.
+            (keys(&[]), serials(&[]), Plan { link: serials(&[1, 2]), ..Plan::default() }),
+            // In step.
+            (keys(&[(1, a), (2, b)]), serials(&[1, 2]), Plan { stay: serials(&[1, 2]), ..Plan::default() }),
+            // The followed one has a new token of a cell; the other cell's is as it was.
+            (keys(&[(9, a), (2, b)]), serials(&[9, 2]), Plan { link: serials(&[1]), stay: serials(&[2]) }),
+            // A member has taken one away.
+            (keys(&[(1, a)]), serials(&[1, 2]), Plan { link: serials(&[2]), stay: serials(&[1]) }),
+            // A member has one of his own: it stays, and nothing of its name comes.
+            (keys(&[(7, a)]), serials(&[]), Plan { link: serials(&[2]), ..Plan::default() }),
+            (keys(&[(7, a), (2, b)]), serials(&[1, 2]), Plan { stay: serials(&[2]), ..Plan::default() }),
+            // Of the same cell, but another client's.
+            (keys(&[(7, "rxrpc;afs@a.test")]), serials(&[]), Plan { link: serials(&[1, 2]), ..Plan::default() }),
+        ];
+        for (ours, mirrored, expected) in table {
+            assert_eq!(plan(&theirs, &ours, &mirrored), expected, "{ours:?} {mirrored:?}");
+        }
+    }
+
+    #[test]
+    fn only_token_keys_are_linked() {
+        let is = |kind: &[u8], name: &[u8]| {
+            let mask = keyring::Mask(0);
+            is_token(&Description { kind, uid: 0, gid: 0, mask, name })
+        };
+        assert!(is(b"rxrpc", b"afs@a.test") && is(b"user", b"afs@a.test"));
+        assert!(!is(b"user", b"mine") && !is(b"keyring", b"afs@a.test") && !is(b"logon", b"afs@a.test"));
+    }
+
+    #[test]
+    fn what_a_child_writes_is_read_again() {
+        let mut bytes = Vec::new();
+        for (serial, name) in [(5_i32, "user;afs@a"), (0, "user;afs@none"), (6, "")] {
+            bytes.extend(serial.to_ne_bytes());
+            bytes.extend(u16::try_from(name.len()).unwrap().to_ne_bytes());
+            bytes.extend(name.as_bytes());
+        }
+        let mut rest = &bytes[..];
+        let mut found = Vec::new();
+        while let Some((key, after)) = take(rest) {
+            found.extend(key);
+            rest = after;
+        }
+        assert_eq!(found, keys(&[(5, "user;afs@a"), (6, "")]));
+        assert!(take(&bytes[..8]).is_none());
+    }
+}

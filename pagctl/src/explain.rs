@@ -1,0 +1,103 @@
+//! `pagctl status --explain`: what is configured for a login, and which line decides it.
+
+use std::ffi::CString;
+
+use pag::config::{self, Complaint, Dirs, Explained, Subject};
+use pag::person::Person;
+use serde::Serialize;
+
+use crate::Answer;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    service: Option<String>,
+    user: Option<String>,
+    options: Vec<OneOption>,
+    /// What is wrong in the files, and was passed over.
+    complaints: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct OneOption {
+    name: &'static str,
+    value: String,
+    /// `FILE:LINE`; none for the built-in default.
+    place: Option<String>,
+}
+
+impl From<Explained> for OneOption {
+    fn from(one: Explained) -> Self {
+        OneOption { name: one.name, value: one.value, place: one.place.map(|place| place.to_string()) }
+    }
+}
+
+/// Reads the files and prints. There is something to do where they are wrong.
+pub(crate) fn run(json: bool, service: Option<&str>, user: Option<&str>) -> Answer {
+    let name = user.and_then(|name| CString::new(name).ok());
+    let person = name.as_deref().map(Person::new);
+    let is_in = |group: &str| person.as_ref().is_some_and(|person| person.is_in(group));
+    let subject = user.map(|name| Subject { name, is_in: &is_in });
+    // libpam has its services in lower case.
+    let service = service.map(str::to_ascii_lowercase);
+    let (options, complaints) = config::explain(&Dirs::default(), service.as_deref(), subject.as_ref());
+    let explanation = Explanation {
+        service,
+        user: user.map(str::to_owned),
+        options: options.into_iter().map(OneOption::from).collect(),
+        complaints: complaints.iter().map(Complaint::to_string).collect(),
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&explanation).unwrap_or_default());
+    } else {
+        print!("{}", words(&explanation));
+    }
+    if explanation.complaints.is_empty() { Answer::AllRight } else { Answer::ToDo }
+}
+
+/// The explanation for people: a line for each option.
+fn words(explanation: &Explanation) -> String {
+    let whom = match (&explanation.user, &explanation.service) {
+        (None, None) => "On this host".to_owned(),
+        (Some(user), None) => format!("For {user}, at services that have no section of their own"),
+        (None, Some(service)) => format!("At the PAM service {service}, for users that have no section of their own"),
+        (Some(user), Some(service)) => format!("For {user} at the PAM service {service}"),
+    };
+    let mut text = format!("{whom} (arguments on PAM lines are not looked at):\n");
+    let width = |column: fn(&OneOption) -> usize| explanation.options.iter().map(column).max().unwrap_or(0);
+    let (names, values) = (width(|one| one.name.len()), width(|one| one.value.len().max(1)));
+    for OneOption { name, value, place } in &explanation.options {
+        let value = if value.is_empty() { "-" } else { value };
+        let place = place.as_deref().unwrap_or("built in");
+        text.push_str(&format!("  {name:names$} = {value:values$}  {place}\n"));
+    }
+    for complaint in &explanation.complaints {
+        text.push_str(&format!("wrong: {complaint}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_option_is_a_line_that_names_its_place() {
+        let option = |name, value: &str, place: Option<&str>| OneOption {
+            name,
+            value: value.to_owned(),
+            place: place.map(str::to_owned),
+        };
+        let text = words(&Explanation {
+            service: Some("sshd".to_owned()),
+            user: Some("alice".to_owned()),
+            options: vec![option("scope", "session", Some("/etc/pag/pag.conf:3")), option("program", "", None)],
+            complaints: vec!["/etc/pag/pag.conf:9: it is wrong".to_owned()],
+        });
+        let expected = "For alice at the PAM service sshd (arguments on PAM lines are not looked at):\n\
+                        \x20 scope   = session  /etc/pag/pag.conf:3\n\
+                        \x20 program = -        built in\n\
+                        wrong: /etc/pag/pag.conf:9: it is wrong\n";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,757 @@
+//! The D-Bus interface, on a bus with the shipped policy: who sees what, who may do what, and what nobody can break.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{inside, login, pags, uid};
+use crate::bus::{Bus, Caller, HOST, Helper, MANAGER, OBJECTS, PAG, PROPERTIES, error};
+use crate::bus::{logind, pag_seed, pagctl, polkit, systemd};
+use crate::ring::{describe, members};
+use crate::sandbox::{CELL, Host, Sandbox, eventually, own_program};
+
+const NAME: &str = "org.pam_pag.Pag1";
+/// An id that no PAG has.
+const NOBODYS: &str = "0123456789abcdef";
+
+/// The ids of a user's PAGs, as the registry has them.
+fn ids(user: &str) -> Vec<String> {
+    pags(user).iter().map(|pag| pag.name.rsplit(':').next().unwrap().to_owned()).collect()
+}
+
+/// The one PAG that a user has.
+fn id(user: &str) -> String {
+    let mut all = ids(user);
+    assert_eq!(all.len(), 1, "{user} has one PAG: {all:?}");
+    all.remove(0)
+}
+
+/// Waits until the helper tells `caller` of exactly these PAGs.
+fn sees(caller: &mut Caller, wanted: &[&str]) {
+    let wanted: BTreeSet<String> = wanted.iter().map(ToString::to_string).collect();
+    eventually(&format!("{wanted:?} are seen"), Duration::from_secs(5), || {
+        (caller.pags().into_iter().collect::<BTreeSet<String>>() == wanted).then_some(())
+    });
+}
+
+/// The cells that a PAG has tokens for, as the interface tells them.
+fn cells(properties: &Value) -> Vec<String> {
+    let tokens = properties["ok"]["Tokens"].as_array().unwrap_or_else(|| panic!("no tokens: {properties}"));
+    tokens.iter().map(|token| token[1].as_str().unwrap().to_owned()).collect()
+}
+
+pub(super) fn shows_own_pags_only(sandbox: &mut Sandbox) {
+    let (_bus, _helper) = (Bus::start(), Helper::serving());
+    let (mut alices, mut bobs) = (login(sandbox, "alice"), login(sandbox, "bob"));
+    let (hers, his) = (id("alice"), id("bob"));
+    let (mut alice, mut root) = (Caller::new(uid("alice")), Caller::new(0));
+    sees(&mut root, &[&hers, &his]);
+    sees(&mut alice, &[&hers]);
+
+    // Her own.
+    let path = format!("{HOST}/pag/{hers}");
+    assert_eq!(alice.ok(&format!("GetPag {hers}")), json!(path));
+    let mine = alice.properties(&hers)["ok"].clone();
+    assert_eq!((&mine["Id"], &mine["UID"], &mine["Kind"]), (&json!(hers), &json!(uid("alice")), &json!("user")));
+    assert_eq!(mine["Principal"], "alice@EXAMPLE.TEST");
+    assert_eq!(mine["RingSerial"], alices.ring().identity().0);
+    assert_eq!(mine["Leases"], json!([[alices.pid(), "login", "sshd", "-", true]]));
+    assert_eq!((&mine["Tokens"][0][0], &mine["Tokens"][0][1]), (&json!("keyring"), &json!(CELL)), "{mine}");
+    assert_eq!(
+        (&mine["Tokens"][0][2], &mine["Tokens"][0][5]),
+        (&json!("alice@EXAMPLE.TEST"), &json!("good")),
+        "{mine}"
+    );
+    assert!(mine["TicketExpires"].as_u64().unwrap() > crate::ticket::now(), "{mine}");
+    let one = alice.say(&format!("call {path} {PROPERTIES} Get {PAG} Retain"));
+    assert_eq!(one["ok"], "none");
+    let objects = alice.say(&format!("call {HOST} {OBJECTS} GetManagedObjects"))["ok"].clone();
+    assert_eq!(objects.as_object().unwrap().keys().collect::<Vec<_>>(), [&path]);
+    assert_eq!(objects[&path][PAG], mine);
+
+    // His: to her there is nothing, in the same words as where there is nothing.
+    let xml = alice.say(&format!("call {HOST}/pag org.freedesktop.DBus.Introspectable Introspect"))["ok"].clone();
+    let xml = xml.as_str().unwrap();
+    assert!(xml.contains(&hers) && !xml.contains(&his), "introspection names her own: {xml}");
+    for call in [
+        format!("{HOST} {MANAGER} GetPag ID"),
+        format!("{HOST} {MANAGER} Renew ID"),
+        format!("{HOST} {MANAGER} Unlog ID _"),
+        format!("{HOST} {MANAGER} Unlog ID {CELL}"),
+        format!("{HOST}/pag/ID {PROPERTIES} GetAll {PAG}"),
+        format!("{HOST}/pag/ID {PROPERTIES} Get {PAG} UID"),
+        format!("{HOST}/pag/ID org.freedesktop.DBus.Introspectable Introspect"),
+    ] {
+        let [is, is_not] = [&his, NOBODYS].map(|id| {
+            let answer = alice.say(&format!("call {}", call.replace("ID", id)));
+            assert!(answer["error"].is_string(), "alice is refused what is bob's: {call}: {answer}");
+            answer.to_string().replace(id, "ID")
+        });
+        assert_eq!(is, is_not, "what there is and is not: {call}");
+    }
+    assert!(bobs.ring().token(CELL).is_some(), "bob has his token");
+    assert!(pags("bob")[0].text.contains("token "), "and his record");
+
+    // Root sees both.
+    let all = root.ok("ListPags");
+    let uids: Vec<u64> = all.as_array().unwrap().iter().map(|line| line[1].as_u64().unwrap()).collect();
+    assert_eq!(uids.len(), 2);
+    assert_eq!(root.properties(&his)["ok"]["UID"], uid("bob"));
+    assert_eq!(all, root.ok("ListAllPags"));
+
+    // An end is seen as well.
+    bobs.all_ok(&["close", "end"]);
+    alices.all_ok(&["close", "end"]);
+    sees(&mut root, &[]);
+    assert_eq!(error(&alice.properties(&hers)), "UnknownObject");
+}
+
+pub(super) fn policy_holds(sandbox: &mut Sandbox) {
+    let _bus = Bus::start();
+    let (mut alice, mut root) = (Caller::new(uid("alice")), Caller::new(0));
+    let taken = alice.say(&format!("own {NAME}"));
+    assert!(taken["error"].is_string(), "alice cannot own the name: {taken}");
+    assert_eq!(error(&taken), "AccessDenied");
+    let _helper = Helper::serving();
+    assert_eq!(error(&alice.say(&format!("own {NAME}"))), "AccessDenied");
+    let _login = login(sandbox, "alice");
+    let hers = id("alice");
+    sees(&mut alice, &[&hers]);
+    for (call, refused) in [
+        (format!("{HOST} {PROPERTIES} Set {MANAGER} Version v:9"), "AccessDenied"),
+        (format!("{HOST} {MANAGER} Other"), "AccessDenied"),
+        (format!("{HOST} org.example.Other ListPags"), "AccessDenied"),
+        (format!("{HOST} - ListPags"), "AccessDenied"),
+    ] {
+        assert_eq!(error(&alice.say(&format!("call {call}"))), refused, "{call}");
+        let roots = root.say(&format!("call {call}"));
+        assert_ne!(roots["error"], "org.freedesktop.DBus.Error.AccessDenied", "{call}: {roots}");
+    }
+    // What the interface promises to users is open to them, whatever comes of it.
+    for call in [
+        format!("{HOST} {MANAGER} ListPags"),
+        format!("{HOST} {MANAGER} ListAllPags"),
+        format!("{HOST} {MANAGER} GetPag {hers}"),
+        format!("{HOST} {MANAGER} GetMyPag"),
+        format!("{HOST} {MANAGER} Renew {NOBODYS}"),
+        format!("{HOST} {MANAGER} Unlog {NOBODYS} _"),
+        format!("{HOST} {MANAGER} Subscribe"),
+        format!("{HOST} {MANAGER} Unsubscribe"),
+        format!("{HOST} {OBJECTS} GetManagedObjects"),
+        format!("{HOST}/pag/{hers} {PROPERTIES} GetAll {PAG}"),
+        format!("{HOST}/pag/{hers} {PROPERTIES} Get {PAG} Id"),
+        format!("{HOST} org.freedesktop.DBus.Introspectable Introspect"),
+        format!("{HOST} org.freedesktop.DBus.Peer Ping"),
+    ] {
+        let answer = alice.say(&format!("call {call}"));
+        let by_the_bus = answer["text"].as_str().is_some_and(|text| text.contains("security policy"));
+        assert!(!by_the_bus, "the bus lets alice call {call}: {answer}");
+    }
+}
+
+pub(super) fn comes_and_goes(sandbox: &mut Sandbox) {
+    // Without a bus.
+    let mut helper = Helper::start();
+    sandbox.configure("retain = none");
+    let first = login(sandbox, "alice");
+    eventually("the helper says that there is no bus", Duration::from_secs(5), || {
+        sandbox.messages().iter().any(|message| message.text().contains("no connection to logind")).then_some(())
+    });
+    first.kill();
+    eventually("a dead login is reaped without a bus", Duration::from_secs(5), || {
+        ids("alice").is_empty().then_some(())
+    });
+
+    // The bus comes, goes and comes.
+    for _ in 0..2 {
+        let bus = Bus::start();
+        helper.serves();
+        let mut alices = login(sandbox, "alice");
+        sees(&mut Caller::new(uid("alice")), &[&id("alice")]);
+        alices.all_ok(&["close", "end"]);
+        bus.stop();
+        eventually("the PAG has ended", Duration::from_secs(5), || ids("alice").is_empty().then_some(()));
+        helper.lives();
+    }
+
+    // Somebody else has the name.
+    let _bus = Bus::start();
+    let mut other = Caller::new(0);
+    drop(helper);
+    eventually("the name is free", Duration::from_secs(5), || {
+        (other.say(&format!("own {NAME}"))["ok"] == 1).then_some(())
+    });
+    sandbox.messages();
+    let mut helper = Helper::start();
+    eventually("the helper says that the name is taken", Duration::from_secs(5), || {
+        sandbox.messages().iter().any(|message| message.text().contains("another process has the name")).then_some(())
+    });
+    let alices = login(sandbox, "alice");
+    alices.kill();
+    eventually("a dead login is reaped without the name", Duration::from_secs(5), || {
+        ids("alice").is_empty().then_some(())
+    });
+    drop(other);
+    helper.serves();
+    assert_eq!(helper.status("Threads"), 1, "the helper is one thread");
+}
+
+pub(super) fn errors_have_names(sandbox: &mut Sandbox) {
+    let (_bus, mut helper) = (Bus::start(), Helper::serving());
+    let _login = login(sandbox, "alice");
+    let hers = id("alice");
+    let (mut alice, mut root) = (Caller::new(uid("alice")), Caller::new(0));
+    sees(&mut alice, &[&hers]);
+    let long = "x".repeat(5000);
+    let other = "org.example.Other";
+    let pag = format!("{HOST}/pag/{hers}");
+    for (call, name) in [
+        (format!("{HOST} {MANAGER} GetPag"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} GetPag _"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} GetPag u:7"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} GetPag {hers} {hers}"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} GetPag v:{hers}"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} GetPag {}", &hers[1..]), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} GetPag ../../../../etc"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} GetPag {long}"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} ListPags x"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} Unlog {hers}"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} Unlog {hers} a/b"), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} Unlog {hers} .."), "InvalidArgs"),
+        (format!("{HOST} {MANAGER} GetPag {NOBODYS}"), "NoSuchPag"),
+        (format!("{HOST} {MANAGER} Renew {NOBODYS}"), "NoSuchPag"),
+        (format!("{HOST} {MANAGER} Unlog {NOBODYS} _"), "NoSuchPag"),
+        (format!("{HOST} {MANAGER} GetMyPag"), "NotInPag"),
+        (format!("{HOST}/pag/{NOBODYS} {PROPERTIES} GetAll {PAG}"), "UnknownObject"),
+        (format!("{HOST}/pag/x {PROPERTIES} GetAll {PAG}"), "UnknownObject"),
+        (format!("/ {PROPERTIES} GetAll {PAG}"), "UnknownInterface"),
+        (format!("{pag} {PROPERTIES} GetAll {other}"), "UnknownInterface"),
+        (format!("{pag} {PROPERTIES} Get {PAG} Other"), "UnknownProperty"),
+        (format!("{pag} {PROPERTIES} Get {MANAGER} Version"), "UnknownInterface"),
+        (format!("{pag} {PROPERTIES} Get {PAG}"), "InvalidArgs"),
+    ] {
+        for caller in [&mut alice, &mut root] {
+            assert_eq!(error(&caller.say(&format!("call {call}"))), name, "{call}");
+        }
+    }
+    // What the bus does not let users call.
+    for (call, name) in [
+        (format!("{HOST} {MANAGER} Other"), "UnknownMethod"),
+        (format!("{HOST} - Other"), "UnknownMethod"),
+        (format!("{HOST} {other} ListPags"), "UnknownInterface"),
+        (format!("{pag} {PROPERTIES} Set {PAG} Id v:x"), "PropertyReadOnly"),
+        (format!("{pag} {PROPERTIES} Set {PAG} Other v:x"), "UnknownProperty"),
+    ] {
+        assert_eq!(error(&root.say(&format!("call {call}"))), name, "{call}");
+    }
+    assert!(root.say(&format!("call {HOST} - ListPags"))["ok"].is_array(), "the interface need not be named");
+    // Nothing has come of all this.
+    helper.lives();
+    assert_eq!(cells(&alice.properties(&hers)), [CELL]);
+    for message in sandbox.messages() {
+        assert!(!message.text().contains("panicked") && !message.text().contains("internal error"), "{message:?}");
+    }
+}
+
+pub(super) fn pag_vanishes(sandbox: &mut Sandbox) {
+    let (_bus, mut helper) = (Bus::start(), Helper::serving());
+    let polkit = polkit();
+    let mut alice = Caller::new(uid("alice"));
+    // While polkit thinks about it: it says yes to what is no more.
+    for call in ["GetPag", "Renew", "Unlog"] {
+        let mut bobs = login(sandbox, "bob");
+        let his = id("bob");
+        sees(&mut Caller::new(0), &[&his]);
+        fs::remove_file("/run/polkit.go").ok();
+        *polkit.lock().unwrap() =
+            crate::bus::Polkit { answer: (true, false), waits_for: Some("/run/polkit.go"), asked: Vec::new() };
+        let cell = if call == "Unlog" { "_" } else { "" };
+        alice.say(&format!("begin {HOST} {MANAGER} {call} {his} {cell}"));
+        eventually("polkit is asked", Duration::from_secs(5), || {
+            (!polkit.lock().unwrap().asked.is_empty()).then_some(())
+        });
+        bobs.all_ok(&["close", "end"]);
+        sees(&mut Caller::new(0), &[]);
+        fs::write("/run/polkit.go", "").unwrap();
+        let answer = alice.say("answer");
+        assert!(answer["error"].is_string(), "{call} of a PAG that has vanished is refused: {answer}");
+        assert_eq!(error(&answer), "NoSuchPag", "{call}");
+    }
+    // While its seeder runs.
+    let (begun, has_begun) = channel();
+    let (goes, may_go) = channel::<()>();
+    let (begun, may_go) = (std::sync::Mutex::new(begun), std::sync::Mutex::new(may_go));
+    systemd(move |_| {
+        begun.lock().unwrap().send(()).unwrap();
+        may_go.lock().unwrap().recv().unwrap();
+        false
+    });
+    let mut alices = login(sandbox, "alice");
+    let hers = id("alice");
+    sees(&mut alice, &[&hers]);
+    alice.say(&format!("begin {HOST} {MANAGER} Renew {hers}"));
+    has_begun.recv_timeout(Duration::from_secs(5)).expect("a seeder is started");
+    alices.all_ok(&["close", "end"]);
+    sees(&mut alice_too(), &[]);
+    goes.send(()).unwrap();
+    assert_eq!(error(&alice.say("answer")), "RenewFailed");
+    helper.lives();
+}
+
+fn alice_too() -> Caller {
+    Caller::new(uid("alice"))
+}
+
+pub(super) fn signals_reach_their_own(sandbox: &mut Sandbox) {
+    let (_bus, _helper) = (Bus::start(), Helper::serving());
+    let (mut alice, mut bob, mut root) = (Caller::new(uid("alice")), Caller::new(uid("bob")), Caller::new(0));
+    let mut silent = Caller::new(uid("alice"));
+    for caller in [&mut alice, &mut bob, &mut root] {
+        caller.ok("Subscribe");
+    }
+    // Whatever the bus can be asked for.
+    for rule in ["type='signal'", "sender='org.pam_pag.Pag1'", "path_namespace='/org/pam_pag'"] {
+        for caller in [&mut alice, &mut bob, &mut root, &mut silent] {
+            assert_eq!(caller.say(&format!("match {rule}"))["error"], Value::Null, "{rule}");
+        }
+    }
+    bob.say("match eavesdrop='true'");
+    bob.say(&format!("match type='signal',destination='{}'", alice.name));
+    let mut alices = login(sandbox, "alice");
+    let hers = id("alice");
+    let told = |caller: &mut Caller, member: &str| {
+        eventually(&format!("{member} is told"), Duration::from_secs(8), || {
+            caller.signals(200).into_iter().find(|signal| signal["member"] == member)
+        })
+    };
+    let path = format!("{HOST}/pag/{hers}");
+    let added = told(&mut alice, "InterfacesAdded");
+    assert_eq!((&added["path"], &added["body"][0]), (&json!(HOST), &json!(path)), "{added}");
+    assert_eq!(added["body"][1][PAG]["UID"], uid("alice"), "{added}");
+    assert_eq!(told(&mut root, "InterfacesAdded")["body"][0], path);
+    // The login's own token, if it came after its first look; and one of another cell.
+    inside(&mut alices, "alice", "keyctl add user afs@other.test 'alice@EXAMPLE.TEST 9999999999' @s");
+    let changed = eventually("the new token is told", Duration::from_secs(12), || {
+        let signals = alice.signals(200);
+        signals.into_iter().find(|signal| {
+            signal["member"] == "PropertiesChanged" && signal["body"][1]["Tokens"].to_string().contains("other.test")
+        })
+    });
+    assert_eq!((&changed["path"], &changed["body"][0]), (&json!(path), &json!(PAG)), "{changed}");
+    assert_eq!(changed["body"][1].as_object().unwrap().len(), 1, "and nothing else: {changed}");
+    let mut second = login(sandbox, "alice");
+    eventually("the second lease is told", Duration::from_secs(8), || {
+        let leases = |signal: &Value| signal["body"][1]["Leases"].as_array().is_some_and(|leases| leases.len() == 2);
+        alice.signals(200).iter().any(leases).then_some(())
+    });
+    second.all_ok(&["close", "end"]);
+    alices.all_ok(&["close", "end"]);
+    let removed = told(&mut alice, "InterfacesRemoved");
+    assert_eq!(removed["body"], json!([path, [PAG]]));
+    told(&mut root, "InterfacesRemoved");
+    let heard = bob.signals(500);
+    assert!(heard.is_empty(), "bob hears of alice's PAG: {heard:?}");
+    let heard = silent.signals(500);
+    assert!(heard.is_empty(), "who has not subscribed hears something: {heard:?}");
+    // His own he hears of; and GetManagedObjects subscribes, too.
+    silent.say(&format!("call {HOST} {OBJECTS} GetManagedObjects"));
+    let mut bobs = login(sandbox, "bob");
+    assert_eq!(told(&mut bob, "InterfacesAdded")["body"][1][PAG]["UID"], uid("bob"));
+    bob.ok("Unsubscribe");
+    let _alices = login(sandbox, "alice");
+    assert_eq!(told(&mut silent, "InterfacesAdded")["body"][1][PAG]["UID"], uid("alice"));
+    bob.signals(0);
+    bobs.all_ok(&["close", "end"]);
+    told(&mut root, "InterfacesRemoved");
+    assert_eq!(bob.signals(500), Vec::<Value>::new(), "who has unsubscribed hears nothing");
+}
+
+/// How long a new login takes to be reaped once it is killed.
+fn reaping(sandbox: &Sandbox, user: &str) -> Duration {
+    let host = login(sandbox, user);
+    // The helper is to know it first.
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    host.kill();
+    eventually(&format!("the login of {user} is reaped"), Duration::from_secs(20), || {
+        ids(user).is_empty().then_some(())
+    });
+    begun.elapsed()
+}
+
+/// The median time that a further login of bob takes to be put into his PAG.
+fn placement(sandbox: &Sandbox) -> Duration {
+    let mut times: Vec<Duration> = (0..25)
+        .map(|_| {
+            let mut host = sandbox.host("sshd", "bob");
+            host.ok("umask 022");
+            let begun = Instant::now();
+            host.ok("open");
+            let took = begun.elapsed();
+            host.all_ok(&["close", "end"]);
+            took
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
+
+pub(super) fn flood(sandbox: &mut Sandbox) {
+    let (_bus, helper) = (Bus::start(), Helper::serving());
+    let _alices = login(sandbox, "alice");
+    let hers = id("alice");
+    let _bobs = login(sandbox, "bob");
+    let mut bob = Caller::new(uid("bob"));
+    sees(&mut bob, &[&id("bob")]);
+    let quiet = reaping(sandbox, "carol");
+    let quiet_login = placement(sandbox);
+    let memory = helper.status("VmRSS");
+    let seconds = if super::long() { 60 } else { 6 };
+    let call = format!("{HOST}/pag/{hers} {PROPERTIES} GetAll {PAG}");
+    let mut alice = Caller::new(uid("alice"));
+    alice.tell(&format!("flood 4 64 {} {call}", seconds * 1000));
+    std::thread::sleep(Duration::from_millis(500));
+    let end = Instant::now() + Duration::from_secs(seconds - 2);
+    let (mut bobs, mut reaped) = (Vec::new(), Vec::new());
+    let mut logins = Vec::new();
+    systemd(|_| true);
+    bob.ok(&format!("Renew {}", id("bob")));
+    while Instant::now() < end {
+        logins.push(placement(sandbox));
+        let begun = Instant::now();
+        assert_eq!(bob.pags().len(), 1);
+        bobs.push(begun.elapsed());
+        reaped.push(reaping(sandbox, "carol"));
+    }
+    let counts = alice.answer();
+    let [ok, refused] =
+        ["ok", "org.freedesktop.DBus.Error.LimitsExceeded"].map(|key| counts[key].as_u64().unwrap_or(0));
+    let (bob_worst, reap_worst) = (bobs.iter().max().unwrap(), reaped.iter().max().unwrap());
+    let grown = helper.status("VmRSS").saturating_sub(memory);
+    println!(
+        "{ok} answered, {refused} refused in {seconds} s; another user waited {bob_worst:?} at worst ({} calls); a dead \
+         login was reaped in {quiet:?}, in the flood in {reap_worst:?} at worst; a login was placed in \
+         {quiet_login:?}, in the flood in {logins:?}; the helper grew by {grown} KiB",
+        bobs.len()
+    );
+    assert!(refused > 0, "the flood is refused with LimitsExceeded: {counts}");
+    assert!(ok > 0, "and served as far as it goes: {counts}");
+    assert_eq!(counts.as_object().unwrap().len(), 2, "nothing else is answered: {counts}");
+    // Bounds for a machine that does other things besides; the line above has what it was.
+    assert!(*bob_worst < Duration::from_secs(3), "another user waited {bob_worst:?}");
+    assert!(*reap_worst < Duration::from_secs(2), "a dead login was reaped in {reap_worst:?}");
+    assert!(grown < 4096, "the helper grew by {grown} KiB");
+    logins.sort();
+    let median = logins[logins.len() / 2];
+    let bound = quiet_login * 2 + Duration::from_millis(2);
+    assert!(median <= bound, "a login was placed in {median:?}, without the flood in {quiet_login:?}");
+
+    // Calls that want no answer: nothing but the bus's own queue holds their sender back.
+    let mut sprays: Vec<Caller> = (0..4).map(|_| Caller::new(uid("alice"))).collect();
+    sprays.iter_mut().for_each(|spray| spray.tell(&format!("spray 3000 {call}")));
+    std::thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    assert_eq!(bob.pags().len(), 1);
+    let waited = begun.elapsed();
+    let reaped = reaping(sandbox, "carol");
+    let sent: u64 = sprays.iter_mut().map(|spray| spray.answer()["sent"].as_u64().unwrap()).sum();
+    println!(
+        "{sent} calls without an answer in 3 s: another user waited {waited:?}, a dead login was reaped in {reaped:?}"
+    );
+    assert!(reaped < Duration::from_secs(2), "a dead login was reaped in {reaped:?}");
+    assert!(waited < Duration::from_secs(10), "another user waited {waited:?}");
+
+    // Calls that are too long for anything.
+    let before = helper.status("VmHWM");
+    let long = format!("{HOST} {MANAGER} GetPag {}", "x".repeat(1 << 20));
+    let mut sprays: Vec<Caller> = (0..4).map(|_| Caller::new(uid("alice"))).collect();
+    sprays.iter_mut().for_each(|spray| spray.tell(&format!("spray 2000 {long}")));
+    let sent: u64 = sprays.iter_mut().map(|spray| spray.answer()["sent"].as_u64().unwrap()).sum();
+    // The bus refuses bob, too, while its queue for us is full of these.
+    eventually("the bus has room for bob again", Duration::from_secs(10), || {
+        bob.manager("ListPags")["ok"].is_array().then_some(())
+    });
+    let grown = helper.status("VmHWM") - before;
+    println!("{sent} calls of 1 MiB in 2 s: the helper grew by {grown} KiB at most");
+    assert!(grown < 64 << 10, "the helper grew by {grown} KiB");
+}
+
+pub(super) fn my_pag(sandbox: &mut Sandbox) {
+    let (_bus, _helper) = (Bus::start(), Helper::serving());
+    let (mut alices, mut bobs) = (login(sandbox, "alice"), login(sandbox, "bob"));
+    let (hers, his) = (id("alice"), id("bob"));
+    sees(&mut Caller::new(0), &[&hers, &his]);
+    let caller = own_program("pag-buscaller").display().to_string();
+    let ask = format!("{caller} call {HOST} {MANAGER} GetMyPag");
+    let answer = |host: &mut Host, user: &str, script: &str| -> Value {
+        let done = inside(host, user, script);
+        serde_json::from_str(done["stdout"].as_str().unwrap()).unwrap_or_else(|_| panic!("no answer: {done}"))
+    };
+    let path = |id: &str| json!(format!("{HOST}/pag/{id}"));
+    assert_eq!(answer(&mut alices, "alice", &ask)["ok"], path(&hers));
+    assert_eq!(answer(&mut bobs, "bob", &ask)["ok"], path(&his));
+    assert_eq!(answer(&mut alices, "alice", &format!("sh -c 'sh -c \"{ask}; true\"; true'"))["ok"], path(&hers));
+    // As the page says: where it comes from is not where it is.
+    assert_eq!(answer(&mut alices, "alice", &format!("keyctl session - {ask} 2>/dev/null"))["ok"], path(&hers));
+    // Bob, who comes from alice's login (su in a stack without us), learns nothing of hers, and is in none of his.
+    let foreign = answer(&mut alices, "bob", &ask);
+    assert!(foreign["error"].is_string(), "bob learns what is alice's: {foreign}");
+    assert_eq!(error(&foreign), "NotInPag");
+    // A login of his in her login is his.
+    sandbox.service("su-l", "");
+    alices.all_ok(&["start su-l bob", "open"]);
+    let both = pags("alice").len() + pags("bob").len();
+    assert_eq!(both, 2, "su - joins bob's PAG");
+    eventually("the helper knows bob's new lease", Duration::from_secs(5), || {
+        (pags("bob")[0].leases().len() == 2 && answer(&mut alices, "bob", &ask)["ok"] == path(&his)).then_some(())
+    });
+    assert_eq!(answer(&mut alices, "alice", &ask)["ok"], path(&hers), "and hers, by the same host, is hers");
+    alices.all_ok(&["close", "end"]);
+    // From nowhere.
+    assert_eq!(error(&Caller::new(uid("alice")).manager("GetMyPag")), "NotInPag");
+    // Orphaned, as by nohup: nothing shows where it comes from, but to logind.
+    let orphan = |host: &mut Host| -> Value {
+        fs::remove_file("/run/orphan").ok();
+        let script = format!(
+            "(setsid sh -c 'while [ $(cut -d\" \" -f4 /proc/$$/stat) != 1 ]; do sleep 0.05; done; \
+             {ask} >/run/home/alice/orphan' </dev/null >/dev/null 2>&1 &)"
+        );
+        fs::remove_file("/run/home/alice/orphan").ok();
+        inside(host, "alice", &script);
+        eventually("the orphan has asked", Duration::from_secs(10), || {
+            serde_json::from_str(&fs::read_to_string("/run/home/alice/orphan").ok()?).ok()
+        })
+    };
+    assert_eq!(error(&orphan(&mut alices)), "NotInPag");
+    logind(alices.pid());
+    assert_eq!(orphan(&mut alices)["ok"], path(&hers), "logind says by whom its session was opened");
+    assert_eq!(error(&Caller::new(uid("bob")).manager("GetMyPag")), "NotInPag", "which is nothing to bob");
+}
+
+/// Runs `pag-seed@UID.service` as systemd would: PAM first, then the program, as the user.
+fn run_seed_unit(unit: &str) -> bool {
+    let uid: u32 = unit.strip_prefix("pag-seed@").unwrap().strip_suffix(".service").unwrap().parse().unwrap();
+    let (user, _) = crate::sandbox::USERS.into_iter().find(|(_, one)| *one == uid).unwrap();
+    let mut host = Host::start(Command::new(own_program("pag-pamhost")), &["pag-seed", user]);
+    if host.ask("open")["result"] != 0 {
+        return false;
+    }
+    let seed = pag_seed();
+    let done = host.ask(&format!("run setpriv --reuid {uid} --regid {uid} --clear-groups {}", seed.display()));
+    host.ok("close");
+    done["status"] == 0
+}
+
+pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
+    let module = crate::sandbox::module();
+    sandbox.stack(
+        "pag-seed",
+        &format!(
+            "account required pam_permit.so\nsession required pam_keyinit.so force revoke\n\
+             session required {} strict\n",
+            module.display()
+        ),
+    );
+    let (_bus, _helper) = (Bus::start(), Helper::serving());
+    systemd(run_seed_unit);
+    let mut alices = login(sandbox, "alice");
+    let hers = id("alice");
+    let mut alice = Caller::new(uid("alice"));
+    sees(&mut alice, &[&hers]);
+    inside(&mut alices, "alice", "keyctl add user afs@other.test 'alice@EXAMPLE.TEST 9999999999' @s");
+    let expires = |ring: &crate::ring::Ring| -> u64 {
+        let payload = ring.token(CELL).expect("a token").payload.clone().unwrap();
+        payload.rsplit(' ').next().unwrap().trim().parse().unwrap()
+    };
+    let before = expires(&alices.ring());
+
+    // New tokens, by a seeder in the PAG.
+    sandbox.seeder(&crate::sandbox::SEEDER.replace("3600", "7200"));
+    let runs = sandbox.seeder_runs();
+    alice.ok(&format!("Renew {hers}"));
+    let first = Instant::now();
+    assert_eq!(sandbox.seeder_runs(), runs + 1);
+    let after = expires(&alices.ring());
+    assert!(after > before + 3000, "the login has the new token: {before} {after}");
+    eventually("the new token is told", Duration::from_secs(5), || {
+        let tokens = alice.properties(&hers)["ok"]["Tokens"].clone();
+        tokens.as_array()?.iter().any(|token| token[1] == CELL && token[4] == after).then_some(())
+    });
+    // One that fails says so, and is not repeated.
+    sandbox.seeder("#!/bin/sh\nexit 7\n");
+    assert_eq!(alice.refused(&format!("Renew {hers}")), "RenewFailed");
+    assert!(first.elapsed() >= Duration::from_secs(4), "one user's jobs keep a distance: {:?}", first.elapsed());
+    sandbox.seeder(crate::sandbox::SEEDER);
+    assert_eq!(expires(&alices.ring()), after, "the old token stays");
+
+    // One cell's, then all.
+    sandbox.messages();
+    alice.ok(&format!("Unlog {hers} other.test"));
+    let ring = alices.ring();
+    assert!(ring.token("other.test").is_none() && ring.token(CELL).is_some(), "one cell's is discarded: {ring:#?}");
+    assert_eq!(cells(&alice.properties(&hers)), [CELL]);
+    let said = sandbox.heard("asked for it over D-Bus");
+    assert_eq!(said.0.get("ASKED_BY").map(String::as_str), Some("61001"), "{said:?}");
+    alice.ok(&format!("Unlog {hers} _"));
+    let ring = alices.ring();
+    assert!(ring.token(CELL).is_none(), "Unlog discards at once: {ring:#?}");
+    assert_eq!(cells(&alice.properties(&hers)), Vec::<String>::new());
+    let text = pags("alice")[0].text.clone();
+    assert!(!text.contains("\ntoken "), "the record names no token that would be missed: {text}");
+    assert!(ring.is_pag() && !ring.keys.is_empty(), "the ring is as it was besides: {ring:#?}");
+    // Nobody brings them back, though a member empties the ring, until somebody asks.
+    inside(&mut alices, "alice", "keyctl clear @s");
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(alices.ring().token(CELL).is_none(), "what was discarded stays so");
+    alice.ok(&format!("Renew {hers}"));
+    assert!(alices.ring().token(CELL).is_some(), "until it is asked for");
+}
+
+pub(super) fn polkit_decides(sandbox: &mut Sandbox) {
+    let (_bus, _helper) = (Bus::start(), Helper::serving());
+    let mut bobs = login(sandbox, "bob");
+    let his = id("bob");
+    let (mut alice, mut root) = (Caller::new(uid("alice")), Caller::new(0));
+    sees(&mut root, &[&his]);
+    // No polkit.
+    let answer = alice.manager(&format!("GetPag {his}"));
+    assert!(answer["error"].is_string(), "without polkit nobody may: {answer}");
+    assert_eq!(error(&answer), "NoSuchPag");
+    assert_eq!(alice.refused("ListAllPags"), "AccessDenied");
+    let polkit = polkit();
+    let set = |answer| *polkit.lock().unwrap() = crate::bus::Polkit { answer, ..Default::default() };
+    let asked = || std::mem::take(&mut polkit.lock().unwrap().asked);
+    // No.
+    set((false, false));
+    assert_eq!(alice.refused(&format!("GetPag {his}")), "NoSuchPag");
+    assert_eq!(alice.refused("ListAllPags"), "AccessDenied");
+    let question = (alice.name.clone(), "org.pam_pag.manage-others".to_owned(), 0);
+    assert_eq!(asked(), [question.clone(), question.clone()]);
+    // Whether there is such a PAG, a dialog does not tell.
+    assert_eq!(alice.refused(&format!("GetPag {NOBODYS}")), "NoSuchPag");
+    assert_eq!(asked(), [question]);
+    // Perhaps.
+    set((false, true));
+    assert_eq!(alice.refused(&format!("GetPag {his}")), "NoSuchPag");
+    assert_eq!(alice.refused("ListAllPags"), "InteractiveAuthorizationRequired");
+    asked();
+    alice.say(&format!("ask {HOST} {MANAGER} ListAllPags"));
+    assert_eq!(asked()[0].2, 1, "the user may be asked when he allows it");
+    // Yes.
+    set((true, false));
+    assert_eq!(alice.ok("ListAllPags")[0][0], json!(his));
+    assert_eq!(alice.ok(&format!("GetPag {his}")), json!(format!("{HOST}/pag/{his}")));
+    assert_eq!(alice.properties(&his)["ok"]["UID"], uid("bob"));
+    assert_eq!(alice.pags(), Vec::<String>::new(), "her own are still none");
+    alice.ok(&format!("Unlog {his} _"));
+    assert!(bobs.ring().token(CELL).is_none(), "an administrator discards bob's tokens");
+    // Root needs no consent.
+    asked();
+    set((false, false));
+    assert_eq!(root.properties(&his)["ok"]["UID"], uid("bob"));
+    assert_eq!(root.refused(&format!("GetPag {NOBODYS}")), "NoSuchPag");
+    assert!(asked().is_empty(), "polkit is not asked about root");
+}
+
+pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
+    let alice = uid("alice");
+    let bus = Bus::start();
+    let (status, said) = pagctl(alice, &["list"]);
+    assert_eq!(status, Some(2), "without the helper: {said}");
+    assert!(said.contains("pag-logind-helper does not run"), "{said}");
+    let helper = Helper::serving();
+    let (status, said) = pagctl(alice, &["list"]);
+    assert_eq!((status, &said[..]), (Some(0), "There are no PAGs that you may see.\n"));
+    assert_eq!(pagctl(alice, &["list", "--json"]), (Some(0), "[]\n".to_owned()));
+    let (status, said) = pagctl(alice, &["show"]);
+    assert_eq!((status, &said[..]), (Some(1), "You are in no PAG.\n"));
+    assert_eq!(pagctl(alice, &["renew"]).0, Some(1));
+    let (status, said) = pagctl(alice, &["show", "x"]);
+    assert_eq!(status, Some(2));
+    assert!(said.contains("16 hex digits"), "{said}");
+
+    let mut monitor = crate::bus::as_user(alice)
+        .arg(crate::sandbox::pagctl())
+        .args(["monitor", "--json"])
+        .stdout(fs::File::create("/run/monitor").unwrap())
+        .spawn()
+        .unwrap();
+    let changes = || -> Vec<Value> {
+        let text = fs::read_to_string("/run/monitor").unwrap();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    // It is there when it has asked the bus; that cannot be seen from outside but by what it tells.
+    let mut alices = eventually("monitor tells of a login", Duration::from_secs(20), || {
+        let host = login(sandbox, "alice");
+        std::thread::sleep(Duration::from_millis(600));
+        changes().iter().any(|change| change["change"] == "added").then_some(host)
+    });
+    let (_bobs, hers) = (login(sandbox, "bob"), id("alice"));
+    let his = id("bob");
+    sees(&mut Caller::new(0), &[&hers, &his]);
+
+    let (status, said) = pagctl(alice, &["list"]);
+    assert_eq!(status, Some(0));
+    assert!(said.contains(&hers) && said.contains("alice@EXAMPLE.TEST") && !said.contains(&his), "{said}");
+    let (_, all) = pagctl(0, &["list", "--json"]);
+    let all: Vec<Value> = serde_json::from_str(&all).unwrap();
+    assert_eq!(all.len(), 2, "root sees both: {all:?}");
+    let line = all.iter().find(|line| line["pag"] == hers).unwrap();
+    assert_eq!((&line["user"], &line["uid"], &line["kind"]), (&json!("alice"), &json!(alice), &json!("user")));
+
+    let (status, shown) = pagctl(alice, &["show", &hers, "--json"]);
+    assert_eq!(status, Some(0), "{shown}");
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["ring"], alices.ring().identity().0);
+    assert_eq!((&shown["tokens"][0]["cell"], &shown["tokens"][0]["state"]), (&json!(CELL), &json!("good")), "{shown}");
+    assert_eq!(shown["leases"][0]["service"], "sshd");
+    let (status, said) = pagctl(alice, &["show", &hers]);
+    assert_eq!(status, Some(0));
+    assert!(said.contains(&format!("token      {CELL} as alice@EXAMPLE.TEST for ")), "{said}");
+    let (status, said) = pagctl(alice, &["show", &his]);
+    assert_eq!(status, Some(2), "bob's is not shown to alice: {said}");
+    assert!(said.contains("that you may see"), "{said}");
+
+    // The PAG that one is in, which `keyctl session` leaves.
+    let tool = crate::sandbox::pagctl().display().to_string();
+    let done = inside(&mut alices, "alice", &format!("{tool} show --json"));
+    let mine: Value = serde_json::from_str(done["stdout"].as_str().unwrap()).unwrap_or_else(|_| panic!("{done}"));
+    assert_eq!(mine["pag"], hers);
+    let done = inside(&mut alices, "alice", &format!("keyctl session - {tool} show 2>/dev/null || echo $?"));
+    assert_eq!(done["stdout"], "You are in no PAG.\n1\n", "{done}");
+
+    // A seeder that is asked for; there is no systemd here.
+    let (status, said) = pagctl(alice, &["renew", &hers]);
+    assert_eq!(status, Some(2));
+    assert!(said.contains("cannot renew the tokens of PAG"), "{said}");
+    systemd(|_| true);
+    let (status, said) = pagctl(alice, &["renew", &hers]);
+    assert_eq!((status, &said[..]), (Some(0), ""), "{said}");
+
+    // The monitor outlives the helper.
+    drop(helper);
+    let _helper = Helper::serving();
+    let count = changes().len();
+    let mut second = eventually("monitor tells on, after a restart", Duration::from_secs(20), || {
+        let host = login(sandbox, "alice");
+        std::thread::sleep(Duration::from_millis(600));
+        (changes().len() > count).then_some(host)
+    });
+    second.all_ok(&["close", "end"]);
+    alices.all_ok(&["close", "end"]);
+    eventually("monitor tells the end", Duration::from_secs(5), || {
+        changes().iter().any(|change| change["change"] == "removed" && change["pag"] == hers).then_some(())
+    });
+    for change in changes() {
+        assert!(!change.to_string().contains(&his), "bob's PAG is told to alice: {change}");
+    }
+    bus.stop();
+    let ended = eventually("monitor ends with the bus", Duration::from_secs(5), || monitor.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(2));
+    let inside_registry = super::registry().map_or(0, |registry| members(registry).unwrap().len());
+    assert!(inside_registry <= 1, "bob's is left: {:?}", super::registry().map(describe));
+}
