@@ -116,13 +116,15 @@ pub(super) fn journal_explains_messages(_: u32) {
 }
 
 pub(super) fn unit_scores(_: u32) {
-    for unit in ["pag-logind-helper.service", "pag-seed@61001.service", "pag-keytab@5f2e91c07ab3d846.service"] {
+    // The last is root, since nobody else may read a keytab, and has the network: there is no 2.0 for that.
+    let keytab = "pag-keytab@5f2e91c07ab3d846.service";
+    for (unit, most) in [("pag-logind-helper.service", 2.0), ("pag-seed@61001.service", 2.0), (keytab, 2.2)] {
         let text = sh(&format!("systemd-analyze security --no-pager --offline=yes --threshold=100 {unit}"));
         let line =
             text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_else(|| panic!("{text}"));
         let score = line.rsplit(": ").next().and_then(|rest| rest.split_whitespace().next());
         let score: f64 = score.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"));
-        assert!(score <= 2.0, "{line}\n{text}");
+        assert!(score <= most, "{line}\n{text}");
     }
 }
 
