@@ -303,9 +303,10 @@ impl<'a> Helper<'a> {
         self.noticed.get(&pag).is_none_or(|said| (said.end, said.over) != (notice.end, notice.over))
     }
 
-    /// Says what is to be said of the end of a PAG's tokens. Whoever else is to be told is told here.
+    /// Says what is to be said of the end of a PAG's tokens, in the journal and over D-Bus.
     fn tell(&mut self, pag: PagId, uid: u32, notice: Notice) {
         self.noticed.insert(pag, notice);
+        self.interface.alert(pag, notice);
         let Notice { end, over, why } = notice;
         report(&if over { Event::Expired { uid, pag, why } } else { Event::Expiring { uid, pag, expires: end, why } });
     }

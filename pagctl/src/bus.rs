@@ -137,10 +137,13 @@ struct OneLease {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Change {
     pag: String,
-    /// `added`, `changed` or `removed`.
+    /// `added`, `changed`, `removed`, `expiring` or `expired`.
     change: &'static str,
     /// What has changed, by the names of the interface.
     properties: Vec<String>,
+    /// Why tokens end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
     /// The PAG as it is now.
     #[serde(skip_serializing_if = "Option::is_none")]
     now: Option<Shown>,
@@ -331,10 +334,10 @@ impl Helper {
                 }
                 continue;
             }
-            let Some((path, change, properties)) = change(&message) else { continue };
+            let Some((path, change, properties, why)) = change(&message) else { continue };
             let now = if change == "removed" { None } else { self.look(&path).await.ok() };
             let pag = path.rsplit('/').next().unwrap_or_default().to_owned();
-            let change = Change { pag, change, properties, now };
+            let change = Change { pag, change, properties, why, now };
             if json {
                 print_json(&change, false);
             } else {
@@ -344,26 +347,31 @@ impl Helper {
     }
 }
 
-/// The object that a signal is about, what has happened to it, and which of its properties are others now.
-fn change(message: &Message) -> Option<(OwnedObjectPath, &'static str, Vec<String>)> {
+/// The object that a signal is about, what has happened to it, which of its properties are others now, and why.
+fn change(message: &Message) -> Option<(OwnedObjectPath, &'static str, Vec<String>, Option<String>)> {
     let header = message.header();
     let body = message.body();
     match header.member()?.as_str() {
         "InterfacesAdded" => {
             type Added<'a> = (ObjectPath<'a>, HashMap<&'a str, HashMap<&'a str, zbus::Variant<'a>>>);
             let (path, _) = body.deserialize::<Added<'_>>().ok()?;
-            Some((path.into(), "added", Vec::new()))
+            Some((path.into(), "added", Vec::new(), None))
         }
         "InterfacesRemoved" => {
             let (path, _) = body.deserialize::<(ObjectPath<'_>, Vec<&str>)>().ok()?;
-            Some((path.into(), "removed", Vec::new()))
+            Some((path.into(), "removed", Vec::new(), None))
         }
         "PropertiesChanged" => {
             type Changed<'a> = (&'a str, HashMap<&'a str, zbus::Variant<'a>>, Vec<&'a str>);
             let (_, changed, _) = body.deserialize::<Changed<'_>>().ok()?;
             let mut names: Vec<String> = changed.into_keys().map(str::to_owned).collect();
             names.sort();
-            Some((header.path()?.to_owned().into(), "changed", names))
+            Some((header.path()?.to_owned().into(), "changed", names, None))
+        }
+        name @ ("Expiring" | "Expired") => {
+            let (_, why) = body.deserialize::<(u64, String)>().ok()?;
+            let change = if name == "Expired" { "expired" } else { "expiring" };
+            Some((header.path()?.to_owned().into(), change, Vec::new(), Some(why)))
         }
         _ => None,
     }
@@ -468,6 +476,9 @@ impl Change {
         if !self.properties.is_empty() {
             let _ = write!(text, ": {}", self.properties.join(", "));
         }
+        if let Some(why) = &self.why {
+            let _ = write!(text, ": {why}");
+        }
         if let Some(now) = &self.now {
             let _ = write!(text, "\n{}", now.words().lines().skip(1).collect::<Vec<_>>().join("\n"));
         }
@@ -568,8 +579,11 @@ mod tests {
         let changed = signal(&path, "org.freedesktop.DBus.Properties", "PropertiesChanged")
             .build(&(PAG, changed, Vec::<&str>::new()))
             .unwrap();
-        let (object, what, names) = change(&changed).unwrap();
+        let (object, what, names, _) = change(&changed).unwrap();
         assert_eq!((object.as_str(), what, names.join(" ")), (path.as_str(), "changed", "Leases Tokens".to_owned()));
+        let expired = signal(&path, PAG, "Expired").build(&(7_u64, "the ticket has ended")).unwrap();
+        let (_, what, _, why) = change(&expired).unwrap();
+        assert_eq!((what, why.as_deref()), ("expired", Some("the ticket has ended")));
         let other = signal("/org/pam_pag/Pag1", manager, "Other").build(&()).unwrap();
         assert!(change(&other).is_none());
     }

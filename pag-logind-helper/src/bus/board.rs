@@ -15,6 +15,7 @@ use zbus::Variant;
 
 use super::inside::Token;
 use crate::keeper::Known;
+use crate::renew::Notice as Alert;
 
 /// How old what was seen in a ring may be when somebody asks for it.
 const FRESH: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub(crate) struct Board {
     changed: BTreeSet<PagId>,
     /// PAGs that were told of and have ended, and whose they were.
     gone: Vec<(PagId, u32)>,
+    /// What else is to be told of PAGs.
+    alerts: Vec<(PagId, Alert)>,
     /// Whether who tells should look again.
     stirred: bool,
     reader: Option<Waker>,
@@ -122,6 +125,8 @@ pub(crate) enum News {
     Changed(Vec<(&'static str, Variant<'static>)>),
     /// It has ended.
     Removed,
+    /// Something that its properties do not tell.
+    Alert(Alert),
 }
 
 impl Entry {
@@ -256,6 +261,15 @@ impl Board {
         }
     }
 
+    /// Something is to be told of this PAG, if anybody listens.
+    pub(crate) fn alert(&mut self, id: PagId, alert: Alert) {
+        let Some(entry) = self.pags.get(&id) else { return };
+        if self.audience(entry.known.uid).next().is_some() {
+            self.alerts.push((id, alert));
+            self.stir();
+        }
+    }
+
     /// Has this connection of `uid` told of what happens to the PAGs that he may see. False: he has too many.
     pub(crate) fn subscribe(&mut self, name: &str, uid: u32) -> bool {
         if self.subscribers.contains_key(name) {
@@ -299,6 +313,7 @@ impl Board {
         self.subscribers.clear();
         self.changed.clear();
         self.gone.clear();
+        self.alerts.clear();
         for entry in self.pags.values_mut() {
             entry.told = None;
         }
@@ -344,6 +359,10 @@ impl Board {
                 Some(before) if before != now => news.push((*id, uid, News::Changed(now.since(&before)))),
                 Some(_) => {}
             }
+        }
+        for (id, alert) in std::mem::take(&mut self.alerts) {
+            let uid = self.pags.get(&id).map(|entry| entry.known.uid);
+            news.extend(uid.map(|uid| (id, uid, News::Alert(alert))));
         }
         let notice = |(pag, uid, what)| Notice { pag, what, to: self.audience(uid).cloned().collect() };
         news.into_iter().map(notice).collect()
@@ -401,6 +420,7 @@ mod tests {
             News::Added(_) => "added",
             News::Changed(_) => "changed",
             News::Removed => "removed",
+            News::Alert(_) => "alert",
         };
         let number = |id: PagId| u64::from_str_radix(&id.to_string(), 16).unwrap();
         notices.iter().map(|one| (number(one.pag), word(&one.what), one.to.join(" "))).collect()
@@ -483,6 +503,20 @@ mod tests {
         assert_eq!(board.notices(now + FRESH), [], "nothing new, or nobody could look");
         board.touch(id);
         assert_eq!(board.stale(&[id], now), [(id, ring)]);
+    }
+
+    #[test]
+    fn an_alert_is_told_once_to_those_who_may_see_its_pag() {
+        let mut board = board();
+        let alert = Alert { end: 5, over: false, why: "for a reason" };
+        board.alert(PagId::from(1), alert);
+        board.subscribe(":1.1", ALICE);
+        board.subscribe(":1.2", BOB);
+        assert_eq!(news(&mut board), [], "nobody has listened");
+        board.alert(PagId::from(1), alert);
+        board.alert(PagId::from(9), alert);
+        assert_eq!(news(&mut board), [(1, "alert", ":1.1".to_owned())]);
+        assert_eq!(news(&mut board), []);
     }
 
     #[test]

@@ -109,7 +109,10 @@ pub(crate) static OF_MANAGER: Table = Table {
 pub(crate) static OF_PAG: Table = Table {
     name: PAG,
     methods: &[],
-    signals: &[],
+    signals: &[
+        Signal { name: "Expiring", args: &[Argument("expires", "t"), Argument("why", "s")] },
+        Signal { name: "Expired", args: &[Argument("expired", "t"), Argument("why", "s")] },
+    ],
     properties: &[
         fixed("Id", "s"),
         fixed("UID", "u"),
@@ -305,6 +308,7 @@ mod tests {
         let heads: Vec<&str> = page.split(".TP\n").filter_map(|part| part.lines().next()).collect();
         let explains = |word: String| assert!(heads.iter().any(|head| head.contains(&word)), "the page lacks {word}");
         OF_MANAGER.methods.iter().for_each(|method| explains(format!("{}(", method.name)));
+        OF_PAG.signals.iter().for_each(|signal| explains(format!(".BI {}(", signal.name)));
         OF_PAG
             .properties
             .iter()

@@ -40,6 +40,7 @@ use zruntime::lock::Mutex;
 
 use crate::keeper::Known;
 use crate::logind::{LONGEST_PAUSE, Mailbox, PAUSE};
+use crate::renew::Notice;
 
 use self::board::Board;
 use self::call::{Call, Refusal};
@@ -108,6 +109,11 @@ impl Interface {
     /// These are the PAGs of `uid` now.
     pub(crate) fn pin(&self, uid: u32, pags: Vec<Rc<Known>>) {
         self.board.borrow_mut().pin(uid, pags);
+    }
+
+    /// Something is to be told of this PAG to those who have subscribed.
+    pub(crate) fn alert(&self, pag: PagId, notice: Notice) {
+        self.board.borrow_mut().alert(pag, notice);
     }
 
     /// Serves whoever calls, for ever; without a bus, or without the name, it tries again.

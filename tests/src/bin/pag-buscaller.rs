@@ -203,6 +203,7 @@ fn body(message: &Message) -> Value {
             let (path, all): (ObjectPath<'_>, HashMap<String, Properties<'_>>) = body.deserialize().unwrap();
             json!([path.as_str(), interfaces(&all)])
         }
+        "ts" => json!(body.deserialize::<(u64, String)>().unwrap()),
         "oas" => {
             let (path, names): (ObjectPath<'_>, Vec<String>) = body.deserialize().unwrap();
             json!([path.as_str(), names])

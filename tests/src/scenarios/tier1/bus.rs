@@ -370,6 +370,33 @@ pub(super) fn signals_reach_their_own(sandbox: &mut Sandbox) {
     assert_eq!(bob.signals(500), Vec::<Value>::new(), "who has unsubscribed hears nothing");
 }
 
+pub(super) fn warns_before_the_end(sandbox: &mut Sandbox) {
+    let (_bus, _helper) = (Bus::start(), Helper::serving());
+    let (mut alice, mut bob) = (Caller::new(uid("alice")), Caller::new(uid("bob")));
+    alice.ok("Subscribe");
+    bob.ok("Subscribe");
+    // A ticket and a token that end in 16 s; nothing can renew them.
+    sandbox.seeder(&crate::sandbox::SEEDER.replace("3600", "16"));
+    let ends = crate::ticket::now() + 16;
+    let ticket = crate::ticket::write("/run/home/alice/cc.short", uid("alice"), "alice", "EXAMPLE.TEST", ends);
+    let mut host = sandbox.host("sshd", "alice");
+    host.all_ok(&[&format!("putenv KRB5CCNAME={ticket}"), "open"]);
+    let path = format!("{HOST}/pag/{}", id("alice"));
+    let mut told = |member: &str| {
+        eventually(&format!("{member} is told"), Duration::from_secs(25), || {
+            alice.signals(200).into_iter().find(|signal| signal["member"] == member)
+        })
+    };
+    let expiring = told("Expiring");
+    assert!(crate::ticket::now() < expiring["body"][0].as_u64().unwrap(), "it is told before the end: {expiring}");
+    let expired = told("Expired");
+    for signal in [&expiring, &expired] {
+        assert_eq!(signal["path"], path, "{signal}");
+        assert!(signal["body"][1].as_str().unwrap().contains("ticket"), "it says why: {signal}");
+    }
+    assert!(bob.signals(300).is_empty(), "bob hears of alice's tokens");
+}
+
 /// How long a new login takes to be reaped once it is killed.
 fn reaping(sandbox: &Sandbox, user: &str) -> Duration {
     let host = login(sandbox, user);

@@ -132,6 +132,7 @@ pub const ALL: &[Scenario] = &[
     ("bus_errors_have_names", "Whatever is called, the answer is a named error and no crash.", bus::errors_have_names),
     ("bus_pag_vanishes", "A PAG that ends while it is called about is a named error.", bus::pag_vanishes),
     ("bus_signals_reach_their_own", "Who may not see a PAG hears nothing of it.", bus::signals_reach_their_own),
+    ("bus_warns_before_the_end", "Tokens that will end, and have ended, are told.", bus::warns_before_the_end),
     ("bus_flood", "One user's flood is refused, and delays neither others nor the helper's work.", bus::flood),
     ("bus_my_pag", "A process learns by which login it came, and nothing that is another's.", bus::my_pag),
     ("bus_renew_and_unlog", "Tokens are discarded at once, and got anew in the PAG.", bus::renew_and_unlog),
