@@ -53,7 +53,8 @@ pub(super) fn afs_tools_do_what_they_say(client: Client) {
             let said = alice.say("pagsh -c 'tokens; aklog; tokens; unlog; tokens'");
             assert_eq!(said.matches(OURS).count(), 1, "pagsh has tokens of its own: {said}");
             assert_works("the PAG beside which pagsh was", &alice.say(cell::WRITE));
-            let said = alice.say("sh -c 'aklog -setpag; tokens; unlog; tokens'");
+            // Without -force it leaves alone who has the same token already, and makes no PAG.
+            let said = alice.say("sh -c 'aklog -setpag -force; tokens; unlog; tokens'");
             assert_eq!(said.matches(OURS).count(), 1, "aklog -setpag, then unlog: {said}");
             assert_works("the PAG that aklog -setpag has left", &alice.say(cell::WRITE));
         }
