@@ -360,7 +360,9 @@ impl<'a> Helper<'a> {
         let now = Instant::now();
         let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
-        self.clock.look = self.keeper.must_look().then(|| now + LOOK);
+        // A round for somebody puts off no look at the others.
+        let due = self.clock.look.unwrap_or(now + LOOK);
+        self.clock.look = self.keeper.must_look().then_some(due);
         self.managers.watch(&self.keeper.managers(), now);
         self.ccaches.set(self.keeper.ccaches());
         self.clock.renew = Some(now);
