@@ -283,6 +283,6 @@ async fn flood(runtime: &SharedRuntime, connections: u64, pipeline: u64, millis:
         });
         if floods.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     });
-    runtime.timeout(ANSWER, all).await.expect("the flood is answered");
+    runtime.timeout(ANSWER + Duration::from_millis(millis), all).await.expect("the flood is answered");
     json!(counts)
 }
