@@ -236,18 +236,16 @@ pub struct Opt {
     /// Where it may stand.
     pub stands: Where,
     value: Value,
-    show: fn(&Settings) -> String,
 }
 
 type Set = fn(&mut Settings, &str) -> Result<(), String>;
-type Show = fn(&Settings) -> String;
 
-const fn switch(name: &'static str, set: fn(&mut Settings, bool), show: Show) -> Opt {
-    Opt { name, stands: Where::Anywhere, value: Value::Switch(set), show }
+const fn switch(name: &'static str, set: fn(&mut Settings, bool)) -> Opt {
+    Opt { name, stands: Where::Anywhere, value: Value::Switch(set) }
 }
 
-const fn text(name: &'static str, set: Set, show: Show) -> Opt {
-    Opt { name, stands: Where::Anywhere, value: Value::Text(set), show }
+const fn text(name: &'static str, set: Set) -> Opt {
+    Opt { name, stands: Where::Anywhere, value: Value::Text(set) }
 }
 
 const fn only(stands: Where, option: Opt) -> Opt {
@@ -256,93 +254,81 @@ const fn only(stands: Where, option: Opt) -> Opt {
 
 /// Every option that there is.
 pub const OPTIONS: [Opt; 23] = [
-    text("scope", |s, v| v.parse().map(|scope| s.scope = scope), |s| s.scope.to_string()),
-    text("join", |s, v| v.parse().map(|join| s.join = join), |s| s.join.to_string()),
-    text("retain", |s, v| v.parse().map(|retain| s.retain = retain), |s| s.retain.to_string()),
-    switch(
-        "retain_after_close",
-        |s, v| {
-            if v {
-                s.retain = Retain::Processes;
-            } else if s.retain == Retain::Processes {
-                s.retain = Retain::None;
-            }
-        },
-        |s| yes_or_no(s.retain == Retain::Processes),
-    ),
-    only(Where::Host, text("follow", |s, v| v.parse().map(|follow| s.follow = follow), |s| s.follow.to_string())),
+    text("scope", |s, v| v.parse().map(|scope| s.scope = scope)),
+    text("join", |s, v| v.parse().map(|join| s.join = join)),
+    text("retain", |s, v| v.parse().map(|retain| s.retain = retain)),
+    switch("retain_after_close", |s, v| {
+        if v {
+            s.retain = Retain::Processes;
+        } else if s.retain == Retain::Processes {
+            s.retain = Retain::None;
+        }
+    }),
+    only(Where::Host, text("follow", |s, v| v.parse().map(|follow| s.follow = follow))),
     only(
         Where::Service,
-        text(
-            "placement",
-            |s, v| match (v.parse(), s.placement) {
-                (Ok(role), now) if role == now => Ok(()),
-                // These two are what they are, and nothing else is started like them.
-                (_, Role::Manager | Role::Seed) => Err("nothing: this service is always what it is".to_owned()),
-                (Ok(role @ (Role::Login | Role::Own | Role::Nothing)), _) => {
-                    s.placement = role;
-                    Ok(())
-                }
-                _ => Err("login or own or none".to_owned()),
-            },
-            |s| s.placement.to_string(),
-        ),
+        text("placement", |s, v| match (v.parse(), s.placement) {
+            (Ok(role), now) if role == now => Ok(()),
+            // These two are what they are, and nothing else is started like them.
+            (_, Role::Manager | Role::Seed) => Err("nothing: this service is always what it is".to_owned()),
+            (Ok(role @ (Role::Login | Role::Own | Role::Nothing)), _) => {
+                s.placement = role;
+                Ok(())
+            }
+            _ => Err("login or own or none".to_owned()),
+        }),
     ),
-    text("timeout", |s, v| timeout(v).map(|timeout| s.timeout = timeout), |s| format!("{}ms", s.timeout.as_millis())),
-    switch("strict", |s, v| s.strict = v, |s| yes_or_no(s.strict)),
-    only(Where::Sections, text("client", |s, v| clients(v).map(|client| s.client = client), |s| s.client.to_string())),
-    only(
-        Where::Sections,
-        text(
-            "openafs_device",
-            |s, v| device(v).map(|path| s.openafs_device = path),
-            |s| s.openafs_device.as_deref().map_or_else(String::new, |path| path.display().to_string()),
-        ),
-    ),
-    text(
-        "program",
-        |s, v| program(v).map(|words| s.program = words),
-        |s| s.program.as_deref().map_or_else(String::new, |words| words.join(",")),
-    ),
-    text(
-        "kafs_program",
-        |s, v| program(v).map(|words| s.kafs_program = words),
-        |s| s.kafs_program.as_deref().map_or_else(String::new, |words| words.join(",")),
-    ),
-    text(
-        "afs_cells",
-        |s, v| list(v).map(str::parse).collect::<Result<_, _>>().map(|cells| s.afs_cells = cells),
-        |s| s.afs_cells.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-    ),
-    switch("always_aklog", |s, v| s.always_aklog = v, |s| yes_or_no(s.always_aklog)),
-    switch("aklog_homedir", |s, v| s.aklog_homedir = v, |s| yes_or_no(s.aklog_homedir)),
-    switch("ignore_root", |s, v| s.ignore_root = v, |s| yes_or_no(s.ignore_root)),
-    text(
-        "minimum_uid",
-        |s, v| v.parse().map(|n| s.minimum_uid = n).map_err(|_| "a uid, such as 1000".to_owned()),
-        |s| s.minimum_uid.to_string(),
-    ),
-    switch("nopag", |s, v| s.nopag = v, |s| yes_or_no(s.nopag)),
-    switch("notokens", |s, v| s.notokens = v, |s| yes_or_no(s.notokens)),
-    switch("kdestroy", |s, v| s.kdestroy = v, |s| yes_or_no(s.kdestroy)),
-    switch("debug", |s, v| s.debug = v, |s| yes_or_no(s.debug)),
-    only(
-        Where::ServiceOrUser,
-        text(
-            "keytab",
-            |s, v| keytab(v).map(|path| s.keytab = path),
-            |s| s.keytab.as_deref().map_or_else(String::new, |path| path.display().to_string()),
-        ),
-    ),
-    only(
-        Where::ServiceOrUser,
-        text(
-            "principal",
-            |s, v| principal(v).map(|principal| s.principal = principal),
-            |s| s.principal.clone().unwrap_or_default(),
-        ),
-    ),
+    text("timeout", |s, v| timeout(v).map(|timeout| s.timeout = timeout)),
+    switch("strict", |s, v| s.strict = v),
+    only(Where::Sections, text("client", |s, v| clients(v).map(|client| s.client = client))),
+    only(Where::Sections, text("openafs_device", |s, v| device(v).map(|path| s.openafs_device = path))),
+    text("program", |s, v| program(v).map(|words| s.program = words)),
+    text("kafs_program", |s, v| program(v).map(|words| s.kafs_program = words)),
+    text("afs_cells", |s, v| list(v).map(str::parse).collect::<Result<_, _>>().map(|cells| s.afs_cells = cells)),
+    switch("always_aklog", |s, v| s.always_aklog = v),
+    switch("aklog_homedir", |s, v| s.aklog_homedir = v),
+    switch("ignore_root", |s, v| s.ignore_root = v),
+    text("minimum_uid", |s, v| v.parse().map(|n| s.minimum_uid = n).map_err(|_| "a uid, such as 1000".to_owned())),
+    switch("nopag", |s, v| s.nopag = v),
+    switch("notokens", |s, v| s.notokens = v),
+    switch("kdestroy", |s, v| s.kdestroy = v),
+    switch("debug", |s, v| s.debug = v),
+    only(Where::ServiceOrUser, text("keytab", |s, v| keytab(v).map(|path| s.keytab = path))),
+    only(Where::ServiceOrUser, text("principal", |s, v| principal(v).map(|principal| s.principal = principal))),
 ];
+
+/// What an option is set to, as one would write it; none for what is no option. Apart from the table, so that the PAM
+/// module, which shows nothing, need not carry it.
+fn shown(name: &str, s: &Settings) -> Option<String> {
+    let words = |words: &Option<Vec<String>>| words.as_deref().map_or_else(String::new, |words| words.join(","));
+    let path = |path: &Option<PathBuf>| path.as_deref().map_or_else(String::new, |path| path.display().to_string());
+    Some(match name {
+        "scope" => s.scope.to_string(),
+        "join" => s.join.to_string(),
+        "retain" => s.retain.to_string(),
+        "retain_after_close" => yes_or_no(s.retain == Retain::Processes),
+        "follow" => s.follow.to_string(),
+        "placement" => s.placement.to_string(),
+        "timeout" => format!("{}ms", s.timeout.as_millis()),
+        "strict" => yes_or_no(s.strict),
+        "client" => s.client.to_string(),
+        "openafs_device" => path(&s.openafs_device),
+        "program" => words(&s.program),
+        "kafs_program" => words(&s.kafs_program),
+        "afs_cells" => s.afs_cells.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        "always_aklog" => yes_or_no(s.always_aklog),
+        "aklog_homedir" => yes_or_no(s.aklog_homedir),
+        "ignore_root" => yes_or_no(s.ignore_root),
+        "minimum_uid" => s.minimum_uid.to_string(),
+        "nopag" => yes_or_no(s.nopag),
+        "notokens" => yes_or_no(s.notokens),
+        "kdestroy" => yes_or_no(s.kdestroy),
+        "debug" => yes_or_no(s.debug),
+        "keytab" => path(&s.keytab),
+        "principal" => s.principal.clone().unwrap_or_default(),
+        _ => return None,
+    })
+}
 
 /// The option whose setting an option is about: two are one setting under two names.
 fn setting(name: &'static str) -> &'static str {
@@ -627,7 +613,7 @@ pub fn explain(dirs: &Dirs, service: Option<&str>, subject: Option<&Subject<'_>>
     };
     let one = |option: &Opt| Explained {
         name: option.name,
-        value: (option.show)(&reading.settings),
+        value: shown(option.name, &reading.settings).unwrap_or_default(),
         place: decided(setting(option.name)),
     };
     let explained = OPTIONS.iter().map(one).collect();
@@ -1092,6 +1078,15 @@ mod tests {
         let (settings, complaints) = load(&files.dirs, "sshd", None, &arguments);
         let prefix = format!("{}/", files.top.path().display());
         (settings, complaints.iter().map(|c| c.to_string().replace(&prefix, "")).collect())
+    }
+
+    #[test]
+    fn every_option_can_be_shown() {
+        let settings = complaints("", &[]).0;
+        for option in &OPTIONS {
+            assert!(shown(option.name, &settings).is_some(), "{}", option.name);
+        }
+        assert_eq!(shown("colour", &settings), None);
     }
 
     #[test]
