@@ -9,11 +9,7 @@ use crate::guest::{Proof, QuickCollection, eventually, key_count, sh, ssh};
 pub(super) fn afs_logins_leave_nothing(client: Client) {
     let _quick = QuickCollection::begin();
     let times = if long() { 100 } else { 8 };
-    if client == Client::Kafs {
-        // Its connections hold the keys that they were made with, and stay for two minutes otherwise
-        // (net/rxrpc/conn_client.c).
-        sh("cd /proc/sys/net/rxrpc && echo 500 > idle_conn_expiry && echo 500 > idle_conn_fast_expiry");
-    }
+    cell::let_go_of_keys_early(client);
     let one = || {
         assert_eq!(ssh("alice", Proof::Password, "cat ~/secret"), "a secret of alice's\n");
     };

@@ -1,6 +1,7 @@
 //! The rules of PAGs, from the people who make AFS (docs/design.md, section 1): one suite, unchanged for the keyring,
 //! OpenAFS and kAFS. Whether a process has tokens is asked with the client's own means, by way of `pagctl tokens`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::Client;
@@ -21,6 +22,7 @@ pub(super) fn afs_rules_of_pags(client: Client) {
     if client == Client::None {
         cell::configure(cell::keyring_lines(client));
     }
+    cell::let_go_of_keys_early(client);
     let seed = client.seeder();
     let mut alice = Session::ssh("alice", Proof::Password);
     let mut bob = Session::ssh("bob", Proof::Password);
@@ -82,13 +84,23 @@ pub(super) fn afs_rules_of_pags(client: Client) {
     assert_eq!(code.trim(), "1", "alice, outside of her PAG, sees none");
 
     // The end of the last process is the end of the tokens.
-    let live = cell::live_pags(client);
-    let said = alice
-        .say(&format!("pagctl new -- sh -c '{seed} >/dev/null; pagctl tokens >/dev/null && echo has; sleep 600' &"));
+    let live = eventually("what unlog has discarded is let go of", Duration::from_secs(20), || {
+        let now = cell::live_pags(client);
+        std::thread::sleep(Duration::from_millis(1500));
+        (cell::live_pags(client) == now).then_some(now)
+    });
+    // It stays away from the home: kAFS holds the key with which it has cached somebody's permissions.
+    let then = "pagctl tokens >/dev/null && touch /tmp/new-pag-has-tokens; exec sleep 600";
+    let said = alice.say(&format!("(cd / && exec pagctl new -- sh -c '{seed} >/dev/null; {then}') &"));
     assert_eq!(said, "", "{said}");
-    eventually("the new PAG has a token", Duration::from_secs(20), || (cell::live_pags(client) > live).then_some(()));
-    alice.say("pkill -u alice -f sleep.600");
-    eventually("its end is the token's", Duration::from_secs(20), || (cell::live_pags(client) == live).then_some(()));
+    eventually("the new PAG has a token", Duration::from_secs(20), || {
+        Path::new("/tmp/new-pag-has-tokens").exists().then_some(())
+    });
+    assert!(cell::live_pags(client) > live, "and it is one more");
+    eventually("its end is the token's", Duration::from_secs(20), || {
+        sh("pkill -u alice -f sleep.600 || true");
+        (cell::live_pags(client) <= live).then_some(())
+    });
 
     // What is left behind after logout keeps its tokens, or loses them, by `retain`.
     for (retain, keeps) in [("processes", true), ("none", false)] {
