@@ -424,7 +424,7 @@ impl<'a> Entering<'a> {
         report(&Event::Made { uid, pag: id, ring: ring.serial });
         let mut record =
             pag.record.clone().unwrap_or_else(|_| Record::new(uid, kind, String::new(), self.request.settings.retain));
-        let need = self.feed(&mut record, id, &ring);
+        let need = self.feed(&mut record, id, &ring, true);
         registry.store(guard, &mut pag, record.clone())?;
         Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
     }
@@ -487,7 +487,7 @@ impl<'a> Entering<'a> {
             record.reseed = false;
         }
         self.equip(guard, &mut pag);
-        let need = self.feed(&mut record, pag.id, &ring);
+        let need = self.feed(&mut record, pag.id, &ring, false);
         if record != before
             && let Err(why) = registry.store(guard, &mut pag, record.clone())
         {
@@ -504,12 +504,13 @@ impl<'a> Entering<'a> {
         let joined = ring.join(guard);
         ring.release();
         joined?;
-        Ok(Placed { ring, pag: None, cookie: 0, need: self.need(None, &ring), seeded: false })
+        Ok(Placed { ring, pag: None, cookie: 0, need: self.need(None, &ring, true), seeded: false })
     }
 
     /// Takes the login's ticket into the PAG: its principal at once, so that no other identity slips in, and the ccache.
-    /// Says whether a seeder should run, and if so notes that one does, so that no other login starts one meanwhile.
-    fn feed(&self, record: &mut Record, id: PagId, ring: &Ring) -> Need {
+    /// Says whether a seeder should run, and if so notes that one does, so that no other login starts one meanwhile. A PAG
+    /// that is new has neither a ccache nor tokens: a child less for each look.
+    fn feed(&self, record: &mut Record, id: PagId, ring: &Ring, new: bool) -> Need {
         if let Some(ticket) = &self.ticket {
             let principal = &ticket.summary.principal;
             let same = record.principal.as_ref().is_none_or(|known| known == principal);
@@ -517,7 +518,13 @@ impl<'a> Entering<'a> {
                 record.principal = Some(principal.clone());
                 let expires = ticket.summary.tgt_expires.unwrap_or(0);
                 if expires > record.ticket && record.ccache == ccache::name(self.uid(), id) {
-                    match ccache::feed(self.identity(), id, ticket, self.budget.deadline()) {
+                    let (user, deadline) = (self.identity(), self.budget.deadline());
+                    let fed = if new {
+                        ccache::put(user, id, ticket, deadline).map(|()| true)
+                    } else {
+                        ccache::feed(user, id, ticket, deadline)
+                    };
+                    match fed {
                         Ok(put) => {
                             record.ticket = expires;
                             record.renewable = ticket.summary.tgt_renew_until.unwrap_or(0);
@@ -530,7 +537,7 @@ impl<'a> Entering<'a> {
                 }
             }
         }
-        let need = self.need(Some(&*record), ring);
+        let need = self.need(Some(&*record), ring, new);
         if need == Need::Now {
             let ticket = self.ticket_end(Some(&*record)).unwrap_or(0);
             record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket });
@@ -546,7 +553,7 @@ impl<'a> Entering<'a> {
         login.or(of_uid).or_else(|| record.map(|record| record.ticket).filter(|ticket| *ticket > now))
     }
 
-    fn need(&self, record: Option<&Record>, ring: &Ring) -> Need {
+    fn need(&self, record: Option<&Record>, ring: &Ring, new: bool) -> Need {
         let settings = self.request.settings;
         let ticket = self.ticket_end(record);
         let attempt = record.and_then(|record| record.attempt);
@@ -554,6 +561,7 @@ impl<'a> Entering<'a> {
         // The ring is looked into only when that can change anything.
         match seed::need(settings, false, attempt, ticket, self.is_manager(), now) {
             Need::No => Need::No,
+            need if new => need,
             need => {
                 let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
                 let held = seed::held(&tokens, record.map_or(&[], |record| &record.tokens), now);
@@ -907,7 +915,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
         return Ok(());
     }
     let tried = record.attempt;
-    entering.feed(&mut record, pag.id, &ring);
+    entering.feed(&mut record, pag.id, &ring, false);
     // Good tokens are worth renewing only with a ticket that they were not made from: sshd, for one, refreshes the
     // credentials of a login that has just got them.
     let news = entering.ticket_end(Some(&record)).unwrap_or(0);
