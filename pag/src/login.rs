@@ -110,6 +110,7 @@ pub struct Entered {
 /// # Errors
 /// When there is no PAG for this login; it then has a clean session keyring, or what it had, and no tokens.
 pub fn enter(request: &Request<'_>) -> Result<Entered> {
+    Client::configure(request.settings);
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
     let mut entering = Entering::new(request, budget, HandleGroup::read());
     if request.settings.nopag {
@@ -875,6 +876,7 @@ fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
 /// # Errors
 /// When the registry is out of reach.
 pub fn refresh(request: &Request<'_>) -> Result<()> {
+    Client::configure(request.settings);
     let user = request.user;
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
     if request.settings.notokens || Client::present(request.settings).is_empty() {

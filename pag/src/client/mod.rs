@@ -88,18 +88,28 @@ impl Client {
     /// What is configured about OpenAFS is remembered for the calls that have no settings at hand: [`tokens`] and
     /// [`discard`].
     pub fn present(settings: &Settings) -> Vec<Client> {
-        let wanted = |client: Client| match &settings.client {
-            ClientChoice::None => false,
-            ClientChoice::Auto => client != Client::Keyring,
-            ClientChoice::Only(kinds) => kinds.contains(&client.as_configured()),
-        };
-        openafs::remember(wanted(Client::OpenAfs), settings.openafs_device.as_deref());
+        let wanted = |client: &Client| client.is_wanted(settings);
+        Self::configure(settings);
         let has = |client: &Client| match client {
             Client::Keyring => true,
             Client::OpenAfs => Device::served().is_some(),
             Client::Kafs => kafs::is_present(),
         };
-        ALL.into_iter().filter(|client| wanted(*client)).filter(has).collect()
+        ALL.into_iter().filter(wanted).filter(has).collect()
+    }
+
+    /// Has everything that follows look for OpenAFS where the configuration says, or not at all. To be called before a
+    /// ring is equipped for it.
+    pub fn configure(settings: &Settings) {
+        openafs::remember(Client::OpenAfs.is_wanted(settings), settings.openafs_device.as_deref());
+    }
+
+    fn is_wanted(self, settings: &Settings) -> bool {
+        match &settings.client {
+            ClientChoice::None => false,
+            ClientChoice::Auto => self != Client::Keyring,
+            ClientChoice::Only(kinds) => kinds.contains(&self.as_configured()),
+        }
     }
 
     /// The client's name, for people and fields.
