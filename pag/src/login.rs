@@ -199,6 +199,13 @@ impl<'a> Entering<'a> {
         })
     }
 
+    /// The user with no more than his own group: that is enough for his ccache, and a join with good tokens needs no
+    /// more.
+    fn owner(&self) -> Identity {
+        let user = self.request.user;
+        Identity { uid: user.uid, gid: user.gid, groups: vec![user.gid] }
+    }
+
     fn is_manager(&self) -> bool {
         self.request.settings.placement == Role::Manager
     }
@@ -210,7 +217,7 @@ impl<'a> Entering<'a> {
         }
         let contents = Place::parse(self.request.ccache?).and_then(|place| match place {
             Place::OfUid(_) => Ok(None),
-            place => ccache::read(&place, self.identity(), self.budget.deadline()).map(Some),
+            place => ccache::read(&place, &self.owner(), self.budget.deadline()).map(Some),
         });
         contents.unwrap_or_else(|why| {
             report(&Event::CcacheRefused { uid: self.uid(), why });
@@ -519,11 +526,11 @@ impl<'a> Entering<'a> {
                 record.principal = Some(principal.clone());
                 let expires = ticket.summary.tgt_expires.unwrap_or(0);
                 if expires > record.ticket && record.ccache == ccache::name(self.uid(), id) {
-                    let (user, deadline) = (self.identity(), self.budget.deadline());
+                    let (user, deadline) = (self.owner(), self.budget.deadline());
                     let fed = if new {
-                        ccache::put(user, id, ticket, deadline).map(|()| true)
+                        ccache::put(&user, id, ticket, deadline).map(|()| true)
                     } else {
-                        ccache::feed(user, id, ticket, deadline)
+                        ccache::feed(&user, id, ticket, deadline)
                     };
                     match fed {
                         Ok(put) => {

@@ -161,3 +161,35 @@ pub fn left_behind() -> bool {
     });
     code.trim() == "0"
 }
+
+/// Where [`load_kafs_beside`] mounts kAFS's file system.
+pub const OTHER_MOUNT: &str = "/run/kafs";
+
+/// Loads kAFS beside OpenAFS, under another name, and mounts it apart. See [`renamed`](crate::renamed) for why.
+pub fn load_kafs_beside() {
+    let refused = crate::guest::run("modprobe", &["kafs"]);
+    assert!(!refused.status.success(), "kAFS can be loaded beside OpenAFS as it is: then it need not be renamed here");
+    let file = sh("modinfo -n kafs").trim().to_owned();
+    let mut module =
+        if file.ends_with(".xz") { crate::guest::run("xz", &["-dc", &file]).stdout } else { fs::read(&file).unwrap() };
+    crate::renamed::rename(&mut module);
+    fs::write("/run/kafs.ko", module).unwrap();
+    let name = crate::renamed::NAME;
+    sh(&format!(
+        "for needed in $(modinfo -F depends kafs | tr , ' '); do modprobe $needed; done; insmod /run/kafs.ko; \
+         kafs-preload; mkdir -p {OTHER_MOUNT}; mount -t {name} -o dyn none {OTHER_MOUNT}"
+    ));
+}
+
+/// The clients of the good tokens that the processes behind a shell see, and their cells.
+pub fn tokens(session: &mut Session) -> Vec<String> {
+    let text = session.say("pagctl tokens --json");
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let all = told["tokens"].as_array().cloned().unwrap_or_default();
+    let good = all.iter().filter(|token| token["state"] == "good");
+    let mut told: Vec<_> = good
+        .map(|token| format!("{} {}", token["client"].as_str().unwrap(), token["cell"].as_str().unwrap()))
+        .collect();
+    told.sort();
+    told
+}

@@ -16,6 +16,7 @@ pub mod demo;
 pub mod display;
 pub mod gate;
 pub mod guest;
+pub mod renamed;
 pub mod ring;
 pub mod sandbox;
 pub mod scenarios;

@@ -8,11 +8,18 @@ use crate::cell::{self, todays_module};
 use crate::guest::{Proof, Session, run, sh};
 
 /// Pairs of runs, one after the other, so that what disturbs one disturbs both.
-const PAIRS: usize = 50;
+const PAIRS: usize = 60;
 /// Logins of each kind: each takes seconds.
 const LOGINS: usize = 5;
 
-/// Microseconds that open_session of a stack takes, in a fresh process, for alice with a ticket.
+/// What is compared: the stack of each, by its name.
+const STACKS: [&str; 2] = ["pam_pag", "pam_afs_session"];
+
+/// How a line begins that tells whoever waits how far this is.
+pub const PROGRESS: &str = "# ";
+
+/// Microseconds that the module's open_session takes, and nothing of libpam's, in a fresh process, for alice with a
+/// ticket.
 fn open(stack: &str) -> f64 {
     let output = run("pag-pamhost", &["/run/pam.d", stack, "alice", "open", "FILE:/run/ticket.alice"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -26,40 +33,53 @@ fn login(command: &str) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-/// Measures, and prints the times as one line of JSON: lists by name.
+/// Times by what was timed: for pairs, the two lists are in the order in which they were taken.
+type Times = BTreeMap<String, Vec<f64>>;
+
+fn pairs(times: &mut Times, what: &str) {
+    // What only the first ever does: the ticket for AFS, pages of programs.
+    for stack in STACKS {
+        open(stack);
+    }
+    for pair in 0..PAIRS {
+        let mut order = STACKS;
+        // Neither is always the one that comes after the other.
+        order.rotate_left(pair % 2);
+        for stack in order {
+            times.entry(format!("{what}: {stack}")).or_default().push(open(stack));
+        }
+        if (pair + 1) % 10 == 0 {
+            println!("{PROGRESS}{what}: {} of {PAIRS} pairs", pair + 1);
+        }
+    }
+}
+
+/// Measures, and prints the times as one line of JSON.
 pub fn afs() {
-    let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut times = Times::new();
     fs::create_dir_all("/run/pam.d").unwrap();
-    let stack = |name: &str, line: &str| {
-        let text = format!("session required pam_permit.so\nsession optional pam_keyinit.so force revoke\n{line}\n");
-        fs::write(format!("/run/pam.d/{name}"), text).unwrap();
-    };
-    stack("pag", "session required pam_pag.so");
-    stack("afs", "session required pam_afs_session.so program=/usr/bin/aklog");
+    let program = "program=/usr/bin/aklog";
+    for (stack, line, other) in [
+        (STACKS[0], "pam_pag.so".to_owned(), STACKS[1]),
+        (STACKS[1], format!("pam_afs_session.so {program}"), STACKS[0]),
+    ] {
+        // Both modules are loaded, and one is called, between two looks at a clock.
+        let clock = "session required /usr/local/bin/libpam_empty.so clock";
+        let text = format!("{clock}\nsession required {line}\n{clock}\nauth optional {other}.so\n");
+        fs::write(format!("/run/pam.d/{stack}"), text).unwrap();
+    }
     sh("echo alicepw | kinit -f -c FILE:/run/ticket.alice alice; chown alice /run/ticket.alice");
     // The helper works on after each login; what is measured is the login.
     sh("systemctl stop pag-logind-helper");
-
-    for _ in 0..PAIRS {
-        times.entry("make: pam_pag").or_default().push(open("pag"));
-        times.entry("make: pam_afs_session").or_default().push(open("afs"));
-    }
+    pairs(&mut times, "make");
     let mut alice = Session::ssh("alice", Proof::Password);
     assert!(alice.say("tokens").contains("tokens for example.test"), "a PAG with good tokens");
-    for _ in 0..PAIRS {
-        times.entry("join: pam_pag").or_default().push(open("pag"));
-        times.entry("join: pam_afs_session").or_default().push(open("afs"));
-    }
+    pairs(&mut times, "join");
     alice.log_out();
     cell::is_over_without_helper("alice");
 
-    sh("systemctl start pag-logind-helper");
     let service = "systemd-run --user --quiet --wait --pipe --collect echo here";
-    for (names, set_up) in [
-        (["login: pam_pag", "service: pam_pag"], None),
-        (["login: pam_afs_session", "service: pam_afs_session"], Some(true)),
-        (["login: neither", "service: neither"], Some(false)),
-    ] {
+    for (kind, set_up) in [("pam_pag", None), ("pam_afs_session", Some(true)), ("neither", Some(false))] {
         match set_up {
             None => {}
             Some(todays) => {
@@ -72,11 +92,12 @@ pub fn afs() {
             }
         }
         for _ in 0..LOGINS {
-            for (name, command) in names.iter().zip(["echo here", service]) {
-                times.entry(name).or_default().push(login(command));
+            for (name, command) in [("login", "echo here"), ("service", service)] {
+                times.entry(format!("{name}: {kind}")).or_default().push(login(command));
                 crate::guest::manager_is("alice", "inactive");
             }
         }
+        println!("{PROGRESS}ssh logins with {kind}");
     }
     println!("{}", serde_json::to_string(&times).unwrap());
 }

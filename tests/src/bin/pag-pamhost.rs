@@ -194,17 +194,12 @@ fn main() {
         assert_eq!((started, results), (0, [Some(0); 3]));
         return;
     }
-    // With a ccache besides it says how long open_session alone took: libpam has loaded its modules by then.
+    // With a ccache besides it does so, as after pam_keyinit, and says nothing itself: the stack has a clock.
     if let [_, _, service, user, _, ccache] = &arguments[..] {
         assert_eq!(host.start(service, user), 0, "pam_start_confdir");
         host.obey(&format!("putenv KRB5CCNAME={ccache}"));
-        let begun = std::time::Instant::now();
-        let result = host.obey("open");
-        println!("{}", begun.elapsed().as_secs_f64() * 1e6);
-        assert_eq!(result["result"].as_i64(), Some(0));
-        for line in ["close", "end"] {
-            host.obey(line);
-        }
+        let results = ["newring", "open", "close", "end"].map(|line| host.obey(line)["result"].as_i64());
+        assert_eq!(results, [Some(0); 4]);
         return;
     }
     if let [_, _, service, user] = &arguments[..] {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 use crate::cell::{self, assert_denied, assert_works};
-use crate::guest::{Proof, Session, heard, journal, sh};
+use crate::guest::{Proof, Session, eventually, heard, journal, sh};
 
 /// Logs alice in by a ticket that she delegates, within a bound.
 fn timed_login(what: &str) -> Session {
@@ -19,10 +19,15 @@ fn timed_login(what: &str) -> Session {
 
 pub(super) fn afs_login_survives_a_dead_kdc(_: Client) {
     sh("echo alicepw | kinit -c FILE:/run/ticket.kept alice");
-    // Nobody listens; or somebody does who takes what he gets and never answers.
-    for (what, order) in [("refuses", "stop krb5-kdc"), ("does not answer", "kill -s STOP krb5-kdc")] {
+    let refuse = |sign: &str| format!("kadmin.local modprinc {sign}allow_tix afs/example.test >/dev/null");
+    // Nobody listens; somebody takes what he gets and never answers; he answers, and gives nothing.
+    for (what, order) in [
+        ("is not there", "systemctl stop krb5-kdc".to_owned()),
+        ("does not answer", "systemctl kill -s STOP krb5-kdc".to_owned()),
+        ("refuses", refuse("-")),
+    ] {
         sh("systemctl start krb5-kdc");
-        sh(&format!("systemctl {order}"));
+        sh(&order);
         let said = || journal("pam_pag").matches("no tokens of cell example.test for uid 61001").count();
         let before = said();
         let begun = Instant::now();
@@ -37,10 +42,16 @@ pub(super) fn afs_login_survives_a_dead_kdc(_: Client) {
         alice.log_out();
         cell::is_over("alice");
     }
-    sh("systemctl start krb5-kdc");
-    // The next good moment: the ticket is still the same.
+    sh(&refuse("+"));
+    // One that is slow is waited for. The next good moment: the ticket is still the same.
+    cell::configure("timeout = 60s\n");
+    sh("systemctl kill -s STOP krb5-kdc");
+    let begun = Instant::now();
+    let waker = std::thread::spawn(|| sh("sleep 4; systemctl kill -s CONT krb5-kdc"));
     let mut alice = cell::login_with("/run/ticket.kept");
-    assert_works("the KDC is back", &alice.say(cell::WRITE));
+    assert!(begun.elapsed() > Duration::from_secs(4), "it has waited for a slow KDC");
+    waker.join().unwrap();
+    assert_works("a slow KDC", &alice.say(cell::WRITE));
     assert_works("a service", &cell::service(&mut alice, cell::WRITE));
 }
 
@@ -72,6 +83,89 @@ pub(super) fn afs_client_comes_and_goes(client: Client) {
     alice.log_out();
     second.log_out();
     cell::is_over("alice");
+
+    // It is unloaded under a login, as for its update; then it is back, and knows nothing of the PAGs that it has given.
+    let mut alice = timed_login("before the client goes");
+    assert_works("before the client goes", &alice.say(cell::WRITE));
+    alice.say("cd /");
+    cell::load(Client::None);
+    // kAFS's keys are not kAFS's own (they are of rxrpc), and stay.
+    let left = if client == Client::OpenAfs { 0 } else { 1 };
+    assert_eq!(cell::tokens(&mut alice).len(), left, "without the client");
+    let mut second = timed_login("the client is gone");
+    second.say("cd /");
+    assert_eq!(second.ring().identity(), alice.ring().identity(), "the same PAG");
+    cell::load(client);
+    let mut third = timed_login("the client is back");
+    assert_eq!(third.ring().identity(), alice.ring().identity(), "the same PAG");
+    for (who, session) in [("new", &mut third), ("old", &mut alice), ("middle", &mut second)] {
+        assert_works(&format!("the client is back: the {who} login"), &session.say(cell::WRITE));
+    }
+    assert_works("the client is back: a service", &cell::service(&mut alice, cell::WRITE));
+    if client == Client::OpenAfs {
+        assert_eq!(cell::afs_pags(), 1, "the new `_pag` is the only one");
+    }
+}
+
+/// The tokens that OpenAFS has for alice's uid: those of her processes outside of any PAG.
+fn bare_tokens() -> String {
+    sh("runuser -u alice -- keyctl session - tokens 2>&1")
+}
+
+pub(super) fn afs_no_tokens_outside_a_pag(_: Client) {
+    // What answers nothing that OpenAFS would answer: no PAG of its own can be made, and none be proven.
+    cell::configure("openafs_device = /proc/uptime\n");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    assert!(alice.ring().is_pag(), "a login by a device that is none has a PAG all the same");
+    assert!(!bare_tokens().contains("tokens for"), "the bare uid has got tokens: {}", bare_tokens());
+    heard("pam_pag", "this ring has no PAG of OpenAFS, so the seeder was not run");
+    assert_denied("a login by a device that is none", &alice.say(cell::WRITE));
+    // What she gets herself there is her uid's, and pagctl says so.
+    let said = alice.say("aklog; pagctl id; pagctl unlog");
+    assert!(bare_tokens().contains("tokens for example.test"), "aklog by hand, without a PAG: {}", bare_tokens());
+    assert!(said.contains("does not tell"), "{said}");
+    alice.say("unlog");
+    alice.log_out();
+    cell::is_over("alice");
+
+    // The device is where it is configured to be, and not where it is looked for otherwise.
+    cell::configure("openafs_device = /proc/tty/driver/afs_ioctl\n");
+    sh("mount --bind /proc/fs/openafs /proc/tty/driver; mount --bind /proc/uptime /proc/fs/openafs/afs_ioctl");
+    let mut alice = Session::ssh("alice", Proof::Key);
+    let said = alice.say("pagctl id");
+    assert!(said.contains("openafs    PAG"), "by the device that is configured: {said}");
+}
+
+pub(super) fn afs_setpag_waits_and_goes_on(_: Client) {
+    // The module begins to count anew, from the second of its start: one PAG a second, or a user waits.
+    cell::load(Client::None);
+    cell::load(Client::OpenAfs);
+    let begun = Instant::now();
+    let mut alice = Session::ssh("alice", Proof::Key);
+    alice.say("cd /");
+    // Root does not wait, and makes as many as she then waits for.
+    let mut made = 0;
+    while made < begun.elapsed().as_secs() + 100 {
+        sh("for n in 1 2 3 4 5 6 7 8 9 10; do pagctl new -- true; done");
+        made += 10;
+        assert!(made < 2000, "root makes PAGs no faster than a user may");
+    }
+    alice.say("pagctl new -- touch /run/user/61001/made & echo $! > /run/user/61001/pid");
+    let pid = std::fs::read_to_string("/run/user/61001/pid").unwrap().trim().to_owned();
+    let in_ioctl = format!("{} ", libc::SYS_ioctl);
+    let waits =
+        || std::fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| call.starts_with(&in_ioctl));
+    eventually("setpag waits", Duration::from_secs(20), || waits().then_some(()));
+    // Each time this ends the module's wait with EINTR.
+    for _ in 0..3 {
+        sh(&format!("kill -s STOP {pid}; sleep 0.3; kill -s CONT {pid}; sleep 0.3"));
+    }
+    let is_made = || std::fs::exists("/run/user/61001/made").is_ok_and(|there| there);
+    assert!(waits(), "setpag goes on after a signal; made: {}", is_made());
+    // A login is root's, and waits for nobody.
+    drop(timed_login("while users wait"));
+    assert!(waits(), "it was a login while somebody waits; made: {}", is_made());
+    eventually("the PAG is made after all", Duration::from_secs(100), || is_made().then_some(()));
 }
 
 pub(super) fn afs_odd_cells_and_tickets(client: Client) {
@@ -83,6 +177,20 @@ pub(super) fn afs_odd_cells_and_tickets(client: Client) {
     alice.log_out();
     cell::is_over("alice");
     cell::configure("");
+
+    // The cell of the home, where the host's own is another one.
+    if client == Client::OpenAfs {
+        sh("cp /etc/openafs/ThisCell /run/ThisCell; echo nowhere.test > /etc/openafs/ThisCell");
+        for (lines, works) in [("", false), ("aklog_homedir = yes\n", true)] {
+            cell::configure(lines);
+            let mut alice = Session::ssh("alice", Proof::Password);
+            assert_eq!(alice.say(cell::WRITE).contains("written"), works, "in another cell's host, {lines}");
+            alice.log_out();
+            cell::is_over("alice");
+        }
+        sh("cp /run/ThisCell /etc/openafs/ThisCell");
+        cell::configure("");
+    }
 
     // A ticket for AFS of 10 KB, as one with a large PAC is.
     sh("echo alicepw | kinit -c FILE:/run/ticket.big alice; \

@@ -52,18 +52,28 @@ pub(super) fn afs_services_work_in_the_home(client: Client) {
     cell::is_over("alice");
 
     // A manager that starts now finds its units in the home.
-    let mut alice = Session::ssh("alice", cell::ticket());
-    cell::written("alice", &mut alice, "by-unit", "a unit of the home, at the manager's start");
-    alice.say("systemctl --user start tick.timer");
-    cell::written("alice", &mut alice, "by-timer", "a timer");
-    alice.say("timeout 5 busctl --user call test.Called / test.Called Nothing");
-    cell::written("alice", &mut alice, "by-bus", "a bus-activated service");
-    assert_eq!(cell::denials("alice"), [""; 0], "nothing was denied to the manager of a login by ticket");
+    let by_ticket = cell::ticket();
+    for (proof, last) in [(Proof::Password, false), (by_ticket, true)] {
+        let mut alice = Session::ssh("alice", proof);
+        cell::written("alice", &mut alice, "by-unit", "a unit of the home, at the manager's start");
+        alice.say("systemctl --user start tick.timer");
+        cell::written("alice", &mut alice, "by-timer", "a timer");
+        alice.say("timeout 5 busctl --user call test.Called / test.Called Nothing");
+        cell::written("alice", &mut alice, "by-bus", "a bus-activated service");
+        assert_eq!(cell::denials("alice"), [""; 0], "nothing was denied to the manager of a login by {proof:?}");
+        if last {
+            assert_token_is(client);
+        }
+        alice.say("rm ~/by-*");
+        alice.log_out();
+        cell::is_over("alice");
+    }
+}
+
+fn assert_token_is(client: Client) {
     let pags = pags_of("alice");
     assert_eq!(pags[0]["tokens"][0]["client"], client.name(), "{pags:#?}");
     assert_eq!(pags[0]["tokens"][0]["cell"], "example.test", "{pags:#?}");
-    alice.log_out();
-    cell::is_over("alice");
 }
 
 pub(super) fn afs_a_late_token_reaches_what_runs(client: Client) {
@@ -192,6 +202,16 @@ pub(super) fn afs_root_and_strangers_are_refused(_: Client) {
     ] {
         assert_denied(who, &cell::as_root(&command));
     }
+    // su without `-` changes the uid, and neither the PAG nor what it may: AFS does not ask for the uid.
+    let mut bob = Session::ssh("bob", Proof::Password);
+    let said = bob.say(&format!(
+        "echo alicepw | su alice -c 'id -un; cat {}/secret; cat {}/secret' 2>&1 | grep -v Password",
+        cell::home("bob"),
+        cell::home("alice")
+    ));
+    assert!(said.contains("alice\na secret of bob's\n"), "su: bob's PAG reads bob's home: {said}");
+    assert_denied("su: alice's uid in bob's PAG", &said);
+    bob.log_out();
     // Whoever calls `su -` for somebody else gets nothing by it, and the other is in his own PAG.
     let said = alice.say(&format!("echo bobpw | su - bob -c 'cat {}/secret' 2>/dev/null", cell::home("bob")));
     assert_eq!(said, "a secret of bob's\n", "su - with a password is a login of bob's");

@@ -66,6 +66,17 @@ pub(super) fn afs_tools_do_what_they_say(client: Client) {
             assert_denied("another login after the token's unlinking", &other.say(cell::WRITE));
             alice.say("aklog-kafs");
             assert_works("another login after aklog-kafs", &other.say(cell::WRITE));
+            // Told apart from none: with a revoked key kAFS answers with an error. In a PAG that nobody renews.
+            let said =
+                alice.say("pagctl new -- sh -c 'aklog-kafs; keyctl revoke %rxrpc:afs@example.test; pagctl tokens'");
+            assert!(said.contains("revoked"), "a revoked token: {said}");
+            let said = alice.say(
+                "pagctl new -- sh -c 'export KRB5CCNAME=FILE:/run/user/61001/short; echo alicepw | kinit -l 20s >/dev/null; \
+                 aklog-kafs; pagctl tokens; sleep 21; pagctl tokens'",
+            );
+            let (before, after) =
+                said.split_once("CELL").and_then(|(_, rest)| rest.split_once("CELL")).unwrap_or_default();
+            assert!(before.contains("good") && after.contains("expired"), "an expired token: {said}");
         }
         Client::None => unreachable!("it is run on clients"),
     }

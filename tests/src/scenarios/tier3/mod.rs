@@ -1,5 +1,6 @@
 //! Scenarios on a virtual machine with a real AFS cell, and homes in it.
 
+mod both;
 mod control;
 mod ends;
 mod faults;
@@ -7,7 +8,7 @@ mod main_job;
 mod members;
 mod rules;
 
-/// An AFS client that a machine can have loaded. They exclude each other.
+/// An AFS client that a machine can have loaded. They exclude each other, as they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     /// OpenAFS's module.
@@ -139,8 +140,14 @@ pub const ALL: &[Scenario] = &[
     )
     .on(&[Client::OpenAfs, Client::Kafs, Client::None]),
     Scenario::new(
+        "afs_both_clients_at_once",
+        "OpenAFS and kAFS on one host: each has its token in the one PAG, got, listed and discarded apart or together",
+        both::afs_both_clients_at_once,
+    )
+    .on(&[Client::OpenAfs]),
+    Scenario::new(
         "afs_login_survives_a_dead_kdc",
-        "a KDC that refuses or does not answer: the login goes on in time, and the next one has tokens",
+        "a KDC that is away, silent, refuses or is slow: the login goes on in time, and the next one has tokens",
         faults::afs_login_survives_a_dead_kdc,
     )
     .in_short_without(&[Client::Kafs]),
@@ -152,9 +159,21 @@ pub const ALL: &[Scenario] = &[
     .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_client_comes_and_goes",
-        "the client's module is loaded after a login: its PAG gets tokens with the next one",
+        "the client's module is loaded after a login, and unloaded under one: its PAG gets tokens with the next",
         faults::afs_client_comes_and_goes,
     ),
+    Scenario::new(
+        "afs_no_tokens_outside_a_pag",
+        "no seeder is run where OpenAFS does not confirm the PAG; its device is where it is configured to be",
+        faults::afs_no_tokens_outside_a_pag,
+    )
+    .on(&[Client::OpenAfs]),
+    Scenario::new(
+        "afs_setpag_waits_and_goes_on",
+        "a user who makes many PAGs waits, is not disturbed by signals, and holds up no login",
+        faults::afs_setpag_waits_and_goes_on,
+    )
+    .on(&[Client::OpenAfs]),
     Scenario::new(
         "afs_odd_cells_and_tickets",
         "a cell that does not exist, a ticket of 10 KB and one that has expired harm nobody",
