@@ -19,9 +19,9 @@ pub(crate) struct Choice {
     /// real AFS cell
     #[arg(long)]
     pub(crate) tier: Option<u8>,
-    /// Only the scenario of this name
-    #[arg(long)]
-    pub(crate) only: Option<String>,
+    /// Only the scenario of this name, or of several, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
     /// Only on this Debian release
     #[arg(long)]
     pub(crate) suite: Option<String>,
@@ -35,7 +35,7 @@ pub(crate) struct Choice {
 
 impl Choice {
     fn chose(&self, name: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| only == name)
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
 }
 
@@ -71,12 +71,17 @@ pub(crate) fn run(choice: &Choice) -> bool {
         }
         return true;
     }
+    let mut known = tier1::ALL.iter().map(|(name, ..)| *name).collect::<Vec<_>>();
+    known.extend(tier2::ALL.iter().map(|scenario| scenario.name));
+    known.extend(tier3::ALL.iter().map(|scenario| scenario.name));
+    let unknown = choice.only.iter().find(|only| !known.contains(&only.as_str()));
+    assert!(unknown.is_none(), "there is no scenario {unknown:?}");
     let wanted = |tier: u8| choice.tier.is_none_or(|only| only == tier);
     let third = wanted(3) && tier3::ALL.iter().any(|scenario| choice.chose(scenario.name));
     need_packages(if third { &MACHINES } else { &[] });
     refuse_on_a_machine_in_use();
     let mut count = Count::default();
-    if wanted(0) && choice.only.is_none() {
+    if wanted(0) && choice.only.is_empty() {
         tier0(&mut count);
     }
     if wanted(1) {
@@ -267,7 +272,7 @@ fn second_tier(choice: &Choice, count: &mut Count) {
         let root = roots::root(suite);
         println!("tier 2: {suite}: {}", roots::versions(&root));
         // The short form runs everything on the oldest systemd, and on the others what depends on its version.
-        let first = suite == roots::SUITES[0] || choice.only.is_some() || choice.suite.is_some();
+        let first = suite == roots::SUITES[0] || !choice.only.is_empty() || choice.suite.is_some();
         for scenario in chosen.iter().filter(|scenario| first || choice.long || scenario.everywhere) {
             let outcome = machine::run(&Run {
                 suite,
@@ -301,7 +306,7 @@ fn third_tier(choice: &Choice, count: &mut Count) {
         println!("tier 3: {suite}: {}", image::image(suite).versions());
         let chosen = tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name));
         let runs = chosen.flat_map(|scenario| {
-            let all = choice.long || choice.only.is_some();
+            let all = choice.long || !choice.only.is_empty();
             let clients = scenario.clients.iter().filter(move |client| all || !scenario.is_long(**client));
             clients.map(move |client| (scenario, *client))
         });
