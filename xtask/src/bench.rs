@@ -116,7 +116,13 @@ fn on_a_cell() -> Vec<Line> {
         } else {
             lines.extend(no_slower(names[0], ours, theirs));
         }
-        for (name, times) in [(names[1], ours), ("  with pam_afs_session", theirs)] {
+        let (our_first, their_first) = of(&format!("first {what}"));
+        for (name, times) in [
+            (names[1], ours),
+            ("  with pam_afs_session", theirs),
+            ("  in a new process, with pam_pag", our_first),
+            ("  in a new process, with pam_afs_session", their_first),
+        ] {
             let (value, spread) = middle(times.to_vec());
             lines.push(Line::new(name, value, "us", Some(spread)));
         }
