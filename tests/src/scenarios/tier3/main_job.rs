@@ -92,6 +92,14 @@ pub(super) fn afs_a_late_token_reaches_what_runs(client: Client) {
     eventually("a service from before writes the home", Duration::from_secs(20), || {
         std::fs::exists("/run/user/61001/early-ok").is_ok_and(|there| there).then_some(())
     });
+    // A manager that was started without a ticket finds the units of the home now, when it is told to look again, and so
+    // does the bus.
+    alice.say(UNITS);
+    alice.say("systemctl --user start tick.timer");
+    cell::written("alice", &mut alice, "by-timer", "a timer, after a late token");
+    alice.say("busctl --user call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus ReloadConfig");
+    alice.say("timeout 5 busctl --user call test.Called / test.Called Nothing");
+    cell::written("alice", &mut alice, "by-bus", "a bus-activated service, after a late token");
     // The end of the last login is the end of these tokens, too: nobody else had asked for them.
     alice.log_out();
     cell::is_over("alice");
