@@ -354,10 +354,19 @@ fn print_journal(journal: &str) {
     }
 }
 
-/// The product laid out as it is installed.
+/// The product laid out as it is installed: once for each run, since there may be another one in this tree.
 pub(crate) fn product(tree: &Path, profile: Profile) -> PathBuf {
-    let place = target_of(tree).join("product");
-    std::fs::remove_dir_all(&place).ok();
+    let target = target_of(tree);
+    std::fs::create_dir_all(&target).unwrap();
+    let own = std::process::id().to_string();
+    for entry in std::fs::read_dir(&target).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of = name.strip_prefix("product-");
+        if of.is_some_and(|pid| pid == own || !Path::new("/proc").join(pid).exists()) {
+            std::fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+    let place = target.join(format!("product-{own}"));
     install::layout(tree, profile, &place);
     place
 }
