@@ -130,7 +130,9 @@ pub(super) fn afs_no_tokens_outside_a_pag(_: Client) {
 
     // The device is where it is configured to be, and not where it is looked for otherwise.
     cell::configure("openafs_device = /proc/tty/driver/afs_ioctl\n");
-    sh("mount --bind /proc/fs/openafs /proc/tty/driver; mount --bind /proc/uptime /proc/fs/openafs/afs_ioctl");
+    // Private, or what is mounted over the one place appears in the other.
+    sh("mount --bind /proc/fs/openafs /proc/tty/driver; mount --make-private /proc/tty/driver; \
+        mount --bind /proc/uptime /proc/fs/openafs/afs_ioctl");
     let mut alice = Session::ssh("alice", Proof::Key);
     let said = alice.say("pagctl id");
     assert!(said.contains("openafs    PAG"), "by the device that is configured: {said}");
