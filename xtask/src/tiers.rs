@@ -71,6 +71,11 @@ pub(crate) fn run(choice: &Choice) -> bool {
         }
         return true;
     }
+    if let Some(only) = &choice.only {
+        let names = tier1::ALL.iter().map(|(name, ..)| *name).chain(tier2::ALL.iter().map(|one| one.name));
+        let known = names.chain(tier3::ALL.iter().map(|one| one.name)).any(|name| name == only);
+        assert!(known, "there is no scenario '{only}'; `cargo xtask test --list` names them all");
+    }
     let wanted = |tier: u8| choice.tier.is_none_or(|only| only == tier);
     let third = wanted(3) && tier3::ALL.iter().any(|scenario| choice.chose(scenario.name));
     need_packages(if third { &MACHINES } else { &[] });
