@@ -135,7 +135,7 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     let before = registries();
     let copy = Overlay::of(&root(run.suite), &format!("{}-{}", run.suite, run.scenario));
     let tree = copy.tree();
-    for program in ["pag-probe", "keyring-aklog", "pag-pamhost", "pag-greeter"] {
+    for program in ["pag-probe", "keyring-aklog", "pag-pamhost", "pag-greeter", "pag-populate"] {
         fs::copy(run.programs.join(program), tree.join("usr/local/bin").join(program)).unwrap();
     }
     fs::copy(run.programs.join("pag-scenario"), copy.share().join("pag-scenario")).unwrap();
