@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::roots::{lock, root, scratch};
+use crate::cache::{lock, scratch};
+use crate::roots::root;
 use crate::shell::sh;
 use crate::{install, shell};
 

@@ -10,7 +10,7 @@ use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Outcome, Run};
 use crate::shell::{MACHINES, Profile, build, need_packages, sh, target_of, top};
-use crate::{image, install, roots, vm};
+use crate::{cache, image, install, roots, vm};
 
 /// Which tests to run.
 #[derive(Debug, Default, clap::Args)]
@@ -238,7 +238,7 @@ pub(crate) fn tier1_scenario(
     long: bool,
 ) -> (bool, String, f64) {
     // Sandboxes and machines share the kernel's keyrings and root's quota: one at a time on this host.
-    let _lock = roots::lock("machines");
+    let _lock = cache::lock("machines");
     let begun = Instant::now();
     let mut command = Command::new("timeout");
     command
