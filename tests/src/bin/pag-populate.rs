@@ -30,7 +30,7 @@ fn main() {
             process = Process::find(i32::try_from(child.id()).unwrap()).unwrap();
             processes.push(child);
         }
-        Lease::new(process, Role::Login, "populate", "").unwrap()
+        Lease::new(process, Role::Login, "populate", "", None).unwrap()
     };
     let pags: Vec<_> = (first..first + count)
         .map(|uid| {
