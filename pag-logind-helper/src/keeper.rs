@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use pag::sys::{self, Identity, Passwd, Who};
 use crate::following::Following;
 use crate::heal;
 use crate::renew::{self, Means, Plan};
+use crate::tickets;
 use crate::watch::{Coverage, Watch};
 
 /// Longest wait for a uid's lock: a login that holds it needs about a millisecond, and everybody else waits for us.
@@ -518,12 +519,14 @@ impl Keeper {
         self.known.values().filter(|known| known.has_ccache()).map(|known| (known.id, known.uid))
     }
 
-    /// The files in which logins of these PAGs keep their own tickets, and whose they are. Cron's are its own affair.
-    pub(crate) fn tickets(&self) -> impl Iterator<Item = (PagId, u32, PathBuf)> {
-        let fed = self.known.values().filter(|known| known.has_ccache() && known.record.kind != Kind::Own);
-        fed.flat_map(|known| {
-            let files = known.record.leases.iter().filter_map(|lease| lease.ticket_file(known.uid));
-            files.map(|path| (known.id, known.uid, path))
+    /// The tickets outside of the PAGs' own ccaches: files of logins, and keyrings. Cron's are its own affair.
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = (PagId, u32, tickets::Place)> {
+        let open = self.known.values().filter(|known| known.record.follows.is_none() && known.record.kind != Kind::Own);
+        open.flat_map(|known| {
+            let leases = known.record.leases.iter().filter(|_| known.has_ccache());
+            let files = leases.filter_map(|lease| lease.ticket_file(known.uid)).map(tickets::Place::File);
+            let of_uid = Some(&known.record.ccache).filter(|name| name.starts_with("KEYRING:"));
+            files.chain(of_uid.cloned().map(tickets::Place::Keyring)).map(|place| (known.id, known.uid, place))
         })
     }
 

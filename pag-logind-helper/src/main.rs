@@ -43,7 +43,7 @@ use crate::logind::{Bus, JobUnit, News};
 use crate::managers::{Manager, Managers};
 use crate::renew::{Notice, Way};
 use crate::seedjobs::{Jobs, Run};
-use crate::tickets::Tickets;
+use crate::tickets::{Place, Tickets};
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
@@ -226,8 +226,11 @@ impl<'a> Helper<'a> {
                 self.all = true;
             }
             // What is put into a PAG's ccache is told like what its user writes there.
-            for (pag, file) in self.tickets.due(now) {
-                self.keeper.feed(pag, &file);
+            for (pag, place) in self.tickets.due(now) {
+                match place {
+                    Place::File(path) => self.keeper.feed(pag, &path),
+                    Place::Keyring(_) => self.renew(pag, Way::Seed),
+                }
             }
             for pag in self.ccaches.due(now) {
                 if self.keeper.note_ticket(pag) {
@@ -440,6 +443,7 @@ impl<'a> Helper<'a> {
     fn ended(&mut self, uid: u32, result: Result<(), String>) {
         let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
         self.keeper.note_ticket(pag);
+        self.tickets.settle(pag);
         let renewal = self.renewals.remove(&pag).is_some();
         match &result {
             Ok(()) => self.keeper.seeded(pag, wanted && !renewal),

@@ -154,6 +154,27 @@ pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
     kinit(&mut alice, "alice", "alicepw");
     eventually("a kinit, and no other command, brings tokens", soon, || token(&mut alice));
     alice.log_out();
+    eventually("this PAG is over, too", soon, || pags_of("alice").is_empty().then_some(()));
+
+    // Whose tickets are in a keyring of the uid's: nobody tells, and none but Kerberos's own tools copies them.
+    sh("printf '[appdefaults]\\n\\tpam = {\\n\\t\\tccache = KEYRING:persistent:%%u\\n\\t}\\n' >> /etc/krb5.conf");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    assert_eq!(alice.say("echo $KRB5CCNAME"), "KEYRING:persistent:61001\n");
+    let first = token(&mut alice);
+    assert!(first.is_some(), "a token from a ticket in a keyring");
+    // Once seen, so that a change can be told.
+    std::thread::sleep(Duration::from_secs(6));
+    kinit(&mut alice, "alice", "alicepw");
+    eventually("a new ticket in a keyring brings a new token", soon, || {
+        token(&mut alice).filter(|new| Some(new) != first.as_ref())
+    });
+    let runs = || sh("wc -l < /run/seeder.log");
+    let before = runs();
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(runs(), before, "what the job has put there itself is no reason for another");
+    // It would outlive the machine: keyrings are the host's.
+    alice.say("kdestroy -A");
+    alice.log_out();
 }
 
 pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
