@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ use pag::sys::{self, Identity, Passwd, Who};
 use crate::following::Following;
 use crate::heal;
 use crate::renew::{self, Means, Plan};
+use crate::tickets;
 use crate::watch::{Coverage, Watch};
 
 /// Longest wait for a uid's lock: a login that holds it needs about a millisecond, and everybody else waits for us.
@@ -517,6 +519,17 @@ impl Keeper {
         self.known.values().filter(|known| known.has_ccache()).map(|known| (known.id, known.uid))
     }
 
+    /// The tickets outside of the PAGs' own ccaches: files of logins, and keyrings. Cron's are its own affair.
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = (PagId, u32, tickets::Place)> {
+        let open = self.known.values().filter(|known| known.record.follows.is_none() && known.record.kind != Kind::Own);
+        open.flat_map(|known| {
+            let leases = known.record.leases.iter().filter(|_| known.has_ccache());
+            let files = leases.filter_map(|lease| lease.ticket_file(known.uid)).map(tickets::Place::File);
+            let of_uid = Some(&known.record.ccache).filter(|name| name.starts_with("KEYRING:"));
+            files.chain(of_uid.cloned().map(tickets::Place::Keyring)).map(|place| (known.id, known.uid, place))
+        })
+    }
+
     /// What there is to do to keep each PAG's tokens alive. A follower's are those of another PAG: a seeder in its ring
     /// would write into that.
     pub(crate) fn plans(&mut self, now: u64) -> Vec<(PagId, u32, Plan)> {
@@ -572,6 +585,29 @@ impl Keeper {
             (shorter || record.tokens.is_empty() && record.has_login() && ticket > now)
                 && policy::worth_seeding(record.attempt, now, ticket, true)
         })
+    }
+
+    /// Puts a login's own ticket, which is in `file`, into the PAG's ccache, where it is a later one than what is there. A
+    /// PAG without an identity takes the user's natural one and no other: it lends and borrows no rights.
+    pub(crate) fn feed(&self, id: PagId, file: &Path) {
+        let Some(known) = self.known.get(&id).filter(|known| known.has_ccache()) else { return };
+        let user = passwd(known.uid);
+        let identity = Identity { uid: known.uid, gid: user.gid, groups: vec![user.gid] };
+        let deadline = Instant::now() + CCACHE;
+        let Ok(contents) = ccache::read(&Place::File(file.display().to_string()), &identity, deadline) else { return };
+        let (principal, expires) = (&contents.summary.principal, contents.summary.tgt_expires.unwrap_or(0));
+        let is_its_own = match &known.record.principal {
+            Some(its) => its == principal,
+            None => principal.is_natural_for(&user.name.to_string_lossy()),
+        };
+        if !is_its_own || expires <= known.record.ticket.max(pag::now()) {
+            return;
+        }
+        match ccache::feed(&identity, id, &contents, deadline) {
+            Ok(true) => report(&Event::CcacheFed { uid: known.uid, pag: id, expires }),
+            Ok(false) => {}
+            Err(why) => report(&Event::CcacheRefused { uid: known.uid, why: why.to_string() }),
+        }
     }
 
     /// Says that a seeder has brought this PAG nothing. One that it did not need is not tried again.

@@ -14,6 +14,7 @@ mod managers;
 mod notify;
 mod renew;
 mod seedjobs;
+mod tickets;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,7 @@ use crate::logind::{Bus, JobUnit, News};
 use crate::managers::{Manager, Managers};
 use crate::renew::{Notice, Way};
 use crate::seedjobs::{Jobs, Run};
+use crate::tickets::{Place, Tickets};
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
@@ -100,6 +102,7 @@ struct Helper<'a> {
     askers: Vec<Order>,
     managers: Managers,
     ccaches: Ccaches,
+    tickets: Tickets,
     /// PAGs whose jobs renew what is good still, and how each goes about it.
     renewals: BTreeMap<PagId, Way>,
     /// What has been said of ends of tokens.
@@ -166,6 +169,7 @@ impl<'a> Helper<'a> {
             askers: Vec::new(),
             managers: Managers::default(),
             ccaches: Ccaches::new(runtime)?,
+            tickets: Tickets::new(),
             renewals: BTreeMap::new(),
             noticed: BTreeMap::new(),
             users: None,
@@ -220,6 +224,13 @@ impl<'a> Helper<'a> {
             if self.clock.look.is_some_and(|moment| moment <= now) {
                 self.clock.look = None;
                 self.all = true;
+            }
+            // What is put into a PAG's ccache is told like what its user writes there.
+            for (pag, place) in self.tickets.due(now) {
+                match place {
+                    Place::File(path) => self.keeper.feed(pag, &path),
+                    Place::Keyring(_) => self.renew(pag, Way::Seed),
+                }
             }
             for pag in self.ccaches.due(now) {
                 if self.keeper.note_ticket(pag) {
@@ -365,6 +376,7 @@ impl<'a> Helper<'a> {
         self.clock.look = self.keeper.must_look().then_some(due);
         self.managers.watch(&self.keeper.managers(), now);
         self.ccaches.set(self.keeper.ccaches());
+        self.tickets.set(self.keeper.tickets());
         self.clock.renew = Some(now);
     }
 
@@ -431,6 +443,7 @@ impl<'a> Helper<'a> {
     fn ended(&mut self, uid: u32, result: Result<(), String>) {
         let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
         self.keeper.note_ticket(pag);
+        self.tickets.settle(pag);
         let renewal = self.renewals.remove(&pag).is_some();
         match &result {
             Ok(()) => self.keeper.seeded(pag, wanted && !renewal),
@@ -523,7 +536,7 @@ impl<'a> Helper<'a> {
     fn next_moment(&self) -> Option<Instant> {
         let Clock { alive, look, renew, round, read, written, .. } = self.clock;
         let ours = [alive, look, renew, round, read, written];
-        let others = [self.jobs.next(), self.ccaches.next(), self.managers.next()];
+        let others = [self.jobs.next(), self.ccaches.next(), self.tickets.next(), self.managers.next()];
         ours.into_iter().chain(others).flatten().min()
     }
 

@@ -79,6 +79,7 @@ mod tests {
             role: Role::Login,
             service: Word::clean(service),
             tty: Word::clean(""),
+            ccache: Word::clean(""),
         };
         assert_eq!(choose(&all, "alice", &[lease("sshd")]), Some(&all[0].1));
         assert_eq!(choose(&all, "alice", &[lease("sshd"), lease("backup")]), Some(&all[1].1));

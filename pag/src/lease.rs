@@ -3,7 +3,9 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::PathBuf;
 
+use crate::ccache::Place;
 use crate::sys;
 
 /// What kind of process holds a lease.
@@ -106,14 +108,32 @@ pub struct Lease {
     pub service: Word,
     /// Terminal, as PAM names it.
     pub tty: Word,
+    /// The login's own KRB5CCNAME: `-` where it has none, `?` where that is nothing to keep.
+    pub ccache: Word,
 }
 
 impl Lease {
+    /// The file in `/tmp` where the login's own Kerberos programs keep its ticket, where that can be told from outside:
+    /// what KRB5CCNAME names, else MIT's default for the uid. It is the user's: not to be opened but as him.
+    pub fn ticket_file(&self, uid: u32) -> Option<PathBuf> {
+        let path = match (self.role, self.ccache.as_str()) {
+            (Role::Manager, _) => None,
+            (Role::Login, "-") => Some(format!("/tmp/krb5cc_{uid}")),
+            (Role::Login, name) => match Place::parse(name) {
+                Ok(Place::File(path)) => Some(path),
+                _ => None,
+            },
+        };
+        // Nothing but /tmp itself is passed through: elsewhere a path may lead into what does not answer.
+        path.filter(|path| path.strip_prefix("/tmp/").is_some_and(|name| !name.is_empty() && !name.contains('/')))
+            .map(PathBuf::from)
+    }
+
     /// A new lease of `process`.
     ///
     /// # Errors
     /// When the kernel has no randomness to give.
-    pub fn new(process: Process, role: Role, service: &str, tty: &str) -> io::Result<Self> {
+    pub fn new(process: Process, role: Role, service: &str, tty: &str, ccache: Option<&str>) -> io::Result<Self> {
         let mut cookie = [0; 8];
         sys::random(&mut cookie)?;
         Ok(Lease {
@@ -122,6 +142,7 @@ impl Lease {
             role,
             service: Word::clean(service),
             tty: Word::clean(tty),
+            ccache: Word::whole(ccache.unwrap_or_default()),
         })
     }
 }
@@ -132,12 +153,22 @@ pub struct Word(String);
 
 impl Word {
     const LENGTH: usize = 32;
+    const WHOLE: usize = 128;
 
     /// Takes what is harmless of `text`.
     pub fn clean(text: &str) -> Self {
-        let text: String =
-            text.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).take(Self::LENGTH).collect();
+        Self::clean_to(text, Self::LENGTH)
+    }
+
+    fn clean_to(text: &str, length: usize) -> Self {
+        let text: String = text.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).take(length).collect();
         Word(if text.is_empty() { "-".to_owned() } else { text })
+    }
+
+    /// Takes `text` as it is, or, where that is not harmless or too long, `?`.
+    pub fn whole(text: &str) -> Self {
+        let is_harmless = text.len() <= Self::WHOLE && text.bytes().all(|c| c.is_ascii_graphic());
+        if is_harmless { Self::clean_to(text, Self::WHOLE) } else { Word("?".to_owned()) }
     }
 
     /// The text.
@@ -207,5 +238,24 @@ mod tests {
         assert_eq!(Word::clean("a b\nc").as_str(), "a?b?c");
         assert_eq!(Word::clean("").as_str(), "-");
         assert_eq!(Word::clean(&"x".repeat(99)).as_str().len(), 32);
+    }
+
+    #[test]
+    fn the_file_of_a_logins_ticket_is_in_tmp_and_nowhere_else() {
+        let of = |role, ccache: Option<&str>| {
+            let me = Process::current().unwrap();
+            let file = Lease::new(me, role, "sshd", "ssh", ccache).unwrap().ticket_file(61001);
+            file.map(|path| path.display().to_string())
+        };
+        let file = |name| of(Role::Login, Some(name));
+        assert_eq!(of(Role::Login, None).as_deref(), Some("/tmp/krb5cc_61001"));
+        assert_eq!(file("FILE:/tmp/krb5cc_61001_Qx").as_deref(), Some("/tmp/krb5cc_61001_Qx"));
+        assert_eq!(file("/tmp/krb5cc").as_deref(), Some("/tmp/krb5cc"));
+        let elsewhere =
+            ["FILE:/tmp/a/b", "FILE:/tmp/", "FILE:/home/alice/cc", "KCM:", "FILE:/tmp/a b", "FILE:/tmp/../x"];
+        for name in elsewhere.into_iter().chain([&*format!("FILE:/tmp/{}", "x".repeat(200))]) {
+            assert_eq!(file(name), None, "{name}");
+        }
+        assert_eq!(of(Role::Manager, None), None);
     }
 }

@@ -408,7 +408,7 @@ impl<'a> Entering<'a> {
 
     fn lease(&self) -> Result<Lease> {
         let role = if self.is_manager() { LeaseRole::Manager } else { LeaseRole::Login };
-        Lease::new(self.process()?, role, self.request.service, self.request.tty)
+        Lease::new(self.process()?, role, self.request.service, self.request.tty, self.request.ccache)
             .map_err(Error::system("get random bits for a lease"))
     }
 
@@ -478,6 +478,11 @@ impl<'a> Entering<'a> {
         };
         let before = record.clone();
         let cookie = lease.as_ref().map_or(0, |lease| lease.cookie);
+        // A lease may be from before its login had a ticket.
+        if let (Some(marker), Some(ccache)) = (self.request.marker, self.request.ccache) {
+            let own = record.leases.iter_mut().find(|lease| lease.cookie == marker.cookie);
+            own.into_iter().for_each(|lease| lease.ccache = Word::whole(ccache));
+        }
         if let Some(lease) = lease {
             log::debug!("PAG {} (ring {}) of uid {uid}: joined", pag.id, ring.serial);
             record.leases.push(lease);

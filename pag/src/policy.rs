@@ -270,6 +270,7 @@ mod tests {
             role: *role,
             service: Word::clean("x"),
             tty: Word::clean(""),
+            ccache: Word::clean(""),
         };
         Record {
             made,

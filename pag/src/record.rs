@@ -13,7 +13,7 @@
 //! attempt 1764000003 ok 1764036000
 //! follows 5f2e91c07ab3d846
 //! mirrored 738684871
-//! lease 4711 88213 9f0c... login sshd ssh
+//! lease 4711 88213 9f0c... login sshd ssh FILE:/tmp/krb5cc_61001_xyz
 //! ```
 
 use std::fmt::{self, Write as _};
@@ -167,7 +167,7 @@ impl Record {
         self.leases.iter().any(|lease| lease.role == Role::Manager)
     }
 
-    /// The text that goes into the key. None when it would be too long for one: some four hundred leases.
+    /// The text that goes into the key. None when it would be too long for one: some three hundred leases.
     pub fn encode(&self) -> Option<Vec<u8>> {
         let mut text = format!("pag-record {VERSION}\nuid {}\nkind {}\n", self.uid, self.kind.as_str());
         // Writing to a String cannot fail.
@@ -198,7 +198,8 @@ impl Record {
         for l in &self.leases {
             let Process { pid, start } = l.process;
             let role = l.role.as_str();
-            let _ = writeln!(text, "lease {pid} {start} {:016x} {role} {} {}", l.cookie, l.service, l.tty);
+            let _ = write!(text, "lease {pid} {start} {:016x} {role} ", l.cookie);
+            let _ = writeln!(text, "{} {} {}", l.service, l.tty, l.ccache);
         }
         (text.len() <= LIMIT).then_some(text.into_bytes())
     }
@@ -288,6 +289,7 @@ impl Parts {
                 role: Role::parse(words.next()?)?,
                 service: Word::clean(words.next()?),
                 tty: Word::clean(words.next()?),
+                ccache: Word::whole(words.next()?),
             }),
             _ => return None,
         }
@@ -327,6 +329,7 @@ mod tests {
             role,
             service: Word::clean("sshd"),
             tty: Word::clean(""),
+            ccache: Word::whole("FILE:/tmp/krb5cc_61001_that_is_longer_than_other_words"),
         };
         let held = |client| Held { client, cell: "example.test".parse().unwrap(), expires: 18, since: 9 };
         Record {

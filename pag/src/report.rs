@@ -6,12 +6,14 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 
-use syslog::{Facility, Formatter3164, LogFormat, Severity};
+use syslog::{Facility, LogFormat, Severity};
 
 use crate::keyring::Serial;
 use crate::registry::PagId;
+use crate::sys;
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -662,16 +664,29 @@ fn journal_record(severity: Severity, identifier: &str, message: &str, fields: &
     text.into_bytes()
 }
 
+/// RFC 3164 as `syslog(3)` writes it to the local daemon: without a host, and in local time, which is what a daemon that
+/// keeps the stamp reads it as. (The crate's own formatter stamps in UTC, format.rs, now_local.)
+struct Local<'a> {
+    identifier: &'a str,
+}
+
+impl LogFormat<&str> for Local<'_> {
+    fn format<W: Write>(&self, out: &mut W, severity: Severity, message: &str) -> syslog::Result<()> {
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let priority = Facility::LOG_AUTHPRIV as u32 | severity as u32;
+        let now = sys::local_time(crate::now());
+        let month = usize::try_from(now.tm_mon).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"Jan");
+        let (day, hour, minute, second) = (now.tm_mday, now.tm_hour, now.tm_min, now.tm_sec);
+        let (name, pid) = (self.identifier, std::process::id());
+        write!(out, "<{priority}>{month} {day:2} {hour:02}:{minute:02}:{second:02} {name}[{pid}]: {message}")
+            .map_err(syslog::Error::Write)
+    }
+}
+
 fn syslog_record(severity: Severity, identifier: &str, message: &str) -> Vec<u8> {
-    let formatter = Formatter3164 {
-        facility: Facility::LOG_AUTHPRIV,
-        hostname: None,
-        process: identifier.to_owned(),
-        pid: std::process::id(),
-    };
     let mut record = Vec::new();
     // Writing to a vector cannot fail.
-    let _ = formatter.format(&mut record, severity, message);
+    let _ = Local { identifier }.format(&mut record, severity, message);
     record
 }
 
@@ -695,8 +710,15 @@ mod tests {
 
     #[test]
     fn syslog_gets_the_identifier_and_the_pid() {
+        let date = || {
+            let date = std::process::Command::new("date").arg("+%b %e %H:%M:").env("LC_ALL", "C").output().unwrap();
+            String::from_utf8(date.stdout).unwrap().trim_end().to_owned()
+        };
+        let before = date();
         let record = String::from_utf8(syslog_record(Severity::LOG_INFO, "pam_pag", "hello")).unwrap();
         assert!(record.starts_with("<86>"), "{record}");
+        let stamp = &record["<86>".len()..];
+        assert!(stamp.starts_with(&before) || stamp.starts_with(&date()), "{record}, at {before}");
         assert!(record.ends_with(&format!("pam_pag[{}]: hello", std::process::id())), "{record}");
     }
 

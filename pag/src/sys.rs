@@ -136,6 +136,16 @@ impl Attributes {
     }
 }
 
+/// A time in seconds since the epoch, in the host's time zone.
+pub fn local_time(seconds: u64) -> libc::tm {
+    let seconds = libc::time_t::try_from(seconds).unwrap_or_default();
+    // SAFETY: all zero is a value of this struct of numbers and a pointer.
+    let mut time: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both live over the call, which fills the second or leaves it as it is.
+    unsafe { libc::localtime_r(&raw const seconds, &raw mut time) };
+    time
+}
+
 /// Fills `buffer` with random bytes from the kernel.
 ///
 /// # Errors

@@ -69,7 +69,7 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
     if let (Some(registry), Ok(mut record)) = (registry, pag.record.clone()) {
         // It has one already where it was placed by Debian's common-session, and pam_keyinit came after that.
         if !record.leases.iter().any(|lease| lease.process == manager) {
-            let lease = Lease::new(manager, Role::Manager, "adopted", "");
+            let lease = Lease::new(manager, Role::Manager, "adopted", "", None);
             record.leases.push(lease.map_err(pag::Error::system("make a lease"))?);
             registry.store(&guard, &mut pag, record)?;
         }

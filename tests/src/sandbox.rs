@@ -64,6 +64,14 @@ pub fn tmpfs(target: &str) {
     mount("tmpfs", target, "tmpfs", 0, "mode=755");
 }
 
+/// Makes changes in `/dev` that nobody outside of the sandbox sees.
+pub fn own_dev() {
+    for name in ["dev", "dev.work"] {
+        fs::create_dir(format!("/run/{name}")).unwrap();
+    }
+    mount("overlay", "/dev", "overlay", 0, "lowerdir=/dev,upperdir=/run/dev,workdir=/run/dev.work");
+}
+
 impl Sandbox {
     /// Sets the sandbox up in this process, which must already have namespaces of its own (see `unshare(1)`).
     pub fn enter() -> Self {

@@ -1,13 +1,13 @@
-//! What `cargo xtask bench --afs` measures, from inside the machine.
+//! What `cargo xtask bench` measures from inside a machine.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cell::{self, todays_module};
-use crate::guest::{Proof, Session, sh};
+use crate::guest::{Proof, Session, eventually, journal, sh};
 
 /// Pairs of runs, one after the other, so that what disturbs one disturbs both.
 const PAIRS: usize = 60;
@@ -77,6 +77,43 @@ fn login(command: &str) -> f64 {
     let begun = Instant::now();
     assert_eq!(crate::guest::ssh("alice", Proof::Password, command), "here\n");
     begun.elapsed().as_secs_f64()
+}
+
+/// PAGs that the helper looks after when it is measured, and seconds for which it is left alone.
+const PAGS: u64 = 1000;
+const IDLE: u64 = 60;
+
+/// Measures the helper with many PAGs, each with a process of its own, and prints one line of JSON: numbers by name.
+pub fn helper() {
+    let mut crowd = Command::new("pag-populate")
+        .args([&PAGS.to_string(), "70000", "each"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(crowd.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    sh("systemctl restart pag-logind-helper");
+    eventually("the helper has found them", Duration::from_secs(20), || {
+        journal("pag-logind-helper").contains(&format!("looking after {PAGS} PAGs with {PAGS} leases")).then_some(())
+    });
+    let pid = sh("systemctl show -P MainPID pag-logind-helper").trim().to_owned();
+    let of = |names: &[&str]| -> u64 {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        let values =
+            lines.filter(|(key, _)| names.contains(key)).filter_map(|(_, value)| value.split_whitespace().next());
+        values.map(|value| value.parse::<u64>().unwrap()).sum()
+    };
+    std::thread::sleep(Duration::from_secs(5));
+    let switches = ["voluntary_ctxt_switches"];
+    let (resident, threads, before) = (of(&["VmRSS"]), of(&["Threads"]), of(&switches));
+    std::thread::sleep(Duration::from_secs(IDLE));
+    let wakeups = (of(&switches) - before) * 60 / IDLE;
+    let pags = sh("pagctl status --json | grep -c '\"pag\"'").trim().parse::<u64>().unwrap();
+    assert_eq!(pags, PAGS, "they are all there still");
+    println!("{}", serde_json::json!({ "resident": resident, "threads": threads, "wakeups": wakeups }));
+    drop(crowd.stdin.take());
+    crowd.wait().unwrap();
 }
 
 /// Times by what was timed: for pairs, the two lists are in the order in which they were taken.

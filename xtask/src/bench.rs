@@ -9,7 +9,7 @@ use pag_tests::scenarios::tier3::Client;
 use serde::Serialize;
 
 use crate::shell::{MACHINES, Profile, build, need_packages, target, top};
-use crate::{image, machine, tiers, vm};
+use crate::{image, machine, roots, tiers, vm};
 
 /// How often each stack is run, interleaved with the others, each time in a fresh process.
 const RUNS: usize = 301;
@@ -81,8 +81,34 @@ fn on_this_kernel() -> Vec<Line> {
     let mut lines = cycles(module, &empty);
     let size = std::fs::metadata(module).unwrap().len() as f64 / 1000.0;
     lines.push(Line { bound: Some(600.0), ..Line::new("the stripped module", size, "KB", None) });
-    drop(programs);
+    lines.extend(helper(&programs));
     lines
+}
+
+/// The helper with many PAGs, on a real systemd.
+fn helper(programs: &Path) -> Vec<Line> {
+    let product = tiers::product(&top(), Profile::Release);
+    let outcome = machine::run(&machine::Run {
+        suite: roots::SUITES[0],
+        scenario: "bench_helper",
+        product: Some(&product),
+        programs,
+        linger: &[],
+        boots: 1,
+        long: false,
+    });
+    assert!(outcome.passed, "{}", outcome.output);
+    let answer = outcome.output.lines().last().unwrap_or_default();
+    let counts: BTreeMap<String, f64> =
+        serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {}", outcome.output));
+    vec![
+        Line {
+            bound: Some(8.0),
+            ..Line::new("the helper's resident memory with 1,000 PAGs", counts["resident"] / 1024.0, "MB", None)
+        },
+        Line { bound: Some(1.0), ..Line::new("  its threads", counts["threads"], "", None) },
+        Line::new("  its wake-ups in an idle minute", counts["wakeups"], "", None),
+    ]
 }
 
 /// On a real cell, beside pam_afs_session with the same aklog.

@@ -6,12 +6,13 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use pag_tests::scenarios::tier3::Client;
 
+use crate::cache::{self, cache, lock, scratch};
 use crate::machine::Overlay;
-use crate::roots::{bootstrap, cache, lock, scratch};
+use crate::roots::bootstrap;
 use crate::shell::{run, sh};
 use crate::vm::{self, Disk, Vm};
 
@@ -43,9 +44,6 @@ const KERNEL: &str = include_str!("vm-kernel.sh");
 const SETUP: &str = include_str!("vm-setup.sh");
 const PROVISION: &str = include_str!("vm-provision.sh");
 
-/// Images that nobody has used for this long are removed when another one is built.
-const FORGOTTEN: Duration = Duration::from_secs(14 * 24 * 3600);
-
 /// A machine's files: `kernel`, `initrd`, `disk.img`, and for each client a disk and a state that resume together.
 #[derive(Debug, Clone)]
 pub(crate) struct Image(PathBuf);
@@ -73,33 +71,13 @@ pub(crate) fn image(suite: &str) -> Image {
     if !path.exists() {
         let begun = Instant::now();
         println!("building a machine with an AFS cell, {suite} (once; kept in {})", cache().display());
-        sweep(suite);
+        cache::sweep();
         build(suite, &base, &path);
-        touch(&base);
+        cache::is_used(&base);
         println!("  vm {suite}: all of it took {} s", begun.elapsed().as_secs());
     }
-    touch(&path);
+    cache::is_used(&path);
     Image(path)
-}
-
-/// Notes that it has been used.
-fn touch(path: &Path) {
-    fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now())).ok();
-}
-
-fn sweep(suite: &str) {
-    for entry in fs::read_dir(cache()).unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
-        if name.starts_with("vm-") && entry.path().is_dir() && age.is_some_and(|age| age > FORGOTTEN) {
-            println!("  removing {name}, which nobody has used for two weeks");
-            sh(&format!("rm -rf --one-file-system '{}'", entry.path().display()));
-        }
-        // A build that was cut off; whoever builds one of this release holds the lock.
-        if name.starts_with(&format!("vm-{suite}-")) && name.ends_with(".new") {
-            fs::remove_dir_all(entry.path()).ok();
-        }
-    }
 }
 
 /// Says how long a step took.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::roots::{lock, root, scratch};
+use crate::cache::{lock, scratch};
+use crate::roots::root;
 use crate::shell::sh;
 use crate::{install, shell};
 
@@ -135,7 +136,7 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     let before = registries();
     let copy = Overlay::of(&root(run.suite), &format!("{}-{}", run.suite, run.scenario));
     let tree = copy.tree();
-    for program in ["pag-probe", "keyring-aklog", "pag-pamhost", "pag-greeter"] {
+    for program in ["pag-probe", "keyring-aklog", "pag-pamhost", "pag-greeter", "pag-populate"] {
         fs::copy(run.programs.join(program), tree.join("usr/local/bin").join(program)).unwrap();
     }
     fs::copy(run.programs.join("pag-scenario"), copy.share().join("pag-scenario")).unwrap();

@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod cache;
 mod demo;
 mod image;
 mod install;

@@ -14,7 +14,7 @@ use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Run};
 use crate::shell::{MACHINES, Profile, need_packages, sh, target, top};
-use crate::{image, roots, tiers, vm};
+use crate::{cache, image, roots, tiers, vm};
 
 struct Break {
     name: String,
@@ -57,10 +57,10 @@ pub(crate) fn run(only: &[String]) -> bool {
     let mut passes = BTreeMap::new();
     for (index, (name, suite)) in names.iter().enumerate() {
         let now = Instant::now();
-        let waited = roots::waited();
+        let waited = cache::waited();
         let (passed, text) = whole.scenario(&programs, name, suite);
         let word = if passed { "ok" } else { "FAILED" };
-        let took = now.elapsed().saturating_sub(roots::waited().saturating_sub(waited));
+        let took = now.elapsed().saturating_sub(cache::waited().saturating_sub(waited));
         println!("{}/{} {name}: {word} ({:.1} s)", index + 1, names.len(), took.as_secs_f64());
         if !passed {
             println!("{text}");
@@ -72,13 +72,13 @@ pub(crate) fn run(only: &[String]) -> bool {
     fs::create_dir_all(&tree).unwrap();
     let (mut proved, mut failed) = (0, 0);
     for (index, one) in breaks.iter().enumerate() {
-        let (now, waited) = (Instant::now(), roots::waited());
+        let (now, waited) = (Instant::now(), cache::waited());
         let (word, text) = if passes.get(&(&one.scenario[..], &one.suite[..])).copied().unwrap_or(false) {
             prove(one, &tree, &programs)
         } else {
             ("NOT PROVED: the scenario fails without the break, too", String::new())
         };
-        let took = now.elapsed().saturating_sub(roots::waited().saturating_sub(waited)).as_secs_f64();
+        let took = now.elapsed().saturating_sub(cache::waited().saturating_sub(waited)).as_secs_f64();
         println!("{}/{} {} breaks {}: {word} ({took:.1} s)", index + 1, breaks.len(), one.name, one.scenario);
         if word == PROVED {
             proved += 1;
@@ -87,7 +87,7 @@ pub(crate) fn run(only: &[String]) -> bool {
             failed += 1;
         }
     }
-    let waited = roots::waited();
+    let waited = cache::waited();
     println!("in {:.0} s, of which {:.0} s in wait of others", begun.elapsed().as_secs_f64(), waited.as_secs_f64());
     println!("{proved} passed, {failed} failed, 0 skipped");
     failed == 0 && proved > 0

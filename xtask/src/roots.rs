@@ -5,9 +5,9 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::cache::{self, cache, lock, scratch};
 use crate::shell::sh;
 
 /// The releases, oldest systemd first: 252, 257, and the newest.
@@ -28,42 +28,6 @@ fn ssh_packages(suite: &str) -> &'static str {
 /// What is done inside a root once its packages are there.
 const SETUP: &str = include_str!("root-setup.sh");
 
-/// Where roots are kept: outside the source tree, since they outlive it.
-pub(crate) fn cache() -> PathBuf {
-    std::env::var_os("PAG_LAB_CACHE").map_or_else(|| "/var/cache/pag-lab".into(), PathBuf::from)
-}
-
-/// A scratch directory on the cache's file system.
-pub(crate) fn scratch(name: &str) -> PathBuf {
-    let path = cache().join(format!("run-{}-{name}", std::process::id()));
-    fs::create_dir_all(&path).unwrap();
-    path
-}
-
-/// A lock of the cache's, if nobody has it; it ends with the value.
-pub(crate) fn try_lock(name: &str) -> Option<fs::File> {
-    fs::create_dir_all(cache()).unwrap();
-    let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
-    file.try_lock().is_ok().then_some(file)
-}
-
-/// A lock that others who use the cache wait for; it ends with the value.
-pub(crate) fn lock(name: &str) -> fs::File {
-    fs::create_dir_all(cache()).unwrap();
-    let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
-    let begun = Instant::now();
-    file.lock().unwrap();
-    WAITED.fetch_add(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    file
-}
-
-static WAITED: AtomicU64 = AtomicU64::new(0);
-
-/// How long this program has waited for others who use the cache, in all.
-pub(crate) fn waited() -> Duration {
-    Duration::from_millis(WAITED.load(Ordering::Relaxed))
-}
-
 /// The root of a release, built when there is none of this recipe, or when sid's is a week old.
 pub(crate) fn root(suite: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
@@ -73,8 +37,10 @@ pub(crate) fn root(suite: &str) -> PathBuf {
     let age = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
     let week = Duration::from_secs(7 * 24 * 3600);
     if age.is_none_or(|age| suite == "sid" && age > week) {
+        cache::sweep();
         build(suite, &path);
     }
+    cache::is_used(&path);
     path
 }
 
@@ -107,9 +73,7 @@ fn build(suite: &str, path: &Path) {
 pub(crate) fn bootstrap(name: &str, suite: &str, packages: &str, hooks: &[String], new: &Path) {
     let begun = Instant::now();
     // A build that was cut off may have left mounts of the host's /proc and /sys in it.
-    let n = new.display();
-    sh(&format!("awk -v n='{n}/' 'index($2, n) == 1 {{ print $2 }}' /proc/mounts | sort -r | xargs -r umount -l"));
-    sh(&format!("rm -rf --one-file-system '{n}'"));
+    cache::remove(new);
     let (mirror, security) = mirrors();
     let mut sources = vec![format!("deb {mirror} {suite} main")];
     if suite != "sid" {

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all tiers, one after the other, since they share the kernel's keyrings.
+//! `cargo xtask test`: all tiers. What shares the kernel's keyrings runs one after the other; machines of tier 3 have their own.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use pag_tests::scenarios::{tier1, tier2, tier3};
 
-use crate::machine::{self, Run};
+use crate::machine::{self, Outcome, Run};
 use crate::shell::{MACHINES, Profile, build, need_packages, sh, target_of, top};
-use crate::{image, install, roots, vm};
+use crate::{cache, image, install, roots, vm};
 
 /// Which tests to run.
 #[derive(Debug, Default, clap::Args)]
@@ -71,12 +71,16 @@ pub(crate) fn run(choice: &Choice) -> bool {
         }
         return true;
     }
-    let mut known = tier1::ALL.iter().map(|(name, ..)| *name).collect::<Vec<_>>();
-    known.extend(tier2::ALL.iter().map(|scenario| scenario.name));
-    known.extend(tier3::ALL.iter().map(|scenario| scenario.name));
-    let unknown = choice.only.iter().find(|only| !known.contains(&only.as_str()));
-    assert!(unknown.is_none(), "there is no scenario {unknown:?}");
+    let names = tier1::ALL.iter().map(|(name, ..)| *name).chain(tier2::ALL.iter().map(|one| one.name));
+    let known: Vec<&str> = names.chain(tier3::ALL.iter().map(|one| one.name)).collect();
+    for only in &choice.only {
+        assert!(
+            known.contains(&only.as_str()),
+            "there is no scenario '{only}'; `cargo xtask test --list` names them all"
+        );
+    }
     let wanted = |tier: u8| choice.tier.is_none_or(|only| only == tier);
+    let second = wanted(2) && tier2::ALL.iter().any(|scenario| choice.chose(scenario.name));
     let third = wanted(3) && tier3::ALL.iter().any(|scenario| choice.chose(scenario.name));
     need_packages(if third { &MACHINES } else { &[] });
     refuse_on_a_machine_in_use();
@@ -87,13 +91,24 @@ pub(crate) fn run(choice: &Choice) -> bool {
     if wanted(1) {
         first_tier(choice, &mut count);
     }
-    if wanted(2) {
-        second_tier(choice, &mut count);
+    let count = Mutex::new(count);
+    if second || third {
+        println!("tiers 2 and 3: building");
+        let (programs, product) = (machine::programs(), product(&top(), Profile::Release));
+        let built = Installed { programs: &programs, product: &product };
+        let queue = Mutex::new(if third { third_tier(choice) } else { VecDeque::new() });
+        std::thread::scope(|workers| {
+            // Containers wait for most of their time, and machines are their own hosts: one of these runs beside those.
+            workers.spawn(|| work_off(&queue, choice, &built, &count));
+            if second {
+                second_tier(choice, &built, &count);
+            }
+            for _ in 1..vm::SIDE_BY_SIDE {
+                workers.spawn(|| work_off(&queue, choice, &built, &count));
+            }
+        });
     }
-    if third {
-        third_tier(choice, &mut count);
-    }
-    let Count { passed, failed, skipped } = count;
+    let Count { passed, failed, skipped } = count.into_inner().unwrap();
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     failed == 0 && skipped == 0 && passed > 0
 }
@@ -226,7 +241,7 @@ pub(crate) fn tier1_scenario(
     long: bool,
 ) -> (bool, String, f64) {
     // Sandboxes and machines share the kernel's keyrings and root's quota: one at a time on this host.
-    let _lock = roots::lock("machines");
+    let _lock = cache::lock("machines");
     let begun = Instant::now();
     let mut command = Command::new("timeout");
     command
@@ -260,14 +275,14 @@ pub(crate) fn tier1_scenario(
     (output.status.success(), text, begun.elapsed().as_secs_f64())
 }
 
-fn second_tier(choice: &Choice, count: &mut Count) {
+/// What tiers 2 and 3 install and run.
+struct Installed<'a> {
+    programs: &'a Path,
+    product: &'a Path,
+}
+
+fn second_tier(choice: &Choice, built: &Installed<'_>, count: &Mutex<Count>) {
     let chosen: Vec<_> = tier2::ALL.iter().filter(|scenario| choice.chose(scenario.name)).collect();
-    if chosen.is_empty() {
-        return;
-    }
-    println!("tier 2: building");
-    let programs = machine::programs();
-    let product = product(&top(), Profile::Release);
     for suite in roots::SUITES.into_iter().filter(|suite| choice.suite.as_deref().is_none_or(|only| only == *suite)) {
         let root = roots::root(suite);
         println!("tier 2: {suite}: {}", roots::versions(&root));
@@ -277,69 +292,65 @@ fn second_tier(choice: &Choice, count: &mut Count) {
             let outcome = machine::run(&Run {
                 suite,
                 scenario: scenario.name,
-                product: scenario.product.then_some(&product),
-                programs: &programs,
+                product: scenario.product.then_some(built.product),
+                programs: built.programs,
                 linger: scenario.linger,
                 boots: scenario.boots,
                 long: choice.long,
             });
-            let word = if outcome.passed { "ok" } else { "FAILED" };
-            println!("tier 2: {suite}: {}: {word} ({:.1} s)", scenario.name, outcome.took.as_secs_f64());
-            if !outcome.passed {
-                println!("{}", outcome.output);
-                print_journal(&outcome.journal);
-            }
-            count.add(outcome.passed);
+            count_in(&format!("tier 2: {suite}: {}", scenario.name), &outcome, count);
         }
     }
 }
 
-fn third_tier(choice: &Choice, count: &mut Count) {
-    println!("tier 3: building");
-    let programs = machine::programs();
-    let product = product(&top(), Profile::Release);
-    for suite in image::SUITES {
-        let wanted = choice.suite.as_deref().map_or(choice.long || suite == image::SUITES[0], |only| only == suite);
-        if !wanted {
-            continue;
+/// One run of tier 3: the release, the scenario and the client.
+type MachineRun = (&'static str, &'static tier3::Scenario, tier3::Client);
+
+/// The runs of tier 3 that were chosen.
+fn third_tier(choice: &Choice) -> VecDeque<MachineRun> {
+    let suites = image::SUITES.into_iter().filter(|suite| {
+        choice.suite.as_deref().map_or(choice.long || *suite == image::SUITES[0], |only| only == *suite)
+    });
+    let all = choice.long || !choice.only.is_empty();
+    let chosen = || tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name));
+    let runs = suites.flat_map(|suite| chosen().map(move |scenario| (suite, scenario)));
+    let runs = runs.flat_map(|(suite, scenario)| {
+        let clients = scenario.clients.iter().filter(move |client| all || !scenario.is_long(**client));
+        clients.map(move |client| (suite, scenario, *client))
+    });
+    runs.collect()
+}
+
+/// Runs what is in the queue, as long as there is something.
+fn work_off(queue: &Mutex<VecDeque<MachineRun>>, choice: &Choice, built: &Installed<'_>, count: &Mutex<Count>) {
+    let mut last = "";
+    loop {
+        let Some((suite, scenario, client)) = queue.lock().unwrap().pop_front() else { break };
+        if suite != last {
+            println!("tier 3: {suite}: {}", image::image(suite).versions());
+            last = suite;
         }
-        println!("tier 3: {suite}: {}", image::image(suite).versions());
-        let chosen = tier3::ALL.iter().filter(|scenario| choice.chose(scenario.name));
-        let runs = chosen.flat_map(|scenario| {
-            let all = choice.long || !choice.only.is_empty();
-            let clients = scenario.clients.iter().filter(move |client| all || !scenario.is_long(**client));
-            clients.map(move |client| (scenario, *client))
+        let outcome = vm::run(&vm::Run {
+            suite,
+            client,
+            command: &vm::scenario(scenario.name, client),
+            product: scenario.product.then_some(built.product),
+            programs: built.programs,
+            long: choice.long,
         });
-        let queue: Mutex<VecDeque<_>> = Mutex::new(runs.collect());
-        let results = Mutex::new(&mut *count);
-        // Side by side: a machine waits for much of its time.
-        std::thread::scope(|workers| {
-            for _ in 0..vm::SIDE_BY_SIDE {
-                workers.spawn(|| {
-                    loop {
-                        let Some((scenario, client)) = queue.lock().unwrap().pop_front() else { break };
-                        let outcome = vm::run(&vm::Run {
-                            suite,
-                            client,
-                            command: &vm::scenario(scenario.name, client),
-                            product: scenario.product.then_some(&product),
-                            programs: &programs,
-                            long: choice.long,
-                        });
-                        let mut count = results.lock().unwrap();
-                        let word = if outcome.passed { "ok" } else { "FAILED" };
-                        let seconds = outcome.took.as_secs_f64();
-                        println!("tier 3: {suite}: {}: {}: {word} ({seconds:.1} s)", client.name(), scenario.name);
-                        if !outcome.passed {
-                            println!("{}", outcome.output);
-                            print_journal(&outcome.journal);
-                        }
-                        count.add(outcome.passed);
-                    }
-                });
-            }
-        });
+        count_in(&format!("tier 3: {suite}: {}: {}", client.name(), scenario.name), &outcome, count);
     }
+}
+
+/// Says what a run has come to, whole, and counts it.
+fn count_in(what: &str, outcome: &Outcome, count: &Mutex<Count>) {
+    let mut count = count.lock().unwrap();
+    println!("{what}: {} ({:.1} s)", if outcome.passed { "ok" } else { "FAILED" }, outcome.took.as_secs_f64());
+    if !outcome.passed {
+        println!("{}", outcome.output);
+        print_journal(&outcome.journal);
+    }
+    count.add(outcome.passed);
 }
 
 /// Of a journal, what is about us, and its end.

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use pag_tests::scenarios::tier3::Client;
 use pag_tests::speed::PROGRESS;
 
+use crate::cache::{self, scratch, try_lock};
 use crate::image::{Image, SUITES, image};
 use crate::machine::{Outcome, programs};
-use crate::roots::{cache, scratch, try_lock};
 use crate::shell::{MACHINES, Profile, need_packages, sh, top};
 use crate::tiers;
 
@@ -70,17 +70,6 @@ fn place() -> fs::File {
             }
         }
         std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-/// Removes what machines have left whose program was killed.
-fn sweep() {
-    for entry in fs::read_dir(cache()).unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("run-").and_then(|rest| rest.split_once("-vm-")).map(|(pid, _)| pid);
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            fs::remove_dir_all(entry.path()).ok();
-        }
     }
 }
 
@@ -349,7 +338,7 @@ fn show_progress(output: &Path, over: &AtomicBool) {
 pub(crate) fn run(run: &Run<'_>) -> Outcome {
     let image = image(run.suite);
     let _place = place();
-    sweep();
+    cache::sweep();
     let begun = Instant::now();
     let mut vm = Vm::resume(&image, run.client.name(), None);
     let share = vm.share();

@@ -1,7 +1,8 @@
 //! Fills the registry: makes N PAGs for the uids from FIRST up, says `ready`, and takes them away again when its
-//! standard input ends. Every PAG has a lease of this process.
+//! standard input ends. Every PAG has a lease of this process, or with `each` one of a process of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pag::config::Retain;
@@ -13,18 +14,30 @@ use pag::registry::{PagId, Registry};
 use pag::ring::Ring;
 
 fn main() {
-    let arguments: Vec<u32> = std::env::args().skip(1).map(|word| word.parse().expect("a number")).collect();
-    let [count, first] = arguments[..] else { panic!("pag-populate N FIRST") };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let each = arguments.get(2).is_some_and(|word| word == "each");
+    let number = |index: usize| arguments[index].parse::<u32>().expect("a number");
+    let (count, first) = (number(0), number(1));
+    let mut processes = Vec::new();
     let group = HandleGroup::read();
     let guard = Guard::enter(group).expect("root");
     let registry = Registry::open(&guard, group, Duration::from_secs(5)).expect("a registry");
-    let lease = Lease::new(Process::current().unwrap(), Role::Login, "populate", "").unwrap();
+    let mut lease = || {
+        let mut process = Process::current().unwrap();
+        if each {
+            let child =
+                Command::new("sleep").arg("infinity").stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+            process = Process::find(i32::try_from(child.id()).unwrap()).unwrap();
+            processes.push(child);
+        }
+        Lease::new(process, Role::Login, "populate", "", None).unwrap()
+    };
     let pags: Vec<_> = (first..first + count)
         .map(|uid| {
             let lock = Lock::of_uid(uid, Duration::from_secs(5)).expect("a lock");
             let ring = Ring::make(&guard, group, uid).expect("a ring");
             let mut record = Record::new(uid, Kind::User, String::new(), Retain::None);
-            record.leases.push(lease.clone());
+            record.leases.push(lease());
             let pag = registry.anchor(&guard, &lock, PagId::random().unwrap(), &ring, record).expect("an anchor");
             ring.release();
             pag
@@ -34,5 +47,9 @@ fn main() {
     let _ = std::io::stdin().read_line(&mut String::new());
     for pag in &pags {
         registry.retire(&guard, pag).expect("an end");
+    }
+    for mut process in processes {
+        process.kill().ok();
+        process.wait().ok();
     }
 }

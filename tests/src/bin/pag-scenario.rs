@@ -12,6 +12,7 @@ fn main() {
     match &name[..] {
         "demo_with" | "demo_without" => return pag_tests::demo::act(name == "demo_with"),
         "demo_afs_with" | "demo_afs_without" => return pag_tests::demo::afs_act(name == "demo_afs_with"),
+        "bench_helper" => return pag_tests::speed::helper(),
         "bench_afs" => return pag_tests::speed::afs(),
         _ => {}
     }

@@ -1,10 +1,12 @@
 //! The module in its host.
 
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::{login, long, pags, ticketed, uid};
-use crate::sandbox::{CELL, Host, Sandbox, module, own_program};
+use crate::sandbox::{CELL, Host, Sandbox, module, own_dev, own_program};
 use crate::ticket;
 
 pub(super) fn host_unchanged(sandbox: &mut Sandbox) {
@@ -101,6 +103,64 @@ pub(super) fn panic_is_a_line(sandbox: &mut Sandbox) {
         }
         host.ok("end");
     }
+}
+
+pub(super) fn syslog_where_no_journal_is(sandbox: &mut Sandbox) {
+    std::fs::rename("/run/systemd/journal/socket", "/run/systemd/journal/socket.away").unwrap();
+    own_dev();
+    std::fs::remove_file("/dev/log").ok();
+    let syslog = UnixDatagram::bind("/dev/log").unwrap();
+    syslog.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // A zone that is not the host's, and needs no database of zones.
+    let start = || {
+        let mut command = Command::new(own_program("pag-pamhost"));
+        command.env("TZ", "XXX-05:30");
+        Host::start(command, &["sshd", "alice"])
+    };
+    let date = || {
+        let date = Command::new("date").arg("+%b %e %H:%M:").envs([("TZ", "XXX-05:30"), ("LC_ALL", "C")]).output();
+        String::from_utf8(date.unwrap().stdout).unwrap().trim_end().to_owned()
+    };
+    let before = date();
+    let mut host = start();
+    host.ok("open");
+    let message = loop {
+        let mut buffer = [0; 8192];
+        let length = syslog.recv(&mut buffer).expect("our message comes to syslog");
+        let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        // libpam writes there, too.
+        if message.contains(" pam_pag[") {
+            break message;
+        }
+    };
+    let (priority, rest) = message.split_once('>').unwrap();
+    assert_eq!(priority, "<86", "authpriv, info: {message}");
+    assert!(rest.starts_with(&before) || rest.starts_with(&date()), "{message} is of {before}");
+    assert!(rest.contains("]: pam_pag(sshd:session): made PAG "), "{message}");
+    host.all_ok(&["close", "end"]);
+    // Nobody listens at all, or nobody takes what has come.
+    for what in ["nobody listens", "nobody reads"] {
+        if what == "nobody listens" {
+            std::fs::rename("/dev/log", "/dev/log.away").unwrap();
+        } else {
+            std::fs::rename("/dev/log.away", "/dev/log").unwrap();
+            let filler = UnixDatagram::unbound().unwrap();
+            filler.set_nonblocking(true).unwrap();
+            while filler.send_to(b"x", "/dev/log").is_ok() {}
+        }
+        let begun = Instant::now();
+        let mut host = start();
+        host.ok("open");
+        assert!(host.ring().is_pag(), "{what}: the login is in its PAG");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {:?}", begun.elapsed());
+        host.all_ok(&["close", "end"]);
+    }
+    std::fs::rename("/run/systemd/journal/socket.away", "/run/systemd/journal/socket").unwrap();
+    let mut host = start();
+    sandbox.messages();
+    host.ok("open");
+    sandbox.heard("made PAG");
+    host.all_ok(&["close", "end"]);
 }
 
 pub(super) fn bad_configuration(sandbox: &mut Sandbox) {

@@ -67,6 +67,11 @@ pub const ALL: &[Scenario] = &[
         "Without keyrings, or with the lock held, a login succeeds and says what it lacks.",
         safety::failure_is_a_line,
     ),
+    (
+        "syslog_where_no_journal_is",
+        "Without a journal what is to be said goes to syslog in local time, without either the login goes on.",
+        hosts::syslog_where_no_journal_is,
+    ),
     ("root_stays_out", "Root, system users and su are in nobody's PAG anew.", safety::root_stays_out),
     ("host_unchanged", "Hosts in every state get back ids, groups and all else.", hosts::host_unchanged),
     (

@@ -192,6 +192,11 @@ pub const ALL: &[Scenario] = &[
          end is announced and explained, and a kinit of the user's ends it",
         renewal::renewed_tickets_leave_no_gap,
     ),
+    Scenario::new(
+        "kinit_in_a_login_feeds_its_pag",
+        "a ticket that a user gets or renews where his login keeps it reaches the PAG, and no other identity's does",
+        renewal::kinit_in_a_login_feeds_its_pag,
+    ),
     Scenario {
         boots: 2,
         ..Scenario::new(

@@ -111,6 +111,72 @@ pub(super) fn renewed_tickets_leave_no_gap(_: u32) {
     no_gap("with the user's new ticket", path, again, now());
 }
 
+/// A service's token, as whose it is and when it ends; none without one.
+fn token(session: &mut Session) -> Option<String> {
+    let service = "systemd-run --user --quiet --wait --pipe --collect sh -c";
+    let text = session.say(&format!(
+        "{service} 'key=$(keyctl search @s user afs@example.test 2>/dev/null) && keyctl pipe $key; true'"
+    ));
+    (!text.trim().is_empty()).then_some(text)
+}
+
+pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
+    let ticket = || pags_of("alice")[0]["ticket"].as_u64().unwrap_or(0);
+    let kinit = |session: &mut Session, whose: &str, password: &str| {
+        // Tickets are told apart by their ends, in seconds.
+        std::thread::sleep(Duration::from_secs(4));
+        assert_eq!(session.say(&format!("echo {password} | kinit {whose} >/dev/null")), "", "kinit {whose}");
+    };
+    // One looks every 5 s, and then there is a job.
+    let soon = Duration::from_secs(20);
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let name = alice.say("echo $KRB5CCNAME");
+    assert!(name.starts_with("FILE:/tmp/krb5cc_61001"), "the login's ticket is in a file of its own: {name}");
+    let (first, before) = (token(&mut alice), ticket());
+    assert!(first.is_some() && before > 0);
+    kinit(&mut alice, "alice", "alicepw");
+    eventually("the login's new ticket is the PAG's, too", soon, || (ticket() > before + 2).then_some(()));
+    eventually("and a new token was got", soon, || token(&mut alice).filter(|new| Some(new) != first.as_ref()));
+    let (then, before) = (token(&mut alice), ticket());
+    kinit(&mut alice, "bob", "bobpw");
+    std::thread::sleep(Duration::from_secs(8));
+    assert_eq!((token(&mut alice), ticket()), (then, before), "bob's ticket is nothing to alice's PAG");
+    alice.log_out();
+    eventually("the PAG is over", soon, || pags_of("alice").is_empty().then_some(()));
+
+    // One that comes without a ticket, and gets one where everybody's is by default.
+    let mut alice = Session::ssh("alice", Proof::Key);
+    assert_eq!(alice.say("echo $KRB5CCNAME"), "\n", "a login without a ticket");
+    assert_eq!(token(&mut alice), None);
+    kinit(&mut alice, "alice/admin", "adminpw");
+    std::thread::sleep(Duration::from_secs(8));
+    assert_eq!(token(&mut alice), None, "a PAG without an identity takes no other than the user's natural one");
+    kinit(&mut alice, "alice", "alicepw");
+    eventually("a kinit, and no other command, brings tokens", soon, || token(&mut alice));
+    alice.log_out();
+    eventually("this PAG is over, too", soon, || pags_of("alice").is_empty().then_some(()));
+
+    // Whose tickets are in a keyring of the uid's: nobody tells, and none but Kerberos's own tools copies them.
+    sh("printf '[appdefaults]\\n\\tpam = {\\n\\t\\tccache = KEYRING:persistent:%%u\\n\\t}\\n' >> /etc/krb5.conf");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    assert_eq!(alice.say("echo $KRB5CCNAME"), "KEYRING:persistent:61001\n");
+    let first = token(&mut alice);
+    assert!(first.is_some(), "a token from a ticket in a keyring");
+    // Once seen, so that a change can be told.
+    std::thread::sleep(Duration::from_secs(6));
+    kinit(&mut alice, "alice", "alicepw");
+    eventually("a new ticket in a keyring brings a new token", soon, || {
+        token(&mut alice).filter(|new| Some(new) != first.as_ref())
+    });
+    let runs = || sh("wc -l < /run/seeder.log");
+    let before = runs();
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(runs(), before, "what the job has put there itself is no reason for another");
+    // It would outlive the machine: keyrings are the host's.
+    alice.say("kdestroy -A");
+    alice.log_out();
+}
+
 pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
     let (life, _) = lives();
     let keytab = "/etc/pag/keytabs/alice";

@@ -1,0 +1,64 @@
+//! Ccaches of type KEYRING that belong to a uid: whether a ticket has come or gone, and nothing of what is in one.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use crate::client::drain;
+use crate::keyring::{self, DESCRIPTION_SPACE, Serial};
+use crate::sys::{self, Exit, Identity};
+
+/// A collection is a keyring, with a keyring for each ccache (MIT krb5, src/lib/krb5/ccache/cc_keyring.c), below the
+/// persistent keyring or the user's.
+const DEPTH: u32 = 3;
+/// Members of a keyring that are looked at.
+const MOST: usize = 256;
+
+/// A number that changes when a ticket-granting ticket is put into, or taken out of, a ccache of the uid's keyrings: each
+/// ticket is a key, named by its server, and a new one has another serial. Looked up by a child that is the user, at most
+/// until `deadline`. None where there is no such keyring, or no answer in time.
+pub fn stamp(name: &str, user: &Identity, deadline: Instant) -> Option<u64> {
+    let is_persistent = name.starts_with("KEYRING:persistent:");
+    if !is_persistent && !name.starts_with("KEYRING:user:") {
+        return None;
+    }
+    let (read, write) = sys::pipe().ok()?;
+    let child = sys::child(|| {
+        let look = || {
+            user.become_it().ok()?;
+            // Ours is empty, and ends with us.
+            let top =
+                if is_persistent { keyring::persistent_into(keyring::process_id()).ok()? } else { keyring::user_id() };
+            Some(tickets(top, DEPTH))
+        };
+        u8::from(!look().is_some_and(|sum| sys::write_all(write.as_fd(), &sum.to_ne_bytes())))
+    });
+    let child = child.ok()?;
+    drop(write);
+    let mut bytes = Vec::new();
+    let whole = drain(&read, &mut bytes, deadline);
+    match child.wait(deadline) {
+        Ok(Exit::Status(0)) if whole => Some(u64::from_ne_bytes(bytes.try_into().ok()?)),
+        _ => None,
+    }
+}
+
+/// A sum over the serials of the ticket-granting tickets in a keyring and those below it. Allocates nothing.
+fn tickets(ring: Serial, depth: u32) -> u64 {
+    let mut members = [0; MOST * size_of::<i32>()];
+    let Ok(members) = keyring::members_into(ring, &mut members) else { return 0 };
+    let mut sum = 0_u64;
+    for key in members {
+        let mut text = [0; DESCRIPTION_SPACE];
+        let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
+        let part = if found.is_keyring() {
+            if depth > 0 { tickets(key, depth - 1) } else { 0 }
+        } else if found.name.starts_with(b"krbtgt/") {
+            // Spread out, so that two that change do not make up for each other.
+            u64::from(key.get().unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        } else {
+            0
+        };
+        sum = sum.wrapping_add(part);
+    }
+    sum
+}
