@@ -123,8 +123,8 @@ fn token(session: &mut Session) -> Option<String> {
 pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
     let ticket = || pags_of("alice")[0]["ticket"].as_u64().unwrap_or(0);
     let kinit = |session: &mut Session, whose: &str, password: &str| {
-        // Tickets are told apart by their ends, in seconds.
-        std::thread::sleep(Duration::from_secs(4));
+        // Tickets are told apart by their ends, in seconds; and what was there before has been seen by then.
+        std::thread::sleep(Duration::from_secs(6));
         assert_eq!(session.say(&format!("echo {password} | kinit {whose} >/dev/null")), "", "kinit {whose}");
     };
     // One looks every 5 s, and then there is a job.
@@ -162,8 +162,6 @@ pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
     assert_eq!(alice.say("echo $KRB5CCNAME"), "KEYRING:persistent:61001\n");
     let first = token(&mut alice);
     assert!(first.is_some(), "a token from a ticket in a keyring");
-    // Once seen, so that a change can be told.
-    std::thread::sleep(Duration::from_secs(6));
     kinit(&mut alice, "alice", "alicepw");
     eventually("a new ticket in a keyring brings a new token", soon, || {
         token(&mut alice).filter(|new| Some(new) != first.as_ref())
