@@ -93,8 +93,8 @@ impl Tickets {
             let is_another = found.is_some() && found != *seen;
             match place {
                 Place::File(_) => *seen = found,
-                // What was in it before is known to nobody.
-                Place::Keyring(_) if seen.is_none() => {
+                // What was in it before is known to nobody; and of one that is empty no job can make a token.
+                Place::Keyring(_) if seen.is_none() || found == Some(Stamp::Keyring(0)) => {
                     *seen = found;
                     continue;
                 }
