@@ -81,7 +81,7 @@ impl Tickets {
         };
     }
 
-    /// The tickets that are others than they were.
+    /// The tickets that are others than they were: a file's once, a keyring's until [`Tickets::settle`] is called.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<(PagId, Place)> {
         if self.next.is_none_or(|moment| moment > now) {
             return Vec::new();
@@ -90,12 +90,20 @@ impl Tickets {
         let mut due = Vec::new();
         for ((pag, place), (uid, seen)) in &mut self.seen {
             let found = place.stamp(*uid);
-            // What was in a keyring before is known to nobody.
-            let is_new = seen.is_none() && matches!(place, Place::Keyring(_));
-            if found.is_some() && found != *seen && !is_new {
+            let is_another = found.is_some() && found != *seen;
+            match place {
+                Place::File(_) => *seen = found,
+                // What was in it before is known to nobody; and of one that is empty no job can make a token.
+                Place::Keyring(_) if seen.is_none() || found == Some(Stamp::Keyring(0)) => {
+                    *seen = found;
+                    continue;
+                }
+                // A job will have seen to it.
+                Place::Keyring(_) => {}
+            }
+            if is_another {
                 due.push((*pag, place.clone()));
             }
-            *seen = found;
         }
         due
     }
@@ -104,7 +112,7 @@ impl Tickets {
     pub(crate) fn settle(&mut self, pag: PagId) {
         for ((_, place), (uid, seen)) in self.seen.iter_mut().filter(|((of, _), _)| *of == pag) {
             if matches!(place, Place::Keyring(_)) {
-                *seen = place.stamp(*uid);
+                *seen = place.stamp(*uid).or(*seen);
             }
         }
     }
