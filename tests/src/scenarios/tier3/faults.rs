@@ -127,15 +127,6 @@ pub(super) fn afs_no_tokens_outside_a_pag(_: Client) {
     alice.say("unlog");
     alice.log_out();
     cell::is_over("alice");
-
-    // The device is where it is configured to be, and not where it is looked for otherwise.
-    cell::configure("openafs_device = /proc/tty/driver/afs_ioctl\n");
-    // Private, or what is mounted over the one place appears in the other.
-    sh("mount --bind /proc/fs/openafs /proc/tty/driver; mount --make-private /proc/tty/driver; \
-        mount --bind /proc/uptime /proc/fs/openafs/afs_ioctl");
-    let mut alice = Session::ssh("alice", Proof::Key);
-    let said = alice.say("pagctl id");
-    assert!(said.contains("openafs    PAG"), "by the device that is configured: {said}");
 }
 
 pub(super) fn afs_setpag_waits_and_goes_on(_: Client) {

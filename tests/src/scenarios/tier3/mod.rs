@@ -164,7 +164,7 @@ pub const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "afs_no_tokens_outside_a_pag",
-        "no seeder is run where OpenAFS does not confirm the PAG; its device is where it is configured to be",
+        "no seeder is run where OpenAFS, asked by the device that is configured, does not confirm the PAG",
         faults::afs_no_tokens_outside_a_pag,
     )
     .on(&[Client::OpenAfs]),
