@@ -340,7 +340,7 @@ impl<'a> Entering<'a> {
 
     /// Where a refreshed ticket belongs: never into a new PAG, and never into one of another identity. The login's own
     /// PAG, when this process has opened it; else the one that it is in, as a screen locker is; else, from outside, the
-    /// one that a login with this ticket would join, or the session that it looks like.
+    /// one of the login that it looks like, whatever scope that has come under; else the one that would be joined.
     fn refreshes(&self, pags: &[Pag]) -> Option<(usize, Ring)> {
         let user = self.request.user.name.to_string_lossy();
         let brought = self.ticket.as_ref().map(|ticket| &ticket.summary.principal);
@@ -362,11 +362,13 @@ impl<'a> Entering<'a> {
         {
             return Some(inside);
         }
-        if self.request.settings.placement == Role::Login && self.request.settings.scope == Scope::Session {
+        if self.request.settings.placement == Role::Login {
             let (tty, service) = (Word::clean(self.request.tty), Word::clean(self.request.service));
-            let news = policy::Refreshed { principal: brought, tty: &tty, service: &service };
-            let id = policy::refreshed(&candidates(pags), news, &user)?;
-            return at(&|pag| pag.id == id);
+            let scope = self.request.settings.scope;
+            let news = policy::Refreshed { principal: brought, tty: &tty, service: &service, scope };
+            if let Some(id) = policy::refreshed(&candidates(pags), news, &user) {
+                return at(&|pag| pag.id == id);
+            }
         }
         match self.choose(pags) {
             Choice::Join(index, ring) => Some((index, ring)),

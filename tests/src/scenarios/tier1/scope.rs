@@ -133,11 +133,43 @@ pub(super) fn scope_is_chosen(sandbox: &mut Sandbox) {
         host.all_ok(&["close", "end"]);
     }
     assert_eq!(pags("alice").len(), 0, "no PAG is left");
+
+    // The screen of a desktop that is older than the scope is unlocked as before.
+    sandbox.service("gdm-password", "");
+    for (then, now) in [("user", "session"), ("session", "user")] {
+        sandbox.configure(&format!("scope = {then}"));
+        let mut old = login(sandbox, "gdm-password", "alice");
+        sandbox.configure(&format!("scope = {now}"));
+        let mut new = login(sandbox, "sshd", "alice");
+        for host in [&mut old, &mut new] {
+            host.ask("run keyctl purge user afs@example.test");
+        }
+        unlock(sandbox, "alice", ticket::now() + 9000).ok("reinitialize");
+        let found = [old.ring(), new.ring()].map(|ring| ring.token(CELL).is_some());
+        assert_eq!(
+            found,
+            [true, false],
+            "from {then} to {now}: an unlock refreshes the old desktop, and no other login"
+        );
+        for mut host in [old, new] {
+            host.all_ok(&["close", "end"]);
+        }
+    }
+}
+
+/// A screen unlock, as gdm has it: a process outside of the session, with a ticket that it has just got.
+fn unlock(sandbox: &Sandbox, principal: &str, expires: u64) -> Host {
+    let path = format!("/run/home/alice/cc.{}", principal.replace('/', "."));
+    let cache = ticket::write(&path, uid("alice"), principal, "EXAMPLE.TEST", expires);
+    let mut unlock = sandbox.host("gdm-password", "alice");
+    unlock.ok(&format!("putenv KRB5CCNAME={cache}"));
+    unlock
 }
 
 pub(super) fn refresh_finds_its_session(sandbox: &mut Sandbox) {
     sandbox.configure("scope = session");
     sandbox.seeder(SEEDER);
+    sandbox.service("gdm-password", "");
     let mut alice = login(sandbox, "login", "alice");
     let mut admin = login(sandbox, "sshd", "alice/admin");
     let serials = |hosts: [&mut Host; 2]| hosts.map(|host| host.ring().token(CELL).map(|key| key.serial));
@@ -150,11 +182,7 @@ pub(super) fn refresh_finds_its_session(sandbox: &mut Sandbox) {
     drop_both([&mut alice, &mut admin]);
     // From outside, as a screen unlock comes; its own session keyring is not touched.
     for (principal, expected) in [("alice/admin", ["nobody", "alice/admin"]), ("alice", ["alice", "alice/admin"])] {
-        let path = format!("/run/home/alice/cc.{}", principal.replace('/', "."));
-        let cache = ticket::write(&path, uid("alice"), principal, "EXAMPLE.TEST", ticket::now() + 7200);
-        let mut unlock = sandbox.host("gdm-password", "alice");
-        sandbox.service("gdm-password", "");
-        unlock.ok(&format!("putenv KRB5CCNAME={cache}"));
+        let mut unlock = unlock(sandbox, principal, ticket::now() + 7200);
         let before = unlock.ring();
         unlock.ok("reinitialize");
         assert_eq!(unlock.ring().identity(), before.identity(), "an unlock stays where it is");
@@ -168,9 +196,7 @@ pub(super) fn refresh_finds_its_session(sandbox: &mut Sandbox) {
     // A stranger's ticket goes nowhere.
     let before = serials([&mut alice, &mut admin]);
     let runs = sandbox.seeder_runs();
-    let cache = ticket::write("/run/home/alice/cc.eve", uid("alice"), "eve", "EXAMPLE.TEST", ticket::now() + 9000);
-    let mut eve = sandbox.host("gdm-password", "alice");
-    eve.all_ok(&[&format!("putenv KRB5CCNAME={cache}"), "reinitialize"]);
+    unlock(sandbox, "eve", ticket::now() + 9000).ok("reinitialize");
     assert_eq!(
         (serials([&mut alice, &mut admin]), sandbox.seeder_runs()),
         (before, runs),

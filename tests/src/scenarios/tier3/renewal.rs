@@ -25,7 +25,7 @@ done >>/run/watch/log
 
 /// Seconds that tickets last, and for which they can be renewed.
 fn lives() -> (u64, u64) {
-    if long() { (40, 360) } else { (40, 110) }
+    if long() { (60, 360) } else { (60, 150) }
 }
 
 fn short_tickets(renewable: u64) {
@@ -111,9 +111,12 @@ pub(super) fn afs_renewed_tickets_leave_no_gap(client: Client) {
     // At the latest, counted from when the login had its ticket.
     let until = begin + renewable;
 
-    // While the helper is away nobody renews, so it is killed when nothing is due, as ever.
+    // When it is awake again the next renewal is overdue, and a quarter of the ticket's life is left.
     sh("systemctl kill -s KILL pag-logind-helper");
-    suspend(12);
+    suspend(ticket.saturating_sub(now() + life / 4));
+    eventually("awake again, the helper renews", Duration::from_secs(20), || {
+        (pags_of("alice")[0]["ticket"].as_u64() > Some(ticket)).then_some(())
+    });
     // The KDC is away for half of the time: it refuses, and it does not answer.
     let mut dead = false;
     while now() + 20 < until {
@@ -139,7 +142,7 @@ pub(super) fn afs_renewed_tickets_leave_no_gap(client: Client) {
     sh("systemctl reload pag-logind-helper");
     eventually("a keytab gives access", Duration::from_secs(10), || can_read().then_some(()));
     let again = now() + 1;
-    wait_until(again + 3 * life / 2);
+    wait_until(again + life);
     no_gap("with a keytab", again, now());
     // It sleeps for longer than a ticket lasts.
     suspend(life + 20);
