@@ -247,11 +247,40 @@ impl<'a> Entering<'a> {
 
     fn place_in_registry(&self, guard: &Guard) -> Result<Placed> {
         let lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
-        if let Some(placed) = self.again(guard)? {
-            return Ok(placed);
+        let mut placed = match self.again(guard)? {
+            Some(placed) => placed,
+            None => self.choose_place(guard, &lock)?,
+        };
+        if self.is_manager()
+            && let Err(why) = self.follow_at_once(guard, &lock, &mut placed)
+        {
+            // The helper has reason to try again, and says so.
+            log::debug!("the services of uid {} follow nobody yet: {why}", self.uid());
         }
+        Ok(placed)
+    }
+
+    /// A manager reads its user's units when it starts: it has the tokens of a session by then, of the newest one, since
+    /// nobody has asked logind yet. The helper has it follow another where that is right.
+    fn follow_at_once(&self, guard: &Guard, lock: &Lock, placed: &mut Placed) -> Result<()> {
+        let Some((registry, pag, record)) = &mut placed.pag else { return Ok(()) };
+        if record.follows.is_some() || !policy::is_follower(record, crate::now()) {
+            return Ok(());
+        }
+        let pags = registry.pags_of(guard, lock, self.uid())?;
+        let followed = policy::followed(self.request.settings.follow, &candidates(&pags), None, None, |_| None);
+        let Some(leader) = pags.iter().find(|other| Some(other.id) == followed) else { return Ok(()) };
+        follow::mirror(guard, registry, pag, leader)?;
+        report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id });
+        if let Ok(now) = &pag.record {
+            *record = now.clone();
+        }
+        Ok(())
+    }
+
+    fn choose_place(&self, guard: &Guard, lock: &Lock) -> Result<Placed> {
         let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
-        let mut pags = registry.pags_of(guard, &lock, self.uid())?;
+        let mut pags = registry.pags_of(guard, lock, self.uid())?;
         let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
         tidy(guard, &registry, &mut pags, self.request.user, self.repaired());
         let lease = self.lease()?;
@@ -275,10 +304,10 @@ impl<'a> Entering<'a> {
         };
         self.sweep(&known);
         // A second time when the first new ring cannot be joined either, and no third.
-        match self.make(guard, &lock, &registry, kind, lease.clone()) {
+        match self.make(guard, lock, &registry, kind, lease.clone()) {
             Err(Error::NotJoined { .. }) => {
                 ring::fresh(guard, self.uid())?;
-                self.make(guard, &lock, &registry, kind, lease)
+                self.make(guard, lock, &registry, kind, lease)
             }
             made => made,
         }

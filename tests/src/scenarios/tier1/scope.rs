@@ -50,7 +50,7 @@ fn follows() -> usize {
 }
 
 pub(super) fn sessions_keep_to_themselves(sandbox: &mut Sandbox) {
-    sandbox.configure("scope = session");
+    sandbox.configure("scope = session\nfollow = none");
     sandbox.seeder(SEEDER);
     let mut alice = ticketed(sandbox, "sshd", "alice", "alice");
     alice.all_ok(&["establish", "open", "establish"]);
@@ -228,8 +228,35 @@ fn serial(ring: &Ring) -> i32 {
     ring.token(CELL).map_or(0, |key| key.serial)
 }
 
-pub(super) fn following_mirrors_and_takes_away(sandbox: &mut Sandbox) {
+pub(super) fn manager_follows_from_its_start(sandbox: &mut Sandbox) {
+    sandbox.seeder(SEEDER);
+    for (setting, expected) in [("display", "alice/admin"), ("first", "alice"), ("none", "nobody")] {
+        sandbox.configure(&format!("scope = session\nfollow = {setting}"));
+        let mut alice = login(sandbox, "login", "alice");
+        let mut admin = login(sandbox, "sshd", "alice/admin");
+        let mut services = sandbox.host("systemd-user", "alice");
+        services.ok("open");
+        assert_eq!(whose(&services.ring()), expected, "follow = {setting}: a manager has tokens when it starts");
+        assert_eq!(follows(), usize::from(setting != "none"), "follow = {setting}: {:#?}", pags("alice"));
+        services.all_ok(&["close", "end"]);
+        assert_eq!(
+            [alice.ring(), admin.ring()].each_ref().map(whose),
+            ["alice", "alice/admin"],
+            "follow = {setting}: they stay"
+        );
+        for mut host in [alice, admin] {
+            host.all_ok(&["close", "end"]);
+        }
+    }
+    // One that is there first has nobody to follow.
     sandbox.configure("scope = session");
+    let mut services = manager(sandbox);
+    assert_eq!((whose(&services.ring()), follows()), ("nobody", 0), "nobody is there");
+    services.all_ok(&["close", "end"]);
+}
+
+pub(super) fn following_mirrors_and_takes_away(sandbox: &mut Sandbox) {
+    sandbox.configure("scope = session\nfollow = none");
     sandbox.seeder(SEEDER);
     let mut alice = login(sandbox, "login", "alice");
     let mut admin = login(sandbox, "sshd", "alice/admin");
