@@ -203,6 +203,11 @@ pub const ALL: &[Scenario] = &[
         "a ticket that a user gets or renews where his login keeps it reaches the PAG, and no other identity's does",
         renewal::kinit_in_a_login_feeds_its_pag,
     ),
+    Scenario::new(
+        "renewed_in_a_keyring",
+        "a ticket in KEYRING:persistent is renewed, and the tokens from it, like one in a file",
+        renewal::renewed_in_a_keyring,
+    ),
     Scenario {
         boots: 2,
         ..Scenario::new(
