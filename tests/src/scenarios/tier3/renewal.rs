@@ -138,6 +138,7 @@ pub(super) fn afs_renewed_tickets_leave_no_gap(client: Client) {
     // With a keytab it goes on, for a service of somebody who is not there.
     sh("mkdir -p /var/lib/systemd/linger && loginctl enable-linger alice");
     sh("install -d -m 700 /etc/pag/keytabs; kadmin.local ktadd -k /etc/pag/keytabs/alice -norandkey alice >/dev/null");
+    fs::create_dir_all("/etc/pag/pag.conf.d").unwrap();
     sh("printf '[user alice]\\nkeytab = /etc/pag/keytabs/alice\\n' > /etc/pag/pag.conf.d/keytab.conf");
     alice.log_out();
     sh("systemctl reload pag-logind-helper");
