@@ -290,9 +290,8 @@ impl<'a> Helper<'a> {
             // Without a bus none can be started; when it is back, this is done anew.
             let is_due = |moment| moment <= now && self.bus.is_there() && !self.jobs.is_wanted(pag);
             let due = plan.job.filter(|(moment, _)| is_due(*moment));
-            // What a job may prevent that begins now, or runs, is not announced: after a sleep of the machine all are late.
-            let has_hope = due.is_some() || self.bus.is_there() && self.jobs.is_wanted(pag);
-            let news = plan.notice.filter(|notice| self.is_news(pag, notice) && (notice.over || !has_hope));
+            let has_job = due.is_some() || self.bus.is_there() && self.jobs.is_wanted(pag);
+            let news = plan.notice.filter(|notice| self.is_news(pag, notice) && notice.is_sure(has_job));
             if plan.notice.is_none() {
                 self.noticed.remove(&pag);
             }

@@ -320,6 +320,18 @@ pub(super) fn login_ends_following(sandbox: &mut Sandbox) {
     sandbox.heard("follow nobody");
     plain.all_ok(&["close", "end"]);
 
+    // What a service has put in the place of a followed token is its own: the end of following leaves it.
+    follow(&mut admin);
+    let own = ticket::now() + 7200;
+    let replace = format!(
+        "keyctl unlink $(keyctl search @s user afs@{CELL}) @s; keyctl add user afs@{CELL} mine@EXAMPLE.TEST\\ {own} @s"
+    );
+    inside(&mut services, "alice", &replace);
+    let mut plain = sandbox.host("sshd", "alice");
+    plain.ok("open");
+    assert_eq!(whose(&services.ring()), "mine", "a service's own token outlives what it has displaced");
+    plain.all_ok(&["close", "end"]);
+
     // One with a ticket: its token is another key than the session's.
     follow(&mut admin);
     assert_eq!(follows(), 1, "followed again");

@@ -116,8 +116,6 @@ pub(super) fn afs_renewed_tickets_leave_no_gap(client: Client) {
     eventually("awake again, the helper renews", Duration::from_secs(20), || {
         (pags_of("alice")[0]["ticket"].as_u64() > Some(ticket)).then_some(())
     });
-    let said = journal("pag-logind-helper");
-    assert!(!said.contains("renewing has failed"), "nobody is alarmed for what is only late: {said}");
     // The KDC is away for half of the time: it refuses, and it does not answer.
     let mut dead = false;
     while now() + 20 < until {
