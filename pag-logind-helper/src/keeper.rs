@@ -27,6 +27,7 @@ use pag::ring::Ring;
 use pag::seed;
 use pag::sys::{self, Identity, Passwd, Who};
 
+use crate::adopted::Adopted;
 use crate::following::Following;
 use crate::heal;
 use crate::renew::{self, Means, Plan};
@@ -54,6 +55,8 @@ pub(crate) struct Keeper {
     blind: BTreeSet<u32>,
     /// Whom managers follow.
     pub(crate) following: Following,
+    /// Managers outside of their PAGs that have their tokens.
+    adopted: Adopted,
     /// The keytabs that the configuration names.
     keytabs: Vec<(Whose, Keytab)>,
     /// Names of users, looked up when there are keytabs.
@@ -95,6 +98,7 @@ impl Keeper {
             said: BTreeSet::new(),
             blind: BTreeSet::new(),
             following: Following::new(),
+            adopted: Adopted::default(),
             keytabs: Vec::new(),
             names: BTreeMap::new(),
         }
@@ -136,6 +140,7 @@ impl Keeper {
         let now = pag::now();
         !self.blind.is_empty()
             || self.following.must_look()
+            || self.adopted.must_look()
             || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
     }
 
@@ -175,7 +180,10 @@ impl Keeper {
         let mut uids: BTreeSet<u32> = missing.chain(ccache::users().into_iter().filter(left_behind)).collect();
         uids.extend(self.blind.iter().copied());
         for (uid, pags) in of_uid {
-            if pags.iter().any(|pag| self.is_out_of_line(pag, watch)) || self.following.is_out_of_step(uid, &pags) {
+            if pags.iter().any(|pag| self.is_out_of_line(pag, watch))
+                || self.following.is_out_of_step(uid, &pags)
+                || self.adopted.is_out_of_step(&pags)
+            {
                 uids.insert(uid);
             }
             if !uids.contains(&uid) && self.remember(uid, &pags, watch) {
@@ -250,6 +258,7 @@ impl Keeper {
                 }
             }
             ask = self.following.bring_into_step(&guard, &registry, &passwd(uid), &mut pags);
+            self.adopted.bring_into_step(&guard, &registry, &mut pags);
         }
         let again = self.remember(uid, &pags, watch);
         aside.extend(pags.iter().map(|pag| pag.id));
@@ -418,6 +427,7 @@ impl Keeper {
         let known = &self.known;
         self.orphans.retain(|id| known.contains_key(id) && !there.contains(id));
         self.following.forget_all_but(|id| known.contains_key(id));
+        self.adopted.forget_all_but(|id| known.contains_key(id));
         let coverage = watch.set(uid, &processes);
         if coverage == Coverage::Partial {
             self.blind.insert(uid);

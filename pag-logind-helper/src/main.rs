@@ -4,6 +4,7 @@
 //! One thread, one loop: it sleeps until a process ends, a login nudges it, the bus or a signal speaks, or a moment
 //! has come that something waits for. Nothing on disk is its own; all that matters is in the registry.
 
+mod adopted;
 mod bus;
 mod ccaches;
 mod following;
@@ -289,7 +290,8 @@ impl<'a> Helper<'a> {
             // Without a bus none can be started; when it is back, this is done anew.
             let is_due = |moment| moment <= now && self.bus.is_there() && !self.jobs.is_wanted(pag);
             let due = plan.job.filter(|(moment, _)| is_due(*moment));
-            let news = plan.notice.filter(|notice| self.is_news(pag, notice));
+            let has_job = due.is_some() || self.bus.is_there() && self.jobs.is_wanted(pag);
+            let news = plan.notice.filter(|notice| self.is_news(pag, notice) && notice.is_sure(has_job));
             if plan.notice.is_none() {
                 self.noticed.remove(&pag);
             }

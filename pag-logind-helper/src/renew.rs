@@ -48,6 +48,14 @@ pub(crate) struct Notice {
     pub(crate) why: &'static str,
 }
 
+impl Notice {
+    /// Whether it is to be said now. What a job may prevent that begins, or runs, is not announced: after a sleep of the
+    /// machine all are late.
+    pub(crate) fn is_sure(&self, has_job: bool) -> bool {
+        self.over || !has_job
+    }
+}
+
 /// What there is to do for a PAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Plan {
@@ -292,6 +300,13 @@ mod tests {
 
     /// A thousand PAGs with tickets of 20 minutes, jobs of 1 s, and the KDC away from the 8th to the 12th minute: nobody is
     /// without a token at any moment.
+    #[test]
+    fn what_a_job_may_prevent_is_not_announced() {
+        let notice = |over| Notice { end: T, over, why: "" };
+        assert!(!notice(false).is_sure(true) && notice(false).is_sure(false));
+        assert!(notice(true).is_sure(true) && notice(true).is_sure(false));
+    }
+
     #[test]
     fn a_thousand_pags_are_served_before_their_end() {
         use crate::seedjobs::Jobs;

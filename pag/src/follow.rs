@@ -27,8 +27,8 @@ const INSIDE: Duration = Duration::from_secs(1);
 
 /// A token key, by what tells it from others in a keyring.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct TokenKey {
-    serial: Serial,
+pub(crate) struct TokenKey {
+    pub(crate) serial: Serial,
     /// Type and description: a keyring has one key of each (security/keys/keyring.c, __key_link_begin).
     name: Vec<u8>,
 }
@@ -39,7 +39,7 @@ fn is_token(found: &Description<'_>) -> bool {
 }
 
 /// The token keys in a ring, by a child that joins it.
-fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
+pub(crate) fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
     let deadline = Instant::now() + INSIDE;
     let doing = || Error::system(format!("look for tokens in ring {}", ring.serial));
     let (read, write) = sys::pipe().map_err(doing())?;
@@ -113,19 +113,18 @@ fn plan(theirs: &[TokenKey], ours: &[TokenKey], mirrored: &[Serial]) -> Plan {
     plan
 }
 
-/// Links `keys`, tokens in `from`, into `ring`, by a child that joins `from`. One that cannot be linked (its owner has
-/// taken the right to away) is passed over.
-fn link_out_of(from: &Ring, keys: &[Serial], ring: &Ring) -> Result<()> {
+/// Links `keys`, tokens in `from`, into a keyring that lets the handle group write, by a child that joins `from`. One that
+/// cannot be linked (its owner has taken the right to away) is passed over.
+pub(crate) fn link_out_of(from: &Ring, keys: &[Serial], keyring: Serial) -> Result<()> {
     let deadline = Instant::now() + INSIDE;
-    let doing = || Error::system(format!("link the tokens of ring {} into ring {}", from.serial, ring.serial));
+    let doing = || Error::system(format!("link the tokens of ring {} into keyring {keyring}", from.serial));
     let child = sys::child(|| {
         if !from.join_in_child() {
             return 1;
         }
-        // WRITE on the follower's ring is the handle group's.
-        let Ok(_guard) = Guard::enter(ring.group) else { return 1 };
+        let Ok(_guard) = Guard::enter(from.group) else { return 1 };
         for key in keys {
-            let _ = keyring::link(*key, ring.serial);
+            let _ = keyring::link(*key, keyring);
         }
         0
     })
@@ -157,16 +156,16 @@ pub fn mirror(guard: &Guard, registry: &Registry, pag: &mut Pag, leader: &Pag) -
         registry.store(guard, pag, record.clone())?;
     }
     if !plan.link.is_empty() {
-        link_out_of(&from, &plan.link, &ring)?;
+        link_out_of(&from, &plan.link, ring.serial)?;
     }
     if let Some(s0) = leader.nested {
         let doing = || format!("link keyring {s0} of OpenAFS into ring {}", ring.serial);
         keyring::link(s0, ring.serial).map_err(Error::key(doing()))?;
         // Its own is kept in the holder meanwhile. Without another it stays: outside of any PAG a service's tokens would
         // be everybody's of its uid.
-        unlink(pag.nested.as_slice(), &ring);
+        unlink(pag.nested.as_slice(), ring.serial);
     }
-    unlink(&unwanted, &ring);
+    unlink(&unwanted, ring.serial);
     let there = keyring::members(ring.serial).map_err(Error::key(format!("read ring {}", ring.serial)))?;
     record.mirrored = wanted.into_iter().filter(|key| there.contains(key)).collect();
     if pag.record.as_ref() != Ok(&record) {
@@ -175,12 +174,12 @@ pub fn mirror(guard: &Guard, registry: &Registry, pag: &mut Pag, leader: &Pag) -
     Ok(record != before)
 }
 
-/// Takes those of `keys` out of the ring that are in it. The kernel unlinks whatever has the key's type and description
+/// Takes those of `keys` out of a keyring that are in it. The kernel unlinks whatever has the key's type and description
 /// (security/keys/keyring.c, __key_unlink_begin), so one that was displaced would take the one in its place along.
-fn unlink(keys: &[Serial], ring: &Ring) {
+pub(crate) fn unlink(keys: &[Serial], from: Serial) {
     for key in keys {
-        if keyring::members(ring.serial).is_ok_and(|there| there.contains(key)) {
-            let _ = keyring::unlink(*key, ring.serial);
+        if keyring::members(from).is_ok_and(|there| there.contains(key)) {
+            let _ = keyring::unlink(*key, from);
         }
     }
 }
@@ -192,7 +191,7 @@ pub fn take_away(ring: &Ring, s0: Option<Serial>, record: &mut Record) {
     if let Some(s0) = s0 {
         let _ = keyring::link(s0, ring.serial);
     }
-    unlink(&record.mirrored, ring);
+    unlink(&record.mirrored, ring.serial);
     record.mirrored.clear();
     record.follows = None;
 }

@@ -255,11 +255,40 @@ impl<'a> Entering<'a> {
 
     fn place_in_registry(&self, guard: &Guard) -> Result<Placed> {
         let lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
-        if let Some(placed) = self.again(guard)? {
-            return Ok(placed);
+        let mut placed = match self.again(guard)? {
+            Some(placed) => placed,
+            None => self.choose_place(guard, &lock)?,
+        };
+        if self.is_manager()
+            && let Err(why) = self.follow_at_once(guard, &lock, &mut placed)
+        {
+            // The helper has reason to try again, and says so.
+            log::debug!("the services of uid {} follow nobody yet: {why}", self.uid());
         }
+        Ok(placed)
+    }
+
+    /// A manager reads its user's units when it starts: it has the tokens of a session by then, of the newest one, since
+    /// nobody has asked logind yet. The helper has it follow another where that is right.
+    fn follow_at_once(&self, guard: &Guard, lock: &Lock, placed: &mut Placed) -> Result<()> {
+        let Some((registry, pag, record)) = &mut placed.pag else { return Ok(()) };
+        if record.follows.is_some() || !policy::is_follower(record, crate::now()) {
+            return Ok(());
+        }
+        let pags = registry.pags_of(guard, lock, self.uid())?;
+        let followed = policy::followed(self.request.settings.follow, &candidates(&pags), None, None, |_| None);
+        let Some(leader) = pags.iter().find(|other| Some(other.id) == followed) else { return Ok(()) };
+        follow::mirror(guard, registry, pag, leader)?;
+        report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id });
+        if let Ok(now) = &pag.record {
+            *record = now.clone();
+        }
+        Ok(())
+    }
+
+    fn choose_place(&self, guard: &Guard, lock: &Lock) -> Result<Placed> {
         let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
-        let mut pags = registry.pags_of(guard, &lock, self.uid())?;
+        let mut pags = registry.pags_of(guard, lock, self.uid())?;
         let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
         tidy(guard, &registry, &mut pags, self.request.user, self.repaired());
         let lease = self.lease()?;
@@ -283,10 +312,10 @@ impl<'a> Entering<'a> {
         };
         self.sweep(&known);
         // A second time when the first new ring cannot be joined either, and no third.
-        match self.make(guard, &lock, &registry, kind, lease.clone()) {
+        match self.make(guard, lock, &registry, kind, lease.clone()) {
             Err(Error::NotJoined { .. }) => {
                 ring::fresh(guard, self.uid())?;
-                self.make(guard, &lock, &registry, kind, lease)
+                self.make(guard, lock, &registry, kind, lease)
             }
             made => made,
         }
@@ -348,7 +377,7 @@ impl<'a> Entering<'a> {
 
     /// Where a refreshed ticket belongs: never into a new PAG, and never into one of another identity. The login's own
     /// PAG, when this process has opened it; else the one that it is in, as a screen locker is; else, from outside, the
-    /// one that a login with this ticket would join, or the session that it looks like.
+    /// one of the login that it looks like, whatever scope that has come under; else the one that would be joined.
     fn refreshes(&self, pags: &[Pag]) -> Option<(usize, Ring)> {
         let user = self.request.user.name.to_string_lossy();
         let brought = self.ticket.as_ref().map(|ticket| &ticket.summary.principal);
@@ -370,11 +399,13 @@ impl<'a> Entering<'a> {
         {
             return Some(inside);
         }
-        if self.request.settings.placement == Role::Login && self.request.settings.scope == Scope::Session {
+        if self.request.settings.placement == Role::Login {
             let (tty, service) = (Word::clean(self.request.tty), Word::clean(self.request.service));
-            let news = policy::Refreshed { principal: brought, tty: &tty, service: &service };
-            let id = policy::refreshed(&candidates(pags), news, &user)?;
-            return at(&|pag| pag.id == id);
+            let scope = self.request.settings.scope;
+            let news = policy::Refreshed { principal: brought, tty: &tty, service: &service, scope };
+            if let Some(id) = policy::refreshed(&candidates(pags), news, &user) {
+                return at(&|pag| pag.id == id);
+            }
         }
         match self.choose(pags) {
             Choice::Join(index, ring) => Some((index, ring)),

@@ -1,5 +1,7 @@
 //! Which PAG is the right one, and what its end means: pure functions from facts to a plan.
 
+use std::cmp::Reverse;
+
 use crate::ccache::format::Principal;
 use crate::config::{Follow, Join, Retain, Scope};
 use crate::lease::{Lease, Role, Word};
@@ -91,10 +93,13 @@ pub struct Refreshed<'a> {
     pub tty: &'a Word,
     /// See `tty`.
     pub service: &'a Word,
+    /// What a login would have now. The session may be older than that.
+    pub scope: Scope,
 }
 
-/// The PAG of its own login that a refreshed ticket is for, among those of `scope = session`: of those with its identity
-/// the one on the same terminal, else of the same service, else the newest. Never one of another identity.
+/// The PAG that a refreshed ticket is for, among those with a login: of those with its identity the one of a login on the
+/// same terminal, else of the same service; else one of this scope. Of logins that have PAGs to themselves the newest, of
+/// shared ones the first, as a login would join it. Never one of another identity.
 pub fn refreshed(candidates: &[Candidate<'_>], news: Refreshed<'_>, name: &str) -> Option<PagId> {
     let fits = |record: &Record| match (&record.principal, news.principal) {
         (Some(there), Some(brought)) => there == brought,
@@ -108,12 +113,17 @@ pub fn refreshed(candidates: &[Candidate<'_>], news: Refreshed<'_>, name: &str) 
         };
         record.leases.iter().map(of).max()
     };
+    let of_scope = |record: &Record| (record.kind == Kind::Session) == (news.scope == Scope::Session);
     candidates
         .iter()
-        .filter(|candidate| candidate.record.kind == Kind::Session && fits(candidate.record))
-        .max_by_key(|candidate| {
-            let known = candidate.record.principal.is_some();
-            (known, rank(candidate.record), candidate.record.made, candidate.id)
+        .filter(|candidate| {
+            candidate.record.kind != Kind::Own && candidate.record.has_login() && fits(candidate.record)
+        })
+        .max_by_key(|Candidate { id, record }| {
+            let age = (record.made, *id);
+            let (newest, first) =
+                if record.kind == Kind::Session { (Some(age), None) } else { (None, Some(Reverse(age))) };
+            (record.principal.is_some(), rank(record), of_scope(record), newest, first)
         })
         .map(|candidate| candidate.id)
 }
@@ -499,19 +509,29 @@ mod tests {
         ];
         let candidates: Vec<_> =
             records.iter().enumerate().map(|(i, record)| Candidate { id: PagId::from(i as u64), record }).collect();
-        let find = |principal, tty: &str, service: &str, from: usize| {
+        let find_in = |scope, principal, tty: &str, service: &str, from: usize| {
             let (tty, service) = (Word::clean(tty), Word::clean(service));
-            let found = refreshed(&candidates[from..], Refreshed { principal, tty: &tty, service: &service }, "alice");
+            let news = Refreshed { principal, tty: &tty, service: &service, scope };
+            let found = refreshed(&candidates[from..], news, "alice");
             found.map(|id| (0..9).find(|number| PagId::from(*number) == id).unwrap())
         };
+        let find = |principal, tty: &str, service: &str, from| find_in(Scope::Session, principal, tty, service, from);
         assert_eq!(find(Some(&alice), ":0", "gdm-password", 0), Some(0));
         assert_eq!(find(Some(&alice), "", "gdm-password", 0), Some(0));
         assert_eq!(find(Some(&alice), "", "other", 0), Some(1));
         assert_eq!(find(Some(&admin), "", "sshd", 0), Some(2));
         assert_eq!(find(Some(&bob), ":0", "gdm-password", 0), None);
+        // A shared one is found, too, since a desktop may be older than the scope; and the other way round.
+        assert_eq!(find(Some(&alice), "", "x", 2), Some(4));
+        assert_eq!(find_in(Scope::User, Some(&alice), ":0", "gdm-password", 0), Some(0));
+        assert_eq!(find_in(Scope::User, Some(&alice), "", "other", 0), Some(4));
+        assert_eq!(find_in(Scope::User, Some(&admin), "", "other", 0), Some(2));
         // A login without a ticket takes the user's own identity, and no other.
-        assert_eq!(find(Some(&alice), "", "sshd", 2), Some(3));
-        assert_eq!(find(Some(&admin), "", "sshd", 3), None);
+        let candidates = &candidates[..4];
+        let (tty, service) = (Word::clean(""), Word::clean("sshd"));
+        let news = |principal| Refreshed { principal, tty: &tty, service: &service, scope: Scope::Session };
+        assert_eq!(refreshed(&candidates[2..], news(Some(&alice)), "alice"), Some(PagId::from(3)));
+        assert_eq!(refreshed(&candidates[3..], news(Some(&admin)), "alice"), None);
     }
 
     #[test]

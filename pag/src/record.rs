@@ -13,6 +13,8 @@
 //! attempt 1764000003 ok 1764036000
 //! follows 5f2e91c07ab3d846
 //! mirrored 738684871
+//! adopted 518610750
+//! lent 738684871
 //! lease 4711 88213 9f0c... login sshd ssh FILE:/tmp/krb5cc_61001_xyz
 //! ```
 
@@ -111,6 +113,10 @@ pub struct Record {
     pub follows: Option<PagId>,
     /// The token keys that were linked into this PAG's ring out of the one that it follows.
     pub mirrored: Vec<Serial>,
+    /// The session keyring of a manager outside of this PAG that has its tokens: see [`crate::adopt`].
+    pub adopted: Option<Serial>,
+    /// The keys that were linked into that.
+    pub lent: Vec<Serial>,
     /// Who keeps it in use.
     pub leases: Vec<Lease>,
 }
@@ -153,6 +159,8 @@ impl Record {
             attempt: None,
             follows: None,
             mirrored: Vec::new(),
+            adopted: None,
+            lent: Vec::new(),
             leases: Vec::new(),
         }
     }
@@ -194,6 +202,12 @@ impl Record {
         }
         for key in &self.mirrored {
             let _ = writeln!(text, "mirrored {key}");
+        }
+        if let Some(keyring) = self.adopted {
+            let _ = writeln!(text, "adopted {keyring}");
+        }
+        for key in &self.lent {
+            let _ = writeln!(text, "lent {key}");
         }
         for l in &self.leases {
             let Process { pid, start } = l.process;
@@ -243,6 +257,8 @@ struct Parts {
     attempt: Option<Attempt>,
     follows: Option<PagId>,
     mirrored: Vec<Serial>,
+    adopted: Option<Serial>,
+    lent: Vec<Serial>,
     leases: Vec<Lease>,
 }
 
@@ -280,6 +296,8 @@ impl Parts {
             }
             "follows" => self.follows = Some(PagId::parse(value)?),
             "mirrored" => self.mirrored.push(Serial::new(value.parse().ok()?)?),
+            "adopted" => self.adopted = Some(Serial::new(value.parse().ok()?)?),
+            "lent" => self.lent.push(Serial::new(value.parse().ok()?)?),
             "lease" => self.leases.push(Lease {
                 process: Process {
                     pid: words.next()?.parse().ok().filter(|pid| *pid > 0)?,
@@ -312,6 +330,8 @@ impl Parts {
             attempt: self.attempt,
             follows: self.follows,
             mirrored: self.mirrored,
+            adopted: self.adopted,
+            lent: self.lent,
             leases: self.leases,
         })
     }
@@ -342,6 +362,8 @@ mod tests {
             attempt: Some(Attempt { at: 5, ok: false, ticket: 17 }),
             follows: Some(PagId::from(0xbeef)),
             mirrored: [11, 12].into_iter().filter_map(Serial::new).collect(),
+            adopted: Serial::new(13),
+            lent: [14, 15].into_iter().filter_map(Serial::new).collect(),
             leases: vec![lease(7, Role::Login), lease(8, Role::Manager)],
             ..Record::new(61001, Kind::User, "DIR:/run/pag/ccache/x".to_owned(), Retain::Processes)
         }

@@ -1,14 +1,13 @@
 //! `pagctl adopt`: tokens for a user manager that was started outside of its user's PAG, before pam_pag was installed.
 //!
-//! Nobody can put a running process into another session keyring, and root cannot write into one that is not its own. But
-//! the manager's services share its keyring: one of them, this very program, opens it to its owner for a moment, and a
-//! child of root's with the owner's uid links the PAG's tokens into it. No ring is opened to anybody.
+//! One of the manager's services, this very program, opens their keyring to its owner for a moment, in which root gives it
+//! to the handle group: see [`pag::adopt`]. No ring is opened to anybody.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pag::client;
+use pag::adopt;
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Mask, Serial};
 use pag::lease::{Lease, Process, Role};
@@ -20,9 +19,9 @@ use pag::sys::{self, Passwd, Who};
 use crate::Answer;
 use crate::error::Error;
 
-/// What a session keyring lets its owner do while tokens are linked into it: all but LINK and SETATTR besides VIEW, READ,
-/// WRITE, and its possessor everything, as always.
-const OPEN: Mask = Mask(0x3f07_0000);
+/// What a session keyring lets its owner do while it is given to the handle group: VIEW, READ and SETATTR, and its
+/// possessor everything, as always.
+const OPEN: Mask = Mask(0x3f23_0000);
 /// What it lets him do otherwise: see that it is there, and what is in it (security/keys/process_keys.c,
 /// install_session_keyring_to_cred).
 const CLOSED: Mask = Mask(0x3f03_0000);
@@ -58,25 +57,38 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
         let why = format!("{name} has no PAG that could be lent; he must log in first, through a stack with pam_pag");
         return Err(Error::Refused(why));
     };
-    let lent = keyring.opened().and_then(|keyring| Ok(client::lend(&pag, keyring, Instant::now() + WAIT)?));
+    let lent = keyring.opened(&unit).and_then(|keyring| lend(&mut pag, keyring, manager));
     let ccache = pag.record.as_ref().map_or(String::new(), |record| record.ccache.clone());
     inside.end(lent.as_ref().map_or("", |_| &ccache))?;
     let count = lent?;
-
-    // A lease of the manager's, so that the tokens do not end before its services do.
-    let guard = Guard::enter(group)?;
-    let _lock = Lock::of_uid(user.uid, WAIT)?;
-    if let (Some(registry), Ok(mut record)) = (registry, pag.record.clone()) {
-        // It has one already where it was placed by Debian's common-session, and pam_keyinit came after that.
-        if !record.leases.iter().any(|lease| lease.process == manager) {
-            let lease = Lease::new(manager, Role::Manager, "adopted", "", None);
-            record.leases.push(lease.map_err(pag::Error::system("make a lease"))?);
-            registry.store(&guard, &mut pag, record)?;
-        }
-    }
     pag::nudge::nudge(user.uid);
     println!("{unit} has {count} tokens of PAG {}; new services get KRB5CCNAME={ccache}", pag.id);
     Ok(Answer::AllRight)
+}
+
+/// Gives the manager's keyring to the handle group and links the PAG's tokens into it; how many there are. The helper
+/// keeps it in step from then on.
+fn lend(pag: &mut Pag, keyring: Serial, manager: Process) -> Result<usize, Error> {
+    let (group, uid) = (HandleGroup::read(), pag.uid);
+    let ring = pag.ring.clone().map_err(|why| Error::Refused(format!("PAG {}: {why}", pag.id)))?;
+    adopt::take_charge(pag, &ring, keyring, Instant::now() + WAIT)?;
+    let guard = Guard::enter(group)?;
+    let lock = Lock::of_uid(uid, WAIT)?;
+    let gone = || Error::Refused(format!("PAG {} has ended meanwhile", pag.id));
+    let registry = Registry::find(&guard, group)?.ok_or_else(gone)?;
+    let found = registry.pags_of(&guard, &lock, uid)?.into_iter().find(|other| other.id == pag.id);
+    *pag = found.ok_or_else(gone)?;
+    let mut record = pag.record.clone().map_err(|why| Error::Refused(why.to_string()))?;
+    // Once more is all anew: what a member has put in the place of a token gives way.
+    (record.adopted, record.lent) = (Some(keyring), Vec::new());
+    // A lease of the manager's, so that the tokens do not end before its services do. It has one already where it was
+    // placed by Debian's common-session, and pam_keyinit came after that.
+    if !record.leases.iter().any(|lease| lease.process == manager) {
+        let lease = Lease::new(manager, Role::Manager, "adopted", "", None);
+        record.leases.push(lease.map_err(pag::Error::system("make a lease"))?);
+    }
+    registry.store(&guard, pag, record)?;
+    Ok(adopt::bring_into_step(&guard, &registry, pag)?)
 }
 
 fn person(user: &str) -> Result<Passwd, Error> {
@@ -115,10 +127,14 @@ struct Shared {
 }
 
 impl Shared {
-    fn opened(&self) -> Result<Serial, Error> {
-        let why = "the kernel does not let the manager's keyring be opened; the remedy is to start the manager again, \
-                   which ends its services: systemctl restart user@UID.service";
-        if self.open { Ok(self.serial) } else { Err(Error::Refused(why.to_owned())) }
+    fn opened(&self, unit: &str) -> Result<Serial, Error> {
+        let why = || {
+            format!(
+                "the kernel does not let the manager's keyring be opened; the remedy is to start the manager again, which \
+                 ends its services: systemctl restart {unit}"
+            )
+        };
+        if self.open { Ok(self.serial) } else { Err(Error::Refused(why())) }
     }
 }
 
@@ -185,8 +201,10 @@ pub(crate) fn inside() -> Result<Answer, Error> {
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     if opened {
-        // What was wider than usual (setpag of OpenAFS leaves it so) is closed, too.
-        let after = Mask(before.0 & CLOSED.0);
+        // What was wider than usual (setpag of OpenAFS leaves it so) is closed, too. What root has given to the handle
+        // group meanwhile stays.
+        let given = keyring::describe(keyring, |found| found.mask == adopt::MASK).unwrap_or(false);
+        let after = if given { adopt::MASK } else { Mask(before.0 & CLOSED.0) };
         keyring::set_mask(keyring, after).map_err(failed("close the session keyring again"))?;
     }
     let ccache = line.trim_end().strip_prefix("close ").filter(|_| read.is_ok()).unwrap_or_default();

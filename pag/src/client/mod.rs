@@ -24,7 +24,6 @@ use crate::ccache::format::Principal;
 use crate::config::{Cell, ClientChoice, ClientKind, Settings};
 use crate::error::{Error, Result};
 use crate::keyring::{self as keys, Description, Serial};
-use crate::registry::Pag;
 use crate::ring::Ring;
 use crate::sys::{self, Exit};
 use openafs::Device;
@@ -416,55 +415,6 @@ pub fn discard_cell(ring: &Ring, cell: &Cell, deadline: Instant) -> Result<()> {
 pub fn discard_here(cell: Option<&Cell>, deadline: Instant) -> Result<()> {
     forget(None, cell, deadline)
 }
-
-/// Links what makes members of `pag` have its tokens into `keyring`, a session keyring of the PAG's user that lets its
-/// owner write: the token keys themselves, and S0. How many there were. Needs root.
-///
-/// It takes three things at once, which only a child can have: to possess the tokens, as a member, since nobody else may
-/// link them; to be the handle group, for S0, which no member may link; and to be the keyring's owner.
-///
-/// # Errors
-/// `System`, when it could not be done whole.
-pub fn lend(pag: &Pag, keyring: Serial, deadline: Instant) -> Result<u8> {
-    let doing = || Error::system(format!("link the tokens of PAG {} into keyring {keyring}", pag.id));
-    let Ok(ring) = &pag.ring else { return Err(doing()(std::io::ErrorKind::NotFound.into())) };
-    let child = sys::child(|| {
-        if !ring.join_in_child() {
-            return NOT_LENT;
-        }
-        sys::setfsgid(ring.group.0);
-        sys::setfsuid(pag.uid);
-        // The user has said which keyring it is: not one of somebody else's, and not his `@u`.
-        let is_his =
-            |found: Description<'_>| found.is_keyring() && found.uid == pag.uid && found.name.starts_with(b"_ses");
-        if !keys::describe(keyring, is_his).unwrap_or(false) {
-            return NOT_LENT;
-        }
-        let mut count: u8 = 0;
-        let mut whole = true;
-        let mut link = |key: Serial| match keys::link(key, keyring) {
-            Ok(()) => count = count.saturating_add(1).min(NOT_LENT - 1),
-            Err(_) => whole = false,
-        };
-        if let Some(s0) = pag.nested {
-            link(s0);
-        }
-        let seen = visit_keys(ring.serial, &mut |key| {
-            if key.seen.is_some_and(|seen| seen.state == State::Good) {
-                link(key.serial);
-            }
-        });
-        if seen && whole { count } else { NOT_LENT }
-    })
-    .map_err(doing())?;
-    match child.wait(deadline).map_err(doing())? {
-        Exit::Status(count) if count != NOT_LENT => Ok(count),
-        _ => Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
-    }
-}
-
-/// Status of a child that could not lend all.
-const NOT_LENT: u8 = u8::MAX;
 
 /// Where tokens are: a keyring, and whether the caller has it as its session keyring already.
 struct Place<'a> {

@@ -111,6 +111,11 @@ pub const ALL: &[Scenario] = &[
         scope::refresh_finds_its_session,
     ),
     (
+        "manager_follows_from_its_start",
+        "Under scope = session a manager has the newest session's tokens when it starts, without a helper.",
+        scope::manager_follows_from_its_start,
+    ),
+    (
         "following_mirrors_and_takes_away",
         "A follower's ring has the followed tokens, keeps its user's own, and gives back no more than it got.",
         scope::following_mirrors_and_takes_away,

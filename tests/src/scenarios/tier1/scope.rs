@@ -50,7 +50,7 @@ fn follows() -> usize {
 }
 
 pub(super) fn sessions_keep_to_themselves(sandbox: &mut Sandbox) {
-    sandbox.configure("scope = session");
+    sandbox.configure("scope = session\nfollow = none");
     sandbox.seeder(SEEDER);
     let mut alice = ticketed(sandbox, "sshd", "alice", "alice");
     alice.all_ok(&["establish", "open", "establish"]);
@@ -133,11 +133,43 @@ pub(super) fn scope_is_chosen(sandbox: &mut Sandbox) {
         host.all_ok(&["close", "end"]);
     }
     assert_eq!(pags("alice").len(), 0, "no PAG is left");
+
+    // The screen of a desktop that is older than the scope is unlocked as before.
+    sandbox.service("gdm-password", "");
+    for (then, now) in [("user", "session"), ("session", "user")] {
+        sandbox.configure(&format!("scope = {then}"));
+        let mut old = login(sandbox, "gdm-password", "alice");
+        sandbox.configure(&format!("scope = {now}"));
+        let mut new = login(sandbox, "sshd", "alice");
+        for host in [&mut old, &mut new] {
+            host.ask("run keyctl purge user afs@example.test");
+        }
+        unlock(sandbox, "alice", ticket::now() + 9000).ok("reinitialize");
+        let found = [old.ring(), new.ring()].map(|ring| ring.token(CELL).is_some());
+        assert_eq!(
+            found,
+            [true, false],
+            "from {then} to {now}: an unlock refreshes the old desktop, and no other login"
+        );
+        for mut host in [old, new] {
+            host.all_ok(&["close", "end"]);
+        }
+    }
+}
+
+/// A screen unlock, as gdm has it: a process outside of the session, with a ticket that it has just got.
+fn unlock(sandbox: &Sandbox, principal: &str, expires: u64) -> Host {
+    let path = format!("/run/home/alice/cc.{}", principal.replace('/', "."));
+    let cache = ticket::write(&path, uid("alice"), principal, "EXAMPLE.TEST", expires);
+    let mut unlock = sandbox.host("gdm-password", "alice");
+    unlock.ok(&format!("putenv KRB5CCNAME={cache}"));
+    unlock
 }
 
 pub(super) fn refresh_finds_its_session(sandbox: &mut Sandbox) {
     sandbox.configure("scope = session");
     sandbox.seeder(SEEDER);
+    sandbox.service("gdm-password", "");
     let mut alice = login(sandbox, "login", "alice");
     let mut admin = login(sandbox, "sshd", "alice/admin");
     let serials = |hosts: [&mut Host; 2]| hosts.map(|host| host.ring().token(CELL).map(|key| key.serial));
@@ -150,11 +182,7 @@ pub(super) fn refresh_finds_its_session(sandbox: &mut Sandbox) {
     drop_both([&mut alice, &mut admin]);
     // From outside, as a screen unlock comes; its own session keyring is not touched.
     for (principal, expected) in [("alice/admin", ["nobody", "alice/admin"]), ("alice", ["alice", "alice/admin"])] {
-        let path = format!("/run/home/alice/cc.{}", principal.replace('/', "."));
-        let cache = ticket::write(&path, uid("alice"), principal, "EXAMPLE.TEST", ticket::now() + 7200);
-        let mut unlock = sandbox.host("gdm-password", "alice");
-        sandbox.service("gdm-password", "");
-        unlock.ok(&format!("putenv KRB5CCNAME={cache}"));
+        let mut unlock = unlock(sandbox, principal, ticket::now() + 7200);
         let before = unlock.ring();
         unlock.ok("reinitialize");
         assert_eq!(unlock.ring().identity(), before.identity(), "an unlock stays where it is");
@@ -168,9 +196,7 @@ pub(super) fn refresh_finds_its_session(sandbox: &mut Sandbox) {
     // A stranger's ticket goes nowhere.
     let before = serials([&mut alice, &mut admin]);
     let runs = sandbox.seeder_runs();
-    let cache = ticket::write("/run/home/alice/cc.eve", uid("alice"), "eve", "EXAMPLE.TEST", ticket::now() + 9000);
-    let mut eve = sandbox.host("gdm-password", "alice");
-    eve.all_ok(&[&format!("putenv KRB5CCNAME={cache}"), "reinitialize"]);
+    unlock(sandbox, "eve", ticket::now() + 9000).ok("reinitialize");
     assert_eq!(
         (serials([&mut alice, &mut admin]), sandbox.seeder_runs()),
         (before, runs),
@@ -202,8 +228,35 @@ fn serial(ring: &Ring) -> i32 {
     ring.token(CELL).map_or(0, |key| key.serial)
 }
 
-pub(super) fn following_mirrors_and_takes_away(sandbox: &mut Sandbox) {
+pub(super) fn manager_follows_from_its_start(sandbox: &mut Sandbox) {
+    sandbox.seeder(SEEDER);
+    for (setting, expected) in [("display", "alice/admin"), ("first", "alice"), ("none", "nobody")] {
+        sandbox.configure(&format!("scope = session\nfollow = {setting}"));
+        let mut alice = login(sandbox, "login", "alice");
+        let mut admin = login(sandbox, "sshd", "alice/admin");
+        let mut services = sandbox.host("systemd-user", "alice");
+        services.ok("open");
+        assert_eq!(whose(&services.ring()), expected, "follow = {setting}: a manager has tokens when it starts");
+        assert_eq!(follows(), usize::from(setting != "none"), "follow = {setting}: {:#?}", pags("alice"));
+        services.all_ok(&["close", "end"]);
+        assert_eq!(
+            [alice.ring(), admin.ring()].each_ref().map(whose),
+            ["alice", "alice/admin"],
+            "follow = {setting}: they stay"
+        );
+        for mut host in [alice, admin] {
+            host.all_ok(&["close", "end"]);
+        }
+    }
+    // One that is there first has nobody to follow.
     sandbox.configure("scope = session");
+    let mut services = manager(sandbox);
+    assert_eq!((whose(&services.ring()), follows()), ("nobody", 0), "nobody is there");
+    services.all_ok(&["close", "end"]);
+}
+
+pub(super) fn following_mirrors_and_takes_away(sandbox: &mut Sandbox) {
+    sandbox.configure("scope = session\nfollow = none");
     sandbox.seeder(SEEDER);
     let mut alice = login(sandbox, "login", "alice");
     let mut admin = login(sandbox, "sshd", "alice/admin");
@@ -265,6 +318,18 @@ pub(super) fn login_ends_following(sandbox: &mut Sandbox) {
     assert!(fs::metadata(format!("{ccache}/tkt")).is_err(), "nor its ticket");
     assert_eq!(whose(&admin.ring()), "alice/admin", "the session has its token still");
     sandbox.heard("follow nobody");
+    plain.all_ok(&["close", "end"]);
+
+    // What a service has put in the place of a followed token is its own: the end of following leaves it.
+    follow(&mut admin);
+    let own = ticket::now() + 7200;
+    let replace = format!(
+        "keyctl unlink $(keyctl search @s user afs@{CELL}) @s; keyctl add user afs@{CELL} mine@EXAMPLE.TEST\\ {own} @s"
+    );
+    inside(&mut services, "alice", &replace);
+    let mut plain = sandbox.host("sshd", "alice");
+    plain.ok("open");
+    assert_eq!(whose(&services.ring()), "mine", "a service's own token outlives what it has displaced");
     plain.all_ok(&["close", "end"]);
 
     // One with a ticket: its token is another key than the session's.

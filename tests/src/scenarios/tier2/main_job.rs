@@ -157,11 +157,24 @@ pub(super) fn manager_from_before_is_adopted(_: u32) {
     );
     let ccache = after.ccache.clone().expect("services have KRB5CCNAME");
     assert!(ccache.starts_with("DIR:/run/pag/ccache/61001/"), "{ccache}");
-    let mask = after.ring.as_ref().map(|ring| ring.mask.clone());
-    assert_eq!(mask, before.ring.as_ref().map(|ring| ring.mask.clone()), "its keyring is closed again");
+    let masks = [&before, &after].map(|ring| ring.ring.as_ref().map_or("", |ring| &ring.mask));
+    assert_eq!(masks, ["3f030000", "3f033f00"], "its keyring is open to its members and to root, as ours are");
     let leases = pags_of("alice")[0]["leases"].as_array().cloned().unwrap_or_default();
     assert!(leases.iter().any(|lease| lease["role"] == "manager" && lease["alive"] == true), "{leases:#?}");
-    assert!(sh("pagctl adopt alice").contains("has 1 tokens of PAG"), "once more, as after a refresh of the token");
+    // What the PAG has anew, as another key, and what it has no more.
+    let key = |ring: &Ring| ring.token("example.test").map(|key| key.serial);
+    alice.say("keyctl purge user afs@example.test; keyring-aklog -c example.test");
+    let renewed = key(&alice.ring());
+    assert!(renewed.is_some() && renewed != key(&shell), "another key");
+    eventually("an adopted manager has the new token", Duration::from_secs(7), || {
+        (key(&alice.service_ring()) == renewed).then_some(())
+    });
+    alice.say("keyctl purge user afs@example.test");
+    eventually("and loses what the PAG has lost", Duration::from_secs(7), || {
+        key(&alice.service_ring()).is_none().then_some(())
+    });
+    alice.say("keyring-aklog -c example.test");
+    assert!(sh("pagctl adopt alice").contains("has 1 tokens of PAG"), "once more");
     let again = pags_of("alice")[0]["leases"].as_array().map(Vec::len);
     assert_eq!(again, Some(leases.len()), "one lease, however often");
     alice.log_out();

@@ -149,6 +149,12 @@ pub const ALL: &[Scenario] = &[
         scope::mixed_scopes_share_a_manager,
     ),
     Scenario::new(
+        "scope_change_disturbs_no_login",
+        "user for the desktop and session for ssh, then the other way round: new logins go by it, old ones, their services and \
+         an unlock of their screen do not notice",
+        scope::scope_change_disturbs_no_login,
+    ),
+    Scenario::new(
         "su_and_root_find_no_tokens",
         "su -, su and root's services find nobody else's tokens; su - with a password is a login",
         logins::su_and_root_find_no_tokens,
@@ -196,6 +202,11 @@ pub const ALL: &[Scenario] = &[
         "kinit_in_a_login_feeds_its_pag",
         "a ticket that a user gets or renews where his login keeps it reaches the PAG, and no other identity's does",
         renewal::kinit_in_a_login_feeds_its_pag,
+    ),
+    Scenario::new(
+        "renewed_in_a_keyring",
+        "a ticket in KEYRING:persistent is renewed, and the tokens from it, like one in a file",
+        renewal::renewed_in_a_keyring,
     ),
     Scenario {
         boots: 2,

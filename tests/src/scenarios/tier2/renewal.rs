@@ -175,6 +175,30 @@ pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
     alice.log_out();
 }
 
+pub(super) fn renewed_in_a_keyring(_: u32) {
+    let (life, renewable) = lives();
+    short_tickets(renewable);
+    // Kerberos's own tools alone can open it; it is one for all of alice's logins.
+    sh("printf '[appdefaults]\\n\\tpam = {\\n\\t\\tccache = KEYRING:persistent:%%u\\n\\t}\\n' >> /etc/krb5.conf");
+    let begin = now();
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let klist = alice.say("echo $KRB5CCNAME; klist");
+    assert!(klist.starts_with("KEYRING:persistent:61001\n") && klist.contains("krbtgt/"), "{klist}");
+    alice.say("systemd-run --user --quiet --unit=watch watch-token $HOME/watch");
+    let path = "/home/alice/watch";
+    eventually("the watcher has a token", Duration::from_secs(5), || {
+        seen(path).last().is_some_and(|(now, end)| end > now).then_some(())
+    });
+    let first = now() + 1;
+    wait_until(begin + 2 * life + life / 2);
+    no_gap("with a ticket in a keyring", path, first, now());
+    let klist = alice.say("klist");
+    assert!(klist.contains("krbtgt/"), "the login has the renewed ticket, too: {klist}");
+    // It would outlive the machine: keyrings are the host's.
+    alice.say("kdestroy -A");
+    sh("id=$(keyctl get_persistent @s 61001) && keyctl clear $id && keyctl unlink $id @s");
+}
+
 pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
     let (life, _) = lives();
     let keytab = "/etc/pag/keytabs/alice";

@@ -208,3 +208,43 @@ pub(super) fn mixed_scopes_share_a_manager(_: u32) {
     watcher_sees("nobody", "all have ended", SOON);
     is_over();
 }
+
+pub(super) fn scope_change_disturbs_no_login(_: u32) {
+    // As a site would have it: one PAG for the desktop and its services, and one for each ssh login.
+    configure("[service sshd]\nscope = session\n");
+    sh(TWO_IDENTITIES);
+    let mut display = Display::start();
+    let mut desktop = display.log_in("alice");
+    let mut session = admin();
+    start_watcher(&mut desktop);
+    watcher_sees("alice", "services have the desktop's token", SOON);
+    assert_same("the desktop shares its PAG with services", &desktop.ring(), &desktop.service_ring());
+    let before = [desktop.ring(), session.ring()];
+    assert_eq!(before.each_ref().map(whose), ["alice", "alice/admin"], "two scopes, two identities");
+    let pids = watcher();
+
+    // The other way round, for the host.
+    configure("[pag]\nscope = session\n[service sshd]\nscope = user\n");
+    sh("systemctl reload pag-logind-helper");
+    let mut new = Session::ssh("alice", Proof::Password);
+    assert_same("a new ssh login shares the desktop's PAG", &new.ring(), &before[0]);
+    let after = [desktop.ring(), session.ring()];
+    assert_eq!(
+        after.each_ref().map(Ring::identity),
+        before.each_ref().map(Ring::identity),
+        "old logins stay where they are"
+    );
+    assert_eq!(after.each_ref().map(whose), ["alice", "alice/admin"], "with their tokens");
+    new.log_out();
+    assert_eq!(watcher(), pids, "nothing was restarted");
+
+    // An unlock finds the desktop, though it would have a PAG of another kind today.
+    desktop.say("keyctl unlink $(keyctl search @s user afs@example.test) @s");
+    watcher_sees("nobody", "the desktop has lost its token", SOON);
+    display.lock_and_unlock(&mut desktop, "alice");
+    watcher_sees("alice", "an unlock brings it back", Duration::from_secs(15));
+    assert_eq!(whose(&session.ring()), "alice/admin", "and the ssh session has its own");
+    desktop.log_out();
+    session.log_out();
+    is_over();
+}

@@ -6,7 +6,9 @@ mod ends;
 mod faults;
 mod main_job;
 mod members;
+mod renewal;
 mod rules;
+mod scope;
 
 /// An AFS client that a machine can have loaded. They exclude each other, as they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +147,18 @@ pub const ALL: &[Scenario] = &[
         both::afs_both_clients_at_once,
     )
     .on(&[Client::OpenAfs]),
+        "afs_services_follow_the_primary_session",
+        "two identities, two sessions: each is refused the other's files; services have the primary one's access, then the \
+         other's, then none, unrestarted",
+        scope::afs_services_follow_the_primary_session,
+    ),
+    Scenario::new(
+        "afs_renewed_tickets_leave_no_gap",
+        "a service reads its user's home as long as tickets can be renewed, over a killed helper, a KDC that is away for half \
+         of the time and a sleep of the machine, then not, and with a keytab without end",
+        renewal::afs_renewed_tickets_leave_no_gap,
+    )
+    .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_login_survives_a_dead_kdc",
         "a KDC that is away, silent, refuses or is slow: the login goes on in time, and the next one has tokens",
