@@ -147,6 +147,7 @@ pub const ALL: &[Scenario] = &[
         both::afs_both_clients_at_once,
     )
     .on(&[Client::OpenAfs]),
+    Scenario::new(
         "afs_services_follow_the_primary_session",
         "two identities, two sessions: each is refused the other's files; services have the primary one's access, then the \
          other's, then none, unrestarted",
