@@ -56,6 +56,11 @@ impl Following {
         self.setting = setting;
     }
 
+    /// The setting `follow`.
+    pub(crate) fn setting(&self) -> Follow {
+        self.setting
+    }
+
     /// Whether rings must be looked at now and then: nobody tells when a token in a ring is replaced.
     pub(crate) fn must_look(&self) -> bool {
         !self.steps.is_empty() || !self.said.is_empty()

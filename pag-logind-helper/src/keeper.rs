@@ -11,7 +11,7 @@ use pag::ccache::format::Principal;
 use pag::ccache::{self, Place};
 use pag::client;
 use pag::client::openafs::{self, Equipped};
-use pag::config::Cell;
+use pag::config::{Cell, Follow};
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
@@ -477,6 +477,53 @@ impl Keeper {
         self.known.insert(id, Rc::new(Known { id, uid, ring, record, keys: keys_of(&ring).into() }));
         self.changed.insert(uid);
         Ok(true)
+    }
+
+    /// Has the services of a PAG's user follow it, from the next [`Keeper::settle`] on, or no longer for that reason. Gives
+    /// the user, or in words why it cannot be followed; none when there is no such PAG.
+    ///
+    /// # Errors
+    /// As [`Keeper::forget_tokens`].
+    pub(crate) fn choose(&self, id: PagId, on: bool) -> Result<Option<std::result::Result<u32, &'static str>>> {
+        let Some(uid) = self.user_of(id) else { return Ok(None) };
+        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
+        let guard = Guard::enter(self.group)?;
+        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(None) };
+        let mut pags = registry.pags_of(&guard, &lock, uid)?;
+        let record_of = |pag: &Pag| pag.record.clone().ok();
+        let Some(record) = pags.iter().find(|pag| pag.id == id).and_then(record_of) else { return Ok(None) };
+        let is_follower = |pag: &Pag| pag.record.as_ref().is_ok_and(|record| policy::is_follower(record, pag::now()));
+        let trouble = match record {
+            _ if !on => None,
+            _ if self.following.setting() == Follow::None => {
+                Some("the administrator wants services to follow nobody (follow = none in pag.conf)")
+            }
+            record if record.kind != Kind::Session || !record.has_login() => {
+                Some("only the PAG that a login has to itself (scope = session) can be followed")
+            }
+            _ if !pags.iter().any(is_follower) => {
+                Some("no user manager is there to follow it, or the manager shares its PAG with a login")
+            }
+            _ => None,
+        };
+        if let Some(trouble) = trouble {
+            return Ok(Some(Err(trouble)));
+        }
+        // The others first: whoever is killed in between leaves at most one.
+        pags.sort_by_key(|pag| pag.id == id);
+        for mut pag in pags.into_iter().filter(|pag| on || pag.id == id) {
+            let Some(record) = record_of(&pag) else { continue };
+            let chosen = on && pag.id == id;
+            if record.chosen != chosen {
+                registry.store(&guard, &mut pag, Record { chosen, ..record })?;
+            }
+        }
+        Ok(Some(Ok(uid)))
+    }
+
+    /// Whether the services of `uid` follow this PAG.
+    pub(crate) fn is_followed(&self, uid: u32, id: PagId) -> bool {
+        self.known.values().any(|known| known.uid == uid && known.record.follows == Some(id))
     }
 
     /// Looks which tokens are in the ring, and notes those that serve. True when they are others than the record says.

@@ -100,6 +100,8 @@ struct Helper<'a> {
     jobs: Jobs,
     /// Callers who wait for a seeder.
     askers: Vec<Order>,
+    /// Callers who wait for the services of this user to follow another.
+    choosers: Vec<(u32, Order)>,
     managers: Managers,
     ccaches: Ccaches,
     tickets: Tickets,
@@ -167,6 +169,7 @@ impl<'a> Helper<'a> {
             keeper: Keeper::new(),
             jobs: Jobs::default(),
             askers: Vec::new(),
+            choosers: Vec::new(),
             managers: Managers::default(),
             ccaches: Ccaches::new(runtime)?,
             tickets: Tickets::new(),
@@ -252,6 +255,7 @@ impl<'a> Helper<'a> {
                 if before != after {
                     notify::status(&after);
                 }
+                self.answer_choosers();
             }
             if self.clock.renew.is_some_and(|moment| moment <= now) {
                 self.plan();
@@ -496,13 +500,34 @@ impl<'a> Helper<'a> {
                 self.jobs.ask(order.pag, uid, Instant::now());
                 self.askers.push(order);
             }
-            What::Forget(cell) => order.answer(match self.keeper.forget_tokens(order.pag, cell.as_ref()) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(Trouble::Gone),
-                Err(pag::Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => Err(Trouble::Busy),
-                Err(error) => Err(Trouble::Failed(error.to_string())),
-            }),
+            What::Follow(on) => match self.keeper.choose(order.pag, *on) {
+                Ok(Some(Ok(uid))) => {
+                    self.dirty.insert(uid);
+                    self.choosers.push((uid, order));
+                }
+                Ok(Some(Err(why))) => order.answer(Err(Trouble::Failed(why.to_owned()))),
+                other => order.answer(written(other.map(|pag| pag.is_some()))),
+            },
+            What::Forget(cell) => order.answer(written(self.keeper.forget_tokens(order.pag, cell.as_ref()))),
         }
+    }
+
+    /// Tells those who have chosen what came of it, once the PAGs of that user were looked at.
+    fn answer_choosers(&mut self) {
+        let (keeper, dirty) = (&self.keeper, &self.dirty);
+        self.choosers.retain(|(uid, order)| {
+            let waits = dirty.contains(uid);
+            if !waits {
+                order.answer(match order.what {
+                    What::Follow(true) if keeper.user_of(order.pag).is_none() => Err(Trouble::Gone),
+                    What::Follow(true) if !keeper.is_followed(*uid, order.pag) => {
+                        Err(Trouble::Failed("it is not followed yet; the journal may say why".to_owned()))
+                    }
+                    _ => Ok(()),
+                });
+            }
+            waits
+        });
     }
 
     /// Tells those who wait for seeders what has come of them.
@@ -571,6 +596,16 @@ impl<'a> Helper<'a> {
             }
         })
         .await
+    }
+}
+
+/// What a caller is told of a change of a record, true where there was one.
+fn written(done: pag::Result<bool>) -> Result<(), Trouble> {
+    match done {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Trouble::Gone),
+        Err(pag::Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => Err(Trouble::Busy),
+        Err(error) => Err(Trouble::Failed(error.to_string())),
     }
 }
 

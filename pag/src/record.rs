@@ -13,6 +13,7 @@
 //! attempt 1764000003 ok 1764036000
 //! follows 5f2e91c07ab3d846
 //! mirrored 738684871
+//! chosen
 //! lease 4711 88213 9f0c... login sshd ssh FILE:/tmp/krb5cc_61001_xyz
 //! ```
 
@@ -111,6 +112,8 @@ pub struct Record {
     pub follows: Option<PagId>,
     /// The token keys that were linked into this PAG's ring out of the one that it follows.
     pub mirrored: Vec<Serial>,
+    /// Somebody has asked for it that the user's services follow this one, whatever the configuration says.
+    pub chosen: bool,
     /// Who keeps it in use.
     pub leases: Vec<Lease>,
 }
@@ -153,6 +156,7 @@ impl Record {
             attempt: None,
             follows: None,
             mirrored: Vec::new(),
+            chosen: false,
             leases: Vec::new(),
         }
     }
@@ -194,6 +198,9 @@ impl Record {
         }
         for key in &self.mirrored {
             let _ = writeln!(text, "mirrored {key}");
+        }
+        if self.chosen {
+            text.push_str("chosen\n");
         }
         for l in &self.leases {
             let Process { pid, start } = l.process;
@@ -243,6 +250,7 @@ struct Parts {
     attempt: Option<Attempt>,
     follows: Option<PagId>,
     mirrored: Vec<Serial>,
+    chosen: bool,
     leases: Vec<Lease>,
 }
 
@@ -279,6 +287,7 @@ impl Parts {
                 });
             }
             "follows" => self.follows = Some(PagId::parse(value)?),
+            "chosen" => self.chosen = true,
             "mirrored" => self.mirrored.push(Serial::new(value.parse().ok()?)?),
             "lease" => self.leases.push(Lease {
                 process: Process {
@@ -312,6 +321,7 @@ impl Parts {
             attempt: self.attempt,
             follows: self.follows,
             mirrored: self.mirrored,
+            chosen: self.chosen,
             leases: self.leases,
         })
     }
@@ -342,6 +352,7 @@ mod tests {
             attempt: Some(Attempt { at: 5, ok: false, ticket: 17 }),
             follows: Some(PagId::from(0xbeef)),
             mirrored: [11, 12].into_iter().filter_map(Serial::new).collect(),
+            chosen: true,
             leases: vec![lease(7, Role::Login), lease(8, Role::Manager)],
             ..Record::new(61001, Kind::User, "DIR:/run/pag/ccache/x".to_owned(), Retain::Processes)
         }

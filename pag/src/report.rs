@@ -295,6 +295,17 @@ pub enum Event {
         /// In words.
         why: String,
     },
+    /// Somebody has chosen over D-Bus whom a user's services follow.
+    FollowAsked {
+        /// The user.
+        uid: u32,
+        /// The PAG of the session.
+        pag: PagId,
+        /// Whether it is to be followed, or was taken back.
+        on: bool,
+        /// Who asked.
+        by: u32,
+    },
     /// The bus or logind is away.
     BusLost {
         /// In words.
@@ -409,6 +420,13 @@ impl fmt::Display for Event {
                     "the services of uid {uid} (PAG {pag}) are not in step with a session: {why}; it will be tried again"
                 )
             }
+            Event::FollowAsked { uid, pag, on: true, by } => {
+                write!(f, "the services of uid {uid} follow PAG {pag} while it lasts: uid {by} asked for it over D-Bus")
+            }
+            Event::FollowAsked { uid, pag, on: false, by } => write!(
+                f,
+                "PAG {pag} is not chosen any more to be followed by the services of uid {uid}: uid {by} asked for it over D-Bus"
+            ),
             Event::BusLost { why } => {
                 write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
             }
@@ -441,6 +459,7 @@ impl Event {
             | Event::Reaped { .. }
             | Event::Follows { .. }
             | Event::FollowsNobody { .. }
+            | Event::FollowAsked { .. }
             | Event::BusBack
             | Event::Served
             | Event::Unlogged { .. } => Severity::LOG_INFO,
@@ -509,6 +528,7 @@ impl Event {
             Event::Follows { .. } => "bdaae710b9eb48c6b0ee99213089261d",
             Event::FollowsNobody { .. } => "628a41ad5a1042c8a7011b62c3582f28",
             Event::FollowFailed { .. } => "2cb6ae18984248cea4c4a89477cb046b",
+            Event::FollowAsked { .. } => "fcbdd2eb8bcc4b36b3cbe79a230756c0",
             Event::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
             Event::BusBack => "138b0edce0124388bda40df5317bbb14",
             Event::NotServed { .. } => "d001bd9a161d4513b6a2a39e88a105e2",
@@ -546,7 +566,7 @@ impl Event {
             | Event::FollowsNobody { uid, pag }
             | Event::FollowFailed { uid, pag, .. }
             | Event::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
-            Event::Unlogged { uid, pag, by, .. } => {
+            Event::Unlogged { uid, pag, by, .. } | Event::FollowAsked { uid, pag, by, .. } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
             }
             Event::Follows { uid, pag, followed } => {

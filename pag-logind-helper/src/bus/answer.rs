@@ -29,8 +29,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Objects that are described without a break.
 const STRETCH: usize = 32;
 
-/// A PAG in a list: its id, user, kind, principal and object.
-type Line = (String, u32, &'static str, String, ObjectPath<'static>);
+/// A PAG in a list: its id, user, kind and principal; whom it follows, and whether it was chosen for that; its object.
+type Line = (String, u32, &'static str, String, String, bool, ObjectPath<'static>);
 
 impl Service<'_> {
     /// Carries a request out.
@@ -82,6 +82,14 @@ impl Service<'_> {
                 self.unlog(caller, id, cell.as_ref()).await?;
                 Ok(call.answer(&())?)
             }
+            Request::Follow(id) => {
+                self.follow(caller, id, true).await?;
+                Ok(call.answer(&())?)
+            }
+            Request::Unfollow(id) => {
+                self.follow(caller, id, false).await?;
+                Ok(call.answer(&())?)
+            }
             Request::Subscribe => {
                 self.subscribe(caller).await?;
                 Ok(call.answer(&())?)
@@ -97,8 +105,11 @@ impl Service<'_> {
         let board = self.board().borrow();
         let line = |id: &PagId| {
             let known = board.known(*id)?;
-            let principal = known.record.principal.as_ref().map(ToString::to_string).unwrap_or_default();
-            Some(object(*id).map(|path| (id.to_string(), known.uid, known.record.kind.as_str(), principal, path)))
+            let record = &known.record;
+            let principal = record.principal.as_ref().map(ToString::to_string).unwrap_or_default();
+            let follows = record.follows.map(|id| id.to_string()).unwrap_or_default();
+            let (kind, chosen) = (record.kind.as_str(), record.chosen);
+            Some(object(*id).map(|path| (id.to_string(), known.uid, kind, principal, follows, chosen, path)))
         };
         pags.iter().filter_map(line).collect()
     }
@@ -232,6 +243,15 @@ impl Service<'_> {
             return Err(if is_there { Refusal::not_discarded(why) } else { Refusal::no_pag(id) });
         }
         report(&Event::Unlogged { uid, pag: id, cell: cell.map(ToString::to_string), by: caller.uid });
+        Ok(())
+    }
+
+    /// Has the services of a PAG's user follow it, or no longer because somebody had asked for that.
+    async fn follow(&self, caller: &Caller<'_>, id: PagId, on: bool) -> Result<(), Refusal> {
+        self.reach(caller, id).await?;
+        let uid = self.board().borrow().known(id).map(|known| known.uid).ok_or_else(|| Refusal::no_pag(id))?;
+        self.order(id, What::Follow(on), Refusal::not_followed).await?;
+        report(&Event::FollowAsked { uid, pag: id, on, by: caller.uid });
         Ok(())
     }
 }
