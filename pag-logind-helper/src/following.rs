@@ -199,8 +199,17 @@ fn forget_own(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Result<()> {
         return Ok(());
     }
     client::discard(&ring, Instant::now() + INSIDE)?;
-    let blank =
-        Record { principal: None, ticket: 0, renewable: 0, tokens: Vec::new(), attempt: None, reseed: false, ..record };
+    let blank = Record {
+        principal: None,
+        ticket: 0,
+        renewable: 0,
+        authenticated: 0,
+        tokens: Vec::new(),
+        discarded: Vec::new(),
+        attempt: None,
+        reseed: false,
+        ..record
+    };
     registry.store(guard, pag, blank)
 }
 

@@ -236,7 +236,7 @@ impl<'a> Helper<'a> {
                 }
             }
             for pag in self.ccaches.due(now) {
-                if self.keeper.note_ticket(pag) {
+                if self.keeper.note_ticket(pag, self.jobs.runs_for(pag)) {
                     self.renew(pag, Way::Seed);
                 }
                 self.clock.renew = Some(now);
@@ -298,7 +298,7 @@ impl<'a> Helper<'a> {
                 self.noticed.remove(&pag);
             }
             // The user may have got tokens himself.
-            if (due.is_some() || news.is_some()) && self.keeper.note_tokens(pag) {
+            if (due.is_some() || news.is_some()) && self.keeper.note_tokens(pag, !self.jobs.is_wanted(pag)) {
                 self.dirty.insert(uid);
                 continue;
             }
@@ -434,7 +434,7 @@ impl<'a> Helper<'a> {
             }
             News::Awake => self.all = true,
             News::Ended { unit: JobUnit::Keytab(pag, uid), result: Ok(()) } => {
-                self.keeper.note_ticket(pag);
+                self.keeper.note_ticket(pag, true);
                 if self.jobs.running(uid) == Some(pag) && !self.bus.start(JobUnit::Seed(uid)) {
                     self.ended(uid, Err(NO_BUS.to_owned()));
                 }
@@ -446,27 +446,42 @@ impl<'a> Helper<'a> {
     /// The job of a user has ended.
     fn ended(&mut self, uid: u32, result: Result<(), String>) {
         let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
-        self.keeper.note_ticket(pag);
+        let ticket = self.keeper.ticket_of(pag);
+        self.keeper.note_ticket(pag, true);
         self.tickets.settle(pag);
         let renewal = self.renewals.remove(&pag).is_some();
         match &result {
             Ok(()) => self.keeper.seeded(pag, wanted && !renewal),
-            Err(why) if renewal => {
-                report(&Event::NotRenewed { uid, why: why.clone() });
+            Err(why) => {
+                // With a ticket that was renewed it is a seeder that has failed.
+                if renewal && self.keeper.ticket_of(pag) == ticket {
+                    report(&Event::NotRenewed { uid, why: why.clone() });
+                } else {
+                    self.keeper.not_seeded(pag, why, wanted);
+                }
                 // Its record says when it is due again.
-                self.jobs.forget(pag);
+                if renewal {
+                    self.jobs.forget(pag);
+                }
             }
-            Err(why) => self.keeper.not_seeded(pag, why, wanted),
         }
-        self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
+        // Unless it is to run once more for who has asked meanwhile.
+        if !self.jobs.is_asked(pag) {
+            self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
+        }
         self.dirty.insert(uid);
     }
 
     fn start_jobs(&mut self) {
         for Run { pag, uid, wanted } in self.jobs.start(Instant::now()) {
-            let way = self.renewals.get(&pag).copied();
-            let unit = if way == Some(Way::Keytab) { JobUnit::Keytab(pag, uid) } else { JobUnit::Seed(uid) };
-            let why = match self.keeper.prepare_seeding(pag, self.jobs.is_asked(pag), way.is_some()) {
+            let (asked, way) = (self.jobs.is_asked(pag), self.renewals.get(&pag).copied());
+            // The user may have got himself what was discarded, and the job would take it away.
+            if self.keeper.has_discarded(pag) {
+                self.keeper.note_tokens(pag, false);
+            }
+            let needed = if asked { Some(self.keeper.way(pag)) } else { way };
+            let unit = if needed == Some(Way::Keytab) { JobUnit::Keytab(pag, uid) } else { JobUnit::Seed(uid) };
+            let why = match self.keeper.prepare_seeding(pag, asked, way.is_some()) {
                 Ok(Some(_)) if self.bus.start(unit) => continue,
                 Ok(Some(_)) => NO_BUS.to_owned(),
                 Ok(None) => {
@@ -497,7 +512,8 @@ impl<'a> Helper<'a> {
         let Some(uid) = self.keeper.user_of(order.pag) else { return order.answer(Err(Trouble::Gone)) };
         match &order.what {
             What::Renew => {
-                self.jobs.ask(order.pag, uid, Instant::now());
+                let more = self.keeper.has_discarded(order.pag);
+                self.jobs.ask(order.pag, uid, more, Instant::now());
                 self.askers.push(order);
             }
             What::Follow(on) => match self.keeper.choose(order.pag, *on) {

@@ -74,6 +74,8 @@ impl Service<'_> {
             Request::GetMyPag => Ok(call.answer(&object(self.my_pag(caller).await?)?)?),
             Request::Renew(id) => {
                 self.reach(caller, id).await?;
+                // The tokens of one that follows are that other's.
+                let id = self.followed(id).unwrap_or(id);
                 self.order(id, What::Renew, Refusal::not_renewed).await?;
                 Ok(call.answer(&())?)
             }
@@ -231,17 +233,29 @@ impl Service<'_> {
         }
     }
 
+    /// The PAG that this one follows.
+    fn followed(&self, id: PagId) -> Option<PagId> {
+        self.board().borrow().known(id).and_then(|known| known.record.follows)
+    }
+
     async fn unlog(&self, caller: &Caller<'_>, id: PagId, cell: Option<&AfsCell>) -> Result<(), Refusal> {
-        // First the record: what it names, and is not there, would be brought back.
-        self.order(id, What::Forget(cell.cloned()), Refusal::not_discarded).await?;
-        let found = self.board().borrow().known(id).map(|known| (known.ring, known.uid));
-        let (ring, uid) = found.ok_or_else(|| Refusal::no_pag(id))?;
-        let discarded = self.inside.discard(&ring, cell).await;
-        self.board().borrow_mut().touch(id);
-        if let Err(why) = discarded {
-            let is_there = self.board().borrow().known(id).is_some();
-            return Err(if is_there { Refusal::not_discarded(why) } else { Refusal::no_pag(id) });
+        // One that follows has its own tokens besides.
+        let both = [Some(id), self.followed(id)];
+        let mut uid = None;
+        for id in both.into_iter().flatten() {
+            // First the record: what it names, and is not there, would be brought back.
+            self.order(id, What::Forget(cell.cloned()), Refusal::not_discarded).await?;
+            let found = self.board().borrow().known(id).map(|known| (known.ring, known.uid));
+            let (ring, owner) = found.ok_or_else(|| Refusal::no_pag(id))?;
+            let discarded = self.inside.discard(&ring, cell).await;
+            self.board().borrow_mut().touch(id);
+            if let Err(why) = discarded {
+                let is_there = self.board().borrow().known(id).is_some();
+                return Err(if is_there { Refusal::not_discarded(why) } else { Refusal::no_pag(id) });
+            }
+            uid = Some(owner);
         }
+        let uid = uid.ok_or_else(|| Refusal::no_pag(id))?;
         report(&Event::Unlogged { uid, pag: id, cell: cell.map(ToString::to_string), by: caller.uid });
         Ok(())
     }
