@@ -169,7 +169,6 @@ impl Keeper {
             self.lose_registry();
         }
         let pags = registry.as_ref().map(|registry| registry.pags(&guard)).transpose()?.unwrap_or_default();
-        drop(guard);
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
         let mut of_uid: BTreeMap<u32, Vec<Pag>> = BTreeMap::new();
         for pag in pags {
@@ -187,6 +186,8 @@ impl Keeper {
                 uids.insert(uid);
             }
         }
+        // Until now: without it no ring shows what is in it, and all of them would look emptied.
+        drop(guard);
         Ok(uids)
     }
 
@@ -544,11 +545,11 @@ impl Keeper {
         if discarded.is_empty() && (held.is_empty() || held == known.record.tokens) {
             return false;
         }
-        let (before, keys) = (known.keys.clone(), keys_of(&known.ring));
+        let (ring, before) = (known.ring, known.keys.clone());
         let blank = tokens.is_empty();
         self.change(id, |keeper, pag, record| {
             // What was cut by whoever emptied the ring is healed instead, and then looked for again.
-            if !discarded.is_empty() && keeper.was_cut(Some(&before), &keys, pag, record) {
+            if !discarded.is_empty() && keeper.was_cut(Some(&before), &keys_of(&ring), pag, record) {
                 return false;
             }
             for cell in &discarded {
@@ -746,7 +747,7 @@ fn is_over_or_broken(pag: &Pag) -> bool {
     record.leases.is_empty() || record.leases.iter().any(|lease| !lease.process.is_alive())
 }
 
-/// The keys in a ring, seen from outside: the handle group may READ it. None of a ring that has just broken.
+/// The keys in a ring, seen from outside, under a guard: the handle group may READ it. None of a ring that has just broken.
 pub(crate) fn keys_of(ring: &Ring) -> Vec<Serial> {
     keyring::members(ring.serial).unwrap_or_default()
 }

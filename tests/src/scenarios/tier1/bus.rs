@@ -82,6 +82,8 @@ pub(super) fn shows_own_pags_only(sandbox: &mut Sandbox) {
         format!("{HOST} {MANAGER} Renew ID"),
         format!("{HOST} {MANAGER} Unlog ID _"),
         format!("{HOST} {MANAGER} Unlog ID {CELL}"),
+        format!("{HOST} {MANAGER} Follow ID"),
+        format!("{HOST} {MANAGER} Unfollow ID"),
         format!("{HOST}/pag/ID {PROPERTIES} GetAll {PAG}"),
         format!("{HOST}/pag/ID {PROPERTIES} Get {PAG} UID"),
         format!("{HOST}/pag/ID org.freedesktop.DBus.Introspectable Introspect"),
@@ -139,6 +141,8 @@ pub(super) fn policy_holds(sandbox: &mut Sandbox) {
         format!("{HOST} {MANAGER} GetMyPag"),
         format!("{HOST} {MANAGER} Renew {NOBODYS}"),
         format!("{HOST} {MANAGER} Unlog {NOBODYS} _"),
+        format!("{HOST} {MANAGER} Follow {NOBODYS}"),
+        format!("{HOST} {MANAGER} Unfollow {NOBODYS}"),
         format!("{HOST} {MANAGER} Subscribe"),
         format!("{HOST} {MANAGER} Unsubscribe"),
         format!("{HOST} {OBJECTS} GetManagedObjects"),
@@ -224,6 +228,9 @@ pub(super) fn errors_have_names(sandbox: &mut Sandbox) {
         (format!("{HOST} {MANAGER} Unlog {hers} .."), "InvalidArgs"),
         (format!("{HOST} {MANAGER} GetPag {NOBODYS}"), "NoSuchPag"),
         (format!("{HOST} {MANAGER} Renew {NOBODYS}"), "NoSuchPag"),
+        (format!("{HOST} {MANAGER} Follow {NOBODYS}"), "NoSuchPag"),
+        (format!("{HOST} {MANAGER} Unfollow {NOBODYS}"), "NoSuchPag"),
+        (format!("{HOST} {MANAGER} Follow"), "InvalidArgs"),
         (format!("{HOST} {MANAGER} Unlog {NOBODYS} _"), "NoSuchPag"),
         (format!("{HOST} {MANAGER} GetMyPag"), "NotInPag"),
         (format!("{HOST}/pag/{NOBODYS} {PROPERTIES} GetAll {PAG}"), "UnknownObject"),
@@ -262,7 +269,7 @@ pub(super) fn pag_vanishes(sandbox: &mut Sandbox) {
     let polkit = polkit();
     let mut alice = Caller::new(uid("alice"));
     // While polkit thinks about it: it says yes to what is no more.
-    for call in ["GetPag", "Renew", "Unlog"] {
+    for call in ["GetPag", "Renew", "Unlog", "Follow", "Unfollow"] {
         let mut bobs = login(sandbox, "bob");
         let his = id("bob");
         sees(&mut Caller::new(0), &[&his]);
@@ -567,13 +574,19 @@ fn run_seed_unit(unit: &str) -> bool {
     if host.ask("open")["result"] != 0 {
         return false;
     }
-    let seed = pag_seed();
-    let done = host.ask(&format!("run setpriv --reuid {uid} --regid {uid} --clear-groups {}", seed.display()));
+    // With what PAM has set, as systemd does it.
+    let set = ["KRB5CCNAME", "PAG_DISCARDED"].map(|name| {
+        let value = host.ask(&format!("getenv {name}"))["value"].as_str().unwrap_or_default().to_owned();
+        format!("export {name}='{value}'\n")
+    });
+    fs::write("/run/unit", format!("{}exec {}\n", set.concat(), pag_seed().display())).unwrap();
+    let done = host.ask(&format!("run setpriv --reuid {uid} --regid {uid} --clear-groups sh -e /run/unit"));
     host.ok("close");
     done["status"] == 0
 }
 
-pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
+/// The stack of the seeding jobs.
+fn seed_stack(sandbox: &Sandbox) {
     let module = crate::sandbox::module();
     sandbox.stack(
         "pag-seed",
@@ -583,6 +596,10 @@ pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
             module.display()
         ),
     );
+}
+
+pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
+    seed_stack(sandbox);
     let (_bus, _helper) = (Bus::start(), Helper::serving());
     systemd(run_seed_unit);
     let mut alices = login(sandbox, "alice");
@@ -636,6 +653,236 @@ pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
     assert!(alices.ring().token(CELL).is_none(), "what was discarded stays so");
     alice.ok(&format!("Renew {hers}"));
     assert!(alices.ring().token(CELL).is_some(), "until it is asked for");
+}
+
+/// Tokens of ten seconds for each cell that is named, but of those in /run/refused, for which it fails.
+const SHORT_TOKENS: &str = "#!/bin/sh
+echo \"$$ $*\" >> /run/seeder.log
+end=$(($(date +%s) + 10))
+status=0
+while [ $# -gt 1 ]; do
+	if [ \"$1\" = -c ]; then
+		if grep -qsx \"$2\" /run/refused; then status=1
+		else keyctl add user afs@$2 \"$(id -un)@EXAMPLE.TEST $end\" @s >/dev/null; fi
+	fi
+	shift
+done
+exit $status
+";
+
+pub(super) fn unlog_lasts(sandbox: &mut Sandbox) {
+    const B: &str = "b.test";
+    seed_stack(sandbox);
+    let config = format!("[pag]\nclient = keyring\nprogram = /run/seeder\nafs_cells = {CELL},{B}\n");
+    fs::write("/etc/pag/pag.conf", config).unwrap();
+    sandbox.seeder(SHORT_TOKENS);
+    let (_bus, _helper) = (Bus::start(), Helper::serving());
+    systemd(run_seed_unit);
+    let mut alices = login(sandbox, "alice");
+    let hers = id("alice");
+    let mut alice = Caller::new(uid("alice"));
+    sees(&mut alice, &[&hers]);
+    let has = |host: &mut Host| [CELL, B].map(|cell| host.ring().token(cell).is_some());
+    let runs = || -> Vec<String> {
+        fs::read_to_string("/run/seeder.log").unwrap().lines().map(str::to_owned).collect()
+    };
+    let end = |host: &mut Host| -> u64 {
+        let payload = host.ring().token(CELL).map(|key| key.payload.clone().unwrap()).unwrap_or_default();
+        payload.rsplit(' ').next().unwrap().trim().parse().unwrap_or(0)
+    };
+    assert_eq!(has(&mut alices), [true, true]);
+
+    // Over D-Bus, one cell's. The other's is renewed.
+    alice.ok(&format!("Unlog {hers} {B}"));
+    let before = end(&mut alices);
+    eventually("the other cell's token is renewed", Duration::from_secs(15), || {
+        (end(&mut alices) > before).then_some(())
+    });
+    assert_eq!(has(&mut alices), [true, false], "renewal leaves discarded what was discarded: {:?}", runs());
+    assert!(!runs().last().unwrap().contains(B), "its seeder is not asked for it: {:?}", runs());
+
+    // By a member, with no word to anybody; it is noticed when the next renewal is due.
+    let tool = crate::sandbox::pagctl().display().to_string();
+    let done = inside(&mut alices, "alice", &format!("{tool} unlog"));
+    assert_eq!(done["stdout"], "Discarded one token.\n", "{done}");
+    assert_eq!(has(&mut alices), [false, false], "pagctl unlog discards");
+    let count = runs().len();
+    let noted = |text: &str| text.lines().any(|line| line.starts_with("discarded ") && line.split(' ').count() == 2);
+    eventually("that a member has discarded all is noted", Duration::from_secs(15), || {
+        noted(&pags("alice")[0].text).then_some(())
+    });
+    assert_eq!((has(&mut alices), runs().len()), ([false, false], count), "what a member discards stays so, too");
+
+    // A ticket that was merely renewed changes nothing; one for which she has typed her password does.
+    let text = pags("alice")[0].text.clone();
+    let field = |name: &str, which: usize| -> String {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split(' ').nth(which).unwrap().to_owned()
+    };
+    let ccache = field("ccache ", 1).strip_prefix("DIR:").unwrap().to_owned();
+    let (ends, since): (u64, u64) = (field("ticket ", 1).parse().unwrap(), field("ticket ", 3).parse().unwrap());
+    let primary = fs::read_to_string(format!("{ccache}/primary")).unwrap_or_else(|_| "tkt".to_owned());
+    let file = format!("{ccache}/{}", primary.trim());
+    crate::ticket::write_since(since, &file, uid("alice"), "alice", "EXAMPLE.TEST", ends + 100);
+    eventually("the renewed ticket is noticed", Duration::from_secs(10), || {
+        pags("alice")[0].text.contains(&format!("ticket {} ", ends + 100)).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((has(&mut alices), runs().len()), ([false, false], count), "a renewed ticket brings nothing back");
+    crate::ticket::write_since(since + 1, &file, uid("alice"), "alice", "EXAMPLE.TEST", ends + 200);
+    eventually("a new ticket brings all back", Duration::from_secs(10), || {
+        (has(&mut alices) == [true, true]).then_some(())
+    });
+
+    // A login begins anew, and so does who asks; with pagctl, too.
+    let (status, said) = pagctl(uid("alice"), &["unlog", "--pag", &hers, B]);
+    assert_eq!((status, &said[..]), (Some(0), ""));
+    assert!(alices.ring().token(B).is_none(), "pagctl unlog --pag discards");
+    let his = pagctl(uid("bob"), &["unlog", "--pag", &hers]);
+    assert_eq!(his.0, Some(2), "not another user's: {}", his.1);
+    assert!(his.1.contains("that you may see"), "{}", his.1);
+    login(sandbox, "alice").all_ok(&["close", "end"]);
+    assert!(alices.ring().token(B).is_some(), "a login brings back what was discarded");
+    assert_eq!(pagctl(0, &["unlog", "--pag", &hers]).0, Some(0), "root may");
+    assert_eq!(has(&mut alices), [false, false]);
+    alice.ok(&format!("Renew {hers}"));
+    assert_eq!(has(&mut alices), [true, true], "who asks gets all");
+
+    // Of two cells one fails: nothing is said of the other.
+    fs::write("/run/refused", format!("{B}\n")).unwrap();
+    sandbox.messages();
+    let mut bobs = login(sandbox, "bob");
+    assert_eq!(has(&mut bobs), [true, false]);
+    let said = sandbox.heard("no tokens of cell");
+    assert!(said.text().contains(&format!("no tokens of cell {B} for uid")), "the cell that failed is named: {said:?}");
+}
+
+pub(super) fn renew_by_keytab(sandbox: &mut Sandbox) {
+    sandbox.configure("[user alice]\nkeytab = /etc/pag/keytabs/alice");
+    let (_bus, _helper) = (Bus::start(), Helper::serving());
+    let (started, units) = channel();
+    let started = std::sync::Mutex::new(started);
+    systemd(move |unit| started.lock().unwrap().send(unit.to_owned()).is_ok());
+    let ends = crate::ticket::now() + 3;
+    let ticket = crate::ticket::write("/run/home/alice/cc.short", uid("alice"), "alice", "EXAMPLE.TEST", ends);
+    let mut host = sandbox.host("sshd", "alice");
+    host.all_ok(&[&format!("putenv KRB5CCNAME={ticket}"), "open"]);
+    let hers = id("alice");
+    let mut alice = Caller::new(uid("alice"));
+    sees(&mut alice, &[&hers]);
+    eventually("the ticket has ended", Duration::from_secs(10), || (crate::ticket::now() > ends).then_some(()));
+    // Its token is good for an hour: nobody else asks.
+    alice.ok(&format!("Renew {hers}"));
+    let both: Vec<String> = units.try_iter().collect();
+    let expected = [format!("pag-keytab@{hers}.service"), format!("pag-seed@{}.service", uid("alice"))];
+    assert_eq!(both, expected, "a dead ticket is replaced from the keytab first");
+}
+
+pub(super) fn follow(sandbox: &mut Sandbox) {
+    sandbox.configure("scope = session");
+    sandbox.seeder(super::scope::SEEDER);
+    let (_bus, mut helper) = (Bus::start(), Helper::serving());
+    let polkit = polkit();
+    let mut plain = super::scope::login(sandbox, "login", "alice");
+    let chosen = id("alice");
+    let mut admin = super::scope::login(sandbox, "sshd", "alice/admin");
+    let newest = ids("alice").into_iter().find(|id| *id != chosen).unwrap();
+    let (_bobs, his) = (login(sandbox, "bob"), id("bob"));
+    let mut services = super::scope::manager(sandbox);
+    let theirs = ids("alice").into_iter().find(|id| *id != chosen && *id != newest).unwrap();
+    let (mut alice, mut bob, mut root) = (Caller::new(uid("alice")), Caller::new(uid("bob")), Caller::new(0));
+    let whose = |host: &mut Host| super::scope::whose(&host.ring()).to_owned();
+    let follow = |caller: &mut Caller| caller.properties(&theirs)["ok"]["Follows"].clone();
+    eventually("services follow the newest session", Duration::from_secs(10), || {
+        (whose(&mut services) == "alice/admin" && follow(&mut root) == newest).then_some(())
+    });
+    alice.ok("Subscribe");
+
+    // She chooses, and it is so when she is answered.
+    alice.ok(&format!("Follow {chosen}"));
+    assert_eq!(whose(&mut services), "alice", "services follow the session that was chosen");
+    let told = eventually("it is told", Duration::from_secs(8), || {
+        alice.signals(200).into_iter().find(|signal| signal["member"] == "Followed")
+    });
+    assert_eq!((&told["path"], &told["body"]), (&json!(format!("{HOST}/pag/{theirs}")), &json!(chosen)), "{told}");
+    let said = sandbox.heard("asked for it over D-Bus");
+    assert_eq!(said.0.get("ASKED_BY").map(String::as_str), Some("61001"), "{said:?}");
+    assert_eq!(alice.properties(&chosen)["ok"]["Chosen"], true);
+    let (_, list) = pagctl(uid("alice"), &["list"]);
+    let line = |id: &str| list.lines().find(|line| line.starts_with(id)).unwrap_or_default().to_owned();
+    assert!(line(&chosen).contains("(chosen)") && line(&theirs).contains(&chosen), "{list}");
+    assert!(pagctl(uid("alice"), &["show", &theirs]).1.contains(&format!("follows    {chosen}")));
+    assert!(pagctl(uid("alice"), &["show", &chosen]).1.contains("chosen     for the user's services"));
+
+    // A newer login, and a restart of the helper, change nothing.
+    let mut third = super::scope::login(sandbox, "sshd", "alice/admin");
+    drop(helper);
+    helper = Helper::serving();
+    eventually("the new helper knows the third session", Duration::from_secs(10), || {
+        (alice.pags().len() == 4).then_some(())
+    });
+    assert_eq!((whose(&mut services), follow(&mut root)), ("alice".to_owned(), json!(chosen)), "it holds");
+    third.all_ok(&["close", "end"]);
+
+    // Nobody else chooses for her, nor she a PAG of his; and what is not there is refused in the same words.
+    for (caller, id) in [(&mut bob, &newest), (&mut alice, &his)] {
+        for call in ["Follow", "Unfollow"] {
+            let [is, is_not] = [&id[..], NOBODYS].map(|id| {
+                let answer = caller.manager(&format!("{call} {id}"));
+                assert!(answer["error"].is_string(), "nobody chooses for another: {call}: {answer}");
+                assert_eq!(error(&answer), "NoSuchPag", "{call}: {answer}");
+                answer.to_string().replace(id, "ID")
+            });
+            assert_eq!(is, is_not, "what there is and is not: {call}");
+        }
+    }
+    assert_eq!((whose(&mut services), follow(&mut root)), ("alice".to_owned(), json!(chosen)), "all is as it was");
+    for wrong in ["", "_", "x", "../../../../../x", "u:7"] {
+        assert_eq!(alice.refused(&format!("Follow {wrong}")), "InvalidArgs", "{wrong}");
+    }
+    // What is no login's own is not followed, nor is anything where there are no services.
+    assert_eq!(alice.refused(&format!("Follow {theirs}")), "FollowFailed");
+    assert_eq!(bob.refused(&format!("Follow {his}")), "FollowFailed");
+    // By polkit's leave, and root.
+    *polkit.lock().unwrap() = crate::bus::Polkit { answer: (true, false), ..Default::default() };
+    bob.ok(&format!("Follow {newest}"));
+    assert_eq!(whose(&mut services), "alice/admin", "an administrator has chosen the other");
+    assert_eq!(alice.properties(&chosen)["ok"]["Chosen"], false, "one is chosen, not two");
+    *polkit.lock().unwrap() = crate::bus::Polkit::default();
+    root.ok(&format!("Follow {chosen}"));
+    assert_eq!(whose(&mut services), "alice", "root has chosen the first");
+
+    // By the tool, from within; and back to the configuration.
+    let tool = crate::sandbox::pagctl().display().to_string();
+    for (host, name) in [(&mut admin, "alice/admin"), (&mut plain, "alice")] {
+        let done = inside(host, "alice", &format!("{tool} follow"));
+        assert_eq!((&done["status"], &done["stdout"]), (&json!(0), &json!("")), "{done}");
+        assert_eq!(whose(&mut services), name);
+    }
+    assert_eq!(pagctl(uid("alice"), &["follow"]), (Some(1), "You are in no PAG.\n".to_owned()));
+    assert_eq!(pagctl(uid("alice"), &["follow", "--policy"]), (Some(0), String::new()));
+    // Without a logind to ask, nobody changes sides without need.
+    assert_eq!(alice.properties(&chosen)["ok"]["Chosen"], false, "the choice is taken back");
+    assert!(!pagctl(uid("alice"), &["list"]).1.contains("(chosen)"));
+    alice.ok(&format!("Unfollow {chosen}"));
+
+    // Until it ends.
+    alice.ok(&format!("Follow {chosen}"));
+    assert_eq!(whose(&mut services), "alice");
+    plain.all_ok(&["close", "end"]);
+    eventually("the chosen session has ended", Duration::from_secs(5), || {
+        (whose(&mut services) == "alice/admin").then_some(())
+    });
+    assert_eq!(alice.refused(&format!("Follow {chosen}")), "NoSuchPag");
+    // An administrator who keeps services apart is not overruled.
+    sandbox.configure("scope = session\nfollow = none");
+    drop(helper);
+    let _helper = Helper::serving();
+    assert_eq!(alice.refused(&format!("Follow {newest}")), "FollowFailed");
+    assert_eq!(root.refused(&format!("Follow {newest}")), "FollowFailed");
+    eventually("services follow nobody", Duration::from_secs(5), || {
+        (whose(&mut services) == "nobody").then_some(())
+    });
 }
 
 pub(super) fn polkit_decides(sandbox: &mut Sandbox) {
