@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use pag::ccache::format::Principal;
 use pag::ccache::{self, Place};
-use pag::client::{self, Client};
 use pag::client::openafs::{self, Equipped};
+use pag::client::{self, Client};
 use pag::config::{Cell, Follow};
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};

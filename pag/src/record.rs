@@ -407,7 +407,10 @@ mod tests {
             follows: Some(PagId::from(0xbeef)),
             mirrored: [11, 12].into_iter().filter_map(Serial::new).collect(),
             chosen: true,
-            discarded: vec![Discarded { at: 3, cell: None }, Discarded { at: 4, cell: Some("c.test".parse().unwrap()) }],
+            discarded: vec![
+                Discarded { at: 3, cell: None },
+                Discarded { at: 4, cell: Some("c.test".parse().unwrap()) },
+            ],
             leases: vec![lease(7, Role::Login), lease(8, Role::Manager)],
             ..Record::new(61001, Kind::User, "DIR:/run/pag/ccache/x".to_owned(), Retain::Processes)
         }

@@ -118,13 +118,8 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
         _ => return Err(FormatError("it is no ccache")),
     }
     let principal = rest.principal()?;
-    let mut summary = Summary {
-        principal,
-        tgt_starts: None,
-        tgt_authenticated: None,
-        tgt_expires: None,
-        tgt_renew_until: None,
-    };
+    let mut summary =
+        Summary { principal, tgt_starts: None, tgt_authenticated: None, tgt_expires: None, tgt_renew_until: None };
     while !rest.bytes.is_empty() {
         let ticket = rest.credential()?;
         let realm = summary.principal.realm.as_bytes();

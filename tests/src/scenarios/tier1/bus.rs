@@ -683,9 +683,8 @@ pub(super) fn unlog_lasts(sandbox: &mut Sandbox) {
     let mut alice = Caller::new(uid("alice"));
     sees(&mut alice, &[&hers]);
     let has = |host: &mut Host| [CELL, B].map(|cell| host.ring().token(cell).is_some());
-    let runs = || -> Vec<String> {
-        fs::read_to_string("/run/seeder.log").unwrap().lines().map(str::to_owned).collect()
-    };
+    let runs =
+        || -> Vec<String> { fs::read_to_string("/run/seeder.log").unwrap().lines().map(str::to_owned).collect() };
     let end = |host: &mut Host| -> u64 {
         let payload = host.ring().token(CELL).map(|key| key.payload.clone().unwrap()).unwrap_or_default();
         payload.rsplit(' ').next().unwrap().trim().parse().unwrap_or(0)
@@ -880,9 +879,7 @@ pub(super) fn follow(sandbox: &mut Sandbox) {
     let _helper = Helper::serving();
     assert_eq!(alice.refused(&format!("Follow {newest}")), "FollowFailed");
     assert_eq!(root.refused(&format!("Follow {newest}")), "FollowFailed");
-    eventually("services follow nobody", Duration::from_secs(5), || {
-        (whose(&mut services) == "nobody").then_some(())
-    });
+    eventually("services follow nobody", Duration::from_secs(5), || (whose(&mut services) == "nobody").then_some(()));
 }
 
 pub(super) fn polkit_decides(sandbox: &mut Sandbox) {
