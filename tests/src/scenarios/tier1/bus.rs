@@ -808,8 +808,9 @@ pub(super) fn follow(sandbox: &mut Sandbox) {
     alice.ok("Subscribe");
 
     // She chooses, and it is so when she is answered.
-    alice.ok(&format!("Follow {chosen}"));
-    assert_eq!(whose(&mut services), "alice", "services follow the session that was chosen");
+    let answer = alice.manager(&format!("Follow {chosen}"));
+    let followed = (&answer["error"], &whose(&mut services)[..]);
+    assert_eq!(followed, (&Value::Null, "alice"), "services follow the session that was chosen: {answer}");
     let told = eventually("it is told", Duration::from_secs(8), || {
         alice.signals(200).into_iter().find(|signal| signal["member"] == "Followed")
     });

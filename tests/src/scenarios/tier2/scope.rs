@@ -156,7 +156,7 @@ pub(super) fn services_follow_whom_the_user_chooses(_: u32) {
     watcher_sees("alice", "services follow the primary session", SOON);
     let pids = watcher();
 
-    assert_eq!(second.say("pagctl follow && echo done"), "done\n");
+    assert_eq!(second.say("pagctl follow && echo done"), "done\n", "the other one can be chosen");
     watcher_sees("alice/admin", "the other one was chosen", SOON);
     ticket_becomes(&mut first, "alice/admin@EXAMPLE.TEST", "and its ticket");
     assert!(first.say("pagctl list").contains("(chosen)"));
