@@ -160,7 +160,9 @@ impl Following {
         let seen = step(pag, leader);
         follow::mirror(guard, registry, pag, leader)?;
         if before != Some(leader.id) {
-            report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id });
+            let sessions = self.sessions.get(&user.uid).zip(leader.record.as_ref().ok());
+            let session = sessions.and_then(|(known, record)| known.of(record, scope_of)).map(|one| one.id.clone());
+            report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id, session });
         }
         let last = self.steps.get(&pag.id).filter(|last| last.leader == leader.id);
         if last.is_none_or(|last| last.ticket != seen.ticket) {

@@ -49,22 +49,24 @@ pub(crate) fn discarded(record: &Record, tokens: &[Token], now: u64, is_there: i
     cells
 }
 
-/// The cells of which a seeder that has failed did not get tokens, for people: those that the record names and of which
-/// none is good; all of them, where that tells nothing.
-pub(crate) fn missed(record: &Record, tokens: &[Token]) -> String {
+/// The clients and cells of which a seeder that has failed did not get tokens, for people: those that the record names and
+/// of which none is good; all of them, where that tells nothing.
+pub(crate) fn missed(record: &Record, tokens: &[Token]) -> (String, String) {
     let is_good = |held: &&Held| {
         tokens.iter().any(|token| token.client == held.client && token.cell == held.cell && token.state == State::Good)
     };
-    let names = |all: &mut dyn Iterator<Item = &Held>| {
-        let mut names: Vec<String> = all.map(|held| held.cell.to_string()).collect();
+    let mut missed: Vec<&Held> = record.tokens.iter().filter(|held| !is_good(held)).collect();
+    if missed.is_empty() {
+        missed.extend(&record.tokens);
+    }
+    let list = |mut names: Vec<String>| {
         names.sort();
         names.dedup();
         names.join(", ")
     };
-    let missed = names(&mut record.tokens.iter().filter(|held| !is_good(held)));
-    let all = || names(&mut record.tokens.iter());
-    let named = Some(missed).filter(|names| !names.is_empty()).unwrap_or_else(all);
-    if named.is_empty() { "the default cell".to_owned() } else { named }
+    let clients = list(missed.iter().map(|held| held.client.to_string()).collect());
+    let cells = list(missed.iter().map(|held| held.cell.to_string()).collect());
+    (clients, if cells.is_empty() { "the default cell".to_owned() } else { cells })
 }
 
 /// Whether tokens can be had again: there is a ticket in the PAG's ccache, or it is one of the uid's own, of which
@@ -188,9 +190,9 @@ mod tests {
         let failed = Record { attempt: Some(Attempt { at: 1, ok: false, ticket: 0 }), ..record.clone() };
         assert!(discarded(&failed, &[], NOW, |_| true).is_empty(), "nor does one whose seeder has failed");
         assert_eq!(told(&[], false), "", "a client that is away says nothing");
-        assert_eq!(missed(&record, &[token("a.test", State::Good)]), "b.test, old.test");
-        assert_eq!(missed(&record, &[]), "a.test, b.test, old.test");
-        assert_eq!(missed(&Record { tokens: vec![], ..record.clone() }, &[]), "the default cell");
+        assert_eq!(missed(&record, &[token("a.test", State::Good)]).1, "b.test, old.test");
+        assert_eq!(missed(&record, &[]), ("keyring".to_owned(), "a.test, b.test, old.test".to_owned()));
+        assert_eq!(missed(&Record { tokens: vec![], ..record.clone() }, &[]).1, "the default cell");
     }
 
     #[test]

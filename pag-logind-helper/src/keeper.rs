@@ -711,9 +711,9 @@ impl Keeper {
     pub(crate) fn not_seeded(&self, id: PagId, why: &str, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
         let tokens = client::tokens(&known.ring, Instant::now() + INSIDE).unwrap_or_default();
-        let cells = heal::missed(&known.record, &tokens);
+        let (client, cell) = heal::missed(&known.record, &tokens);
         let why = format!("{why}; it will {}be tried again", if needed { "" } else { "not " });
-        report(&Event::SeedFailed { uid: known.uid, cell: cells, why });
+        report(&Event::SeedFailed { uid: known.uid, ring: Some(known.ring.serial), client, cell, why });
     }
 
     /// Notes that a seeder has brought tokens into this PAG, which it needed, or not yet.

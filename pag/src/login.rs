@@ -710,9 +710,11 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
     };
     let before = look();
     let uid = job.user.uid;
+    let place = ring.map(|ring| ring.serial);
     match job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string())) {
         Ok(()) => {
-            report(&Event::Seeded { uid, cell: names(&wanted), millis: begun.elapsed().as_millis() });
+            let (client, cell) = names(&wanted);
+            report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
             true
         }
         Err(why) => {
@@ -720,20 +722,26 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
             let missed = missed.unwrap_or_else(|| wanted.clone());
             let got: Vec<Wanted> = wanted.into_iter().filter(|wanted| !missed.contains(wanted)).collect();
             if !got.is_empty() {
-                report(&Event::Seeded { uid, cell: names(&got), millis: begun.elapsed().as_millis() });
+                let (client, cell) = names(&got);
+                report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
             }
-            report(&Event::SeedFailed { uid, cell: names(&missed), why });
+            let (client, cell) = names(&missed);
+            report(&Event::SeedFailed { uid, ring: place, client, cell, why });
             false
         }
     }
 }
 
-/// Cells, for people. With two clients each cell is wanted twice.
-fn names(wanted: &[Wanted]) -> String {
-    let mut names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-    names.sort();
-    names.dedup();
-    if names.is_empty() { "the default cell".to_owned() } else { names.join(", ") }
+/// Clients and cells, for people. With two clients each cell is wanted twice.
+fn names(wanted: &[Wanted]) -> (String, String) {
+    let list = |mut names: Vec<String>| {
+        names.sort();
+        names.dedup();
+        names.join(", ")
+    };
+    let clients = list(wanted.iter().map(|wanted| wanted.client.to_string()).collect());
+    let cells = list(wanted.iter().map(ToString::to_string).collect());
+    (clients, if cells.is_empty() { "the default cell".to_owned() } else { cells })
 }
 
 /// Notes in the record what a seeder has brought. Best effort: without the note the next login tries once more.

@@ -129,6 +129,10 @@ pub enum Event {
     Seeded {
         /// The user.
         uid: u32,
+        /// The ring, where it is one.
+        ring: Option<Serial>,
+        /// The AFS clients.
+        client: String,
         /// The cell.
         cell: String,
         /// How long it took.
@@ -138,6 +142,10 @@ pub enum Event {
     SeedFailed {
         /// The user.
         uid: u32,
+        /// The ring, where it is one.
+        ring: Option<Serial>,
+        /// The AFS clients.
+        client: String,
         /// The cell.
         cell: String,
         /// In words.
@@ -278,6 +286,8 @@ pub enum Event {
         pag: PagId,
         /// The PAG of the session.
         followed: PagId,
+        /// What logind calls it, as far as it was asked.
+        session: Option<String>,
     },
     /// A user's services have no session's tokens any more.
     FollowsNobody {
@@ -368,8 +378,10 @@ impl fmt::Display for Event {
             Event::NotEquipped { uid, pag, why } => {
                 write!(f, "{why}; PAG {pag} of uid {uid} has no tokens of OpenAFS")
             }
-            Event::Seeded { uid, cell, millis } => write!(f, "got tokens of cell {cell} for uid {uid} in {millis} ms"),
-            Event::SeedFailed { uid, cell, why } => write!(f, "no tokens of cell {cell} for uid {uid}: {why}"),
+            Event::Seeded { uid, cell, millis, .. } => {
+                write!(f, "got tokens of cell {cell} for uid {uid} in {millis} ms")
+            }
+            Event::SeedFailed { uid, cell, why, .. } => write!(f, "no tokens of cell {cell} for uid {uid}: {why}"),
             Event::SeedPutOff { uid, pag } => {
                 write!(f, "not seeding PAG {pag} of uid {uid}: an attempt has just been made")
             }
@@ -408,7 +420,7 @@ impl fmt::Display for Event {
             Event::RegistryLost { why } => {
                 write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")
             }
-            Event::Follows { uid, pag, followed } => {
+            Event::Follows { uid, pag, followed, .. } => {
                 write!(f, "the services of uid {uid} (PAG {pag}) follow PAG {followed} and have its tokens")
             }
             Event::FollowsNobody { uid, pag } => {
@@ -569,12 +581,16 @@ impl Event {
             Event::Unlogged { uid, pag, by, .. } | Event::FollowAsked { uid, pag, by, .. } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
             }
-            Event::Follows { uid, pag, followed } => {
-                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("PAG_FOLLOWED", followed.to_string())]
+            Event::Follows { uid, pag, followed, session } => {
+                let whom =
+                    [("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("PAG_FOLLOWED", followed.to_string())];
+                whom.into_iter().chain(session.clone().map(|session| ("SESSION_ID", session))).collect()
             }
             Event::Displaced { uid, ring } => vec![("USER_ID", uid.to_string()), ("KEYRING", ring.to_string())],
-            Event::Seeded { uid, cell, .. } | Event::SeedFailed { uid, cell, .. } => {
-                vec![("USER_ID", uid.to_string()), ("AFS_CELL", cell.to_string())]
+            Event::Seeded { uid, ring, client, cell, .. } | Event::SeedFailed { uid, ring, client, cell, .. } => {
+                let ring = ring.map(|ring| ("KEYRING", ring.to_string()));
+                let about = [("AFS_CLIENT", client.clone()), ("AFS_CELL", cell.clone())];
+                [("USER_ID", uid.to_string())].into_iter().chain(ring).chain(about).collect()
             }
             Event::Complaint { .. }
             | Event::Panicked { .. }
@@ -721,7 +737,13 @@ mod tests {
 
     #[test]
     fn a_record_cannot_be_broken_into_two() {
-        let event = Event::SeedFailed { uid: 1, cell: "x\nPRIORITY=0".to_owned(), why: "\u{1b}[2J".to_owned() };
+        let event = Event::SeedFailed {
+            uid: 1,
+            ring: None,
+            client: "kafs".to_owned(),
+            cell: "x\nPRIORITY=0".to_owned(),
+            why: "\u{1b}[2J".to_owned(),
+        };
         let text = journal_record(event.severity(), "pam_pag", &one_line(&event.to_string()), &event.fields());
         let text = String::from_utf8(text).unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("PRIORITY=")).count(), 1);
