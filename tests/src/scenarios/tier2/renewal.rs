@@ -179,8 +179,8 @@ pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
 }
 
 pub(super) fn each_session_is_renewed_in_its_own_pag(_: u32) {
-    let (life, renewable) = lives();
-    short_tickets(renewable);
+    let (life, _) = lives();
+    short_tickets(3600);
     scope::configure("[user alice]\nscope = session\n");
     sh(scope::TWO_IDENTITIES);
     let mut first = Session::ssh("alice", Proof::Password);
