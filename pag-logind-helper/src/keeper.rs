@@ -487,6 +487,22 @@ impl Keeper {
         Ok(true)
     }
 
+    /// Discards what somebody has discarded while a job ran that was not told of it, and may have brought it back.
+    pub(crate) fn discard_again(&self, id: PagId) {
+        let Some(known) = self.known.get(&id) else { return };
+        let begun = known.record.attempt.map_or(0, |last| last.at);
+        for late in known.record.discarded.iter().filter(|one| one.at >= begun) {
+            let deadline = Instant::now() + INSIDE;
+            let discarded = match &late.cell {
+                Some(cell) => client::discard_cell(&known.ring, cell, deadline),
+                None => client::discard(&known.ring, deadline),
+            };
+            if let Err(why) = discarded {
+                report(&Event::Complaint { what: why.to_string() });
+            }
+        }
+    }
+
     /// Has the services of a PAG's user follow it, from the next [`Keeper::settle`] on, or no longer for that reason. Gives
     /// the user, or in words why it cannot be followed; none when there is no such PAG.
     ///

@@ -447,6 +447,7 @@ impl<'a> Helper<'a> {
     fn ended(&mut self, uid: u32, result: Result<(), String>) {
         let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
         let ticket = self.keeper.ticket_of(pag);
+        self.keeper.discard_again(pag);
         self.keeper.note_ticket(pag, true);
         self.tickets.settle(pag);
         let renewal = self.renewals.remove(&pag).is_some();

@@ -557,8 +557,10 @@ impl<'a> Entering<'a> {
         if need == Need::Now {
             let ticket = self.ticket_end(Some(&*record)).unwrap_or(0);
             record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket });
-            // A login begins anew.
-            record.discarded.clear();
+            // A login begins anew; a job that has waited for long is none.
+            if self.request.settings.placement != Role::Seed {
+                record.discarded.clear();
+            }
         }
         need
     }
