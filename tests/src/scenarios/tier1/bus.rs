@@ -669,9 +669,11 @@ pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
     assert!(alices.ring().token(CELL).is_some(), "until it is asked for");
 }
 
-/// Tokens of ten seconds for each cell that is named, but of those in /run/refused, for which it fails.
+/// Tokens of ten seconds for each cell that is named, but of those in /run/refused, for which it fails; it waits while
+/// there is /run/hold.
 const SHORT_TOKENS: &str = "#!/bin/sh
 echo \"$$ $*\" >> /run/seeder.log
+while [ -e /run/hold ]; do sleep 0.1; done
 end=$(($(date +%s) + 10))
 status=0
 while [ $# -gt 1 ]; do
@@ -756,6 +758,17 @@ pub(super) fn unlog_lasts(sandbox: &mut Sandbox) {
     assert_eq!(has(&mut alices), [false, false]);
     alice.ok(&format!("Renew {hers}"));
     assert_eq!(has(&mut alices), [true, true], "who asks gets all");
+
+    // While a job runs that was not told.
+    fs::write("/run/hold", "").unwrap();
+    let count = runs().len();
+    let mut other = Caller::new(uid("alice"));
+    other.say(&format!("begin {HOST} {MANAGER} Renew {hers}"));
+    eventually("a seeder is at it", Duration::from_secs(20), || (runs().len() > count).then_some(()));
+    alice.ok(&format!("Unlog {hers} _"));
+    fs::remove_file("/run/hold").unwrap();
+    assert_eq!(other.say("answer")["error"], Value::Null);
+    assert_eq!(has(&mut alices), [false, false], "a job that ran meanwhile brings nothing back");
 
     // Of two cells one fails: nothing is said of the other.
     fs::write("/run/refused", format!("{B}\n")).unwrap();
