@@ -479,7 +479,7 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     let (bob_worst, reap_worst) = (bobs.iter().max().unwrap(), reaped.iter().max().unwrap());
     let grown = helper.status("VmRSS").saturating_sub(memory);
     println!(
-        "{ok} answered, {refused} refused in {seconds} s; another user waited {bob_worst:?} at worst ({} calls); a dead \
+        "figures: {ok} answered, {refused} refused in {seconds} s; another user waited {bob_worst:?} at worst ({} calls); a dead \
          login was reaped in {quiet:?}, in the flood in {reap_worst:?} at worst; a login was placed in \
          {quiet_login:?}, in the flood in {logins:?}; bob's tokens were {} different ones; the helper grew by {grown} KiB",
         bobs.len(),
@@ -508,7 +508,7 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     let reaped = reaping(sandbox, "carol");
     let sent: u64 = sprays.iter_mut().map(|spray| spray.answer()["sent"].as_u64().unwrap()).sum();
     println!(
-        "{sent} calls without an answer in 3 s: another user waited {waited:?}, a dead login was reaped in {reaped:?}"
+        "figures: {sent} calls without an answer in 3 s: another user waited {waited:?}, a dead login was reaped in {reaped:?}"
     );
     assert!(reaped < Duration::from_secs(2), "a dead login was reaped in {reaped:?}");
     assert!(waited < Duration::from_secs(10), "another user waited {waited:?}");
@@ -524,7 +524,7 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
         bob.manager("ListPags")["ok"].is_array().then_some(())
     });
     let grown = helper.status("VmHWM") - before;
-    println!("{sent} calls of 1 MiB in 2 s: the helper grew by {grown} KiB at most");
+    println!("figures: {sent} calls of 1 MiB in 2 s: the helper grew by {grown} KiB at most");
     assert!(grown < 64 << 10, "the helper grew by {grown} KiB");
 }
 

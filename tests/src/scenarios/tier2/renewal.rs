@@ -343,7 +343,7 @@ pub(super) fn many_pags_are_renewed_in_turn(_: u32) {
     let begin = now();
     let _here = crowd(pags);
     let took = now() - begin;
-    println!("{pags} logins took {took} s");
+    println!("figures: {pags} logins took {took} s");
     if !long() {
         assert!(took < life / 2, "{pags} logins took {took} s: too slow a machine for this");
         wait_until(begin + life * 5 / 8);
@@ -386,7 +386,7 @@ pub(super) fn many_pags_are_renewed_in_turn(_: u32) {
         usage.replace('\n', " "),
         rss.trim()
     );
-    println!("{figures}");
+    println!("figures: {figures}");
     assert!((if long() { 1..=4 } else { 3..=4 }).contains(&most), "jobs at once: {figures}");
     assert!(starts.len() >= pags, "each was renewed: {figures}");
     assert!(!long() || spread >= life / 12, "renewals are spread out: {figures}");
