@@ -56,6 +56,11 @@ impl Following {
         self.setting = setting;
     }
 
+    /// The setting `follow`.
+    pub(crate) fn setting(&self) -> Follow {
+        self.setting
+    }
+
     /// Whether rings must be looked at now and then: nobody tells when a token in a ring is replaced.
     pub(crate) fn must_look(&self) -> bool {
         !self.steps.is_empty() || !self.said.is_empty()
@@ -155,7 +160,9 @@ impl Following {
         let seen = step(pag, leader);
         follow::mirror(guard, registry, pag, leader)?;
         if before != Some(leader.id) {
-            report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id });
+            let sessions = self.sessions.get(&user.uid).zip(leader.record.as_ref().ok());
+            let session = sessions.and_then(|(known, record)| known.of(record, scope_of)).map(|one| one.id.clone());
+            report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id, session });
         }
         let last = self.steps.get(&pag.id).filter(|last| last.leader == leader.id);
         if last.is_none_or(|last| last.ticket != seen.ticket) {
@@ -194,8 +201,17 @@ fn forget_own(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Result<()> {
         return Ok(());
     }
     client::discard(&ring, Instant::now() + INSIDE)?;
-    let blank =
-        Record { principal: None, ticket: 0, renewable: 0, tokens: Vec::new(), attempt: None, reseed: false, ..record };
+    let blank = Record {
+        principal: None,
+        ticket: 0,
+        renewable: 0,
+        authenticated: 0,
+        tokens: Vec::new(),
+        discarded: Vec::new(),
+        attempt: None,
+        reseed: false,
+        ..record
+    };
     registry.store(guard, pag, blank)
 }
 

@@ -1,7 +1,8 @@
 //! What members and administrators can cut, and how it is noticed: pure functions from what was and what is.
 
 use pag::ccache;
-use pag::client::{State, Token};
+use pag::client::{Client, State, Token};
+use pag::config::Cell;
 use pag::keyring::Serial;
 use pag::record::{Held, Record};
 use pag::registry::PagId;
@@ -30,6 +31,44 @@ pub(crate) fn lacks_tokens(record: &Record, tokens: &[Token], now: u64) -> bool 
     record.tokens.iter().any(|held| held.expires > now && !is_there(held))
 }
 
+/// The cells whose tokens a member has discarded: the record names some, none has expired, and there is not even a dead one.
+/// A client that is away has not told of its own; and after a seeder that has failed they may be missing because of that.
+pub(crate) fn discarded(record: &Record, tokens: &[Token], now: u64, is_there: impl Fn(Client) -> bool) -> Vec<Cell> {
+    let mut cells: Vec<Cell> = Vec::new();
+    if record.reseed || record.attempt.is_some_and(|last| !last.ok) {
+        return cells;
+    }
+    for held in &record.tokens {
+        let of_cell = || record.tokens.iter().filter(|other| other.cell == held.cell);
+        let gone = of_cell().all(|other| other.expires > now && is_there(other.client))
+            && !tokens.iter().any(|token| token.cell == held.cell);
+        if gone && !cells.contains(&held.cell) {
+            cells.push(held.cell.clone());
+        }
+    }
+    cells
+}
+
+/// The clients and cells of which a seeder that has failed did not get tokens, for people: those that the record names and
+/// of which none is good; all of them, where that tells nothing.
+pub(crate) fn missed(record: &Record, tokens: &[Token]) -> (String, String) {
+    let is_good = |held: &&Held| {
+        tokens.iter().any(|token| token.client == held.client && token.cell == held.cell && token.state == State::Good)
+    };
+    let mut missed: Vec<&Held> = record.tokens.iter().filter(|held| !is_good(held)).collect();
+    if missed.is_empty() {
+        missed.extend(&record.tokens);
+    }
+    let list = |mut names: Vec<String>| {
+        names.sort();
+        names.dedup();
+        names.join(", ")
+    };
+    let clients = list(missed.iter().map(|held| held.client.to_string()).collect());
+    let cells = list(missed.iter().map(|held| held.cell.to_string()).collect());
+    (clients, if cells.is_empty() { "the default cell".to_owned() } else { cells })
+}
+
 /// Whether tokens can be had again: there is a ticket in the PAG's ccache, or it is one of the uid's own, of which
 /// only the user knows.
 pub(crate) fn has_ticket(record: &Record, pag: PagId, now: u64) -> bool {
@@ -45,9 +84,8 @@ pub(crate) fn was_cut(registry_was_lost: bool, ccache_is_there: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::client::Client;
     use pag::config::Retain;
-    use pag::record::Kind;
+    use pag::record::{Attempt, Kind};
 
     const NOW: u64 = 1000;
 
@@ -128,6 +166,33 @@ mod tests {
             &tokens(&["a.test", "b.test"]).into_iter().map(of_kafs).collect::<Vec<_>>(),
             NOW
         ));
+    }
+
+    #[test]
+    fn a_token_that_is_gone_before_its_end_was_discarded() {
+        let record = record(&[("a.test", NOW + 1), ("b.test", NOW + 1), ("old.test", NOW)]);
+        let token = |cell: &str, state| Token {
+            client: Client::Keyring,
+            cell: cell.parse().unwrap(),
+            principal: None,
+            vice_id: None,
+            kind: None,
+            expires: NOW + 9,
+            state,
+        };
+        let told = |tokens: &[Token], there| -> String {
+            let cells = discarded(&record, tokens, NOW, |_| there);
+            cells.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(told(&[], true), "a.test b.test", "what has ended was not discarded");
+        assert_eq!(told(&[token("a.test", State::Good)], true), "b.test");
+        assert_eq!(told(&[token("a.test", State::Good), token("b.test", State::Revoked)], true), "");
+        let failed = Record { attempt: Some(Attempt { at: 1, ok: false, ticket: 0 }), ..record.clone() };
+        assert!(discarded(&failed, &[], NOW, |_| true).is_empty(), "nor does one whose seeder has failed");
+        assert_eq!(told(&[], false), "", "a client that is away says nothing");
+        assert_eq!(missed(&record, &[token("a.test", State::Good)]).1, "b.test, old.test");
+        assert_eq!(missed(&record, &[]), ("keyring".to_owned(), "a.test, b.test, old.test".to_owned()));
+        assert_eq!(missed(&Record { tokens: vec![], ..record.clone() }, &[]).1, "the default cell");
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use pag::ccache::format::Principal;
 use pag::ccache::{self, Place};
-use pag::client;
 use pag::client::openafs::{self, Equipped};
-use pag::config::Cell;
+use pag::client::{self, Client};
+use pag::config::{Cell, Follow};
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
@@ -30,7 +30,7 @@ use pag::sys::{self, Identity, Passwd, Who};
 use crate::adopted::Adopted;
 use crate::following::Following;
 use crate::heal;
-use crate::renew::{self, Means, Plan};
+use crate::renew::{self, Means, Plan, Way};
 use crate::tickets;
 use crate::watch::{Coverage, Watch};
 
@@ -119,6 +119,11 @@ impl Keeper {
         self.known.values().filter(|known| known.uid == uid).cloned().collect()
     }
 
+    /// The end of the ticket in a PAG's ccache, as it is known.
+    pub(crate) fn ticket_of(&self, id: PagId) -> Option<u64> {
+        self.known.get(&id).map(|known| known.record.ticket)
+    }
+
     /// Whose this PAG is; none when it has ended.
     pub(crate) fn user_of(&self, id: PagId) -> Option<u32> {
         self.known.get(&id).map(|known| known.uid)
@@ -169,7 +174,6 @@ impl Keeper {
             self.lose_registry();
         }
         let pags = registry.as_ref().map(|registry| registry.pags(&guard)).transpose()?.unwrap_or_default();
-        drop(guard);
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
         let mut of_uid: BTreeMap<u32, Vec<Pag>> = BTreeMap::new();
         for pag in pags {
@@ -190,6 +194,8 @@ impl Keeper {
                 uids.insert(uid);
             }
         }
+        // Until now: without it no ring shows what is in it, and all of them would look emptied.
+        drop(guard);
         Ok(uids)
     }
 
@@ -461,15 +467,17 @@ impl Keeper {
             // Tells logins that somebody sees to it.
             let ticket = record.ticket;
             let attempt = if reseed { Some(Attempt { at: now, ok: false, ticket }) } else { record.attempt };
+            // Who asks wants all that there is.
+            let discarded = if reseed && asked { Vec::new() } else { record.discarded.clone() };
             if reseed || record.reseed {
-                registry.store(&guard, &mut pag, Record { reseed, attempt, ..record })?;
+                registry.store(&guard, &mut pag, Record { reseed, attempt, discarded, ..record })?;
             }
         }
         Ok(is_there.then_some(uid))
     }
 
-    /// Takes tokens that are about to be discarded out of the record, for one cell or for all: what it names and is
-    /// missed would be brought back. False when there is no such PAG.
+    /// Notes that tokens are about to be discarded, for one cell or for all: what the record names and is missed would be
+    /// brought back, and renewal would bring what it does not. False when there is no such PAG.
     ///
     /// # Errors
     /// `Lock` when a login holds it; when the record cannot be written.
@@ -482,34 +490,124 @@ impl Keeper {
         let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(false) };
         let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(false) };
         let mut record = Record { reseed: record.reseed && cell.is_some(), ..record };
-        record.tokens.retain(|token| cell.is_some_and(|cell| token.cell != *cell));
+        record.discard(cell, pag::now());
         registry.store(&guard, &mut pag, record.clone())?;
         self.known.insert(id, Rc::new(Known { id, uid, ring, record, keys: keys_of(&ring).into() }));
         self.changed.insert(uid);
         Ok(true)
     }
 
-    /// Looks which tokens are in the ring, and notes those that serve. True when they are others than the record says.
-    pub(crate) fn note_tokens(&mut self, id: PagId) -> bool {
-        let Some(known) = self.known.get(&id) else { return false };
-        let tokens = client::tokens(&known.ring, Instant::now() + INSIDE).unwrap_or_default();
-        let held = seed::held(&tokens, &known.record.tokens, pag::now());
-        if held.is_empty() || held == known.record.tokens {
-            return false;
+    /// Discards what somebody has discarded while a job ran that was not told of it, and may have brought it back.
+    pub(crate) fn discard_again(&self, id: PagId) {
+        let Some(known) = self.known.get(&id) else { return };
+        let begun = known.record.attempt.map_or(0, |last| last.at);
+        for late in known.record.discarded.iter().filter(|one| one.at >= begun) {
+            let deadline = Instant::now() + INSIDE;
+            let discarded = match &late.cell {
+                Some(cell) => client::discard_cell(&known.ring, cell, deadline),
+                None => client::discard(&known.ring, deadline),
+            };
+            if let Err(why) = discarded {
+                report(&Event::Complaint { what: why.to_string() });
+            }
         }
-        self.change(id, |record| record.tokens = held).is_some()
     }
 
-    /// Changes a PAG's record, in the registry and in our memory, under the lock of its user. Gives the record as it is
-    /// then; none where a login holds the lock, or there is no such PAG.
-    fn change(&mut self, id: PagId, change: impl FnOnce(&mut Record)) -> Option<&Record> {
+    /// Has the services of a PAG's user follow it, from the next [`Keeper::settle`] on, or no longer for that reason. Gives
+    /// the user, or in words why it cannot be followed; none when there is no such PAG.
+    ///
+    /// # Errors
+    /// As [`Keeper::forget_tokens`].
+    pub(crate) fn choose(&self, id: PagId, on: bool) -> Result<Option<std::result::Result<u32, &'static str>>> {
+        let Some(uid) = self.user_of(id) else { return Ok(None) };
+        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
+        let guard = Guard::enter(self.group)?;
+        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(None) };
+        let mut pags = registry.pags_of(&guard, &lock, uid)?;
+        let record_of = |pag: &Pag| pag.record.clone().ok();
+        let Some(record) = pags.iter().find(|pag| pag.id == id).and_then(record_of) else { return Ok(None) };
+        let is_follower = |pag: &Pag| pag.record.as_ref().is_ok_and(|record| policy::is_follower(record, pag::now()));
+        let trouble = match record {
+            _ if !on => None,
+            _ if self.following.setting() == Follow::None => {
+                Some("the administrator wants services to follow nobody (follow = none in pag.conf)")
+            }
+            record if record.kind != Kind::Session || !record.has_login() => {
+                Some("only the PAG that a login has to itself (scope = session) can be followed")
+            }
+            _ if !pags.iter().any(is_follower) => {
+                Some("no user manager is there to follow it, or the manager shares its PAG with a login")
+            }
+            _ => None,
+        };
+        if let Some(trouble) = trouble {
+            return Ok(Some(Err(trouble)));
+        }
+        // The others first: whoever is killed in between leaves at most one.
+        pags.sort_by_key(|pag| pag.id == id);
+        for mut pag in pags.into_iter().filter(|pag| on || pag.id == id) {
+            let Some(record) = record_of(&pag) else { continue };
+            let chosen = on && pag.id == id;
+            if record.chosen != chosen {
+                registry.store(&guard, &mut pag, Record { chosen, ..record })?;
+            }
+        }
+        Ok(Some(Ok(uid)))
+    }
+
+    /// Whether the services of `uid` follow this PAG.
+    pub(crate) fn is_followed(&self, uid: u32, id: PagId) -> bool {
+        self.known.values().any(|known| known.uid == uid && known.record.follows == Some(id))
+    }
+
+    /// Looks which tokens are in the ring, and notes those that serve, and those that a member has discarded. True when they
+    /// are others than the record says. What a job of ours is to bring back was not `had`.
+    pub(crate) fn note_tokens(&mut self, id: PagId, had: bool) -> bool {
+        let Some(known) = self.known.get(&id) else { return false };
+        let Ok(tokens) = client::tokens(&known.ring, Instant::now() + INSIDE) else { return false };
+        let now = pag::now();
+        let held = seed::held(&tokens, &known.record.tokens, now);
+        let discarded = if had { heal::discarded(&known.record, &tokens, now, Client::is_there) } else { Vec::new() };
+        if discarded.is_empty() && (held.is_empty() || held == known.record.tokens) {
+            return false;
+        }
+        let (ring, before) = (known.ring, known.keys.clone());
+        let blank = tokens.is_empty();
+        self.change(id, |keeper, pag, record| {
+            // What was cut by whoever emptied the ring is healed instead, and then looked for again.
+            if !discarded.is_empty() && keeper.was_cut(Some(&before), &keys_of(&ring), pag, record) {
+                return false;
+            }
+            for cell in &discarded {
+                record.discard(Some(cell), now);
+            }
+            if blank && !discarded.is_empty() {
+                record.discard(None, now);
+            } else {
+                record.hold(held);
+            }
+            true
+        })
+        .is_some()
+    }
+
+    /// Whether tokens of this PAG were discarded and are not to be brought back.
+    pub(crate) fn has_discarded(&self, id: PagId) -> bool {
+        self.known.get(&id).is_some_and(|known| !known.record.discarded.is_empty())
+    }
+
+    /// Changes a PAG's record, in the registry and in our memory, under the lock of its user, if `change` has anything to
+    /// change. Gives the record as it is then; none where a login holds the lock, or there is no such PAG.
+    fn change(&mut self, id: PagId, change: impl FnOnce(&Self, &Pag, &mut Record) -> bool) -> Option<&Record> {
         let known = self.known.get(&id)?;
         let lock = Lock::of_uid(known.uid, LOCK_WAIT).ok()?;
         let guard = Guard::enter(self.group).ok()?;
         let registry = Registry::find(&guard, self.group).ok()??;
         let mut pag = registry.pags_of(&guard, &lock, known.uid).ok()?.into_iter().find(|pag| pag.id == id)?;
         let mut record = pag.record.clone().ok()?;
-        change(&mut record);
+        if !change(self, &pag, &mut record) {
+            return None;
+        }
         registry.store(&guard, &mut pag, record.clone()).ok()?;
         let Known { uid, ring, ref keys, .. } = **known;
         let known = Rc::new(Known { id, uid, ring, record, keys: keys.clone() });
@@ -551,19 +649,29 @@ impl Keeper {
                 }
             }
         }
-        let one = |known: &Rc<Known>| {
-            let of_uid = known.record.ccache != ccache::name(known.uid, known.id);
-            let name = self.names.get(&known.uid);
-            let keytab = name.and_then(|name| keytab::choose(&self.keytabs, name, &known.record.leases));
-            let means = Means { of_uid, keytab: keytab.is_some() && !of_uid };
-            (known.id, known.uid, renew::plan(known.id, &known.record, means, now))
-        };
+        let one =
+            |known: &Rc<Known>| (known.id, known.uid, renew::plan(known.id, &known.record, self.means(known), now));
         self.known.values().filter(|known| known.record.follows.is_none()).map(one).collect()
     }
 
+    fn means(&self, known: &Known) -> Means {
+        let of_uid = known.record.ccache != ccache::name(known.uid, known.id);
+        let name = self.names.get(&known.uid);
+        let keytab = name.and_then(|name| keytab::choose(&self.keytabs, name, &known.record.leases));
+        Means { of_uid, keytab: keytab.is_some() && !of_uid }
+    }
+
+    /// How a renewal of this PAG would go about it now. Nothing else is of use to somebody who asks for one.
+    pub(crate) fn way(&self, id: PagId) -> Way {
+        let known = self.known.get(&id).filter(|known| known.record.follows.is_none());
+        let plan = known.map(|known| renew::plan(known.id, &known.record, self.means(known), pag::now()));
+        plan.and_then(|plan| plan.job).map_or(Way::Seed, |(_, way)| way)
+    }
+
     /// Looks at the ticket in a PAG's own ccache, as its user, and notes it. True when it is another than the record
-    /// says, and tokens are to be had from it: somebody has renewed or replaced it.
-    pub(crate) fn note_ticket(&mut self, id: PagId) -> bool {
+    /// says, and tokens are to be had from it: somebody has renewed or replaced it. A job of `ours` may have done that; a
+    /// user who proves anew who he is, and does not merely renew, wants the tokens back that were discarded.
+    pub(crate) fn note_ticket(&mut self, id: PagId, ours: bool) -> bool {
         let Some(known) = self.known.get(&id) else { return false };
         let uid = known.uid;
         if !known.has_ccache() {
@@ -585,15 +693,20 @@ impl Keeper {
             return false;
         }
         let now = pag::now();
-        let noted = self.change(id, |record| {
-            (record.ticket, record.renewable) = (ticket, renewable);
+        let authenticated = summary.tgt_authenticated.unwrap_or(0);
+        let noted = self.change(id, |_, _, record| {
+            if !ours && authenticated != record.authenticated {
+                record.discarded.clear();
+            }
+            (record.ticket, record.renewable, record.authenticated) = (ticket, renewable, authenticated);
             record.principal.get_or_insert(summary.principal);
+            true
         });
         // A login that has brought the ticket, or a job, is at it.
         noted.is_some_and(|record| {
             let shorter = record.tokens.iter().any(|token| token.expires.saturating_add(2) < ticket);
-            (shorter || record.tokens.is_empty() && record.has_login() && ticket > now)
-                && policy::worth_seeding(record.attempt, now, ticket, true)
+            let wanted = record.tokens.is_empty() && record.discarded.is_empty() && record.has_login();
+            (shorter || wanted && ticket > now) && policy::worth_seeding(record.attempt, now, ticket, true)
         })
     }
 
@@ -623,9 +736,10 @@ impl Keeper {
     /// Says that a seeder has brought this PAG nothing. One that it did not need is not tried again.
     pub(crate) fn not_seeded(&self, id: PagId, why: &str, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
-        let cells: Vec<String> = known.record.tokens.iter().map(|token| token.cell.to_string()).collect();
+        let tokens = client::tokens(&known.ring, Instant::now() + INSIDE).unwrap_or_default();
+        let (client, cell) = heal::missed(&known.record, &tokens);
         let why = format!("{why}; it will {}be tried again", if needed { "" } else { "not " });
-        report(&Event::SeedFailed { uid: known.uid, cell: cells.join(", "), why });
+        report(&Event::SeedFailed { uid: known.uid, ring: Some(known.ring.serial), client, cell, why });
     }
 
     /// Notes that a seeder has brought tokens into this PAG, which it needed, or not yet.
@@ -659,7 +773,7 @@ fn is_over_or_broken(pag: &Pag) -> bool {
     record.leases.is_empty() || record.leases.iter().any(|lease| !lease.process.is_alive())
 }
 
-/// The keys in a ring, seen from outside: the handle group may READ it. None of a ring that has just broken.
+/// The keys in a ring, seen from outside, under a guard: the handle group may READ it. None of a ring that has just broken.
 pub(crate) fn keys_of(ring: &Ring) -> Vec<Serial> {
     keyring::members(ring.serial).unwrap_or_default()
 }

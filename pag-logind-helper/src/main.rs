@@ -101,6 +101,8 @@ struct Helper<'a> {
     jobs: Jobs,
     /// Callers who wait for a seeder.
     askers: Vec<Order>,
+    /// Callers who wait for the services of this user to follow another.
+    choosers: Vec<(u32, Order)>,
     managers: Managers,
     ccaches: Ccaches,
     tickets: Tickets,
@@ -168,6 +170,7 @@ impl<'a> Helper<'a> {
             keeper: Keeper::new(),
             jobs: Jobs::default(),
             askers: Vec::new(),
+            choosers: Vec::new(),
             managers: Managers::default(),
             ccaches: Ccaches::new(runtime)?,
             tickets: Tickets::new(),
@@ -234,7 +237,7 @@ impl<'a> Helper<'a> {
                 }
             }
             for pag in self.ccaches.due(now) {
-                if self.keeper.note_ticket(pag) {
+                if self.keeper.note_ticket(pag, self.jobs.runs_for(pag)) {
                     self.renew(pag, Way::Seed);
                 }
                 self.clock.renew = Some(now);
@@ -253,6 +256,7 @@ impl<'a> Helper<'a> {
                 if before != after {
                     notify::status(&after);
                 }
+                self.answer_choosers();
             }
             if self.clock.renew.is_some_and(|moment| moment <= now) {
                 self.plan();
@@ -296,7 +300,7 @@ impl<'a> Helper<'a> {
                 self.noticed.remove(&pag);
             }
             // The user may have got tokens himself.
-            if (due.is_some() || news.is_some()) && self.keeper.note_tokens(pag) {
+            if (due.is_some() || news.is_some()) && self.keeper.note_tokens(pag, !self.jobs.is_wanted(pag)) {
                 self.dirty.insert(uid);
                 continue;
             }
@@ -432,7 +436,7 @@ impl<'a> Helper<'a> {
             }
             News::Awake => self.all = true,
             News::Ended { unit: JobUnit::Keytab(pag, uid), result: Ok(()) } => {
-                self.keeper.note_ticket(pag);
+                self.keeper.note_ticket(pag, true);
                 if self.jobs.running(uid) == Some(pag) && !self.bus.start(JobUnit::Seed(uid)) {
                     self.ended(uid, Err(NO_BUS.to_owned()));
                 }
@@ -444,27 +448,43 @@ impl<'a> Helper<'a> {
     /// The job of a user has ended.
     fn ended(&mut self, uid: u32, result: Result<(), String>) {
         let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
-        self.keeper.note_ticket(pag);
+        let ticket = self.keeper.ticket_of(pag);
+        self.keeper.discard_again(pag);
+        self.keeper.note_ticket(pag, true);
         self.tickets.settle(pag);
         let renewal = self.renewals.remove(&pag).is_some();
         match &result {
             Ok(()) => self.keeper.seeded(pag, wanted && !renewal),
-            Err(why) if renewal => {
-                report(&Event::NotRenewed { uid, why: why.clone() });
+            Err(why) => {
+                // With a ticket that was renewed it is a seeder that has failed.
+                if renewal && self.keeper.ticket_of(pag) == ticket {
+                    report(&Event::NotRenewed { uid, why: why.clone() });
+                } else {
+                    self.keeper.not_seeded(pag, why, wanted);
+                }
                 // Its record says when it is due again.
-                self.jobs.forget(pag);
+                if renewal {
+                    self.jobs.forget(pag);
+                }
             }
-            Err(why) => self.keeper.not_seeded(pag, why, wanted),
         }
-        self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
+        // Unless it is to run once more for who has asked meanwhile.
+        if !self.jobs.is_asked(pag) {
+            self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
+        }
         self.dirty.insert(uid);
     }
 
     fn start_jobs(&mut self) {
         for Run { pag, uid, wanted } in self.jobs.start(Instant::now()) {
-            let way = self.renewals.get(&pag).copied();
-            let unit = if way == Some(Way::Keytab) { JobUnit::Keytab(pag, uid) } else { JobUnit::Seed(uid) };
-            let why = match self.keeper.prepare_seeding(pag, self.jobs.is_asked(pag), way.is_some()) {
+            let (asked, way) = (self.jobs.is_asked(pag), self.renewals.get(&pag).copied());
+            // The user may have got himself what was discarded, and the job would take it away.
+            if self.keeper.has_discarded(pag) {
+                self.keeper.note_tokens(pag, false);
+            }
+            let needed = if asked { Some(self.keeper.way(pag)) } else { way };
+            let unit = if needed == Some(Way::Keytab) { JobUnit::Keytab(pag, uid) } else { JobUnit::Seed(uid) };
+            let why = match self.keeper.prepare_seeding(pag, asked, way.is_some()) {
                 Ok(Some(_)) if self.bus.start(unit) => continue,
                 Ok(Some(_)) => NO_BUS.to_owned(),
                 Ok(None) => {
@@ -495,16 +515,38 @@ impl<'a> Helper<'a> {
         let Some(uid) = self.keeper.user_of(order.pag) else { return order.answer(Err(Trouble::Gone)) };
         match &order.what {
             What::Renew => {
-                self.jobs.ask(order.pag, uid, Instant::now());
+                let more = self.keeper.has_discarded(order.pag);
+                self.jobs.ask(order.pag, uid, more, Instant::now());
                 self.askers.push(order);
             }
-            What::Forget(cell) => order.answer(match self.keeper.forget_tokens(order.pag, cell.as_ref()) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(Trouble::Gone),
-                Err(pag::Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => Err(Trouble::Busy),
-                Err(error) => Err(Trouble::Failed(error.to_string())),
-            }),
+            What::Follow(on) => match self.keeper.choose(order.pag, *on) {
+                Ok(Some(Ok(uid))) => {
+                    self.dirty.insert(uid);
+                    self.choosers.push((uid, order));
+                }
+                Ok(Some(Err(why))) => order.answer(Err(Trouble::Failed(why.to_owned()))),
+                other => order.answer(written(other.map(|pag| pag.is_some()))),
+            },
+            What::Forget(cell) => order.answer(written(self.keeper.forget_tokens(order.pag, cell.as_ref()))),
         }
+    }
+
+    /// Tells those who have chosen what came of it, once the PAGs of that user were looked at.
+    fn answer_choosers(&mut self) {
+        let (keeper, dirty) = (&self.keeper, &self.dirty);
+        self.choosers.retain(|(uid, order)| {
+            let waits = dirty.contains(uid);
+            if !waits {
+                order.answer(match order.what {
+                    What::Follow(true) if keeper.user_of(order.pag).is_none() => Err(Trouble::Gone),
+                    What::Follow(true) if !keeper.is_followed(*uid, order.pag) => {
+                        Err(Trouble::Failed("it is not followed yet; the journal may say why".to_owned()))
+                    }
+                    _ => Ok(()),
+                });
+            }
+            waits
+        });
     }
 
     /// Tells those who wait for seeders what has come of them.
@@ -573,6 +615,16 @@ impl<'a> Helper<'a> {
             }
         })
         .await
+    }
+}
+
+/// What a caller is told of a change of a record, true where there was one.
+fn written(done: pag::Result<bool>) -> Result<(), Trouble> {
+    match done {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Trouble::Gone),
+        Err(pag::Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => Err(Trouble::Busy),
+        Err(error) => Err(Trouble::Failed(error.to_string())),
     }
 }
 

@@ -75,11 +75,14 @@ struct Life {
 }
 
 impl Life {
-    /// A keytab's PAG that has a ticket and no token lives as long as that.
+    /// A PAG that has a ticket and no token lives as long as that, where it has a keytab, or its tokens were discarded.
     fn of(record: &Record, means: Means) -> Option<Self> {
         let tokens = record.tokens.iter().map(|token| Life { since: token.since, end: token.expires });
-        let ticket = record.attempt.filter(|last| last.ok && means.keytab && record.ticket > 0);
-        tokens.min_by_key(|life| life.end).or(ticket.map(|last| Life { since: last.at, end: record.ticket }))
+        let got = record.attempt.filter(|last| last.ok).map(|last| last.at);
+        let discarded = record.discarded.iter().map(|one| one.at).max();
+        let since = if means.keytab || discarded.is_some() { got.max(discarded) } else { None };
+        let ticket = since.filter(|_| record.ticket > 0).map(|since| Life { since, end: record.ticket });
+        tokens.min_by_key(|life| life.end).or(ticket)
     }
 
     fn length(self) -> u64 {
@@ -256,6 +259,21 @@ mod tests {
         // No token is wanted, and the ticket is good.
         let ticket = Record { ticket: T + 10 * HOUR, attempt: Some(Attempt { at: T, ok: true, ticket: 0 }), ..new };
         assert_eq!(planned(&ticket, KEYTAB, 1), Some((5 * HOUR, Way::Keytab)));
+    }
+
+    #[test]
+    fn a_ticket_outlives_the_tokens_that_were_discarded() {
+        let mut discarded = record(10 * HOUR, 70 * HOUR, Some((0, true)));
+        discarded.discard(None, T + 2 * HOUR);
+        assert_eq!(planned(&discarded, NONE, 2 * HOUR), Some((6 * HOUR, Way::Seed)));
+        discarded.attempt = Some(Attempt { at: T + 6 * HOUR, ok: true, ticket: 0 });
+        discarded.ticket = T + 16 * HOUR;
+        assert_eq!(planned(&discarded, NONE, 6 * HOUR), Some((11 * HOUR, Way::Seed)));
+        // One that cannot be renewed ends, and nothing is to be said of tokens that nobody wants.
+        let mut last = record(10 * HOUR, 0, Some((0, true)));
+        last.discard(None, T + 2 * HOUR);
+        let plan = plan(PagId::from(0), &last, NONE, T + 11 * HOUR);
+        assert_eq!((plan.job, plan.notice, plan.speak), (None, None, None));
     }
 
     #[test]

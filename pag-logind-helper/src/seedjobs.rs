@@ -35,6 +35,8 @@ struct Job {
     /// Whether the PAG misses tokens, or somebody has merely asked for new ones.
     wanted: bool,
     asked: bool,
+    /// It was asked for while it ran, and for more than it gets: it is to run once more.
+    again: bool,
     state: State,
 }
 
@@ -56,7 +58,7 @@ pub(crate) struct Run {
 impl Jobs {
     fn job(&mut self, pag: PagId, uid: u32, now: Instant) -> &mut Job {
         let state = State::Waiting { until: now };
-        self.jobs.entry(pag).or_insert(Job { uid, failures: 0, wanted: false, asked: false, state })
+        self.jobs.entry(pag).or_insert(Job { uid, failures: 0, wanted: false, asked: false, again: false, state })
     }
 
     /// This PAG of `uid` is to get tokens. One that waits for them already goes on waiting.
@@ -65,14 +67,14 @@ impl Jobs {
     }
 
     /// Somebody asks for new tokens in this PAG of `uid`. He waits for nobody's failure, but a little after his last
-    /// question. A job that runs already is his, too.
-    pub(crate) fn ask(&mut self, pag: PagId, uid: u32, now: Instant) {
+    /// question. A job that runs already is his, too, unless he wants more than that gets.
+    pub(crate) fn ask(&mut self, pag: PagId, uid: u32, more: bool, now: Instant) {
         let earliest = self.answered.get(&uid).map_or(now, |last| now.max(*last + ASKED_PAUSE));
         let job = self.job(pag, uid, now);
         match &mut job.state {
             State::Waiting { until } if job.wanted => *until = earliest.min(*until),
             State::Waiting { until } => *until = earliest,
-            State::Running { .. } => {}
+            State::Running { .. } => job.again |= more,
         }
         job.asked = true;
     }
@@ -114,6 +116,10 @@ impl Jobs {
     pub(crate) fn ended(&mut self, uid: u32, ok: bool, now: Instant) -> Option<Run> {
         let (pag, job) = self.jobs.iter_mut().find(|(_, job)| job.uid == uid && job.is_running())?;
         let run = Run { pag: *pag, uid, wanted: job.wanted };
+        if std::mem::take(&mut job.again) {
+            job.state = State::Waiting { until: now };
+            return Some(run);
+        }
         if job.asked {
             self.answered.insert(uid, now);
         }
@@ -133,6 +139,11 @@ impl Jobs {
     /// The PAG that the running job of `uid` is for.
     pub(crate) fn running(&self, uid: u32) -> Option<PagId> {
         self.jobs.iter().find(|(_, job)| job.uid == uid && job.is_running()).map(|(pag, _)| *pag)
+    }
+
+    /// Whether a job runs for this PAG.
+    pub(crate) fn runs_for(&self, pag: PagId) -> bool {
+        self.jobs.get(&pag).is_some_and(Job::is_running)
     }
 
     /// When [`Jobs::start`] has something to do next.
@@ -253,12 +264,12 @@ mod tests {
         jobs.want(pag(1), 61001, now);
         assert_eq!(start(&mut jobs, now), [61001]);
         jobs.ended(61001, false, now);
-        jobs.ask(pag(1), 61001, now);
+        jobs.ask(pag(1), 61001, false, now);
         assert!(jobs.is_asked(pag(1)));
         assert_eq!(start(&mut jobs, now), [61001], "the pause after the failure is not his");
         assert!(jobs.ended(61001, false, now).unwrap().wanted);
         assert!(!jobs.is_asked(pag(1)), "he has been answered");
-        jobs.ask(pag(1), 61001, now);
+        jobs.ask(pag(1), 61001, false, now);
         assert_eq!(jobs.next(), Some(now + ASKED_PAUSE));
         assert_eq!(start(&mut jobs, now), []);
         assert_eq!(start(&mut jobs, now + ASKED_PAUSE), [61001]);
@@ -268,7 +279,7 @@ mod tests {
     fn who_merely_asks_is_not_served_again_and_leaves_room() {
         let (mut jobs, now) = (Jobs::default(), Instant::now());
         for number in 0..4 {
-            jobs.ask(pag(number), 61000 + u32::try_from(number).unwrap(), now);
+            jobs.ask(pag(number), 61000 + u32::try_from(number).unwrap(), false, now);
         }
         assert_eq!(start(&mut jobs, now), [61000, 61001]);
         assert_eq!(jobs.next(), Some(now + LOST_AFTER), "nothing is due that cannot be started");
@@ -280,6 +291,21 @@ mod tests {
         // Nothing was heard of the end of the others.
         assert_eq!(start(&mut jobs, now + LOST_AFTER), [61003]);
         assert!(!jobs.is_asked(pag(1)) && !jobs.is_asked(pag(2)));
+    }
+
+    #[test]
+    fn who_asks_for_more_than_the_running_job_gets_waits_for_another() {
+        for (more, runs_again) in [(false, false), (true, true)] {
+            let (mut jobs, now) = (Jobs::default(), Instant::now());
+            jobs.want(pag(1), 61001, now);
+            assert_eq!(start(&mut jobs, now), [61001]);
+            jobs.ask(pag(1), 61001, more, now);
+            jobs.ended(61001, true, now).unwrap();
+            assert_eq!(jobs.is_asked(pag(1)), runs_again);
+            assert_eq!(start(&mut jobs, now).len(), usize::from(runs_again));
+            jobs.ended(61001, true, now);
+            assert!(!jobs.is_asked(pag(1)));
+        }
     }
 
     #[test]

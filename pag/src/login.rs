@@ -24,7 +24,7 @@ use crate::record::{Attempt, Kind, Record, Unreadable};
 use crate::registry::{self, Pag, PagId, Registry};
 use crate::report::{Event, report};
 use crate::ring::{self, Ring};
-use crate::seed::{self, Budget, Job, Need};
+use crate::seed::{self, Budget, Job, Need, Wanted, Without};
 use crate::sys::{self, Identity, Passwd, Who};
 
 /// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
@@ -102,6 +102,8 @@ pub struct Entered {
     pub marker: Marker,
     /// KRB5CCNAME for a user manager: the PAG's own ccache.
     pub ccache: Option<String>,
+    /// What a seeding job is not to get.
+    pub without: Without,
 }
 
 /// Puts the calling thread into the right PAG, feeds the PAG's ccache and seeds tokens. Idempotent: a thread that is
@@ -279,7 +281,7 @@ impl<'a> Entering<'a> {
         let followed = policy::followed(self.request.settings.follow, &candidates(&pags), None, None, |_| None);
         let Some(leader) = pags.iter().find(|other| Some(other.id) == followed) else { return Ok(()) };
         follow::mirror(guard, registry, pag, leader)?;
-        report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id });
+        report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id, session: None });
         if let Ok(now) = &pag.record {
             *record = now.clone();
         }
@@ -572,6 +574,7 @@ impl<'a> Entering<'a> {
                         Ok(put) => {
                             record.ticket = expires;
                             record.renewable = ticket.summary.tgt_renew_until.unwrap_or(0);
+                            record.authenticated = ticket.summary.tgt_authenticated.unwrap_or(0);
                             if put {
                                 report(&Event::CcacheFed { uid: self.uid(), pag: id, expires });
                             }
@@ -585,6 +588,10 @@ impl<'a> Entering<'a> {
         if need == Need::Now {
             let ticket = self.ticket_end(Some(&*record)).unwrap_or(0);
             record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket });
+            // A login begins anew; a job that has waited for long is none.
+            if self.request.settings.placement != Role::Seed {
+                record.discarded.clear();
+            }
         }
         need
     }
@@ -602,6 +609,10 @@ impl<'a> Entering<'a> {
         let ticket = self.ticket_end(record);
         let attempt = record.and_then(|record| record.attempt);
         let now = crate::now();
+        // The start of a manager is no wish for what somebody has discarded.
+        if self.is_manager() && record.is_some_and(|record| !record.discarded.is_empty()) {
+            return Need::No;
+        }
         // The ring is looked into only when that can change anything.
         match seed::need(settings, false, attempt, ticket, self.is_manager(), now) {
             Need::No => Need::No,
@@ -642,6 +653,7 @@ impl<'a> Entering<'a> {
             identity: self.identity(),
             ccache,
             environment: &self.request.environment,
+            without: Without::default(),
         };
         let ok = run_seeder(&job, Some(&placed.ring), &self.budget);
         if let Some((registry, pag, record)) = &placed.pag {
@@ -670,6 +682,7 @@ impl<'a> Entering<'a> {
                 identity: self.identity(),
                 ccache: self.request.ccache,
                 environment: &self.request.environment,
+                without: Without::default(),
             };
             run_seeder(&job, None, &self.budget);
         }
@@ -685,13 +698,16 @@ impl<'a> Entering<'a> {
             strict: self.request.settings.strict,
             debug: self.request.settings.debug,
         };
-        Ok(Entered { marker, ccache: None })
+        Ok(Entered { marker, ccache: None, without: Without::default() })
     }
 
     fn entered(&self, placed: Placed) -> Entered {
-        let (pag, ccache) = match placed.pag {
-            Some((registry, pag, record)) => (Some((pag.id, registry.place(&pag))), Some(record.ccache)),
-            None => (None, None),
+        let (pag, ccache, without) = match placed.pag {
+            Some((registry, pag, record)) => {
+                let without = Without::of(&record);
+                (Some((pag.id, registry.place(&pag))), Some(record.ccache), without)
+            }
+            None => (None, None, Without::default()),
         };
         let before = self.request.marker;
         let process = before.map(|marker| marker.process).or_else(|| self.process().ok());
@@ -708,29 +724,57 @@ impl<'a> Entering<'a> {
             debug: self.request.settings.debug,
         };
         let wanted = matches!(self.request.settings.placement, Role::Manager | Role::Seed);
-        Entered { marker, ccache: ccache.filter(|name| wanted && !name.is_empty()) }
+        Entered { marker, ccache: ccache.filter(|name| wanted && !name.is_empty()), without }
     }
 }
 
-/// Runs a seeder and says what came of it.
+/// Runs a seeder and says what came of it. True, too, when there was nothing to be got.
 pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
     let begun = Instant::now();
-    let mut names: Vec<String> = seed::cells(job.settings, job.user).iter().map(ToString::to_string).collect();
-    // With two clients each cell is wanted twice.
-    names.sort();
-    names.dedup();
-    let cell = if names.is_empty() { "the default cell".to_owned() } else { names.join(", ") };
+    let wanted = job.wanted();
+    if wanted.is_empty() && !job.without.is_nothing() {
+        return true;
+    }
+    // A seeder of several cells says that it has failed, and not for which.
+    let look = || {
+        let left = budget.left().min(INSIDE);
+        let ring = ring.filter(|_| wanted.len() > 1 && !left.is_zero())?;
+        client::tokens(ring, Instant::now() + left).ok()
+    };
+    let before = look();
     let uid = job.user.uid;
+    let place = ring.map(|ring| ring.serial);
     match job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string())) {
         Ok(()) => {
-            report(&Event::Seeded { uid, cell, millis: begun.elapsed().as_millis() });
+            let (client, cell) = names(&wanted);
+            report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
             true
         }
         Err(why) => {
-            report(&Event::SeedFailed { uid, cell, why });
+            let missed = before.and_then(|before| Some(seed::missed(&wanted, &before, &look()?)));
+            let missed = missed.unwrap_or_else(|| wanted.clone());
+            let got: Vec<Wanted> = wanted.into_iter().filter(|wanted| !missed.contains(wanted)).collect();
+            if !got.is_empty() {
+                let (client, cell) = names(&got);
+                report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
+            }
+            let (client, cell) = names(&missed);
+            report(&Event::SeedFailed { uid, ring: place, client, cell, why });
             false
         }
     }
+}
+
+/// Clients and cells, for people. With two clients each cell is wanted twice.
+fn names(wanted: &[Wanted]) -> (String, String) {
+    let list = |mut names: Vec<String>| {
+        names.sort();
+        names.dedup();
+        names.join(", ")
+    };
+    let clients = list(wanted.iter().map(|wanted| wanted.client.to_string()).collect());
+    let cells = list(wanted.iter().map(ToString::to_string).collect());
+    (clients, if cells.is_empty() { "the default cell".to_owned() } else { cells })
 }
 
 /// Notes in the record what a seeder has brought. Best effort: without the note the next login tries once more.
@@ -741,7 +785,8 @@ pub fn note_seeding(uid: u32, group: HandleGroup, registry: &Registry, id: PagId
     let Ok(pags) = registry.pags_of(&guard, &lock, uid) else { return };
     let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return };
     let Ok(mut record) = pag.record.clone() else { return };
-    record.tokens = seed::held(&tokens, &record.tokens, crate::now());
+    let held = seed::held(&tokens, &record.tokens, crate::now());
+    record.hold(held);
     if let Some(attempt) = &mut record.attempt {
         attempt.ok = ok;
     }
@@ -847,8 +892,9 @@ pub fn settle(
                 report(&Event::TokensDropped { uid, pag: id });
             }
             record.tokens.clear();
-            // Whoever has a keytab for it need not wait.
+            // Whoever has a keytab for it need not wait, and it was the logins' that were discarded.
             record.attempt = None;
+            record.discarded.clear();
             let _ = registry.store(guard, pag, record);
             true
         }
@@ -937,6 +983,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
         identity: entering.identity(),
         ccache: request.ccache,
         environment: &request.environment,
+        without: Without::default(),
     };
     let guard = match Guard::enter(group) {
         Ok(guard) => guard,
@@ -969,6 +1016,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     let wanted = stale || record.attempt != tried;
     if wanted {
         record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket: news });
+        record.discarded.clear();
     }
     registry.store(&guard, &mut pag, record)?;
     drop(lock);

@@ -172,9 +172,9 @@ impl Sessions {
     }
 }
 
-/// The PAG that the services of a user follow, of those that logins have to themselves. `current` is the one that they
-/// follow now; `sessions` is none while logind has not answered, and then they stay with that. `scope_of` as in
-/// [`Sessions::of`].
+/// The PAG that the services of a user follow, of those that logins have to themselves: the one that somebody has chosen,
+/// else as `setting` says. `current` is the one that they follow now; `sessions` is none while logind has not answered,
+/// and then they stay with that. `scope_of` as in [`Sessions::of`].
 pub fn followed(
     setting: Follow,
     candidates: &[Candidate<'_>],
@@ -182,6 +182,7 @@ pub fn followed(
     sessions: Option<&Sessions>,
     scope_of: impl Fn(i32) -> Option<String>,
 ) -> Option<PagId> {
+    // Over what somebody has chosen, too: the administrator wants sessions kept apart from services.
     if setting == Follow::None {
         return None;
     }
@@ -191,6 +192,10 @@ pub fn followed(
         .map(|candidate| (*candidate, sessions.and_then(|known| known.of(candidate.record, &scope_of))))
         .filter(|(_, session)| session.is_none_or(|session| session.person && !session.closing))
         .collect();
+    let chosen = live.iter().filter(|(candidate, _)| candidate.record.chosen);
+    if let Some((candidate, _)) = chosen.max_by_key(|(candidate, _)| (candidate.record.made, candidate.id)) {
+        return Some(candidate.id);
+    }
     if sessions.is_none() && live.iter().any(|(candidate, _)| Some(candidate.id) == current) {
         return current;
     }
@@ -474,6 +479,20 @@ mod tests {
         assert_eq!(follows(Follow::Display, &records, None, None), Some(1));
         assert_eq!(follows(Follow::Display, &records, Some(7), None), Some(1));
         assert_eq!(follows(Follow::None, &records, Some(0), None), None);
+    }
+
+    #[test]
+    fn who_was_chosen_is_followed_while_he_is_there() {
+        let chosen = |pid, made| Record { chosen: true, ..session_pag(pid, made) };
+        let records = [chosen(11, 5), session_pag(12, 6)];
+        let all = [session("b", 11), session("c", 12)];
+        for setting in [Follow::Display, Follow::Newest, Follow::First] {
+            assert_eq!(follows(setting, &records, Some(1), Some((Some("c"), &all))), Some(0), "{setting:?}");
+            assert_eq!(follows(setting, &records, Some(1), None), Some(0), "logind is not needed for it");
+        }
+        assert_eq!(follows(Follow::None, &records, None, Some((Some("c"), &all))), None);
+        let closing = Session { closing: true, ..session("b", 11) };
+        assert_eq!(follows(Follow::Display, &records, Some(0), Some((None, &[closing, session("c", 12)]))), Some(1));
     }
 
     #[test]

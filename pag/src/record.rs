@@ -7,7 +7,7 @@
 //! made 1764000000
 //! principal alice@EXAMPLE.TEST
 //! ccache DIR:/run/pag/ccache/61001.5f2e...
-//! ticket 1764036000 1764604800
+//! ticket 1764036000 1764604800 1764000000
 //! retain none
 //! token openafs example.test 1764036000 1764000003
 //! attempt 1764000003 ok 1764036000
@@ -15,6 +15,8 @@
 //! mirrored 738684871
 //! adopted 518610750
 //! lent 738684871
+//! chosen
+//! discarded 1764000009 other.test
 //! lease 4711 88213 9f0c... login sshd ssh FILE:/tmp/krb5cc_61001_xyz
 //! ```
 
@@ -81,6 +83,18 @@ pub struct Held {
     pub since: u64,
 }
 
+/// Tokens that a member, or a caller over D-Bus, has discarded. Renewal does not bring them back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discarded {
+    /// When that was seen, in seconds since the epoch.
+    pub at: u64,
+    /// Those of this cell; none: all.
+    pub cell: Option<Cell>,
+}
+
+/// As many cells as this are remembered one by one.
+const DISCARDED: usize = 32;
+
 /// What is known of a PAG besides its ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -98,6 +112,8 @@ pub struct Record {
     pub ticket: u64,
     /// Until when that ticket can be renewed; 0 when it cannot be, or is not known.
     pub renewable: u64,
+    /// When the user proved who he is to get that ticket, by the KDC's clock; 0 when that is not known.
+    pub authenticated: u64,
     /// What happens to the tokens at the end.
     pub retain: Retain,
     /// Leases were lost sight of (the record was damaged and written anew): tokens are then not discarded at the end,
@@ -117,6 +133,10 @@ pub struct Record {
     pub adopted: Option<Serial>,
     /// The keys that were linked into that.
     pub lent: Vec<Serial>,
+    /// Somebody has asked for it that the user's services follow this one, whatever the configuration says.
+    pub chosen: bool,
+    /// Tokens that are not to be brought back until the user, or a login of his, gets some anew.
+    pub discarded: Vec<Discarded>,
     /// Who keeps it in use.
     pub leases: Vec<Lease>,
 }
@@ -152,6 +172,7 @@ impl Record {
             ccache,
             ticket: 0,
             renewable: 0,
+            authenticated: 0,
             retain,
             unsure: false,
             reseed: false,
@@ -161,6 +182,8 @@ impl Record {
             mirrored: Vec::new(),
             adopted: None,
             lent: Vec::new(),
+            chosen: false,
+            discarded: Vec::new(),
             leases: Vec::new(),
         }
     }
@@ -175,12 +198,32 @@ impl Record {
         self.leases.iter().any(|lease| lease.role == Role::Manager)
     }
 
+    /// Tokens of this cell, or all, were discarded: it names them no more, and says so.
+    pub fn discard(&mut self, cell: Option<&Cell>, at: u64) {
+        self.tokens.retain(|token| cell.is_some_and(|cell| token.cell != *cell));
+        // A user may name any number of cells.
+        let cell = cell.filter(|_| self.discarded.len() < DISCARDED).cloned();
+        self.discarded.retain(|one| cell.is_some() && one.cell != cell);
+        self.discarded.push(Discarded { at, cell });
+    }
+
+    /// Takes over the tokens that were seen. One that is there again was got anew, whoever has done that.
+    pub fn hold(&mut self, tokens: Vec<Held>) {
+        let is_there = |cell: &Cell| tokens.iter().any(|token| token.cell == *cell);
+        self.discarded.retain(|one| one.cell.as_ref().map_or(tokens.is_empty(), |cell| !is_there(cell)));
+        self.tokens = tokens;
+    }
+
     /// The text that goes into the key. None when it would be too long for one: some three hundred leases.
     pub fn encode(&self) -> Option<Vec<u8>> {
         let mut text = format!("pag-record {VERSION}\nuid {}\nkind {}\n", self.uid, self.kind.as_str());
         // Writing to a String cannot fail.
         let _ = write!(text, "made {}\nccache {}\nticket {}", self.made, self.ccache, self.ticket);
-        let _ = if self.renewable > 0 { writeln!(text, " {}", self.renewable) } else { writeln!(text) };
+        let _ = match (self.renewable, self.authenticated) {
+            (0, 0) => writeln!(text),
+            (renewable, 0) => writeln!(text, " {renewable}"),
+            (renewable, authenticated) => writeln!(text, " {renewable} {authenticated}"),
+        };
         let _ = writeln!(text, "retain {}", self.retain);
         if let Some(principal) = &self.principal {
             let _ = writeln!(text, "principal {principal}");
@@ -208,6 +251,15 @@ impl Record {
         }
         for key in &self.lent {
             let _ = writeln!(text, "lent {key}");
+        }
+        if self.chosen {
+            text.push_str("chosen\n");
+        }
+        for Discarded { at, cell } in &self.discarded {
+            let _ = match cell {
+                Some(cell) => writeln!(text, "discarded {at} {cell}"),
+                None => writeln!(text, "discarded {at}"),
+            };
         }
         for l in &self.leases {
             let Process { pid, start } = l.process;
@@ -250,6 +302,7 @@ struct Parts {
     ccache: Option<String>,
     ticket: u64,
     renewable: u64,
+    authenticated: u64,
     retain: Option<Retain>,
     unsure: bool,
     reseed: bool,
@@ -259,6 +312,8 @@ struct Parts {
     mirrored: Vec<Serial>,
     adopted: Option<Serial>,
     lent: Vec<Serial>,
+    chosen: bool,
+    discarded: Vec<Discarded>,
     leases: Vec<Lease>,
 }
 
@@ -276,7 +331,8 @@ impl Parts {
             "ccache" => self.ccache = Some(value.to_owned()),
             "ticket" => {
                 self.ticket = words.next()?.parse().ok()?;
-                self.renewable = words.next().map_or(Some(0), |word| word.parse().ok())?;
+                let mut number = || words.next().map_or(Some(0), |word| word.parse().ok());
+                (self.renewable, self.authenticated) = (number()?, number()?);
             }
             "retain" => self.retain = Some(value.parse().ok()?),
             "unsure" => self.unsure = true,
@@ -295,6 +351,11 @@ impl Parts {
                 });
             }
             "follows" => self.follows = Some(PagId::parse(value)?),
+            "chosen" => self.chosen = true,
+            "discarded" => self.discarded.push(Discarded {
+                at: words.next()?.parse().ok()?,
+                cell: words.next().map_or(Some(None), |word| word.parse().ok().map(Some))?,
+            }),
             "mirrored" => self.mirrored.push(Serial::new(value.parse().ok()?)?),
             "adopted" => self.adopted = Some(Serial::new(value.parse().ok()?)?),
             "lent" => self.lent.push(Serial::new(value.parse().ok()?)?),
@@ -323,6 +384,7 @@ impl Parts {
             ccache: self.ccache?,
             ticket: self.ticket,
             renewable: self.renewable,
+            authenticated: self.authenticated,
             retain: self.retain?,
             unsure: self.unsure,
             reseed: self.reseed,
@@ -332,6 +394,8 @@ impl Parts {
             mirrored: self.mirrored,
             adopted: self.adopted,
             lent: self.lent,
+            chosen: self.chosen,
+            discarded: self.discarded,
             leases: self.leases,
         })
     }
@@ -364,6 +428,11 @@ mod tests {
             mirrored: [11, 12].into_iter().filter_map(Serial::new).collect(),
             adopted: Serial::new(13),
             lent: [14, 15].into_iter().filter_map(Serial::new).collect(),
+            chosen: true,
+            discarded: vec![
+                Discarded { at: 3, cell: None },
+                Discarded { at: 4, cell: Some("c.test".parse().unwrap()) },
+            ],
             leases: vec![lease(7, Role::Login), lease(8, Role::Manager)],
             ..Record::new(61001, Kind::User, "DIR:/run/pag/ccache/x".to_owned(), Retain::Processes)
         }
@@ -372,7 +441,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         for (kind, renewable) in Kind::ALL.into_iter().zip([99, 0].into_iter().cycle()) {
-            let record = Record { kind, renewable, ..full() };
+            let authenticated = u64::from(kind == Kind::Session) * 7;
+            let record = Record { kind, renewable, authenticated, ..full() };
             assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
         }
     }
@@ -391,12 +461,41 @@ mod tests {
             ("lease 7", "lease 0"),
             ("ticket 17 99", "ticket 17 x"),
             ("pag-record", "pag"),
+            ("c.test", "c/test"),
             ("kafs", "dfs"),
         ] {
             let text = whole.replace(good, bad);
             assert!(matches!(Record::decode(text.as_bytes()), Err(Unreadable::Garbled(_))), "{bad}");
         }
         assert!(matches!(Record::decode(b"pag-record 1\nuid 5\n"), Err(Unreadable::Garbled(_))));
+    }
+
+    #[test]
+    fn what_was_discarded_is_remembered_until_it_is_there_again() {
+        let cells = |record: &Record| -> Vec<String> {
+            record.discarded.iter().map(|one| one.cell.as_ref().map_or("*".to_owned(), ToString::to_string)).collect()
+        };
+        let cell = |name: &str| name.parse::<Cell>().unwrap();
+        let held = |name: &str| Held { client: Client::Kafs, cell: cell(name), expires: 18, since: 9 };
+        let mut record = Record { tokens: vec![held("a.test"), held("b.test")], discarded: Vec::new(), ..full() };
+        record.discard(Some(&cell("b.test")), 5);
+        record.discard(Some(&cell("b.test")), 6);
+        assert_eq!((cells(&record), record.tokens.len()), (vec!["b.test".to_owned()], 1));
+        record.hold(vec![held("a.test")]);
+        assert_eq!(cells(&record), ["b.test"], "the other cell's token says nothing of this one");
+        record.hold(vec![held("a.test"), held("b.test")]);
+        assert_eq!(cells(&record), [""; 0]);
+        record.discard(Some(&cell("b.test")), 7);
+        record.discard(None, 8);
+        assert_eq!((cells(&record), record.tokens.len()), (vec!["*".to_owned()], 0));
+        record.hold(Vec::new());
+        assert_eq!(cells(&record), ["*"]);
+        record.hold(vec![held("a.test")]);
+        assert_eq!(cells(&record), [""; 0], "who gets a token again has begun anew");
+        for number in 0..99 {
+            record.discard(Some(&cell(&format!("c{number}.test"))), 9);
+        }
+        assert!(cells(&record).len() <= DISCARDED && cells(&record).contains(&"*".to_owned()));
     }
 
     #[test]

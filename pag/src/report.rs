@@ -129,6 +129,10 @@ pub enum Event {
     Seeded {
         /// The user.
         uid: u32,
+        /// The ring, where it is one.
+        ring: Option<Serial>,
+        /// The AFS clients.
+        client: String,
         /// The cell.
         cell: String,
         /// How long it took.
@@ -138,6 +142,10 @@ pub enum Event {
     SeedFailed {
         /// The user.
         uid: u32,
+        /// The ring, where it is one.
+        ring: Option<Serial>,
+        /// The AFS clients.
+        client: String,
         /// The cell.
         cell: String,
         /// In words.
@@ -278,6 +286,8 @@ pub enum Event {
         pag: PagId,
         /// The PAG of the session.
         followed: PagId,
+        /// What logind calls it, as far as it was asked.
+        session: Option<String>,
     },
     /// A user's services have no session's tokens any more.
     FollowsNobody {
@@ -294,6 +304,17 @@ pub enum Event {
         pag: PagId,
         /// In words.
         why: String,
+    },
+    /// Somebody has chosen over D-Bus whom a user's services follow.
+    FollowAsked {
+        /// The user.
+        uid: u32,
+        /// The PAG of the session.
+        pag: PagId,
+        /// Whether it is to be followed, or was taken back.
+        on: bool,
+        /// Who asked.
+        by: u32,
     },
     /// The bus or logind is away.
     BusLost {
@@ -357,8 +378,10 @@ impl fmt::Display for Event {
             Event::NotEquipped { uid, pag, why } => {
                 write!(f, "{why}; PAG {pag} of uid {uid} has no tokens of OpenAFS")
             }
-            Event::Seeded { uid, cell, millis } => write!(f, "got tokens of cell {cell} for uid {uid} in {millis} ms"),
-            Event::SeedFailed { uid, cell, why } => write!(f, "no tokens of cell {cell} for uid {uid}: {why}"),
+            Event::Seeded { uid, cell, millis, .. } => {
+                write!(f, "got tokens of cell {cell} for uid {uid} in {millis} ms")
+            }
+            Event::SeedFailed { uid, cell, why, .. } => write!(f, "no tokens of cell {cell} for uid {uid}: {why}"),
             Event::SeedPutOff { uid, pag } => {
                 write!(f, "not seeding PAG {pag} of uid {uid}: an attempt has just been made")
             }
@@ -397,7 +420,7 @@ impl fmt::Display for Event {
             Event::RegistryLost { why } => {
                 write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")
             }
-            Event::Follows { uid, pag, followed } => {
+            Event::Follows { uid, pag, followed, .. } => {
                 write!(f, "the services of uid {uid} (PAG {pag}) follow PAG {followed} and have its tokens")
             }
             Event::FollowsNobody { uid, pag } => {
@@ -409,6 +432,13 @@ impl fmt::Display for Event {
                     "the services of uid {uid} (PAG {pag}) are not in step with a session: {why}; it will be tried again"
                 )
             }
+            Event::FollowAsked { uid, pag, on: true, by } => {
+                write!(f, "the services of uid {uid} follow PAG {pag} while it lasts: uid {by} asked for it over D-Bus")
+            }
+            Event::FollowAsked { uid, pag, on: false, by } => write!(
+                f,
+                "PAG {pag} is not chosen any more to be followed by the services of uid {uid}: uid {by} asked for it over D-Bus"
+            ),
             Event::BusLost { why } => {
                 write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
             }
@@ -441,6 +471,7 @@ impl Event {
             | Event::Reaped { .. }
             | Event::Follows { .. }
             | Event::FollowsNobody { .. }
+            | Event::FollowAsked { .. }
             | Event::BusBack
             | Event::Served
             | Event::Unlogged { .. } => Severity::LOG_INFO,
@@ -509,6 +540,7 @@ impl Event {
             Event::Follows { .. } => "bdaae710b9eb48c6b0ee99213089261d",
             Event::FollowsNobody { .. } => "628a41ad5a1042c8a7011b62c3582f28",
             Event::FollowFailed { .. } => "2cb6ae18984248cea4c4a89477cb046b",
+            Event::FollowAsked { .. } => "fcbdd2eb8bcc4b36b3cbe79a230756c0",
             Event::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
             Event::BusBack => "138b0edce0124388bda40df5317bbb14",
             Event::NotServed { .. } => "d001bd9a161d4513b6a2a39e88a105e2",
@@ -546,15 +578,19 @@ impl Event {
             | Event::FollowsNobody { uid, pag }
             | Event::FollowFailed { uid, pag, .. }
             | Event::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
-            Event::Unlogged { uid, pag, by, .. } => {
+            Event::Unlogged { uid, pag, by, .. } | Event::FollowAsked { uid, pag, by, .. } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
             }
-            Event::Follows { uid, pag, followed } => {
-                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("PAG_FOLLOWED", followed.to_string())]
+            Event::Follows { uid, pag, followed, session } => {
+                let whom =
+                    [("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("PAG_FOLLOWED", followed.to_string())];
+                whom.into_iter().chain(session.clone().map(|session| ("SESSION_ID", session))).collect()
             }
             Event::Displaced { uid, ring } => vec![("USER_ID", uid.to_string()), ("KEYRING", ring.to_string())],
-            Event::Seeded { uid, cell, .. } | Event::SeedFailed { uid, cell, .. } => {
-                vec![("USER_ID", uid.to_string()), ("AFS_CELL", cell.to_string())]
+            Event::Seeded { uid, ring, client, cell, .. } | Event::SeedFailed { uid, ring, client, cell, .. } => {
+                let ring = ring.map(|ring| ("KEYRING", ring.to_string()));
+                let about = [("AFS_CLIENT", client.clone()), ("AFS_CELL", cell.clone())];
+                [("USER_ID", uid.to_string())].into_iter().chain(ring).chain(about).collect()
             }
             Event::Complaint { .. }
             | Event::Panicked { .. }
@@ -701,7 +737,13 @@ mod tests {
 
     #[test]
     fn a_record_cannot_be_broken_into_two() {
-        let event = Event::SeedFailed { uid: 1, cell: "x\nPRIORITY=0".to_owned(), why: "\u{1b}[2J".to_owned() };
+        let event = Event::SeedFailed {
+            uid: 1,
+            ring: None,
+            client: "kafs".to_owned(),
+            cell: "x\nPRIORITY=0".to_owned(),
+            why: "\u{1b}[2J".to_owned(),
+        };
         let text = journal_record(event.severity(), "pam_pag", &one_line(&event.to_string()), &event.fields());
         let text = String::from_utf8(text).unwrap();
         assert_eq!(text.lines().filter(|line| line.starts_with("PRIORITY=")).count(), 1);

@@ -10,7 +10,7 @@ use crate::client::{Client, State, Token};
 use crate::config::{Cell, Settings};
 use crate::error::{Error, Result};
 use crate::policy;
-use crate::record::{Attempt, Held};
+use crate::record::{Attempt, Held, Record};
 use crate::ring::Ring;
 use crate::sys::{self, Exit, Identity, Passwd, Program};
 
@@ -60,6 +60,49 @@ impl fmt::Display for Wanted {
             Some(cell) => cell.fmt(f),
             None => f.write_str("the default cell"),
         }
+    }
+}
+
+/// What a seeder is not to get: tokens that somebody has discarded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Without {
+    /// Nothing at all is to be got.
+    pub all: bool,
+    /// Nothing of these cells.
+    pub cells: Vec<Cell>,
+}
+
+/// The variable by which the PAM module tells a seeding job of it.
+pub const WITHOUT: &str = "PAG_DISCARDED";
+
+impl Without {
+    /// What a record says of it.
+    pub fn of(record: &Record) -> Self {
+        let cells = record.discarded.iter().filter_map(|one| one.cell.clone()).collect();
+        Without { all: record.discarded.iter().any(|one| one.cell.is_none()), cells }
+    }
+
+    /// Reads what [`Without`] writes; what is no cell is passed over.
+    pub fn parse(text: &str) -> Self {
+        let words = || text.split(' ');
+        Without { all: words().any(|word| word == "*"), cells: words().filter_map(|word| word.parse().ok()).collect() }
+    }
+
+    /// Whether there is nothing to be left out.
+    pub fn is_nothing(&self) -> bool {
+        !self.all && self.cells.is_empty()
+    }
+
+    fn has(&self, cell: Option<&Cell>) -> bool {
+        self.all || cell.is_some_and(|cell| self.cells.contains(cell))
+    }
+}
+
+impl fmt::Display for Without {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cells = self.cells.iter().map(ToString::to_string);
+        let words: Vec<String> = self.all.then(|| "*".to_owned()).into_iter().chain(cells).collect();
+        f.write_str(&words.join(" "))
     }
 }
 
@@ -115,6 +158,27 @@ pub fn are_good(held: &[Held], wanted: &[Wanted], now: u64) -> bool {
     })
 }
 
+/// Those of the wanted tokens that a seeder which has failed did not get, by what was in the ring before and is now: what
+/// is missing or no good, and what is as it was while another's is newer. All of them, where that tells nothing.
+pub fn missed(wanted: &[Wanted], before: &[Token], after: &[Token]) -> Vec<Wanted> {
+    let of = |tokens: &[Token], wanted: &Wanted| -> Vec<Token> {
+        let is_it = |token: &&Token| {
+            let cell = wanted.cell.as_ref().is_none_or(|cell| token.cell == *cell);
+            token.client == wanted.client && token.state == State::Good && cell
+        };
+        tokens.iter().filter(is_it).cloned().collect()
+    };
+    let is_new = |wanted: &Wanted| of(before, wanted) != of(after, wanted);
+    let newest = wanted.iter().filter(|wanted| is_new(wanted)).flat_map(|wanted| of(after, wanted));
+    let newest = newest.map(|token| token.expires).max().unwrap_or(0);
+    let is_missed = |wanted: &&Wanted| {
+        let there = of(after, wanted);
+        there.is_empty() || !is_new(wanted) && there.iter().all(|token| token.expires < newest)
+    };
+    let missed: Vec<Wanted> = wanted.iter().filter(is_missed).cloned().collect();
+    if missed.is_empty() { wanted.to_vec() } else { missed }
+}
+
 /// What the record says of the tokens that are in the ring now and serve. A token that was known before keeps the time
 /// when it was first seen.
 pub fn held(tokens: &[Token], before: &[Held], now: u64) -> Vec<Held> {
@@ -142,6 +206,8 @@ pub struct Job<'a> {
     pub ccache: Option<&'a str>,
     /// The environment, `NAME=value` each.
     pub environment: &'a [CString],
+    /// What it is not to get.
+    pub without: Without,
 }
 
 /// Status of a child that could not prove that it is in the ring, and so ran nothing.
@@ -155,6 +221,16 @@ struct Run {
     words: Vec<String>,
     /// Whether it gives tokens to OpenAFS.
     openafs: bool,
+    /// The one cell that it is for; none: there are several, or its default.
+    cell: Option<Cell>,
+}
+
+impl Run {
+    /// What it is called where there are others.
+    fn name(&self) -> String {
+        let program = self.words.first().map_or("", String::as_str);
+        self.cell.as_ref().map_or_else(|| program.to_owned(), |cell| format!("{program} {cell}"))
+    }
 }
 
 /// OpenAFS's own seeder, and kAFS's.
@@ -169,12 +245,12 @@ impl Job<'_> {
     /// `System` when no child could be made.
     pub fn run(&self, ring: Option<&Ring>, budget: &Budget) -> Result<std::result::Result<(), String>> {
         let mut failures = Vec::new();
-        let (runs, missing) =
-            runs(&Client::present(self.settings), self.settings, self.user, |path| Path::new(path).exists());
+        let (clients, exists) = (Client::present(self.settings), |path: &str| Path::new(path).exists());
+        let (runs, missing) = runs(&clients, self.settings, self.user, &self.without, exists, Client::own_cell);
         failures.extend(missing);
         let several = runs.len() + failures.len() > 1;
         for one in runs {
-            let name = one.words.first().cloned().unwrap_or_default();
+            let name = one.name();
             let done = match self.program(one.words) {
                 Some(program) => run(&program, self.identity, ring, one.openafs, budget)?,
                 None => Err("its command line holds a NUL".to_owned()),
@@ -182,6 +258,12 @@ impl Job<'_> {
             failures.extend(done.err().map(|why| if several { format!("{name}: {why}") } else { why }));
         }
         Ok(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
+    }
+
+    /// The tokens that it is to get.
+    pub fn wanted(&self) -> Vec<Wanted> {
+        let all = cells(self.settings, self.user);
+        all.into_iter().filter(|wanted| !self.without.has(wanted.cell.as_ref())).collect()
     }
 
     /// Destroys the login's own ccache, as the user; the PAG has its own copy by then.
@@ -231,16 +313,28 @@ fn runs(
     clients: &[Client],
     settings: &Settings,
     user: &Passwd,
+    without: &Without,
     exists: impl Fn(&str) -> bool,
+    own: impl Fn(Client) -> Option<Cell>,
 ) -> (Vec<Run>, Vec<String>) {
     let (mut runs, mut missing) = (Vec::new(), Vec::new());
+    let named = named(settings, user);
+    let cells: Vec<Cell> = named.iter().filter(|cell| !without.has(Some(cell))).cloned().collect();
+    // Where all that is named is left out, a seeder would get its default instead.
+    let is_left_out = |client: &Client| {
+        let home_by_link = settings.aklog_homedir && cell_of_path(user.home.to_bytes()).is_none();
+        let nothing_named = named.is_empty() && !(home_by_link && *client != Client::Kafs);
+        let own = || nothing_named && without.has(own(*client).as_ref());
+        without.all || !named.is_empty() && cells.is_empty() && !home_by_link || own()
+    };
+    let clients: Vec<Client> = clients.iter().copied().filter(|client| !is_left_out(client)).collect();
     let (openafs, keyring) = (clients.contains(&Client::OpenAfs), clients.contains(&Client::Keyring));
     let default = |path: &str| exists(path).then(|| vec![path.to_owned()]);
     match settings.program.clone() {
         // Both clients have it for their seeder: it is run once.
-        Some(words) if openafs || keyring => runs.push(Run { words, openafs }),
+        Some(words) if openafs || keyring => runs.push(Run { words, openafs, cell: None }),
         None if openafs => match default(AKLOG) {
-            Some(words) => runs.push(Run { words, openafs }),
+            Some(words) => runs.push(Run { words, openafs, cell: None }),
             None => missing.push(format!("there is no {AKLOG}: install OpenAFS's, or set program in pag.conf")),
         },
         _ => {}
@@ -249,20 +343,23 @@ fn runs(
         missing.push("no seeder is configured: set program in pag.conf".to_owned());
     }
     for Run { words, .. } in &mut runs {
-        if settings.aklog_homedir {
+        if settings.aklog_homedir && !without.has(cell_of_path(user.home.to_bytes()).as_ref()) {
             words.extend(["-p".to_owned(), user.home.to_string_lossy().into_owned()]);
         }
-        for cell in &settings.afs_cells {
+        for cell in settings.afs_cells.iter().filter(|cell| cells.contains(cell)) {
             words.extend(["-c".to_owned(), cell.to_string()]);
         }
     }
     if clients.contains(&Client::Kafs) {
         match settings.kafs_program.clone().or_else(|| default(AKLOG_KAFS)) {
             Some(words) => {
-                let cells = named(settings, user);
                 let with = |cell: &Cell| [&words[..], &[cell.to_string()]].concat();
-                let all = if cells.is_empty() { vec![words] } else { cells.iter().map(with).collect() };
-                runs.extend(all.into_iter().map(|words| Run { words, openafs: false }));
+                let of = |cell: &Cell| Run { words: with(cell), openafs: false, cell: Some(cell.clone()) };
+                if named.is_empty() {
+                    runs.push(Run { words, openafs: false, cell: None });
+                } else {
+                    runs.extend(cells.iter().map(of));
+                }
             }
             None => missing.push(format!("there is no {AKLOG_KAFS}: install it, or set kafs_program in pag.conf")),
         }
@@ -424,7 +521,9 @@ mod tests {
     #[test]
     fn each_client_has_its_own_seeder() {
         let told = |clients: &[Client], more: &str, there: bool| {
-            let (runs, missing) = runs(clients, &settings(more), &alice("/afs/b.test/x"), |_| there);
+            let nothing = Without::default();
+            let (runs, missing) =
+                runs(clients, &settings(more), &alice("/afs/b.test/x"), &nothing, |_| there, |_| None);
             let runs =
                 runs.into_iter().map(|run| format!("{}{}", run.words.join(" "), if run.openafs { "!" } else { "" }));
             runs.chain(missing.iter().map(|why| why.split(':').next().unwrap().to_owned())).collect::<Vec<_>>()
@@ -445,6 +544,64 @@ mod tests {
         assert_eq!(told(&all[..1], "", true), ["no seeder is configured"]);
         assert_eq!(told(&all[..1], "program = /x", true), ["/x"]);
         assert_eq!(told(&[], "program = /x", true), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_discarded_is_not_got() {
+        let own = |_| Some(cell("own.test"));
+        let told = |clients: &[Client], more: &str, home: &str, without: &str| {
+            let (runs, _) = runs(clients, &settings(more), &alice(home), &Without::parse(without), |_| true, own);
+            runs.into_iter().map(|run| run.words.join(" ")).collect::<Vec<_>>()
+        };
+        let (openafs, kafs) = (&[Client::OpenAfs][..], &[Client::Kafs][..]);
+        let both = "afs_cells = a.test,b.test";
+        assert_eq!(told(openafs, both, "/home/x", "b.test"), ["/usr/bin/aklog -c a.test"]);
+        assert_eq!(told(kafs, both, "/home/x", "b.test"), ["/usr/bin/aklog-kafs a.test"]);
+        let home = "afs_cells = a.test\naklog_homedir = yes";
+        assert_eq!(told(openafs, home, "/afs/b.test/x", "b.test"), ["/usr/bin/aklog -c a.test"]);
+        assert_eq!(told(openafs, home, "/afs/b.test/x", "a.test"), ["/usr/bin/aklog -p /afs/b.test/x"]);
+        // Its cell is not to be seen; what it brings is discarded again.
+        assert_eq!(told(openafs, home, "/home/x", "a.test"), ["/usr/bin/aklog -p /home/x"]);
+        for clients in [openafs, kafs] {
+            assert_eq!(told(clients, both, "/home/x", "a.test b.test"), [""; 0]);
+            assert_eq!(told(clients, home, "/afs/b.test/x", "a.test b.test"), [""; 0]);
+            assert_eq!(told(clients, "", "/home/x", "own.test"), [""; 0], "the host's own cell");
+            assert_eq!(told(clients, "", "/home/x", "other.test").len(), 1);
+            assert_eq!(told(clients, both, "/home/x", "*"), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_in_a_variable() {
+        let one = Without { all: true, cells: vec![cell("a.test"), cell("b.test")] };
+        assert_eq!(one.to_string(), "* a.test b.test");
+        assert_eq!(Without::parse(&one.to_string()), one);
+        assert!(Without::parse("").is_nothing() && !Without::parse("a.test").is_nothing());
+    }
+
+    #[test]
+    fn a_failure_names_the_cells_that_it_is_about() {
+        let token = |name: &str, expires| Token {
+            client: Client::Kafs,
+            cell: cell(name),
+            principal: None,
+            vice_id: None,
+            kind: None,
+            expires,
+            state: State::Good,
+        };
+        let told = |before: &[Token], after: &[Token]| -> String {
+            let missed = missed(&want(Client::Kafs, &["a.test", "b.test"]), before, after);
+            missed.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let (a, b) = (token("a.test", 50), token("b.test", 50));
+        let later = token("a.test", 90);
+        assert_eq!(told(&[], std::slice::from_ref(&a)), "b.test");
+        assert_eq!(told(&[], &[]), "a.test b.test");
+        assert_eq!(told(&[a.clone(), b.clone()], &[later, b.clone()]), "b.test", "it is the old one still");
+        let revoked = Token { state: State::Revoked, ..b.clone() };
+        assert_eq!(told(&[a.clone(), b.clone()], &[a.clone(), revoked]), "b.test");
+        assert_eq!(told(&[a.clone(), b.clone()], &[a, b]), "a.test b.test", "it cannot be told");
     }
 
     #[test]

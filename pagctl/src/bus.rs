@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use futures_core::Stream;
+use pag::config::Cell;
 use pag::registry::PagId;
 use pag::ring::Ring;
 use pag::sys::{self, Who};
@@ -53,6 +54,15 @@ pub(crate) enum Verb {
         /// Its id, as `list` shows it
         pag: Option<String>,
     },
+    /// Have your services follow the PAG of a login (scope = session), by default the one that you are in. Exit status 1:
+    /// you are in none
+    Follow {
+        /// Its id, as `list` shows it
+        pag: Option<String>,
+        /// Let them follow whom the configuration says again; without PAG, whichever of yours was chosen
+        #[arg(long)]
+        policy: bool,
+    },
     /// Tell what happens to your PAGs, until you interrupt it
     Monitor {
         /// Print JSON, one line for each change
@@ -74,14 +84,20 @@ trait Manager {
     fn get_pag(&self, id: &str) -> zbus::Result<OwnedObjectPath>;
     #[zbus(allow_interactive_auth)]
     fn renew(&self, id: &str) -> zbus::Result<()>;
+    #[zbus(allow_interactive_auth)]
+    fn unlog(&self, id: &str, cell: &str) -> zbus::Result<()>;
+    #[zbus(allow_interactive_auth)]
+    fn follow(&self, id: &str) -> zbus::Result<()>;
+    #[zbus(allow_interactive_auth)]
+    fn unfollow(&self, id: &str) -> zbus::Result<()>;
     fn subscribe(&self) -> zbus::Result<()>;
 }
 
 /// Client, cell, principal, ViceId, end and state.
 type Token = (String, String, String, i64, u64, String);
 
-/// Id, user, kind, principal and object.
-type Line = (String, u32, String, String, OwnedObjectPath);
+/// Id, user, kind and principal; whom it follows, and whether it was chosen for that; its object.
+type Line = (String, u32, String, String, String, bool, OwnedObjectPath);
 
 /// A PAG in a list.
 #[derive(Debug, Serialize)]
@@ -91,6 +107,10 @@ struct Listed {
     user: Option<String>,
     kind: String,
     principal: Option<String>,
+    /// The PAG that the user's services in this one follow.
+    follows: Option<String>,
+    /// Whether somebody has chosen it, for his services to follow.
+    chosen: bool,
 }
 
 /// A PAG with all that is known of it.
@@ -109,6 +129,8 @@ struct Shown {
     retain: String,
     /// The PAG that the user's services follow.
     follows: Option<String>,
+    /// Whether somebody has chosen it, for his services to follow.
+    chosen: bool,
     tokens: Vec<OneToken>,
     leases: Vec<OneLease>,
 }
@@ -137,7 +159,7 @@ struct OneLease {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Change {
     pag: String,
-    /// `added`, `changed`, `removed`, `expiring` or `expired`.
+    /// `added`, `changed`, `removed`, `followed`, `expiring` or `expired`.
     change: &'static str,
     /// What has changed, by the names of the interface.
     properties: Vec<String>,
@@ -160,8 +182,25 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
             Verb::List { all, json } => helper.list(*all, *json).await,
             Verb::Show { pag, json } => helper.show(pag.as_deref(), *json).await,
             Verb::Renew { pag } => helper.renew(pag.as_deref()).await,
+            Verb::Follow { pag, policy: false } => helper.follow(pag.as_deref()).await,
+            Verb::Follow { pag, policy: true } => helper.follow_policy(pag.as_deref()).await,
             Verb::Monitor { json } => helper.monitor(*json).await,
         }
+    })
+}
+
+/// Discards the tokens of a PAG, for one cell or all: `pagctl unlog --pag`.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn unlog(pag: &str, cell: Option<&Cell>) -> Result<Answer, Error> {
+    zbus::block_on(async {
+        let id = checked(pag)?;
+        let helper = Helper::find().await?;
+        let name = cell.map(ToString::to_string).unwrap_or_default();
+        let doing = format!("discard the tokens of PAG {id}");
+        helper.wait(&doing, PATIENCE, helper.manager.unlog(&id, &name)).await?;
+        Ok(Answer::AllRight)
     })
 }
 
@@ -250,17 +289,44 @@ impl Helper {
         Ok(Answer::AllRight)
     }
 
-    async fn renew(&self, pag: Option<&str>) -> Result<Answer, Error> {
-        let id = match pag {
-            Some(pag) => checked(pag)?,
-            None => match self.mine().await? {
-                Some(mine) => mine.pag,
-                None => {
-                    println!("You are in no PAG.");
-                    return Ok(Answer::ToDo);
-                }
-            },
+    /// The PAG that is named, else the one that the caller is in; none when he is in none, which is said.
+    async fn chosen(&self, pag: Option<&str>) -> Result<Option<String>, Error> {
+        if let Some(pag) = pag {
+            return checked(pag).map(Some);
+        }
+        let mine = self.mine().await?;
+        if mine.is_none() {
+            println!("You are in no PAG.");
+        }
+        Ok(mine.map(|mine| mine.pag))
+    }
+
+    async fn follow(&self, pag: Option<&str>) -> Result<Answer, Error> {
+        let Some(id) = self.chosen(pag).await? else { return Ok(Answer::ToDo) };
+        self.wait(&format!("have services follow PAG {id}"), PATIENCE, self.manager.follow(&id)).await?;
+        Ok(Answer::AllRight)
+    }
+
+    /// Takes back what was chosen: that PAG, or whichever it is of the caller's.
+    async fn follow_policy(&self, pag: Option<&str>) -> Result<Answer, Error> {
+        let doing = "have services follow whom the configuration says";
+        let ids = match pag {
+            Some(pag) => vec![checked(pag)?],
+            None => {
+                let [uid, ..] = sys::ids().uid;
+                let lines = self.wait(doing, ANSWER, self.manager.list_pags()).await?;
+                let chosen = lines.into_iter().filter(|(_, owner, .., chosen, _)| *owner == uid && *chosen);
+                chosen.map(|(id, ..)| id).collect()
+            }
         };
+        for id in ids {
+            self.wait(doing, PATIENCE, self.manager.unfollow(&id)).await?;
+        }
+        Ok(Answer::AllRight)
+    }
+
+    async fn renew(&self, pag: Option<&str>) -> Result<Answer, Error> {
+        let Some(id) = self.chosen(pag).await? else { return Ok(Answer::ToDo) };
         self.wait(&format!("renew the tokens of PAG {id}"), PATIENCE, self.manager.renew(&id)).await?;
         Ok(Answer::AllRight)
     }
@@ -277,7 +343,7 @@ impl Helper {
     async fn mine(&self) -> Result<Option<Shown>, Error> {
         let Some(ring) = Ring::current() else { return Ok(None) };
         let doing = "find the PAG that you are in";
-        for (_, uid, _, _, path) in self.wait(doing, ANSWER, self.manager.list_pags()).await? {
+        for (_, uid, .., path) in self.wait(doing, ANSWER, self.manager.list_pags()).await? {
             // One that has just ended is not ours.
             if (uid == ring.owner || ring.owner == 0)
                 && let Ok(shown) = self.wait(doing, ANSWER, self.look(&path)).await
@@ -368,6 +434,7 @@ fn change(message: &Message) -> Option<(OwnedObjectPath, &'static str, Vec<Strin
             names.sort();
             Some((header.path()?.to_owned().into(), "changed", names, None))
         }
+        "Followed" => Some((header.path()?.to_owned().into(), "followed", Vec::new(), None)),
         name @ ("Expiring" | "Expired") => {
             let (_, why) = body.deserialize::<(u64, String)>().ok()?;
             let change = if name == "Expired" { "expired" } else { "expiring" };
@@ -400,8 +467,9 @@ fn some(text: String) -> Option<String> {
 }
 
 impl From<Line> for Listed {
-    fn from((pag, uid, kind, principal, _): Line) -> Self {
-        Listed { pag, uid, user: user_name(uid), kind, principal: some(principal) }
+    fn from((pag, uid, kind, principal, follows, chosen, _): Line) -> Self {
+        let (principal, follows) = (some(principal), some(follows));
+        Listed { pag, uid, user: user_name(uid), kind, principal, follows, chosen }
     }
 }
 
@@ -432,6 +500,7 @@ impl Shown {
             ticket: take(&mut all, "TicketExpires").filter(|end| *end > 0),
             retain: take(&mut all, "Retain")?,
             follows: some(take(&mut all, "Follows")?),
+            chosen: take(&mut all, "Chosen")?,
             tokens: take::<Vec<_>>(&mut all, "Tokens")?.into_iter().map(token).collect(),
             leases: take::<Vec<_>>(&mut all, "Leases")?.into_iter().map(lease).collect(),
         })
@@ -451,6 +520,9 @@ impl Shown {
         let _ = writeln!(text, "  kind       {}, retain {}", self.kind, self.retain);
         if let Some(follows) = &self.follows {
             let _ = writeln!(text, "  follows    {follows}");
+        }
+        if self.chosen {
+            text.push_str("  chosen     for the user's services to follow\n");
         }
         for OneLease { pid, role, service, tty, alive } in &self.leases {
             let dead = if *alive { "" } else { " (ended)" };
@@ -490,11 +562,12 @@ fn table(listed: &[Listed]) -> String {
     if listed.is_empty() {
         return "There are no PAGs that you may see.\n".to_owned();
     }
-    let mut text = format!("{:<16}  {:<16}  {:<4}  PRINCIPAL\n", "PAG", "USER", "KIND");
-    for Listed { pag, uid, user, kind, principal } in listed {
+    let mut text = format!("{:<16}  {:<16}  {:<7}  {:<16}  PRINCIPAL\n", "PAG", "USER", "KIND", "FOLLOWS");
+    for Listed { pag, uid, user, kind, principal, follows, chosen } in listed {
         let user = user.clone().unwrap_or_else(|| uid.to_string());
         let principal = principal.as_deref().unwrap_or("-");
-        let _ = writeln!(text, "{pag:<16}  {user:<16}  {kind:<4}  {principal}");
+        let follows = follows.as_deref().unwrap_or(if *chosen { "(chosen)" } else { "-" });
+        let _ = writeln!(text, "{pag:<16}  {user:<16}  {kind:<7}  {follows:<16}  {principal}");
     }
     text
 }
@@ -510,7 +583,7 @@ mod tests {
             ("openafs", "other.test", "", 1017, u64::MAX, "good"),
         ];
         let leases = vec![(17_u32, "login", "sshd", "-", true)];
-        let values: [(&str, Variant<'_>); 11] = [
+        let values: [(&str, Variant<'_>); 12] = [
             ("Id", "5f2e91c07ab3d846".into()),
             ("UID", 61001_u32.into()),
             ("Kind", "user".into()),
@@ -520,6 +593,7 @@ mod tests {
             ("TicketExpires", 0_u64.into()),
             ("Retain", "none".into()),
             ("Follows", "0123456789abcdef".into()),
+            ("Chosen", true.into()),
             ("Tokens", tokens.into()),
             ("Leases", leases.into()),
         ];
@@ -533,6 +607,7 @@ mod tests {
         let words = shown.words();
         for line in [
             "follows    0123456789abcdef",
+            "chosen     for the user's services",
             "ring 7",
             "principal  alice@EXAMPLE.TEST",
             "lease      login sshd - pid 17\n",
@@ -584,6 +659,8 @@ mod tests {
         let expired = signal(&path, PAG, "Expired").build(&(7_u64, "the ticket has ended")).unwrap();
         let (_, what, _, why) = change(&expired).unwrap();
         assert_eq!((what, why.as_deref()), ("expired", Some("the ticket has ended")));
+        let followed = signal(&path, PAG, "Followed").build(&"").unwrap();
+        assert_eq!(change(&followed).unwrap().1, "followed");
         let other = signal("/org/pam_pag/Pag1", manager, "Other").build(&()).unwrap();
         assert!(change(&other).is_none());
     }

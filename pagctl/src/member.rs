@@ -27,6 +27,9 @@ pub(crate) enum Verb {
     Unlog {
         /// Only those of this cell
         cell: Option<Cell>,
+        /// Those of this PAG instead, by its id, as `list` shows it
+        #[arg(long)]
+        pag: Option<String>,
     },
     /// Show in which PAG you are. Exit status 1: in none
     Id {
@@ -76,7 +79,8 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
     let (settings, _) = config::host(&Dirs::default());
     match verb {
         Verb::Tokens { json } => tokens::show(&settings, *json),
-        Verb::Unlog { cell } => tokens::unlog(&settings, cell.as_ref()),
+        Verb::Unlog { cell, pag: Some(pag) } => crate::bus::unlog(pag, cell.as_ref()),
+        Verb::Unlog { cell, pag: None } => tokens::unlog(&settings, cell.as_ref()),
         Verb::Id { json } => Ok(id(&settings, *json)),
         Verb::New { program } => {
             membership::enter_new(&settings)?;

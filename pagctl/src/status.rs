@@ -49,6 +49,8 @@ struct OnePag {
     retain: Option<String>,
     /// The PAG whose tokens the services in this one have besides.
     follows: Option<String>,
+    /// Whether somebody has chosen it, for his services to follow.
+    chosen: bool,
     leases: Vec<OneLease>,
     tokens: Vec<OneToken>,
 }
@@ -165,6 +167,7 @@ fn one(pag: &Pag) -> OnePag {
         ticket: record.map(|record| record.ticket).filter(|ticket| *ticket > 0),
         retain: record.map(|record| record.retain.to_string()),
         follows: record.and_then(|record| record.follows).map(|pag| pag.to_string()),
+        chosen: record.is_some_and(|record| record.chosen),
         leases: record.map_or(&[][..], |record| &record.leases).iter().map(OneLease::from).collect(),
         tokens: found,
         trouble,
@@ -197,6 +200,9 @@ fn words(status: &Status) -> String {
         }
         if let Some(followed) = &pag.follows {
             text.push_str(&format!("  follows    PAG {followed}\n"));
+        }
+        if pag.chosen {
+            text.push_str("  chosen     for the user's services to follow\n");
         }
         for lease in &pag.leases {
             let dead = if lease.alive { "" } else { " (ended)" };

@@ -14,6 +14,7 @@ use pag::config::{self, Complaint, Dirs, Role, Settings, Subject};
 use pag::login::{self, Marker, Request};
 use pag::person::Person;
 use pag::report::{self, Event, report};
+use pag::seed::WITHOUT;
 use pag::sys::{self, Passwd, Who};
 use pam::constants::{PAM_DELETE_CRED, PAM_REFRESH_CRED, PAM_REINITIALIZE_CRED, PamFlag, PamResultCode};
 use pam::items::{Service, Tty};
@@ -258,6 +259,9 @@ impl<'a> Login<'a> {
         remember(self.pamh, Some(marker));
         if let Some(ccache) = entered.ccache {
             handle::set_variable(self.pamh, "KRB5CCNAME", &ccache);
+        }
+        if self.settings.placement == Role::Seed && !entered.without.is_nothing() {
+            handle::set_variable(self.pamh, WITHOUT, &entered.without.to_string());
         }
         Ok(())
     }

@@ -24,13 +24,18 @@ fn principal(out: &mut Vec<u8>, name: &str, realm: &str) {
 /// Writes a FILE ccache of version 4 (MIT krb5, doc/formats/ccache_file_format.rst) with one TGT, owned by `uid`, and
 /// gives its name for KRB5CCNAME.
 pub fn write(path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> String {
+    write_since(now(), path, uid, name, realm, expires)
+}
+
+/// The same for a user who has proven who he is at `authenticated`: a ticket that was renewed says the same as before.
+pub fn write_since(authenticated: u64, path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> String {
     let mut out = vec![5, 4, 0, 0];
     principal(&mut out, name, realm);
     principal(&mut out, name, realm);
     principal(&mut out, &format!("krbtgt/{realm}"), realm);
     out.extend(18_u16.to_be_bytes());
     data(&mut out, &[7; 32]);
-    for time in [now(), now(), expires, expires] {
+    for time in [authenticated, now(), expires, expires] {
         out.extend(u32::try_from(time).unwrap().to_be_bytes());
     }
     out.push(0);

@@ -44,6 +44,8 @@ pub(crate) struct Run<'a> {
 
 /// Longest time for one boot and what is done in it.
 const LIMIT: Duration = Duration::from_secs(600);
+/// The same in the long form.
+const LONG_LIMIT: Duration = Duration::from_secs(2700);
 
 /// An overlay over a root that ends with this value.
 pub(crate) struct Overlay {
@@ -156,7 +158,7 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
         }
         let long = if run.long { "PAG_LONG=1\n" } else { "" };
         fs::write(share.join("environment"), format!("SCENARIO={}\nBOOT={boot}\n{long}", run.scenario)).unwrap();
-        let console = boot_once(&tree, &share);
+        let console = boot_once(&tree, &share, if run.long { LONG_LIMIT } else { LIMIT });
         let read = |name: &str| fs::read(share.join(name)).map(|b| String::from_utf8_lossy(&b).into_owned());
         output = read("output").unwrap_or_default();
         journal = read("journal").unwrap_or_default();
@@ -175,7 +177,7 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     Outcome { passed, output, journal, took: begun.elapsed() }
 }
 
-fn boot_once(tree: &Path, share: &Path) -> String {
+fn boot_once(tree: &Path, share: &Path, limit: Duration) -> String {
     let cgroups = Cgroups::new();
     let enter: String = cgroups.0.iter().map(|leaf| format!("echo $$ > {}/cgroup.procs; ", leaf.display())).collect();
     let console = share.join("console");
@@ -183,7 +185,7 @@ fn boot_once(tree: &Path, share: &Path) -> String {
         "{enter} exec timeout -k 5 {} systemd-nspawn -q -D {} --machine=lab --register=no --keep-unit \
          --system-call-filter='add_key keyctl request_key' --bind={}:/lab --private-network --console=pipe \
          --resolv-conf=off --timezone=off -b",
-        LIMIT.as_secs(),
+        limit.as_secs(),
         tree.display(),
         share.display()
     );

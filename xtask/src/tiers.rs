@@ -225,7 +225,9 @@ fn first_tier(choice: &Choice, count: &mut Count) {
         let module = modules.for_scenario(name);
         let (passed, output, seconds) = tier1_scenario(&programs, module, services, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
-        if !passed {
+        if passed {
+            print_figures(&output);
+        } else {
             println!("{output}");
         }
         count.add(passed);
@@ -346,11 +348,18 @@ fn work_off(queue: &Mutex<VecDeque<MachineRun>>, choice: &Choice, built: &Instal
 fn count_in(what: &str, outcome: &Outcome, count: &Mutex<Count>) {
     let mut count = count.lock().unwrap();
     println!("{what}: {} ({:.1} s)", if outcome.passed { "ok" } else { "FAILED" }, outcome.took.as_secs_f64());
-    if !outcome.passed {
+    if outcome.passed {
+        print_figures(&outcome.output);
+    } else {
         println!("{}", outcome.output);
         print_journal(&outcome.journal);
     }
     count.add(outcome.passed);
+}
+
+/// What a scenario that has passed has measured.
+fn print_figures(output: &str) {
+    output.lines().filter(|line| line.starts_with("figures: ")).for_each(|line| println!("  {line}"));
 }
 
 /// Of a journal, what is about us, and its end.

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use pag::ccache::format::Summary;
 use pag::ccache::{self, Place};
-use pag::client::Client;
+use pag::client::{self, Client};
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
 use pag::login::run_seeder;
 use pag::person::Person;
 use pag::report::{Event, report, set_debug, speak_as};
 use pag::ring::Ring;
-use pag::seed::{Budget, Job};
+use pag::seed::{Budget, Job, WITHOUT, Without};
 use pag::sys::{self, Identity, Passwd, Who};
 
 /// The seeder's time. The unit's own deadline, a minute, is for what outlives even this.
@@ -60,12 +60,24 @@ fn seed() -> Result<bool, String> {
         identity: &identity,
         ccache: ccache.as_deref(),
         environment: &environment(),
+        without: Without::parse(&std::env::var(WITHOUT).unwrap_or_default()),
     };
     let budget = Budget::new(TIME, Duration::ZERO);
     let renewed = renew(&job, &budget);
     // With what is left of the ticket where it could not be renewed.
-    Ok(run_seeder(&job, Some(&ring), &budget) && renewed)
+    let seeded = run_seeder(&job, Some(&ring), &budget);
+    // Where a seeder chooses the cell, nothing but the token tells which it was.
+    let chooses = settings.aklog_homedir || settings.afs_cells.is_empty();
+    for cell in job.without.cells.iter().filter(|_| chooses) {
+        if let Err(why) = client::discard_here(Some(cell), Instant::now() + DISCARDING) {
+            report(&Event::Complaint { what: why.to_string() });
+        }
+    }
+    Ok(seeded && renewed)
 }
+
+/// Time for a token to be discarded.
+const DISCARDING: Duration = Duration::from_secs(5);
 
 /// Time for `kinit -R`, so that the seeder has some left where the KDC does not answer.
 const RENEWAL: Duration = Duration::from_secs(20);

@@ -29,8 +29,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Objects that are described without a break.
 const STRETCH: usize = 32;
 
-/// A PAG in a list: its id, user, kind, principal and object.
-type Line = (String, u32, &'static str, String, ObjectPath<'static>);
+/// A PAG in a list: its id, user, kind and principal; whom it follows, and whether it was chosen for that; its object.
+type Line = (String, u32, &'static str, String, String, bool, ObjectPath<'static>);
 
 impl Service<'_> {
     /// Carries a request out.
@@ -74,12 +74,22 @@ impl Service<'_> {
             Request::GetMyPag => Ok(call.answer(&object(self.my_pag(caller).await?)?)?),
             Request::Renew(id) => {
                 self.reach(caller, id).await?;
+                // The tokens of one that follows are that other's.
+                let id = self.followed(id).unwrap_or(id);
                 self.order(id, What::Renew, Refusal::not_renewed).await?;
                 Ok(call.answer(&())?)
             }
             Request::Unlog(id, cell) => {
                 self.reach(caller, id).await?;
                 self.unlog(caller, id, cell.as_ref()).await?;
+                Ok(call.answer(&())?)
+            }
+            Request::Follow(id) => {
+                self.follow(caller, id, true).await?;
+                Ok(call.answer(&())?)
+            }
+            Request::Unfollow(id) => {
+                self.follow(caller, id, false).await?;
                 Ok(call.answer(&())?)
             }
             Request::Subscribe => {
@@ -97,8 +107,11 @@ impl Service<'_> {
         let board = self.board().borrow();
         let line = |id: &PagId| {
             let known = board.known(*id)?;
-            let principal = known.record.principal.as_ref().map(ToString::to_string).unwrap_or_default();
-            Some(object(*id).map(|path| (id.to_string(), known.uid, known.record.kind.as_str(), principal, path)))
+            let record = &known.record;
+            let principal = record.principal.as_ref().map(ToString::to_string).unwrap_or_default();
+            let follows = record.follows.map(|id| id.to_string()).unwrap_or_default();
+            let (kind, chosen) = (record.kind.as_str(), record.chosen);
+            Some(object(*id).map(|path| (id.to_string(), known.uid, kind, principal, follows, chosen, path)))
         };
         pags.iter().filter_map(line).collect()
     }
@@ -220,18 +233,39 @@ impl Service<'_> {
         }
     }
 
+    /// The PAG that this one follows.
+    fn followed(&self, id: PagId) -> Option<PagId> {
+        self.board().borrow().known(id).and_then(|known| known.record.follows)
+    }
+
     async fn unlog(&self, caller: &Caller<'_>, id: PagId, cell: Option<&AfsCell>) -> Result<(), Refusal> {
-        // First the record: what it names, and is not there, would be brought back.
-        self.order(id, What::Forget(cell.cloned()), Refusal::not_discarded).await?;
-        let found = self.board().borrow().known(id).map(|known| (known.ring, known.uid));
-        let (ring, uid) = found.ok_or_else(|| Refusal::no_pag(id))?;
-        let discarded = self.inside.discard(&ring, cell).await;
-        self.board().borrow_mut().touch(id);
-        if let Err(why) = discarded {
-            let is_there = self.board().borrow().known(id).is_some();
-            return Err(if is_there { Refusal::not_discarded(why) } else { Refusal::no_pag(id) });
+        // One that follows has its own tokens besides.
+        let both = [Some(id), self.followed(id)];
+        let mut uid = None;
+        for id in both.into_iter().flatten() {
+            // First the record: what it names, and is not there, would be brought back.
+            self.order(id, What::Forget(cell.cloned()), Refusal::not_discarded).await?;
+            let found = self.board().borrow().known(id).map(|known| (known.ring, known.uid));
+            let (ring, owner) = found.ok_or_else(|| Refusal::no_pag(id))?;
+            let discarded = self.inside.discard(&ring, cell).await;
+            self.board().borrow_mut().touch(id);
+            if let Err(why) = discarded {
+                let is_there = self.board().borrow().known(id).is_some();
+                return Err(if is_there { Refusal::not_discarded(why) } else { Refusal::no_pag(id) });
+            }
+            uid = Some(owner);
         }
+        let uid = uid.ok_or_else(|| Refusal::no_pag(id))?;
         report(&Event::Unlogged { uid, pag: id, cell: cell.map(ToString::to_string), by: caller.uid });
+        Ok(())
+    }
+
+    /// Has the services of a PAG's user follow it, or no longer because somebody had asked for that.
+    async fn follow(&self, caller: &Caller<'_>, id: PagId, on: bool) -> Result<(), Refusal> {
+        self.reach(caller, id).await?;
+        let uid = self.board().borrow().known(id).map(|known| known.uid).ok_or_else(|| Refusal::no_pag(id))?;
+        self.order(id, What::Follow(on), Refusal::not_followed).await?;
+        report(&Event::FollowAsked { uid, pag: id, on, by: caller.uid });
         Ok(())
     }
 }

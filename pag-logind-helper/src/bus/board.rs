@@ -66,6 +66,7 @@ pub(crate) struct Properties {
     ticket_expires: u64,
     retain: String,
     follows: Option<PagId>,
+    chosen: bool,
     ring_serial: i32,
     tokens: Vec<Token>,
     leases: Vec<(Lease, bool)>,
@@ -96,6 +97,7 @@ impl Properties {
             ("TicketExpires", self.ticket_expires.into()),
             ("Retain", self.retain.clone().into()),
             ("Follows", self.follows.map(|id| id.to_string()).unwrap_or_default().into()),
+            ("Chosen", self.chosen.into()),
             ("Tokens", tokens.into()),
             ("Leases", leases.into()),
         ]
@@ -125,6 +127,8 @@ pub(crate) enum News {
     Changed(Vec<(&'static str, Variant<'static>)>),
     /// It has ended.
     Removed,
+    /// Its user's services follow this PAG now, or nobody.
+    Followed(Option<PagId>),
     /// Something that its properties do not tell.
     Alert(Alert),
 }
@@ -145,6 +149,7 @@ impl Entry {
             ticket_expires: record.ticket,
             retain: record.retain.to_string(),
             follows: record.follows,
+            chosen: record.chosen,
             ring_serial: ring.serial.get(),
             tokens: self.tokens.clone(),
             leases: record.leases.iter().map(|lease| (lease.clone(), is_alive(lease.process))).collect(),
@@ -356,7 +361,11 @@ impl Board {
             let now = entry.properties();
             match entry.told.replace(now.clone()) {
                 None => news.push((*id, uid, News::Added(now))),
-                Some(before) if before != now => news.push((*id, uid, News::Changed(now.since(&before)))),
+                Some(before) if before != now => {
+                    news.push((*id, uid, News::Changed(now.since(&before))));
+                    let followed = (before.follows != now.follows).then_some(News::Followed(now.follows));
+                    news.extend(followed.map(|followed| (*id, uid, followed)));
+                }
                 Some(_) => {}
             }
         }
@@ -420,6 +429,7 @@ mod tests {
             News::Added(_) => "added",
             News::Changed(_) => "changed",
             News::Removed => "removed",
+            News::Followed(_) => "followed",
             News::Alert(_) => "alert",
         };
         let number = |id: PagId| u64::from_str_radix(&id.to_string(), 16).unwrap();
@@ -503,6 +513,24 @@ mod tests {
         assert_eq!(board.notices(now + FRESH), [], "nothing new, or nobody could look");
         board.touch(id);
         assert_eq!(board.stale(&[id], now), [(id, ring)]);
+    }
+
+    #[test]
+    fn that_services_follow_another_is_told_by_itself() {
+        let mut board = board();
+        board.subscribe(":1.1", ALICE);
+        let follows = |whom: Option<u64>| {
+            let Known { id, uid, ring, ref record, .. } = *known(1, ALICE, 5);
+            let record = Record { follows: whom.map(PagId::from), ..record.clone() };
+            vec![Rc::new(Known { id, uid, ring, record, keys: Box::new([]) })]
+        };
+        board.pin(ALICE, follows(Some(7)));
+        let told = |what| (1, what, ":1.1".to_owned());
+        assert_eq!(news(&mut board), [told("changed"), told("followed")]);
+        board.pin(ALICE, follows(None));
+        let now = Instant::now();
+        look(&mut board, now);
+        assert_eq!(board.notices(now)[1].what, News::Followed(None));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) enum Request {
     Renew(PagId),
     /// One cell, or all.
     Unlog(PagId, Option<Cell>),
+    Follow(PagId),
+    Unfollow(PagId),
     Subscribe,
     Unsubscribe,
 }
@@ -126,6 +128,7 @@ refusals! {
     not_in_pag = "org.pam_pag.Pag1.Error.NotInPag";
     not_renewed = "org.pam_pag.Pag1.Error.RenewFailed";
     not_discarded = "org.pam_pag.Pag1.Error.UnlogFailed";
+    not_followed = "org.pam_pag.Pag1.Error.FollowFailed";
 }
 
 impl Refusal {
@@ -202,6 +205,8 @@ fn manager(message: &Message, member: &str) -> Option<Result<Request, Refusal>> 
         "GetPag" => only_id().map(Request::GetPag),
         "GetMyPag" => Ok(Request::GetMyPag),
         "Renew" => only_id().map(Request::Renew),
+        "Follow" => only_id().map(Request::Follow),
+        "Unfollow" => only_id().map(Request::Unfollow),
         "Unlog" => body.deserialize::<(&str, &str)>().map_err(Refusal::from).and_then(|(text, cell)| {
             let cell = match cell {
                 "" => None,
@@ -264,13 +269,15 @@ mod tests {
     #[test]
     fn every_method_is_understood() {
         let id = PagId::from(255);
-        let table: [(&str, Message, Request); 8] = [
+        let table: [(&str, Message, Request); 10] = [
             ("ListPags", call(HOST, MANAGER, "ListPags", &()), Request::ListPags),
             ("ListAllPags", call(HOST, MANAGER, "ListAllPags", &()), Request::ListAllPags),
             ("GetPag", call(HOST, MANAGER, "GetPag", &ID), Request::GetPag(id)),
             ("GetMyPag", call(HOST, MANAGER, "GetMyPag", &()), Request::GetMyPag),
             ("Renew", call(HOST, MANAGER, "Renew", &ID), Request::Renew(id)),
             ("Unlog", call(HOST, MANAGER, "Unlog", &(ID, "")), Request::Unlog(id, None)),
+            ("Follow", call(HOST, MANAGER, "Follow", &ID), Request::Follow(id)),
+            ("Unfollow", call(HOST, MANAGER, "Unfollow", &ID), Request::Unfollow(id)),
             ("Subscribe", call(HOST, MANAGER, "Subscribe", &()), Request::Subscribe),
             ("Unsubscribe", call(HOST, MANAGER, "Unsubscribe", &()), Request::Unsubscribe),
         ];
@@ -356,6 +363,7 @@ mod tests {
             Refusal::not_in_pag(""),
             Refusal::not_renewed(""),
             Refusal::not_discarded(""),
+            Refusal::not_followed(""),
             Refusal::no_pag(PagId::from(1)),
             Refusal::no_pag_object(PagId::from(1)),
         ] {

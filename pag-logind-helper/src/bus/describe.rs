@@ -92,12 +92,14 @@ const fn changing(name: &'static str, kind: &'static str) -> Property {
 pub(crate) static OF_MANAGER: Table = Table {
     name: MANAGER,
     methods: &[
-        method("ListPags", &[], &[Argument("pags", "a(susso)")]),
-        method("ListAllPags", &[], &[Argument("pags", "a(susso)")]),
+        method("ListPags", &[], &[Argument("pags", "a(susssbo)")]),
+        method("ListAllPags", &[], &[Argument("pags", "a(susssbo)")]),
         method("GetPag", &[Argument("id", "s")], &[Argument("pag", "o")]),
         method("GetMyPag", &[], &[Argument("pag", "o")]),
         method("Renew", &[Argument("id", "s")], &[]),
         method("Unlog", &[Argument("id", "s"), Argument("cell", "s")], &[]),
+        method("Follow", &[Argument("id", "s")], &[]),
+        method("Unfollow", &[Argument("id", "s")], &[]),
         method("Subscribe", &[], &[]),
         method("Unsubscribe", &[], &[]),
     ],
@@ -110,6 +112,7 @@ pub(crate) static OF_PAG: Table = Table {
     name: PAG,
     methods: &[],
     signals: &[
+        Signal { name: "Followed", args: &[Argument("id", "s")] },
         Signal { name: "Expiring", args: &[Argument("expires", "t"), Argument("why", "s")] },
         Signal { name: "Expired", args: &[Argument("expired", "t"), Argument("why", "s")] },
     ],
@@ -123,6 +126,7 @@ pub(crate) static OF_PAG: Table = Table {
         changing("TicketExpires", "t"),
         changing("Retain", "s"),
         changing("Follows", "s"),
+        changing("Chosen", "b"),
         changing("Tokens", "a(sssxts)"),
         changing("Leases", "a(usssb)"),
     ],

@@ -85,6 +85,8 @@ pub(crate) enum What {
     Renew,
     /// The record is to forget tokens, for one cell or for all, so that nobody brings them back.
     Forget(Option<AfsCell>),
+    /// The user's services are to follow the PAG, or not because of this any more.
+    Follow(bool),
 }
 
 /// Why it was not done.

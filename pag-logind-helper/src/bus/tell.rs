@@ -91,6 +91,10 @@ impl Service<'_> {
                     let body = (&path, vec![PAG]);
                     self.connection.emit_signal(to, manager, OBJECT_MANAGER, "InterfacesRemoved", &body).await
                 }
+                News::Followed(whom) => {
+                    let whom = whom.map(|id| id.to_string()).unwrap_or_default();
+                    self.connection.emit_signal(to, &path, PAG, "Followed", &whom).await
+                }
                 News::Alert(alert) => {
                     let name = if alert.over { "Expired" } else { "Expiring" };
                     self.connection.emit_signal(to, &path, PAG, name, &(alert.end, alert.why)).await

@@ -93,6 +93,8 @@ pub struct Summary {
     pub principal: Principal,
     /// Since when the longest ticket-granting ticket is valid, in seconds since the epoch.
     pub tgt_starts: Option<u64>,
+    /// When its user last proved who he is: a ticket that was renewed keeps that.
+    pub tgt_authenticated: Option<u64>,
     /// End of the longest ticket-granting ticket of the principal's realm, in seconds since the epoch.
     pub tgt_expires: Option<u64>,
     /// Until when that ticket can be renewed; 0 when it cannot be.
@@ -116,7 +118,8 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
         _ => return Err(FormatError("it is no ccache")),
     }
     let principal = rest.principal()?;
-    let mut summary = Summary { principal, tgt_starts: None, tgt_expires: None, tgt_renew_until: None };
+    let mut summary =
+        Summary { principal, tgt_starts: None, tgt_authenticated: None, tgt_expires: None, tgt_renew_until: None };
     while !rest.bytes.is_empty() {
         let ticket = rest.credential()?;
         let realm = summary.principal.realm.as_bytes();
@@ -124,6 +127,7 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
         // A removed ticket stays in the file, and ends at 0 (Heimdal, lib/krb5/fcache.c; MIT does the same).
         if is_tgt && ticket.end > 0 && summary.tgt_expires.is_none_or(|known| ticket.end > known) {
             summary.tgt_starts = Some(ticket.start);
+            summary.tgt_authenticated = Some(ticket.issued);
             summary.tgt_expires = Some(ticket.end);
             summary.tgt_renew_until = Some(ticket.renew_until);
         }
@@ -134,6 +138,7 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
 struct Credential<'a> {
     server_realm: &'a [u8],
     server: Vec<&'a [u8]>,
+    issued: u64,
     start: u64,
     end: u64,
     renew_until: u64,
@@ -190,7 +195,8 @@ impl<'a> Bytes<'a> {
     fn credential(&mut self) -> Result<Credential<'a>, FormatError> {
         self.name()?;
         let (server_realm, server) = self.name()?;
-        // The session key: type, in version 3 twice, and data. Then the times: issued, valid from, until, renewable until.
+        // The session key: type, in version 3 twice, and data. Then the times: of the proof of identity (authtime of RFC
+        // 4120, 5.3), valid from, until, renewable until.
         self.take(if self.version_3 { 4 } else { 2 })?;
         self.data()?;
         let issued = u64::from(self.u32()?);
@@ -211,7 +217,7 @@ impl<'a> Bytes<'a> {
         // The ticket and a second ticket.
         self.data()?;
         self.data()?;
-        Ok(Credential { server_realm, server, start, end, renew_until })
+        Ok(Credential { server_realm, server, issued, start, end, renew_until })
     }
 }
 

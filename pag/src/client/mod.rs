@@ -87,20 +87,23 @@ impl Client {
     /// What is configured about OpenAFS is remembered for the calls that have no settings at hand: [`tokens`] and
     /// [`discard`].
     pub fn present(settings: &Settings) -> Vec<Client> {
-        let wanted = |client: &Client| client.is_wanted(settings);
         Self::configure(settings);
-        let has = |client: &Client| match client {
-            Client::Keyring => true,
-            Client::OpenAfs => Device::served().is_some(),
-            Client::Kafs => kafs::is_present(),
-        };
-        ALL.into_iter().filter(wanted).filter(has).collect()
+        ALL.into_iter().filter(|client| client.is_wanted(settings) && client.is_there()).collect()
     }
 
     /// Has everything that follows look for OpenAFS where the configuration says, or not at all. To be called before a
     /// ring is equipped for it.
     pub fn configure(settings: &Settings) {
         openafs::remember(Client::OpenAfs.is_wanted(settings), settings.openafs_device.as_deref());
+    }
+
+    /// Whether this host has it now, and it may be used.
+    pub fn is_there(self) -> bool {
+        match self {
+            Client::Keyring => true,
+            Client::OpenAfs => Device::served().is_some(),
+            Client::Kafs => kafs::is_present(),
+        }
     }
 
     fn is_wanted(self, settings: &Settings) -> bool {

@@ -189,9 +189,13 @@ fn body(message: &Message) -> Value {
         "u" => json!(body.deserialize::<u32>().unwrap()),
         "v" => value(&body.deserialize::<Variant<'_>>().unwrap()),
         "a{sv}" => properties(&body.deserialize().unwrap()),
-        "a(susso)" => {
-            let lines: Vec<(String, u32, String, String, ObjectPath<'_>)> = body.deserialize().unwrap();
-            lines.iter().map(|(id, uid, kind, who, path)| json!([id, uid, kind, who, path.as_str()])).collect()
+        "a(susssbo)" => {
+            type Line<'a> = (String, u32, String, String, String, bool, ObjectPath<'a>);
+            let lines: Vec<Line<'_>> = body.deserialize().unwrap();
+            let line = |(id, uid, kind, who, follows, chosen, path): &Line<'_>| {
+                json!([id, uid, kind, who, follows, chosen, path.as_str()])
+            };
+            lines.iter().map(line).collect()
         }
         "a{oa{sa{sv}}}" => {
             let objects: Objects<'_> = body.deserialize().unwrap();

@@ -147,11 +147,26 @@ pub const ALL: &[Scenario] = &[
     ("bus_my_pag", "A process learns by which login it came, and nothing that is another's.", bus::my_pag),
     ("bus_renew_and_unlog", "Tokens are discarded at once, and got anew in the PAG.", bus::renew_and_unlog),
     (
+        "bus_follow",
+        "A user chooses which of his sessions his services follow, until it ends; nobody else does.",
+        bus::follow,
+    ),
+    (
+        "bus_unlog_lasts",
+        "What was discarded is not brought back by renewal, but by a new ticket, a login, or when it is asked for.",
+        bus::unlog_lasts,
+    ),
+    (
+        "bus_renew_by_keytab",
+        "Where a renewal would use a keytab, one that is asked for does, too.",
+        bus::renew_by_keytab,
+    ),
+    (
         "bus_polkit_decides",
         "Others' PAGs are seen with polkit's consent, and without polkit never.",
         bus::polkit_decides,
     ),
-    ("bus_pagctl", "pagctl lists, shows, renews and monitors over D-Bus.", bus::pagctl_verbs),
+    ("bus_pagctl", "pagctl lists, shows, renews, discards, chooses and monitors over D-Bus.", bus::pagctl_verbs),
 ];
 
 /// Those whose module must have been built with the feature `fault`.

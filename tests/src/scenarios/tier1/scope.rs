@@ -13,27 +13,27 @@ use crate::sandbox::{CELL, Host, Sandbox};
 use crate::ticket;
 
 /// A seeder whose tokens say which of the ccaches that [`ticketed`] writes they come from.
-const SEEDER: &str = "#!/bin/sh
+pub(super) const SEEDER: &str = "#!/bin/sh
 expires=$(($(date +%s) + 3600))
 who=$(echo \"${KRB5CCNAME##*/cc.}\" | tr . /)
 echo \"$who\" >> /run/seeder.log
 exec keyctl add user afs@example.test \"$who@EXAMPLE.TEST $expires\" @s >/dev/null
 ";
 
-fn login(sandbox: &Sandbox, service: &str, principal: &str) -> Host {
+pub(super) fn login(sandbox: &Sandbox, service: &str, principal: &str) -> Host {
     let mut host = ticketed(sandbox, service, "alice", principal);
     host.ok("open");
     host
 }
 
-fn manager(sandbox: &Sandbox) -> Host {
+pub(super) fn manager(sandbox: &Sandbox) -> Host {
     let mut host = sandbox.host("systemd-user", "alice");
     host.all_ok(&["establish", "open"]);
     host
 }
 
 /// Whose token is in a ring; nobody's where there is none.
-fn whose(ring: &Ring) -> &str {
+pub(super) fn whose(ring: &Ring) -> &str {
     let payload = ring.token(CELL).and_then(|key| key.payload.as_deref());
     payload.and_then(|text| text.split('@').next()).unwrap_or("nobody")
 }

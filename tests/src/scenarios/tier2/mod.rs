@@ -139,6 +139,11 @@ pub const ALL: &[Scenario] = &[
     )
     .everywhere(),
     Scenario::new(
+        "services_follow_whom_the_user_chooses",
+        "a user chooses which of two sessions services follow, over restarts, until he takes it back or the session ends",
+        scope::services_follow_whom_the_user_chooses,
+    ),
+    Scenario::new(
         "services_follow_the_desktop_and_an_unlock_finds_it",
         "services go over to the desktop when it becomes logind's display, and back; an unlock refreshes its PAG, not another",
         scope::services_follow_the_desktop_and_an_unlock_finds_it,
@@ -218,9 +223,14 @@ pub const ALL: &[Scenario] = &[
     }
     .linger(&["alice"]),
     Scenario::new(
-        "forty_users_are_renewed_in_turn",
-        "40 users with tickets of two minutes are without a token at no moment, and at most four jobs run at once",
-        renewal::forty_users_are_renewed_in_turn,
+        "many_pags_are_renewed_in_turn",
+        "40 PAGs with short tickets, 1,000 in the long form, are without a token at no moment, and at most four jobs run at once",
+        renewal::many_pags_are_renewed_in_turn,
+    ),
+    Scenario::new(
+        "each_session_is_renewed_in_its_own_pag",
+        "two identities in two sessions are renewed each in its PAG, and services have the followed one's, fresh, and its ticket",
+        renewal::each_session_is_renewed_in_its_own_pag,
     ),
     Scenario::new(
         "journal_explains_messages",

@@ -13,7 +13,7 @@ use crate::ring::Ring;
 const SOON: Duration = Duration::from_secs(1);
 
 /// Lets alice in as alice/admin, too: with that one's password, and so with its ticket.
-const TWO_IDENTITIES: &str = r#"
+pub(super) const TWO_IDENTITIES: &str = r#"
 cat >> /etc/krb5.conf <<X
 [appdefaults]
 	pam = {
@@ -25,19 +25,19 @@ chown alice /home/alice/.k5login
 "#;
 
 /// A login of alice's with the ticket of alice/admin.
-fn admin() -> Session {
+pub(super) fn admin() -> Session {
     let mut ssh = Command::new("sshpass");
     ssh.args(["-p", "adminpw", "ssh", "-q", "-o", "PreferredAuthentications=password", "alice@127.0.0.1", "sh"]);
     Session::start(&mut ssh)
 }
 
-fn configure(text: &str) {
+pub(super) fn configure(text: &str) {
     fs::create_dir_all("/etc/pag/pag.conf.d").unwrap();
     fs::write("/etc/pag/pag.conf.d/50-scope.conf", text).unwrap();
 }
 
 /// Whose token is in a ring; nobody's where there is none.
-fn whose(ring: &Ring) -> String {
+pub(super) fn whose(ring: &Ring) -> String {
     let payload = ring.token(CELL).and_then(|key| key.payload.as_deref());
     payload.and_then(|text| text.split('@').next()).unwrap_or("nobody").to_owned()
 }
@@ -74,7 +74,7 @@ fn watcher() -> String {
 }
 
 /// Whose ticket a service finds in the ccache that it is told of.
-fn ticket_of_a_service(session: &mut Session) -> String {
+pub(super) fn ticket_of_a_service(session: &mut Session) -> String {
     let list = session.say("systemd-run --user --quiet --wait --pipe --collect klist");
     list.lines().find_map(|line| line.strip_prefix("Default principal: ")).unwrap_or(&list).trim().to_owned()
 }
@@ -144,6 +144,46 @@ pub(super) fn services_follow_the_primary_session(_: u32) {
     assert_eq!(left, "", "no ticket is left to services");
     assert_eq!(watcher(), pids, "nothing was restarted");
     heard("pag-logind-helper", "follow nobody");
+    is_over();
+}
+
+pub(super) fn services_follow_whom_the_user_chooses(_: u32) {
+    configure("[user alice]\nscope = session\n");
+    sh(TWO_IDENTITIES);
+    let mut first = Session::ssh("alice", Proof::Password);
+    let mut second = admin();
+    start_watcher(&mut first);
+    watcher_sees("alice", "services follow the primary session", SOON);
+    let pids = watcher();
+
+    assert_eq!(second.say("pagctl follow && echo done"), "done\n", "the other one can be chosen");
+    watcher_sees("alice/admin", "the other one was chosen", SOON);
+    ticket_becomes(&mut first, "alice/admin@EXAMPLE.TEST", "and its ticket");
+    assert!(first.say("pagctl list").contains("(chosen)"));
+    assert_eq!(whose(&first.ring()), "alice", "the first session is as it was");
+    // It holds over restarts of the helper and of the manager.
+    let before = helper();
+    sh("systemctl kill -s KILL pag-logind-helper");
+    eventually("the helper is another process", Duration::from_secs(10), || (helper() != before).then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(whose(&first.service_ring()), "alice/admin", "the choice outlives the helper");
+    assert_eq!(watcher(), pids, "nothing was restarted");
+    sh("systemctl restart user@61001.service");
+    start_watcher(&mut first);
+    watcher_sees("alice/admin", "the manager is another", Duration::from_secs(10));
+    // Another user has no say in it.
+    let mut bob = Session::ssh("bob", Proof::Password);
+    let id = first.say("pagctl show --json | sed -n 's/^  \"pag\": \"\\(.*\\)\",/\\1/p'");
+    let refused = bob.say(&format!("pagctl follow {}", id.trim()));
+    assert!(refused.contains("that you may see"), "{refused}");
+    // Back to the configuration; and chosen again, until it ends.
+    assert_eq!(first.say("pagctl follow --policy && echo done"), "done\n");
+    watcher_sees("alice", "the choice was taken back", SOON);
+    assert_eq!(second.say("pagctl follow && echo done"), "done\n");
+    watcher_sees("alice/admin", "it was chosen again", SOON);
+    second.log_out();
+    watcher_sees("alice", "the chosen session has ended", SOON);
+    first.log_out();
     is_over();
 }
 
