@@ -14,8 +14,8 @@ const DEPTH: u32 = 3;
 const MOST: usize = 256;
 
 /// A number that changes when a ticket-granting ticket is put into, or taken out of, a ccache of the uid's keyrings: each
-/// ticket is a key, named by its server, and a new one has another serial. 0 when there is none. Looked up by a child that is the user, at most
-/// until `deadline`. None where there is no such keyring, or no answer in time.
+/// ticket is a key, named by its server, and a new one has another serial. 0 when there is none. Looked up by a child that
+/// is the user, at most until `deadline`. None where there is no such keyring, or no answer in time.
 pub fn stamp(name: &str, user: &Identity, deadline: Instant) -> Option<u64> {
     let is_persistent = name.starts_with("KEYRING:persistent:");
     if !is_persistent && !name.starts_with("KEYRING:user:") {

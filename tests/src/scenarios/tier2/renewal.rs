@@ -144,6 +144,9 @@ pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
     kinit(&mut alice, "bob", "bobpw");
     std::thread::sleep(Duration::from_secs(8));
     assert_eq!((token(&mut alice), ticket()), (then, before), "bob's ticket is nothing to alice's PAG");
+    let whose =
+        alice.say("systemd-run --user --quiet --wait --pipe --collect klist | sed -n 's/^Default principal: //p'");
+    assert_eq!(whose, "alice@EXAMPLE.TEST\n", "nor is it in the PAG's ccache");
     alice.log_out();
     eventually("the PAG is over", soon, || pags_of("alice").is_empty().then_some(()));
 
