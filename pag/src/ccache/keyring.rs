@@ -12,6 +12,8 @@ use crate::sys::{self, Exit, Identity};
 const DEPTH: u32 = 3;
 /// Members of a keyring that are looked at.
 const MOST: usize = 256;
+/// Keys that are looked at in all: links to few keyrings can make many paths, and somebody waits for us.
+const ALL: usize = 1024;
 
 /// A number that changes when a ticket-granting ticket is put into, or taken out of, a ccache of the uid's keyrings: each
 /// ticket is a key, named by its server, and a new one has another serial. 0 when there is none. Looked up by a child that
@@ -24,11 +26,12 @@ pub fn stamp(name: &str, user: &Identity, deadline: Instant) -> Option<u64> {
     let (read, write) = sys::pipe().ok()?;
     let child = sys::child(|| {
         let look = || {
+            let mut left = ALL;
             user.become_it().ok()?;
             // Ours is empty, and ends with us.
             let top =
                 if is_persistent { keyring::persistent_into(keyring::process_id()).ok()? } else { keyring::user_id() };
-            Some(tickets(top, DEPTH))
+            Some(tickets(top, DEPTH, &mut left))
         };
         u8::from(!look().is_some_and(|sum| sys::write_all(write.as_fd(), &sum.to_ne_bytes())))
     });
@@ -43,15 +46,17 @@ pub fn stamp(name: &str, user: &Identity, deadline: Instant) -> Option<u64> {
 }
 
 /// A sum over the serials of the ticket-granting tickets in a keyring and those below it. Allocates nothing.
-fn tickets(ring: Serial, depth: u32) -> u64 {
+fn tickets(ring: Serial, depth: u32, left: &mut usize) -> u64 {
     let mut members = [0; MOST * size_of::<i32>()];
     let Ok(members) = keyring::members_into(ring, &mut members) else { return 0 };
     let mut sum = 0_u64;
     for key in members {
+        let Some(rest) = left.checked_sub(1) else { break };
+        *left = rest;
         let mut text = [0; DESCRIPTION_SPACE];
         let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
         let part = if found.is_keyring() {
-            if depth > 0 { tickets(key, depth - 1) } else { 0 }
+            if depth > 0 { tickets(key, depth - 1, left) } else { 0 }
         } else if found.name.starts_with(b"krbtgt/") {
             // Spread out, so that two that change do not make up for each other.
             u64::from(key.get().unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
