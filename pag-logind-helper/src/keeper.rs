@@ -751,7 +751,8 @@ impl Keeper {
                 let what = "its tokens are back".to_owned();
                 report(&Event::Healed { uid: known.uid, pag: id, what });
             }
-            login::note_seeding(known.uid, self.group, &registry, id, &known.ring, true);
+            let seeding = login::Seeding { ok: true, tokens: None };
+            login::note_seeding(known.uid, self.group, &registry, id, &known.ring, seeding);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::ccache::{self, Contents, Place};
 use crate::client::openafs::{self, Equipped};
-use crate::client::{self, Client};
+use crate::client::{self, Client, Token};
 use crate::config::{Role, Scope, Settings};
 use crate::error::{Error, Result};
 use crate::follow;
@@ -24,7 +24,7 @@ use crate::record::{Attempt, Kind, Record, Unreadable};
 use crate::registry::{self, Pag, PagId, Registry};
 use crate::report::{Event, report};
 use crate::ring::{self, Ring};
-use crate::seed::{self, Budget, Job, Need, Wanted, Without};
+use crate::seed::{self, Budget, Job, Need, Outcome, Wanted, Without};
 use crate::sys::{self, Identity, Passwd, Who};
 
 /// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
@@ -163,6 +163,13 @@ enum Choice {
     Join(usize, Ring),
     Make(Kind),
     Nowhere,
+}
+
+/// Whether the PAG that a ticket is brought to was there before, and if not, whether its ccache has been made with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Known,
+    New { filled: bool },
 }
 
 /// The PAGs that could be joined.
@@ -449,7 +456,8 @@ impl<'a> Entering<'a> {
         let uid = self.uid();
         let id = PagId::random()?;
         let cookie = lease.cookie;
-        let mut record = Record::new(uid, kind, self.ccache_name(id), self.request.settings.retain);
+        let (ccache, filled) = self.new_ccache(id);
+        let mut record = Record::new(uid, kind, ccache, self.request.settings.retain);
         record.leases.push(lease);
         let ring = Ring::make(guard, self.group, uid)?;
         let pag = registry.anchor(guard, lock, id, &ring, record);
@@ -465,7 +473,7 @@ impl<'a> Entering<'a> {
         report(&Event::Made { uid, pag: id, ring: ring.serial });
         let mut record =
             pag.record.clone().unwrap_or_else(|_| Record::new(uid, kind, String::new(), self.request.settings.retain));
-        let need = self.feed(&mut record, id, &ring, true);
+        let need = self.feed(&mut record, id, &ring, Found::New { filled });
         registry.store(guard, &mut pag, record.clone())?;
         Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
     }
@@ -483,18 +491,21 @@ impl<'a> Entering<'a> {
         }
     }
 
-    /// The name of a new PAG's ccache: the uid's own where this login brings one of those, else a directory.
-    fn ccache_name(&self, id: PagId) -> String {
+    /// The name of a new PAG's ccache: the uid's own where this login brings one of those, else a directory. And whether
+    /// the login's ticket is in that.
+    fn new_ccache(&self, id: PagId) -> (String, bool) {
         if let Some(name) = self.request.ccache
             && matches!(Place::parse(name), Ok(Place::OfUid(_)))
             && self.request.settings.placement == Role::Login
         {
-            return name.to_owned();
+            return (name.to_owned(), false);
         }
-        if let Err(why) = ccache::make(self.uid(), self.request.user.gid, id) {
+        let ticket = self.ticket.as_ref().filter(|ticket| ticket.summary.tgt_expires.is_some());
+        let made = ccache::make(self.uid(), self.request.user.gid, id, ticket);
+        if let Err(why) = &made {
             report(&Event::CcacheRefused { uid: self.uid(), why: why.to_string() });
         }
-        ccache::name(self.uid(), id)
+        (ccache::name(self.uid(), id), made.is_ok() && ticket.is_some())
     }
 
     fn joined(
@@ -533,7 +544,7 @@ impl<'a> Entering<'a> {
             record.reseed = false;
         }
         self.equip(guard, &mut pag);
-        let need = self.feed(&mut record, pag.id, &ring, false);
+        let need = self.feed(&mut record, pag.id, &ring, Found::Known);
         if record != before
             && let Err(why) = registry.store(guard, &mut pag, record.clone())
         {
@@ -556,7 +567,7 @@ impl<'a> Entering<'a> {
     /// Takes the login's ticket into the PAG: its principal at once, so that no other identity slips in, and the ccache.
     /// Says whether a seeder should run, and if so notes that one does, so that no other login starts one meanwhile. A PAG
     /// that is new has neither a ccache nor tokens: a child less for each look.
-    fn feed(&self, record: &mut Record, id: PagId, ring: &Ring, new: bool) -> Need {
+    fn feed(&self, record: &mut Record, id: PagId, ring: &Ring, found: Found) -> Need {
         if let Some(ticket) = &self.ticket {
             let principal = &ticket.summary.principal;
             let same = record.principal.as_ref().is_none_or(|known| known == principal);
@@ -565,10 +576,10 @@ impl<'a> Entering<'a> {
                 let expires = ticket.summary.tgt_expires.unwrap_or(0);
                 if expires > record.ticket && record.ccache == ccache::name(self.uid(), id) {
                     let (user, deadline) = (self.owner(), self.budget.deadline());
-                    let fed = if new {
-                        ccache::put(&user, id, ticket, deadline).map(|()| true)
-                    } else {
-                        ccache::feed(&user, id, ticket, deadline)
+                    let fed = match found {
+                        Found::New { filled: true } => Ok(true),
+                        Found::New { filled: false } => ccache::put(&user, id, ticket, deadline).map(|()| true),
+                        Found::Known => ccache::feed(&user, id, ticket, deadline),
                     };
                     match fed {
                         Ok(put) => {
@@ -584,7 +595,7 @@ impl<'a> Entering<'a> {
                 }
             }
         }
-        let need = self.need(Some(&*record), ring, new);
+        let need = self.need(Some(&*record), ring, found != Found::Known);
         if need == Need::Now {
             let ticket = self.ticket_end(Some(&*record)).unwrap_or(0);
             record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket });
@@ -655,9 +666,10 @@ impl<'a> Entering<'a> {
             environment: &self.request.environment,
             without: Without::default(),
         };
-        let ok = run_seeder(&job, Some(&placed.ring), &self.budget);
+        let seeding = run_seeder(&job, Some(&placed.ring), &self.budget);
         if let Some((registry, pag, record)) = &placed.pag {
-            note_seeding(self.uid(), self.group, registry, pag.id, &placed.ring, ok);
+            let ok = seeding.ok;
+            note_seeding(self.uid(), self.group, registry, pag.id, &placed.ring, seeding);
             let fed = self.ticket.as_ref().is_some_and(|t| t.summary.tgt_expires.unwrap_or(0) <= record.ticket);
             if ok && fed && self.request.settings.kdestroy {
                 let destroyed = job.kdestroy(&self.budget).unwrap_or_else(|error| Err(error.to_string()));
@@ -728,12 +740,21 @@ impl<'a> Entering<'a> {
     }
 }
 
-/// Runs a seeder and says what came of it. True, too, when there was nothing to be got.
-pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
+/// What has come of a seeding.
+#[derive(Debug)]
+pub struct Seeding {
+    /// Whether all went well; also when there was nothing to be got.
+    pub ok: bool,
+    /// The tokens in the ring afterwards, where they were seen.
+    pub tokens: Option<Vec<Token>>,
+}
+
+/// Runs the seeders of a job and says what came of it.
+pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> Seeding {
     let begun = Instant::now();
     let wanted = job.wanted();
     if wanted.is_empty() && !job.without.is_nothing() {
-        return true;
+        return Seeding { ok: true, tokens: None };
     }
     // A seeder of several cells says that it has failed, and not for which.
     let look = || {
@@ -744,14 +765,17 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
     let before = look();
     let uid = job.user.uid;
     let place = ring.map(|ring| ring.serial);
-    match job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string())) {
+    let Outcome { result, tokens } =
+        job.run(ring, budget).unwrap_or_else(|error| Outcome { result: Err(error.to_string()), tokens: None });
+    let ok = result.is_ok();
+    match result {
         Ok(()) => {
             let (client, cell) = names(&wanted);
             report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
-            true
         }
         Err(why) => {
-            let missed = before.and_then(|before| Some(seed::missed(&wanted, &before, &look()?)));
+            let missed =
+                before.and_then(|before| Some(seed::missed(&wanted, &before, &tokens.clone().or_else(look)?)));
             let missed = missed.unwrap_or_else(|| wanted.clone());
             let got: Vec<Wanted> = wanted.into_iter().filter(|wanted| !missed.contains(wanted)).collect();
             if !got.is_empty() {
@@ -760,9 +784,9 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> bool {
             }
             let (client, cell) = names(&missed);
             report(&Event::SeedFailed { uid, ring: place, client, cell, why });
-            false
         }
     }
+    Seeding { ok, tokens }
 }
 
 /// Clients and cells, for people. With two clients each cell is wanted twice.
@@ -778,8 +802,9 @@ fn names(wanted: &[Wanted]) -> (String, String) {
 }
 
 /// Notes in the record what a seeder has brought. Best effort: without the note the next login tries once more.
-pub fn note_seeding(uid: u32, group: HandleGroup, registry: &Registry, id: PagId, ring: &Ring, ok: bool) {
-    let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
+pub fn note_seeding(uid: u32, group: HandleGroup, registry: &Registry, id: PagId, ring: &Ring, seeding: Seeding) {
+    let Seeding { ok, tokens } = seeding;
+    let tokens = tokens.or_else(|| client::tokens(ring, Instant::now() + INSIDE).ok()).unwrap_or_default();
     let Ok(guard) = Guard::enter(group) else { return };
     let Ok(lock) = Lock::of_uid(uid, LOCK_WAIT) else { return };
     let Ok(pags) = registry.pags_of(&guard, &lock, uid) else { return };
@@ -1007,7 +1032,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
         return Ok(());
     }
     let tried = record.attempt;
-    entering.feed(&mut record, pag.id, &ring, false);
+    entering.feed(&mut record, pag.id, &ring, Found::Known);
     // Good tokens are worth renewing only with a ticket that they were not made from: sshd, for one, refreshes the
     // credentials of a login that has just got them.
     let news = entering.ticket_end(Some(&record)).unwrap_or(0);
@@ -1022,8 +1047,8 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     drop(lock);
     drop(guard);
     if wanted {
-        let ok = run_seeder(&job, Some(&ring), &entering.budget);
-        note_seeding(user.uid, group, &registry, pag.id, &ring, ok);
+        let seeding = run_seeder(&job, Some(&ring), &entering.budget);
+        note_seeding(user.uid, group, &registry, pag.id, &ring, seeding);
     }
     nudge(user.uid);
     Ok(())

@@ -2,11 +2,12 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::client::openafs::Device;
-use crate::client::{Client, State, Token};
+use crate::client::{self, Client, State, Token};
 use crate::config::{Cell, Settings};
 use crate::error::{Error, Result};
 use crate::policy;
@@ -243,8 +244,9 @@ impl Job<'_> {
     ///
     /// # Errors
     /// `System` when no child could be made.
-    pub fn run(&self, ring: Option<&Ring>, budget: &Budget) -> Result<std::result::Result<(), String>> {
+    pub fn run(&self, ring: Option<&Ring>, budget: &Budget) -> Result<Outcome> {
         let mut failures = Vec::new();
+        let mut tokens = None;
         let (clients, exists) = (Client::present(self.settings), |path: &str| Path::new(path).exists());
         let (runs, missing) = runs(&clients, self.settings, self.user, &self.without, exists, Client::own_cell);
         failures.extend(missing);
@@ -252,12 +254,17 @@ impl Job<'_> {
         for one in runs {
             let name = one.name();
             let done = match self.program(one.words) {
-                Some(program) => run(&program, self.identity, ring, one.openafs, budget)?,
+                Some(program) => {
+                    let done = run(&program, self.identity, ring, one.openafs, budget)?;
+                    tokens = done.tokens;
+                    done.result
+                }
                 None => Err("its command line holds a NUL".to_owned()),
             };
             failures.extend(done.err().map(|why| if several { format!("{name}: {why}") } else { why }));
         }
-        Ok(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
+        let result = if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) };
+        Ok(Outcome { result, tokens })
     }
 
     /// The tokens that it is to get.
@@ -272,7 +279,7 @@ impl Job<'_> {
     /// As [`Job::run`].
     pub fn kdestroy(&self, budget: &Budget) -> Result<std::result::Result<(), String>> {
         match self.program(vec!["/usr/bin/kdestroy".to_owned(), "-q".to_owned()]) {
-            Some(program) => run(&program, self.identity, None, false, budget),
+            Some(program) => Ok(run(&program, self.identity, None, false, budget)?.result),
             None => Ok(Err("its environment holds a NUL".to_owned())),
         }
     }
@@ -284,6 +291,7 @@ impl Job<'_> {
     pub fn renew(&self, budget: &Budget) -> Result<std::result::Result<(), String>> {
         match self.program(vec!["/usr/bin/kinit".to_owned(), "-R".to_owned()]) {
             Some(program) => Ok(run(&program, self.identity, None, false, budget)?
+                .result
                 .map_err(|why| why.replacen("the seeder", "kinit -R", 1))),
             None => Ok(Err("its environment holds a NUL".to_owned())),
         }
@@ -367,21 +375,36 @@ fn runs(
     (runs, missing)
 }
 
+/// What has come of running seeders.
+#[derive(Debug)]
+pub struct Outcome {
+    /// In words, what went wrong.
+    pub result: std::result::Result<(), String>,
+    /// The tokens in the ring afterwards, where they were seen.
+    pub tokens: Option<Vec<Token>>,
+}
+
+/// What a supervisor writes behind the tokens that it has found, if it has found all.
+const ALL_TOLD: u8 = 0xff;
+
 fn run(
     program: &Program,
     identity: &Identity,
     ring: Option<&Ring>,
     openafs: bool,
     budget: &Budget,
-) -> Result<std::result::Result<(), String>> {
+) -> Result<Outcome> {
     let left = budget.left();
     if left.is_zero() {
-        return Ok(Err("the time of this login is used up".to_owned()));
+        let result = Err("the time of this login is used up".to_owned());
+        return Ok(Outcome { result, tokens: None });
     }
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     let failed = || Error::system("run a seeder");
-    let device = if openafs { Device::served() } else { None };
+    let served = Device::served();
+    let device = if openafs { served.clone() } else { None };
     let host = std::process::id();
+    let (read, write) = sys::pipe_without_waiting().map_err(failed())?;
     let child = sys::child(|| {
         // Tokens of a seeder outside the PAG would go to the bare uid, for everybody who has it.
         let Some(ring) = ring else { return sys::run_program(program, identity, millis, host) };
@@ -392,12 +415,31 @@ fn run(
         if openafs && !device.as_ref().is_some_and(is_member) {
             return STATUS_NO_PAG;
         }
-        sys::run_program(program, identity, millis, host)
+        let status = sys::run_program(program, identity, millis, host);
+        // It is a member, and there: a child less than if the host looked. How the program ended is said first, in case
+        // the module keeps us.
+        let told = sys::write_all(write.as_fd(), &[status]) && client::tell(Some(ring.serial), served.as_ref(), &write);
+        if told {
+            sys::write_all(write.as_fd(), &[ALL_TOLD]);
+        }
+        status
     })
     .map_err(failed())?;
+    drop(write);
     // The child keeps the deadline; some time on top for it to clear away what the program has left behind.
     let end = child.wait(budget.deadline() + Duration::from_millis(1500)).map_err(failed())?;
-    Ok(match end {
+    let mut bytes = Vec::new();
+    client::drain(&read, &mut bytes, Instant::now() + Duration::from_millis(100));
+    let (end, tokens) = match (end, &bytes[..]) {
+        (Exit::TimedOut, [status, ..]) => (Exit::Status(*status), None),
+        (end, [_, tokens @ .., ALL_TOLD]) => (end, Some(client::told(tokens))),
+        (end, _) => (end, None),
+    };
+    Ok(Outcome { result: in_words(end, left), tokens })
+}
+
+fn in_words(end: Exit, left: Duration) -> std::result::Result<(), String> {
+    match end {
         Exit::Status(0) => Ok(()),
         Exit::Status(sys::STATUS_NOT_STARTED) => {
             Err("the seeder could not be started, or ended with status 127".to_owned())
@@ -412,7 +454,7 @@ fn run(
         }
         Exit::Status(status) => Err(format!("the seeder ended with status {status}")),
         Exit::Signal(signal) => Err(format!("signal {signal} ended the seeder's supervisor")),
-    })
+    }
 }
 
 /// What there is to do about tokens.

@@ -636,9 +636,21 @@ fn execute(program: &Program, identity: &Identity) {
 /// # Errors
 /// EMFILE, ENFILE.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    pipe_with(0)
+}
+
+/// The same, but whoever would have to wait is refused: to read what was not yet written, or to write more than fits.
+///
+/// # Errors
+/// As [`pipe`].
+pub fn pipe_without_waiting() -> io::Result<(OwnedFd, OwnedFd)> {
+    pipe_with(libc::O_NONBLOCK)
+}
+
+fn pipe_with(flags: c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: a place for two descriptors.
-    cerr(c_long::from(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }))?;
+    cerr(c_long::from(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | flags) }))?;
     let [read, write] = ends;
     // SAFETY: the kernel has just given us this descriptor.
     let read = unsafe { OwnedFd::from_raw_fd(read) };
@@ -660,6 +672,36 @@ pub fn open_file(path: &CStr) -> io::Result<OwnedFd> {
     cerr(c_long::from(fd))?;
     // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Looks up `name` below `directory`, without crossing a mount point, following a link or going up, and opens nothing:
+/// what comes of it is good for asking what it is (openat2(2), O_PATH).
+///
+/// # Errors
+/// EXDEV and ELOOP where one of these would have been needed, ENOENT, and ENOSYS before Linux 5.6.
+pub fn look_up(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: all zero is a value of this struct of numbers.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW).cast_unsigned());
+    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS;
+    let (how, size) = (&raw const how, size_of::<libc::open_how>());
+    // SAFETY: a terminated name, and a struct of the size that is told.
+    let fd = cerr(unsafe { libc::syscall(libc::SYS_openat2, directory.as_raw_fd(), name.as_ptr(), how, size) })?;
+    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether a file is on a file system that answers by itself, without a server and without a process of a user's.
+pub fn is_local(fd: BorrowedFd<'_>) -> bool {
+    let mut found = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: a valid place for the answer.
+    if unsafe { libc::fstatfs(fd.as_raw_fd(), found.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: filled in by the call.
+    let kind = unsafe { found.assume_init() }.f_type;
+    [libc::TMPFS_MAGIC, libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC, libc::BTRFS_SUPER_MAGIC].contains(&kind)
 }
 
 /// An AFS system call as its device takes it, the last argument first (OpenAFS, src/config/afs_args.h, afsprocdata).

@@ -65,7 +65,7 @@ fn seed() -> Result<bool, String> {
     let budget = Budget::new(TIME, Duration::ZERO);
     let renewed = renew(&job, &budget);
     // With what is left of the ticket where it could not be renewed.
-    let seeded = run_seeder(&job, Some(&ring), &budget);
+    let seeded = run_seeder(&job, Some(&ring), &budget).ok;
     // Where a seeder chooses the cell, nothing but the token tells which it was.
     let chooses = settings.aklog_homedir || settings.afs_cells.is_empty();
     for cell in job.without.cells.iter().filter(|_| chooses) {

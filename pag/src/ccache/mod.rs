@@ -1,17 +1,18 @@
 //! The PAG's own Kerberos ccache: a DIR below `/run/pag/ccache` that belongs to the user, keeps its name for the PAG's
 //! life, and outlives the login that brought the ticket (pam_krb5 deletes a session's `FILE:` at its logout).
 //!
-//! A user's ccache is opened by a child that has become the user, never by root: its name comes from the user's side,
-//! and its file system may not answer.
+//! A user's ccache is opened by a child that has become the user: its name comes from the user's side, and its file
+//! system may not answer. Where neither can do harm no child is made (see [`at_once`]).
 
+mod at_once;
 pub mod format;
 pub mod keyring;
 
 use std::ffi::CString;
-use std::fs::{DirBuilder, Permissions};
-use std::io;
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -77,7 +78,7 @@ pub struct Contents {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// Reads a ccache as the user, in a child, at most until `deadline`.
+/// Reads a ccache as the user, at most until `deadline`.
 ///
 /// # Errors
 /// In words, what is wrong with it: missing, not the user's, not a ccache, or not read in time.
@@ -101,6 +102,9 @@ pub fn read(place: &Place, user: &Identity, deadline: Instant) -> std::result::R
 }
 
 fn read_file(path: &str, user: &Identity, deadline: Instant) -> std::result::Result<Zeroizing<Vec<u8>>, String> {
+    if let Some(bytes) = at_once::read(path, user.uid) {
+        return Ok(bytes);
+    }
     let c_path = CString::new(path).map_err(|_| "its path holds a NUL".to_owned())?;
     let words = |error: io::Error| error.to_string();
     let (read, write) = sys::pipe().map_err(words)?;
@@ -136,13 +140,20 @@ pub fn name(uid: u32, pag: PagId) -> String {
     format!("DIR:{}", directory(uid, pag).display())
 }
 
-/// Makes the directory of a PAG's ccache, empty. Needs root.
+/// Makes the directory of a PAG's ccache, with `ticket` in it or empty. Needs root. It becomes the user's when all is
+/// there: nobody can come in between, and no child has to write it for him.
 ///
 /// # Errors
-/// What the file system says.
-pub fn make(uid: u32, gid: u32, pag: PagId) -> Result<()> {
+/// What the file system says; the ticket is not there then.
+pub fn make(uid: u32, gid: u32, pag: PagId, ticket: Option<&Contents>) -> Result<()> {
     let path = directory(uid, pag);
     let parent = of_uid(uid);
+    let write = |name: &str, bytes: &[u8]| -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path.join(name))?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(bytes)?;
+        fchown(&file, Some(uid), Some(gid))
+    };
     let make = || -> io::Result<()> {
         match std::fs::create_dir(&parent) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -156,10 +167,15 @@ pub fn make(uid: u32, gid: u32, pag: PagId) -> Result<()> {
         std::fs::set_permissions(&parent, Permissions::from_mode(0o711))?;
         DirBuilder::new().mode(0o700).create(&path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o700))?;
-        chown(&path, Some(uid), Some(gid))
+        let filled =
+            ticket.map_or(Ok(()), |ticket| write("tkt", &ticket.bytes).and_then(|()| write("primary", PRIMARY)));
+        chown(&path, Some(uid), Some(gid)).and(filled)
     };
     make().map_err(Error::system(format!("make {}", path.display())))
 }
+
+/// What stands in a DIR ccache's `primary`.
+const PRIMARY: &[u8] = b"tkt\n";
 
 /// Puts `contents` into the PAG's ccache unless a later ticket of the same principal is there already: the user may
 /// have renewed it himself. True when it was put there.
@@ -192,7 +208,7 @@ pub fn put(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) 
     let child = sys::child(|| {
         let written = user.become_it().is_ok()
             && sys::write_file(&cache.0, &cache.1, &contents.bytes)
-            && sys::write_file(&primary.0, &primary.1, b"tkt\n");
+            && sys::write_file(&primary.0, &primary.1, PRIMARY);
         u8::from(!written)
     })
     .map_err(doing())?;

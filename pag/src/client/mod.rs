@@ -461,20 +461,9 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
         }
     }
     let (read, write) = sys::pipe().map_err(doing())?;
-    let child = sys::child(|| {
-        let mut whole = place.enter();
-        if whole && !place.here {
-            let mut written = true;
-            whole = visit_keys(place.keyring, &mut |key| {
-                written = written && key.seen.is_none_or(|seen| seen.write(&write));
-            }) && written;
-        }
-        if whole && let Some(device) = &device {
-            whole = openafs::visit(device, &mut |seen| seen.write(&write));
-        }
-        u8::from(!whole)
-    })
-    .map_err(doing())?;
+    let keyring = (!place.here).then_some(place.keyring);
+    let child =
+        sys::child(|| u8::from(!(place.enter() && tell(keyring, device.as_ref(), &write)))).map_err(doing())?;
     drop(write);
     let mut bytes = Vec::new();
     let whole = drain(&read, &mut bytes, deadline);
@@ -483,11 +472,31 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
         Exit::TimedOut => return Err(doing()(std::io::ErrorKind::TimedOut.into())),
         _ => return Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
     }
-    let mut rest = &bytes[..];
-    while let Some(seen) = Seen::read(&mut rest) {
-        found.extend(Token::of(&seen));
-    }
+    found.extend(told(&bytes));
     Ok(found)
+}
+
+/// Writes the tokens in a keyring, and those of OpenAFS, to `pipe`; false when that failed. For a child that is a member.
+/// Allocates nothing.
+pub(crate) fn tell(keyring: Option<Serial>, device: Option<&Device>, pipe: &OwnedFd) -> bool {
+    let mut written = true;
+    let mut write = |seen: &Seen<'_>| {
+        written = written && seen.write(pipe);
+        written
+    };
+    let seen = keyring.is_none_or(|keyring| {
+        visit_keys(keyring, &mut |key| {
+            key.seen.as_ref().map(&mut write);
+        })
+    });
+    let asked = seen && device.is_none_or(|device| openafs::visit(device, &mut write));
+    asked && written
+}
+
+/// The tokens that a child has written.
+pub(crate) fn told(bytes: &[u8]) -> Vec<Token> {
+    let mut rest = bytes;
+    std::iter::from_fn(|| Seen::read(&mut rest)).filter_map(|seen| Token::of(&seen)).collect()
 }
 
 /// Status of a child that could enter the ring, and then OpenAFS refused.
