@@ -765,40 +765,44 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> Seedin
     let before = look();
     let uid = job.user.uid;
     let place = ring.map(|ring| ring.serial);
-    let Outcome { result, tokens } =
+    let Outcome { result, mut tokens } =
         job.run(ring, budget).unwrap_or_else(|error| Outcome { result: Err(error.to_string()), tokens: None });
     let ok = result.is_ok();
-    match result {
-        Ok(()) => {
-            let (client, cell) = names(&wanted);
-            report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
+    let (got, missed) = match (&result, before) {
+        (Ok(()), _) => (wanted, Vec::new()),
+        (Err(_), None) => (Vec::new(), wanted),
+        (Err(_), Some(before)) => {
+            let after = tokens.or_else(look);
+            let missed = after.as_ref().map_or_else(|| wanted.clone(), |after| seed::missed(&wanted, &before, after));
+            tokens = after;
+            (wanted.into_iter().filter(|wanted| !missed.contains(wanted)).collect(), missed)
         }
-        Err(why) => {
-            let missed =
-                before.and_then(|before| Some(seed::missed(&wanted, &before, &tokens.clone().or_else(look)?)));
-            let missed = missed.unwrap_or_else(|| wanted.clone());
-            let got: Vec<Wanted> = wanted.into_iter().filter(|wanted| !missed.contains(wanted)).collect();
-            if !got.is_empty() {
-                let (client, cell) = names(&got);
-                report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
-            }
-            let (client, cell) = names(&missed);
-            report(&Event::SeedFailed { uid, ring: place, client, cell, why });
-        }
+    };
+    if ok || !got.is_empty() {
+        let (client, cell) = names(&got);
+        report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
+    }
+    if let Err(why) = result {
+        let (client, cell) = names(&missed);
+        report(&Event::SeedFailed { uid, ring: place, client, cell, why });
     }
     Seeding { ok, tokens }
 }
 
-/// Clients and cells, for people. With two clients each cell is wanted twice.
+/// Clients and cells, for people: each once, in the order in which they are wanted.
 fn names(wanted: &[Wanted]) -> (String, String) {
-    let list = |mut names: Vec<String>| {
-        names.sort();
-        names.dedup();
-        names.join(", ")
-    };
-    let clients = list(wanted.iter().map(|wanted| wanted.client.to_string()).collect());
-    let cells = list(wanted.iter().map(ToString::to_string).collect());
-    (clients, if cells.is_empty() { "the default cell".to_owned() } else { cells })
+    fn add(list: &mut Vec<String>, name: String) {
+        if !list.contains(&name) {
+            list.push(name);
+        }
+    }
+    let (mut clients, mut cells) = (Vec::new(), Vec::new());
+    for one in wanted {
+        add(&mut clients, one.client.to_string());
+        add(&mut cells, one.to_string());
+    }
+    let cells = if cells.is_empty() { "the default cell".to_owned() } else { cells.join(", ") };
+    (clients.join(", "), cells)
 }
 
 /// Notes in the record what a seeder has brought. Best effort: without the note the next login tries once more.

@@ -387,13 +387,7 @@ pub struct Outcome {
 /// What a supervisor writes behind the tokens that it has found, if it has found all.
 const ALL_TOLD: u8 = 0xff;
 
-fn run(
-    program: &Program,
-    identity: &Identity,
-    ring: Option<&Ring>,
-    openafs: bool,
-    budget: &Budget,
-) -> Result<Outcome> {
+fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: bool, budget: &Budget) -> Result<Outcome> {
     let left = budget.left();
     if left.is_zero() {
         let result = Err("the time of this login is used up".to_owned());

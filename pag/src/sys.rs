@@ -674,36 +674,6 @@ pub fn open_file(path: &CStr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Looks up `name` below `directory`, without crossing a mount point, following a link or going up, and opens nothing:
-/// what comes of it is good for asking what it is (openat2(2), O_PATH).
-///
-/// # Errors
-/// EXDEV and ELOOP where one of these would have been needed, ENOENT, and ENOSYS before Linux 5.6.
-pub fn look_up(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    // SAFETY: all zero is a value of this struct of numbers.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = u64::from((libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW).cast_unsigned());
-    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS;
-    let (how, size) = (&raw const how, size_of::<libc::open_how>());
-    // SAFETY: a terminated name, and a struct of the size that is told.
-    let fd = cerr(unsafe { libc::syscall(libc::SYS_openat2, directory.as_raw_fd(), name.as_ptr(), how, size) })?;
-    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
-    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Whether a file is on a file system that answers by itself, without a server and without a process of a user's.
-pub fn is_local(fd: BorrowedFd<'_>) -> bool {
-    let mut found = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: a valid place for the answer.
-    if unsafe { libc::fstatfs(fd.as_raw_fd(), found.as_mut_ptr()) } != 0 {
-        return false;
-    }
-    // SAFETY: filled in by the call.
-    let kind = unsafe { found.assume_init() }.f_type;
-    [libc::TMPFS_MAGIC, libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC, libc::BTRFS_SUPER_MAGIC].contains(&kind)
-}
-
 /// An AFS system call as its device takes it, the last argument first (OpenAFS, src/config/afs_args.h, afsprocdata).
 #[repr(C)]
 struct AfsCall {
@@ -826,9 +796,9 @@ pub fn remove_file(path: &CStr) -> bool {
     removed || io::Error::last_os_error().kind() == io::ErrorKind::NotFound
 }
 
-/// Writes `bytes` to `path` by way of `temporary` in the same directory, mode 0600, without allocating. For a child
-/// that has become the directory's owner.
-pub fn write_file(temporary: &CStr, path: &CStr, bytes: &[u8]) -> bool {
+/// Writes `bytes` to `path` by way of `temporary` in the same directory, mode 0600, without allocating, and gives it to
+/// `owner`, a uid and a gid. For a child that has become the directory's owner, or where nobody but root can write.
+pub fn write_file(temporary: &CStr, path: &CStr, bytes: &[u8], owner: Option<(u32, u32)>) -> bool {
     // SAFETY: a terminated path.
     unsafe { libc::unlink(temporary.as_ptr()) };
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC | libc::O_NOFOLLOW;
@@ -839,7 +809,9 @@ pub fn write_file(temporary: &CStr, path: &CStr, bytes: &[u8]) -> bool {
     }
     // SAFETY: our own, valid descriptor.
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
-    if !write_all(std::os::fd::AsFd::as_fd(&file), bytes) {
+    // SAFETY: our own, valid descriptor.
+    let given = owner.is_none_or(|(uid, gid)| unsafe { libc::fchown(file.as_raw_fd(), uid, gid) } == 0);
+    if !given || !write_all(std::os::fd::AsFd::as_fd(&file), bytes) {
         return false;
     }
     // SAFETY: terminated paths.

@@ -1,18 +1,18 @@
 //! The PAG's own Kerberos ccache: a DIR below `/run/pag/ccache` that belongs to the user, keeps its name for the PAG's
 //! life, and outlives the login that brought the ticket (pam_krb5 deletes a session's `FILE:` at its logout).
 //!
-//! A user's ccache is opened by a child that has become the user: its name comes from the user's side, and its file
-//! system may not answer. Where neither can do harm no child is made (see [`at_once`]).
+//! A user's ccache is opened by a child that has become the user, never by root: its name comes from the user's side,
+//! and its file system may not answer.
 
-mod at_once;
 pub mod format;
 pub mod keyring;
 
 use std::ffi::CString;
-use std::fs::{DirBuilder, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::fs::{DirBuilder, Permissions};
+use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -78,7 +78,7 @@ pub struct Contents {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// Reads a ccache as the user, at most until `deadline`.
+/// Reads a ccache as the user, in a child, at most until `deadline`.
 ///
 /// # Errors
 /// In words, what is wrong with it: missing, not the user's, not a ccache, or not read in time.
@@ -102,9 +102,6 @@ pub fn read(place: &Place, user: &Identity, deadline: Instant) -> std::result::R
 }
 
 fn read_file(path: &str, user: &Identity, deadline: Instant) -> std::result::Result<Zeroizing<Vec<u8>>, String> {
-    if let Some(bytes) = at_once::read(path, user.uid) {
-        return Ok(bytes);
-    }
     let c_path = CString::new(path).map_err(|_| "its path holds a NUL".to_owned())?;
     let words = |error: io::Error| error.to_string();
     let (read, write) = sys::pipe().map_err(words)?;
@@ -148,12 +145,6 @@ pub fn name(uid: u32, pag: PagId) -> String {
 pub fn make(uid: u32, gid: u32, pag: PagId, ticket: Option<&Contents>) -> Result<()> {
     let path = directory(uid, pag);
     let parent = of_uid(uid);
-    let write = |name: &str, bytes: &[u8]| -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path.join(name))?;
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        file.write_all(bytes)?;
-        fchown(&file, Some(uid), Some(gid))
-    };
     let make = || -> io::Result<()> {
         match std::fs::create_dir(&parent) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -167,15 +158,43 @@ pub fn make(uid: u32, gid: u32, pag: PagId, ticket: Option<&Contents>) -> Result
         std::fs::set_permissions(&parent, Permissions::from_mode(0o711))?;
         DirBuilder::new().mode(0o700).create(&path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o700))?;
-        let filled =
-            ticket.map_or(Ok(()), |ticket| write("tkt", &ticket.bytes).and_then(|()| write("primary", PRIMARY)));
+        let filled = ticket.map_or(Ok(()), |ticket| {
+            let written = Files::of(&path)?.write(ticket, Some((uid, gid)));
+            written.then_some(()).ok_or_else(io::Error::last_os_error)
+        });
         chown(&path, Some(uid), Some(gid)).and(filled)
     };
     make().map_err(Error::system(format!("make {}", path.display())))
 }
 
-/// What stands in a DIR ccache's `primary`.
-const PRIMARY: &[u8] = b"tkt\n";
+/// The files in a PAG's ccache, by names that a child can use. What it does with them allocates nothing.
+struct Files {
+    cache: CString,
+    new_cache: CString,
+    primary: CString,
+    new_primary: CString,
+}
+
+impl Files {
+    fn of(directory: &Path) -> io::Result<Self> {
+        let name = |name: &str| CString::new(directory.join(name).into_os_string().into_vec());
+        Ok(Files {
+            cache: name("tkt")?,
+            new_cache: name(".tkt.new")?,
+            primary: name("primary")?,
+            new_primary: name(".primary.new")?,
+        })
+    }
+
+    fn write(&self, ticket: &Contents, owner: Option<(u32, u32)>) -> bool {
+        sys::write_file(&self.new_cache, &self.cache, &ticket.bytes, owner)
+            && sys::write_file(&self.new_primary, &self.primary, b"tkt\n", owner)
+    }
+
+    fn remove(&self) -> bool {
+        sys::remove_file(&self.cache) && sys::remove_file(&self.primary)
+    }
+}
 
 /// Puts `contents` into the PAG's ccache unless a later ticket of the same principal is there already: the user may
 /// have renewed it himself. True when it was put there.
@@ -200,18 +219,8 @@ pub fn feed(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant)
 pub fn put(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) -> Result<()> {
     let path = directory(user.uid, pag);
     let doing = || Error::system(format!("write the ccache in {}", path.display()));
-    let in_it = |name: &str| {
-        CString::new(path.join(name).display().to_string()).map_err(|_| io::ErrorKind::InvalidInput.into())
-    };
-    let cache = (in_it(".tkt.new").map_err(doing())?, in_it("tkt").map_err(doing())?);
-    let primary = (in_it(".primary.new").map_err(doing())?, in_it("primary").map_err(doing())?);
-    let child = sys::child(|| {
-        let written = user.become_it().is_ok()
-            && sys::write_file(&cache.0, &cache.1, &contents.bytes)
-            && sys::write_file(&primary.0, &primary.1, PRIMARY);
-        u8::from(!written)
-    })
-    .map_err(doing())?;
+    let files = Files::of(&path).map_err(doing())?;
+    let child = sys::child(|| u8::from(!(user.become_it().is_ok() && files.write(contents, None)))).map_err(doing())?;
     end_of(child, deadline, doing)
 }
 
@@ -222,13 +231,8 @@ pub fn put(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) 
 pub fn empty(user: &Identity, pag: PagId, deadline: Instant) -> Result<()> {
     let path = directory(user.uid, pag);
     let doing = || Error::system(format!("empty the ccache in {}", path.display()));
-    let in_it = |name: &str| {
-        CString::new(path.join(name).display().to_string()).map_err(|_| io::ErrorKind::InvalidInput.into())
-    };
-    let (cache, primary) = (in_it("tkt").map_err(doing())?, in_it("primary").map_err(doing())?);
-    let child =
-        sys::child(|| u8::from(!(user.become_it().is_ok() && sys::remove_file(&cache) && sys::remove_file(&primary))))
-            .map_err(doing())?;
+    let files = Files::of(&path).map_err(doing())?;
+    let child = sys::child(|| u8::from(!(user.become_it().is_ok() && files.remove()))).map_err(doing())?;
     end_of(child, deadline, doing)
 }
 

@@ -462,8 +462,7 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
     }
     let (read, write) = sys::pipe().map_err(doing())?;
     let keyring = (!place.here).then_some(place.keyring);
-    let child =
-        sys::child(|| u8::from(!(place.enter() && tell(keyring, device.as_ref(), &write)))).map_err(doing())?;
+    let child = sys::child(|| u8::from(!(place.enter() && tell(keyring, device.as_ref(), &write)))).map_err(doing())?;
     drop(write);
     let mut bytes = Vec::new();
     let whole = drain(&read, &mut bytes, deadline);
@@ -495,8 +494,11 @@ pub(crate) fn tell(keyring: Option<Serial>, device: Option<&Device>, pipe: &Owne
 
 /// The tokens that a child has written.
 pub(crate) fn told(bytes: &[u8]) -> Vec<Token> {
-    let mut rest = bytes;
-    std::iter::from_fn(|| Seen::read(&mut rest)).filter_map(|seen| Token::of(&seen)).collect()
+    let (mut rest, mut tokens) = (bytes, Vec::new());
+    while let Some(seen) = Seen::read(&mut rest) {
+        tokens.extend(Token::of(&seen));
+    }
+    tokens
 }
 
 /// Status of a child that could enter the ring, and then OpenAFS refused.
