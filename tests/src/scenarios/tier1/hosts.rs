@@ -375,6 +375,10 @@ pub(super) fn services_table(sandbox: &mut Sandbox) {
     assert!(directory.starts_with("/run/pag/ccache/61001/"), "the PAG's own ccache: {name}");
     let found = std::fs::metadata(directory).unwrap();
     assert_eq!((found.uid(), found.mode() & 0o777), (uid("alice"), 0o700), "which is the user's alone");
+    for file in ["tkt", "primary"] {
+        let found = std::fs::metadata(format!("{directory}/{file}")).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o777), (uid("alice"), 0o600), "as what is in it: {file}");
+    }
     // One that was started before any login: linger.
     let runs = sandbox.seeder_runs();
     let mut manager = sandbox.host("systemd-user", "carol");
