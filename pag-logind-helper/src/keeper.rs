@@ -627,14 +627,14 @@ impl Keeper {
         self.known.values().filter(|known| known.has_ccache()).map(|known| (known.id, known.uid))
     }
 
-    /// The tickets outside of the PAGs' own ccaches: files of logins, and keyrings. Cron's are its own affair.
+    /// The tickets outside of the PAGs' own ccaches: files of logins, keyrings, KCM. Cron's are its own affair.
     pub(crate) fn tickets(&self) -> impl Iterator<Item = (PagId, u32, tickets::Place)> {
         let open = self.known.values().filter(|known| known.record.follows.is_none() && known.record.kind != Kind::Own);
         open.flat_map(|known| {
             let leases = known.record.leases.iter().filter(|_| known.has_ccache());
             let files = leases.filter_map(|lease| lease.ticket_file(known.uid)).map(tickets::Place::File);
-            let of_uid = Some(&known.record.ccache).filter(|name| name.starts_with("KEYRING:"));
-            files.chain(of_uid.cloned().map(tickets::Place::Keyring)).map(|place| (known.id, known.uid, place))
+            let of_uid = Some(&known.record.ccache).filter(|_| !known.has_ccache());
+            files.chain(of_uid.cloned().map(tickets::Place::OfUid)).map(|place| (known.id, known.uid, place))
         })
     }
 

@@ -233,9 +233,9 @@ impl<'a> Helper<'a> {
             for (pag, place) in self.tickets.due(now) {
                 match place {
                     Place::File(path) => self.keeper.feed(pag, &path),
-                    Place::Keyring(_) if self.bus.is_there() => self.renew(pag, Way::Seed),
+                    Place::OfUid(_) if self.bus.is_there() => self.renew(pag, Way::Seed),
                     // It stays due until there is something to start a job with.
-                    Place::Keyring(_) => {}
+                    Place::OfUid(_) => {}
                 }
             }
             for pag in self.ccaches.due(now) {

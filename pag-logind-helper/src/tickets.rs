@@ -1,12 +1,12 @@
-//! Looks at the tickets that are not in a PAG's own ccache: those that logins keep for themselves in `/tmp`, and those in
-//! keyrings of the uid's. Who renews or replaces his there, by kinit or by a Kerberos module that unlocks screens, has done
+//! Looks at the tickets that are not in a PAG's own ccache: those that logins keep for themselves in `/tmp`, and those of
+//! the uid in keyrings or KCM. Who renews or replaces his there, by kinit or by a Kerberos module that unlocks screens, has done
 //! it for his PAG.
 //!
 //! Nobody tells of them, so there is a look every few seconds. It asks for a file's times and opens nothing: a kinit
 //! replaces the file, so a watch of inotify's would be lost with the first, and one of the directory would wake us for
-//! whatever anybody does in `/tmp`. Of a keyring it asks which tickets are in it.
+//! whatever anybody does in `/tmp`. Of a keyring or KCM it asks which tickets are in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use pag::registry::PagId;
 use pag::sys::Identity;
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
-/// Longest time for a look into a user's keyrings.
+/// Longest time for a look into a user's keyrings, or for KCM's answer.
 const INSIDE: Duration = Duration::from_millis(300);
-/// The group of a child that only looks at keys: none.
+/// The group of a child that only looks at these: none.
 const NOGROUP: u32 = 65534;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -31,15 +31,36 @@ const VARIABLE: &str = "PAG_TMP";
 pub(crate) enum Place {
     /// A file of a login's, which the PAG's ccache is fed from.
     File(PathBuf),
-    /// The PAG's ccache itself, in keyrings of the uid's.
-    Keyring(String),
+    /// The PAG's ccache itself, in keyrings of the uid's or in KCM.
+    OfUid(String),
 }
 
-/// By what one notices that a file was written or replaced, or the tickets in a keyring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// By what one notices that a file was written or replaced, or a ticket in a keyring or in KCM.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Stamp {
     File { inode: u64, length: u64, seconds: i64, nanoseconds: u32 },
     Keyring(u64),
+    Kcm(BTreeSet<ccache::kcm::Number>),
+}
+
+impl Stamp {
+    /// Whether nothing is there that a token could be made from.
+    fn is_empty(&self) -> bool {
+        match self {
+            Stamp::File { .. } => false,
+            Stamp::Keyring(sum) => *sum == 0,
+            Stamp::Kcm(tickets) => tickets.is_empty(),
+        }
+    }
+
+    /// Whether it is of another ticket than `before` was. In KCM tickets for services are among them, which come by
+    /// themselves; a new ticket-granting ticket leaves none of what was there.
+    fn is_another(&self, before: &Stamp) -> bool {
+        match (self, before) {
+            (Stamp::Kcm(now), Stamp::Kcm(before)) => now.is_disjoint(before),
+            _ => self != before,
+        }
+    }
 }
 
 /// What is looked at.
@@ -65,7 +86,7 @@ impl Tickets {
         for (pag, uid, place) in wanted {
             let place = match place {
                 Place::File(path) => Place::File(self.tmp.join(path.strip_prefix("/tmp").unwrap_or(&path))),
-                keyring => keyring,
+                of_uid => of_uid,
             };
             let place = (pag, place);
             // A file that is new is looked into: something may have been written while nobody looked.
@@ -81,7 +102,7 @@ impl Tickets {
         };
     }
 
-    /// The tickets that are others than they were: a file's once, a keyring's until [`Tickets::settle`] is called.
+    /// The tickets that are others than they were: a file's once, one of the uid's until [`Tickets::settle`] is called.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<(PagId, Place)> {
         if self.next.is_none_or(|moment| moment > now) {
             return Vec::new();
@@ -90,19 +111,21 @@ impl Tickets {
         let mut due = Vec::new();
         for ((pag, place), (uid, seen)) in &mut self.seen {
             let found = place.stamp(*uid);
-            let is_another = found.is_some() && found != *seen;
+            let is_another = match (&found, &*seen) {
+                (Some(found), Some(before)) => found.is_another(before),
+                // What was in a place of the uid's before is known to nobody.
+                (Some(_), None) => matches!(place, Place::File(_)),
+                (None, _) => false,
+            };
+            // A job will have seen to it; from a place that is empty none can make a token.
+            let waits = is_another && matches!(place, Place::OfUid(_)) && !found.as_ref().is_some_and(Stamp::is_empty);
+            if is_another && (waits || matches!(place, Place::File(_))) {
+                due.push((*pag, place.clone()));
+            }
             match place {
                 Place::File(_) => *seen = found,
-                // What was in it before is known to nobody; and of one that is empty no job can make a token.
-                Place::Keyring(_) if seen.is_none() || found == Some(Stamp::Keyring(0)) => {
-                    *seen = found;
-                    continue;
-                }
-                // A job will have seen to it.
-                Place::Keyring(_) => {}
-            }
-            if is_another {
-                due.push((*pag, place.clone()));
+                Place::OfUid(_) if !waits => *seen = found.or(seen.take()),
+                Place::OfUid(_) => {}
             }
         }
         due
@@ -111,8 +134,8 @@ impl Tickets {
     /// A job has been at a PAG's ccache: what has changed in it is known.
     pub(crate) fn settle(&mut self, pag: PagId) {
         for ((_, place), (uid, seen)) in self.seen.iter_mut().filter(|((of, _), _)| *of == pag) {
-            if matches!(place, Place::Keyring(_)) {
-                *seen = place.stamp(*uid).or(*seen);
+            if matches!(place, Place::OfUid(_)) {
+                *seen = place.stamp(*uid).or(seen.take());
             }
         }
     }
@@ -127,9 +150,14 @@ impl Place {
     fn stamp(&self, uid: u32) -> Option<Stamp> {
         match self {
             Place::File(path) => stamp(path, uid),
-            Place::Keyring(name) => {
-                let identity = Identity { uid, gid: NOGROUP, groups: Vec::new() };
-                ccache::keyring::stamp(name, &identity, Instant::now() + INSIDE).map(Stamp::Keyring)
+            Place::OfUid(name) => {
+                let (identity, deadline) =
+                    (Identity { uid, gid: NOGROUP, groups: Vec::new() }, Instant::now() + INSIDE);
+                if name.starts_with("KCM:") {
+                    ccache::kcm::tickets(name, &identity, deadline).map(Stamp::Kcm)
+                } else {
+                    ccache::keyring::stamp(name, &identity, deadline).map(Stamp::Keyring)
+                }
             }
         }
     }
@@ -193,6 +221,15 @@ mod tests {
         assert!(stamp(&top.path().join("cc"), uid).is_some());
         assert_eq!(stamp(&top.path().join("cc"), uid + 1), None);
         assert_eq!(stamp(top.path(), uid), None);
+    }
+
+    #[test]
+    fn a_ticket_for_a_service_is_no_other_ticket_in_kcm() {
+        let kcm = |numbers: &[u8]| Stamp::Kcm(numbers.iter().map(|number| [*number; 16]).collect());
+        assert!(!kcm(&[1, 2]).is_another(&kcm(&[1])), "a ticket for a service has come");
+        assert!(kcm(&[3]).is_another(&kcm(&[1, 2])), "the cache was emptied first");
+        assert!(kcm(&[3]).is_another(&kcm(&[])));
+        assert!(kcm(&[]).is_empty() && !kcm(&[1]).is_empty());
     }
 
     #[test]

@@ -25,13 +25,21 @@ fn ssh_packages(suite: &str) -> &'static str {
     }
 }
 
+/// sssd's KCM, and nothing else of sssd: installed, its packages would change the PAM stacks and NSS. It is only unpacked,
+/// beside symbolic links to directories that it has as directories.
+const KCM: &str = "mkdir -p \"$1/root/kcm/partial\" && \
+    APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-get -y --download-only -o Dir::Cache::archives=\"$1/root/kcm\" install sssd-kcm && \
+    for deb in \"$1\"/root/kcm/*.deb; do case \"$deb\" in */libpam-*|*/libnss-*) ;; *) dpkg-deb -x \"$deb\" \"$1/root/kcm/tree\" ;; esac; done && \
+    for top in \"$1\"/root/kcm/tree/*; do cp -a \"$top/.\" \"$1/${top##*/}/\"; done && \
+    rm -r \"$1/root/kcm\" && chroot \"$1\" ldconfig";
+
 /// What is done inside a root once its packages are there.
 const SETUP: &str = include_str!("root-setup.sh");
 
 /// The root of a release, built when there is none of this recipe, or when sid's is a week old.
 pub(crate) fn root(suite: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    (suite, PACKAGES, ssh_packages(suite), SETUP).hash(&mut hasher);
+    (suite, PACKAGES, ssh_packages(suite), KCM, SETUP).hash(&mut hasher);
     let path = cache().join(format!("{suite}-{:016x}", hasher.finish()));
     let _lock = lock(suite);
     let age = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
@@ -59,9 +67,10 @@ fn build(suite: &str, path: &Path) {
     let setup = scratch("setup").join("setup.sh");
     fs::write(&setup, SETUP).unwrap();
     let new = path.with_extension("new");
+    let kcm = format!("--customize-hook={KCM}");
     let hook =
         format!("--customize-hook=cp '{}' \"$1/root/setup.sh\"; chroot \"$1\" sh /root/setup.sh", setup.display());
-    bootstrap(suite, suite, &format!("{PACKAGES},{}", ssh_packages(suite)), &[hook], &new);
+    bootstrap(suite, suite, &format!("{PACKAGES},{}", ssh_packages(suite)), &[kcm, hook], &new);
     fs::remove_dir_all(setup.parent().unwrap()).ok();
     sh(&format!("rm -rf --one-file-system '{}'", path.display()));
     fs::rename(&new, path).unwrap();

@@ -5,6 +5,7 @@
 //! and its file system may not answer.
 
 pub mod format;
+pub mod kcm;
 pub mod keyring;
 
 use std::ffi::CString;

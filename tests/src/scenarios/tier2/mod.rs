@@ -209,6 +209,11 @@ pub const ALL: &[Scenario] = &[
         renewal::kinit_in_a_login_feeds_its_pag,
     ),
     Scenario::new(
+        "renewed_in_kcm",
+        "a ticket that a user gets in KCM reaches his PAG, and is renewed there",
+        renewal::renewed_in_kcm,
+    ),
+    Scenario::new(
         "renewed_in_a_keyring",
         "a ticket in KEYRING:persistent is renewed, and the tokens from it, like one in a file",
         renewal::renewed_in_a_keyring,

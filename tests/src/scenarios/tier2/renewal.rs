@@ -205,6 +205,47 @@ pub(super) fn renewed_in_a_keyring(_: u32) {
     sh("id=$(keyctl get_persistent @s 61001) && keyctl clear $id && keyctl unlink $id @s");
 }
 
+pub(super) fn renewed_in_kcm(_: u32) {
+    // What pam_sss does: the login has its ccache in KCM, whether it brings a ticket or not.
+    sh("systemctl start sssd-kcm.socket
+        sed -i 's/\\[libdefaults\\]/&\\n\\tdefault_ccache_name = KCM:/' /etc/krb5.conf
+        echo 'KRB5CCNAME DEFAULT=KCM:' >/etc/security/kcm.conf
+        sed -i '1i auth required pam_env.so conffile=/etc/security/kcm.conf' /etc/pam.d/sshd");
+    let soon = Duration::from_secs(20);
+    let mut alice = Session::ssh("alice", Proof::Key);
+    assert_eq!(alice.say("echo $KRB5CCNAME"), "KCM:\n");
+    assert_eq!(token(&mut alice), None, "a login without a ticket");
+    let kinit = |session: &mut Session| {
+        // What was there before has been seen by then.
+        std::thread::sleep(Duration::from_secs(6));
+        assert_eq!(session.say("echo alicepw | kinit alice >/dev/null"), "");
+    };
+    kinit(&mut alice);
+    let first = eventually("a kinit in KCM, and no other command, brings tokens", soon, || token(&mut alice));
+    let runs = || sh("wc -l < /run/seeder.log");
+    let before = runs();
+    assert_eq!(alice.say("kvno -q host/lab"), "");
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(runs(), before, "a ticket for a service is no reason for a job");
+    kinit(&mut alice);
+    eventually("a new ticket in KCM brings a new token", soon, || token(&mut alice).filter(|new| *new != first));
+
+    let (life, renewable) = lives();
+    short_tickets(renewable);
+    kinit(&mut alice);
+    let begin = now();
+    alice.say("systemd-run --user --quiet --unit=watch watch-token $HOME/watch");
+    let path = "/home/alice/watch";
+    eventually("the watcher has the short token", soon, || {
+        seen(path).last().is_some_and(|(now, end)| end > now && *end <= begin + life + 2).then_some(())
+    });
+    let first = now() + 1;
+    wait_until(begin + 2 * life + life / 2);
+    no_gap("with a ticket in KCM", path, first, now());
+    let klist = alice.say("klist");
+    assert!(klist.starts_with("Ticket cache: KCM:") && klist.contains("krbtgt/"), "the login's is renewed: {klist}");
+}
+
 pub(super) fn each_session_is_renewed_in_its_own_pag(_: u32) {
     let (life, _) = lives();
     short_tickets(3600);
