@@ -115,7 +115,8 @@ fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
     ));
     let patch = top().join("tests/breaks").join(format!("{}.patch", one.name));
     let patched = Command::new("patch")
-        .args(["-p1", "-s", "--no-backup-if-mismatch", "-d"])
+        // Not where the lines around it have changed: it would be put wherever it seems to fit, and break nothing.
+        .args(["-p1", "-s", "-F0", "--no-backup-if-mismatch", "-d"])
         .arg(tree)
         .arg("-i")
         .arg(&patch)

@@ -162,13 +162,13 @@ pub(super) fn cycles_leak_nothing(sandbox: &mut Sandbox) {
         host.all_ok(&cycle);
     }
     let after = host.ask("report");
+    assert_eq!(live(), Vec::<String>::new(), "no PAG is left");
     assert_eq!(sandbox.seeder_runs(), count + 1, "each login has its seeder");
     assert_eq!(fs::read_to_string("/run/stderr").unwrap(), "", "the module writes nothing");
     assert_eq!(after["fds"], report["fds"], "no descriptor is left");
     assert_eq!(after["threads"], report["threads"], "no thread is left");
     assert_eq!(after["children"], report["children"], "no process is left");
     assert_eq!(files(), before, "no file is left");
-    assert_eq!(live(), Vec::<String>::new(), "no PAG is left");
 }
 
 /// The rings of hosts that log in all at once.
