@@ -638,7 +638,9 @@ impl<'a> Entering<'a> {
 
     /// Runs a seeder where one is wanted; whether it did.
     fn seed(&self, placed: &mut Placed) -> bool {
-        if self.request.marker.is_some_and(|marker| marker.seeded) || self.request.settings.placement == Role::Seed {
+        // In another ring than an earlier hook's, whose PAG has gone meanwhile, there is nothing of what that one got.
+        let tried = self.request.marker.is_some_and(|marker| marker.seeded && marker.ring == Some(placed.ring));
+        if tried || self.request.settings.placement == Role::Seed {
             return false;
         }
         match placed.need {
