@@ -25,7 +25,7 @@ done >>"$1"
 
 /// Seconds that tickets last, and for which they can be renewed.
 fn lives() -> (u64, u64) {
-    if long() { (40, 360) } else { (30, 110) }
+    if long() { (120, 1200) } else { (30, 110) }
 }
 
 fn short_tickets(renewable: u64) {

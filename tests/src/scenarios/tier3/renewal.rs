@@ -25,7 +25,7 @@ done >>/run/watch/log
 
 /// Seconds that tickets last, and for which they can be renewed.
 fn lives() -> (u64, u64) {
-    if long() { (60, 360) } else { (60, 150) }
+    if long() { (120, 1200) } else { (60, 150) }
 }
 
 fn short_tickets(renewable: u64) {
@@ -37,7 +37,11 @@ fn short_tickets(renewable: u64) {
 /// Files in alice's home that no client has in its cache.
 fn unread_files(client: Client) {
     let mut alice = Session::ssh("alice", Proof::Password);
-    let said = alice.say("mkdir ~/unread && cd ~/unread && for n in $(seq 1200); do echo $n > $n || break; done; cd /");
+    // Two looks a second at most, and some time with a keytab besides.
+    let count = 2 * lives().1 + 900;
+    let said = alice.say(&format!(
+        "mkdir ~/unread && cd ~/unread && for n in $(seq {count}); do echo $n > $n || break; done; cd /"
+    ));
     assert_eq!(said, "", "files in the home");
     alice.log_out();
     cell::is_over("alice");
