@@ -591,6 +591,11 @@ impl Keeper {
         .is_some()
     }
 
+    /// Whether tokens were seen in this PAG.
+    pub(crate) fn has_tokens(&self, id: PagId) -> bool {
+        self.known.get(&id).is_some_and(|known| !known.record.tokens.is_empty())
+    }
+
     /// Whether tokens of this PAG were discarded and are not to be brought back.
     pub(crate) fn has_discarded(&self, id: PagId) -> bool {
         self.known.get(&id).is_some_and(|known| !known.record.discarded.is_empty())

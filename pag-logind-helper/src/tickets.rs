@@ -63,6 +63,15 @@ impl Stamp {
     }
 }
 
+/// What is new about a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It is another than it was.
+    Changed,
+    /// It is the first that is known of: the tokens that there are may be from it.
+    First,
+}
+
 /// What is looked at.
 pub(crate) struct Tickets {
     tmp: PathBuf,
@@ -103,7 +112,8 @@ impl Tickets {
     }
 
     /// The tickets that are others than they were: a file's once, one of the uid's until [`Tickets::settle`] is called.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<(PagId, Place)> {
+    /// Once, too, one of the uid's that nobody could look at before.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<(PagId, Place, News)> {
         if self.next.is_none_or(|moment| moment > now) {
             return Vec::new();
         }
@@ -111,21 +121,20 @@ impl Tickets {
         let mut due = Vec::new();
         for ((pag, place), (uid, seen)) in &mut self.seen {
             let found = place.stamp(*uid);
-            let is_another = match (&found, &*seen) {
-                (Some(found), Some(before)) => found.is_another(before),
-                // What was in a place of the uid's before is known to nobody.
-                (Some(_), None) => matches!(place, Place::File(_)),
-                (None, _) => false,
+            let news = match (&*place, &found, &*seen) {
+                (_, None, _) => None,
+                (Place::File(_), Some(_), None) => Some(News::Changed),
+                // No job can make a token of it.
+                (Place::OfUid(_), Some(found), _) if found.is_empty() => None,
+                (Place::OfUid(_), Some(_), None) => Some(News::First),
+                (_, Some(found), Some(before)) => found.is_another(before).then_some(News::Changed),
             };
-            // A job will have seen to it; from a place that is empty none can make a token.
-            let waits = is_another && matches!(place, Place::OfUid(_)) && !found.as_ref().is_some_and(Stamp::is_empty);
-            if is_another && (waits || matches!(place, Place::File(_))) {
-                due.push((*pag, place.clone()));
-            }
+            due.extend(news.map(|news| (*pag, place.clone(), news)));
             match place {
                 Place::File(_) => *seen = found,
-                Place::OfUid(_) if !waits => *seen = found.or(seen.take()),
-                Place::OfUid(_) => {}
+                // A job will have seen to it.
+                Place::OfUid(_) if news == Some(News::Changed) => {}
+                Place::OfUid(_) => *seen = found.or(seen.take()),
             }
         }
         due

@@ -66,6 +66,8 @@ fn all_is_over(when: &str) {
 
 fn login_goes_on(gate: Gate, outage: Outage) {
     let when = format!("{outage:?}, login at {gate:?}");
+    let made = || journal("pam_pag").lines().filter(|line| line.contains("made PAG") && line.contains("61001")).count();
+    let before = made();
     gate.shut();
     let login = thread::spawn(|| Session::ssh("alice", Proof::Password));
     gate.reached();
@@ -85,6 +87,7 @@ fn login_goes_on(gate: Gate, outage: Outage) {
     let leases = pags[0]["leases"].as_array().cloned().unwrap_or_default();
     let alive = |role: &str| leases.iter().filter(|lease| lease["role"] == role && lease["alive"] == true).count();
     assert_eq!((alive("login"), alive("manager")), (1, 1), "{when}: a lease each: {leases:#?}");
+    assert_eq!(made() - before, 1, "{when}: it is the PAG that it began with");
     alice.log_out();
     all_is_over(&when);
 }
