@@ -44,7 +44,7 @@ use crate::logind::{Bus, JobUnit, News};
 use crate::managers::{Manager, Managers};
 use crate::renew::{Notice, Way};
 use crate::seedjobs::{Jobs, Run};
-use crate::tickets::{News, Place, Tickets};
+use crate::tickets::{Change, Place, Tickets};
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
@@ -230,10 +230,10 @@ impl<'a> Helper<'a> {
                 self.all = true;
             }
             // What is put into a PAG's ccache is told like what its user writes there.
-            for (pag, place, news) in self.tickets.due(now) {
+            for (pag, place, change) in self.tickets.due(now) {
                 match place {
                     Place::File(path) => self.keeper.feed(pag, &path),
-                    Place::OfUid(_) if news == News::First && self.keeper.has_tokens(pag) => {}
+                    Place::OfUid(_) if change == Change::First && self.keeper.has_tokens(pag) => {}
                     Place::OfUid(_) if self.bus.is_there() => self.renew(pag, Way::Seed),
                     // What has changed stays due until there is something to start a job with.
                     Place::OfUid(_) => {}

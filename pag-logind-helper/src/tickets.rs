@@ -65,9 +65,9 @@ impl Stamp {
 
 /// What is new about a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum Change {
     /// It is another than it was.
-    Changed,
+    Another,
     /// It is the first that is known of: the tokens that there are may be from it.
     First,
 }
@@ -113,7 +113,7 @@ impl Tickets {
 
     /// The tickets that are others than they were: a file's once, one of the uid's until [`Tickets::settle`] is called.
     /// Once, too, one of the uid's that nobody could look at before.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<(PagId, Place, News)> {
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<(PagId, Place, Change)> {
         if self.next.is_none_or(|moment| moment > now) {
             return Vec::new();
         }
@@ -121,19 +121,19 @@ impl Tickets {
         let mut due = Vec::new();
         for ((pag, place), (uid, seen)) in &mut self.seen {
             let found = place.stamp(*uid);
-            let news = match (&*place, &found, &*seen) {
+            let change = match (place, &found, &*seen) {
                 (_, None, _) => None,
-                (Place::File(_), Some(_), None) => Some(News::Changed),
+                (Place::File(_), Some(_), None) => Some(Change::Another),
                 // No job can make a token of it.
                 (Place::OfUid(_), Some(found), _) if found.is_empty() => None,
-                (Place::OfUid(_), Some(_), None) => Some(News::First),
-                (_, Some(found), Some(before)) => found.is_another(before).then_some(News::Changed),
+                (Place::OfUid(_), Some(_), None) => Some(Change::First),
+                (_, Some(found), Some(before)) => found.is_another(before).then_some(Change::Another),
             };
-            due.extend(news.map(|news| (*pag, place.clone(), news)));
+            due.extend(change.map(|change| (*pag, place.clone(), change)));
             match place {
                 Place::File(_) => *seen = found,
                 // A job will have seen to it.
-                Place::OfUid(_) if news == Some(News::Changed) => {}
+                Place::OfUid(_) if change == Some(Change::Another) => {}
                 Place::OfUid(_) => *seen = found.or(seen.take()),
             }
         }

@@ -515,9 +515,14 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
     let forget_keys = || {
         visit_keys(place.keyring, &mut |key| {
             if name.is_none_or(|name| name.as_bytes() == key.cell) {
-                // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key.
+                // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key. And held
+                // meanwhile: nobody but who possesses a key may invalidate it, wherever else somebody has linked it.
+                let held = keys::link(key.serial, keys::process_id());
                 let _ = keys::unlink(key.serial, place.keyring);
                 let _ = keys::invalidate(key.serial);
+                if held.is_ok() {
+                    let _ = keys::unlink(key.serial, keys::process_id());
+                }
             }
         })
     };
@@ -634,6 +639,13 @@ mod tests {
         assert_eq!(listed(), rest);
         discard("revoked.test");
         assert_eq!(listed(), rest[..2]);
+        // A member has kept it elsewhere.
+        let kept = add("afs@kept.test", "alice@EXAMPLE.TEST 4000000000\n");
+        keys::link(kept, keys::user_id()).unwrap();
+        discard("kept.test");
+        let is_alive = keys::describe(kept, |_| ()).is_ok();
+        let _ = keys::unlink(kept, keys::user_id());
+        assert!(!is_alive, "what is discarded is dead wherever it is");
         discard_here(None, deadline()).unwrap();
         assert_eq!(listed(), [""; 0]);
         let mut left = keys::members(session).unwrap();
