@@ -26,8 +26,8 @@ const MOST: usize = 256;
 pub type Number = [u8; 16];
 
 /// The tickets that are in the ccache `name`, for services, too, by the numbers that the daemon gives them. Asked by a child
-/// that is the user, since the daemon goes by who asks; at most until `deadline`. None where there is no such daemon or
-/// ccache, or no answer in time.
+/// that is the user, since the daemon goes by who asks; at most until `deadline`. That there is no such ccache is no ticket.
+/// None where there is no such daemon, or no answer in time.
 ///
 /// No other request tells a ticket-granting ticket from others but those that hand out its session key. It need not be
 /// told: who gets or renews one has the cache emptied first (kcm.h, KCM_OP_INITIALIZE), so that none of the numbers stays.
@@ -65,17 +65,25 @@ fn ask(socket: &str, residual: &[u8], time: Duration, numbers: &mut [u8]) -> Opt
     daemon.set_write_timeout(Some(time)).ok()?;
     let mut text = [0; NAME];
     let name = if residual.is_empty() {
-        let length = call(&mut daemon, GET_DEFAULT_CACHE, None, &mut text)?;
+        let length = call(&mut daemon, GET_DEFAULT_CACHE, None, &mut text)?.unwrap_or(0);
         text.get(..length)?.split(|byte| *byte == 0).next()?
     } else {
         residual
     };
-    call(&mut daemon, GET_CRED_UUID_LIST, Some(name), numbers)
+    Some(call(&mut daemon, GET_CRED_UUID_LIST, Some(name), numbers)?.unwrap_or(0))
 }
+
+/// The daemon says that it does not do what was asked for.
+struct Refused;
 
 /// One request with its answer: lengths in front of both, and two codes in front of what is answered (MIT krb5,
 /// src/lib/krb5/ccache/cc_kcm.c, kcmio_unix_socket_read and kcmio_call). How much of `answer` was filled.
-fn call(daemon: &mut UnixStream, request: u16, name: Option<&[u8]>, answer: &mut [u8]) -> Option<usize> {
+fn call(
+    daemon: &mut UnixStream,
+    request: u16,
+    name: Option<&[u8]>,
+    answer: &mut [u8],
+) -> Option<Result<usize, Refused>> {
     let argument = name.map_or(0, |name| name.len() + 1);
     daemon.write_all(&u32::try_from(4 + argument).ok()?.to_be_bytes()).ok()?;
     daemon.write_all(&VERSION).ok()?;
@@ -89,10 +97,11 @@ fn call(daemon: &mut UnixStream, request: u16, name: Option<&[u8]>, answer: &mut
         daemon.read_exact(&mut bytes).ok().map(|()| u32::from_be_bytes(bytes))
     };
     let length = usize::try_from(number()?).ok()?.checked_sub(4)?;
-    if (number()?, number()?) != (0, 0) {
-        return None;
+    // The transport's code, which nothing follows, and the request's.
+    if number()? != 0 || number()? != 0 {
+        return Some(Err(Refused));
     }
-    daemon.read_exact(answer.get_mut(..length)?).ok().map(|()| length)
+    daemon.read_exact(answer.get_mut(..length)?).ok().map(|()| Ok(length))
 }
 
 #[cfg(test)]
@@ -136,10 +145,17 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_answers_that_are_none_are_no_tickets() {
-        let answers: [&'static [&'static [u8]]; 6] = [
-            &[b"\0\0\0\x04\0\0\0\x07\0\0\0\0"],
-            &[b"\0\0\0\x04\0\0\0\0\x96\xc7\x3a\x01"],
+    fn what_the_daemon_refuses_holds_no_tickets() {
+        let answers: [&'static [&'static [u8]]; 2] =
+            [&[b"\0\0\0\x04\0\0\0\x07"], &[b"\0\0\0\x04\0\0\0\0\x96\xc7\x3a\x01"]];
+        for answer in answers {
+            assert_eq!(asked("KCM:x", answer).0.as_deref(), Some(&b""[..]), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_none_tells_nothing() {
+        let answers: [&'static [&'static [u8]]; 4] = [
             &[b"\0\0\0\x03\0\0\0\0\0\0\0\0"],
             &[b"\xff\xff\xff\xff\0\0\0\0\0\0\0\0"],
             &[b"\0\0\0\x24\0\0\0\0\0\0\0\0too short"],
