@@ -409,6 +409,8 @@ pub(super) fn many_pags_are_renewed_in_turn(_: u32) {
     if !long() {
         sh("systemctl stop pag-logind-helper");
     }
+    // Two pipes for each.
+    sh(&format!("prlimit --nofile=8192:8192 --pid {}", std::process::id()));
     let begin = now();
     let _here = crowd(pags);
     let took = now() - begin;
