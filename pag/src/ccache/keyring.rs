@@ -67,3 +67,38 @@ fn tickets(ring: Serial, depth: u32, left: &mut usize) -> u64 {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keyring(name: &str, place: Serial) -> Serial {
+        keyring::add("keyring", name, b"", place).unwrap()
+    }
+
+    /// In a session keyring that is this thread's alone.
+    #[test]
+    fn a_maze_of_keyrings_takes_bounded_work() {
+        keyring::join(None).unwrap();
+        let session = keyring::session().unwrap();
+        let ticket = keyring::add("user", "krbtgt/EXAMPLE.TEST@EXAMPLE.TEST", b"x", session).unwrap();
+        let mut left = ALL;
+        let one = tickets(session, DEPTH, &mut left);
+        assert_ne!(one, 0, "a ticket is found");
+        assert!(left > ALL - 8, "where there is little to look through");
+        // 30 keyrings, each with the same 30 in it, each with the same 30: 27,000 ways from 90 keyrings.
+        let floors: Vec<Vec<Serial>> =
+            (0..3).map(|floor| (0..30).map(|n| keyring(&format!("{floor}.{n}"), session)).collect()).collect();
+        for (upper, lower) in floors.iter().zip(floors.iter().skip(1)) {
+            for (from, to) in upper.iter().flat_map(|from| lower.iter().map(move |to| (from, to))) {
+                keyring::link(*to, *from).unwrap();
+            }
+        }
+        let mut left = ALL;
+        tickets(session, DEPTH, &mut left);
+        assert_eq!(left, 0, "no more is looked at than a few keys");
+        keyring::unlink(ticket, session).unwrap();
+        assert_eq!(tickets(ticket, DEPTH, &mut 9), 0, "and what is no keyring holds none");
+        keyring::join(None).unwrap();
+    }
+}
