@@ -210,7 +210,7 @@ pub const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "renewed_in_kcm",
-        "a ticket that a user gets in KCM reaches his PAG, and is renewed there",
+        "a ticket that a user gets in KCM reaches his PAG, and in the long form is renewed there",
         renewal::renewed_in_kcm,
     ),
     Scenario::new(
