@@ -72,8 +72,16 @@ pub(super) fn tokens_and_unlog(sandbox: &mut Sandbox) {
     let (text, status) = said(&mut first, "exec /run/pagctl unlog 'no cell'");
     assert_eq!(status, 2, "what is no cell's name is refused: {text}");
     assert_eq!(tokens(&mut second).0, all, "and nothing has changed");
+    // Where no search in the ring comes.
+    inside(
+        &mut first,
+        "alice",
+        "k=$(keyctl search @s user afs@other.test); keyctl link $k @us; echo $k > /run/home/alice/kept",
+    );
     let (text, status) = said(&mut first, "exec /run/pagctl unlog other.test");
     assert_eq!((status, &text[..]), (0, "Discarded one token of cell other.test.\n"));
+    let (text, status) = said(&mut second, "keyctl describe $(cat /run/home/alice/kept)");
+    assert_ne!(status, 0, "what is discarded is dead wherever it is kept: {text}");
     assert_eq!(tokens(&mut second).0.len(), 2, "the tokens of other cells stay");
 
     let (text, status) = said(&mut first, "exec /run/pagctl unlog");
