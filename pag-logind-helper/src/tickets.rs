@@ -19,8 +19,12 @@ use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 const INSIDE: Duration = Duration::from_millis(300);
 /// The group of a child that only looks at these: none.
 const NOGROUP: u32 = 65534;
-/// Between two looks.
+/// Between two rounds of looks.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Longest time for the looks of a round that take a child each: one daemon that does not answer is KCM for everybody.
+const ROUND: Duration = Duration::from_millis(500);
+/// The part of our time that rounds may take: one in so many.
+const SHARE: u32 = 20;
 /// A user's files that are looked at for one PAG; he may have any number of logins.
 const MOST: usize = 16;
 /// Names where our unit shows us the host's `/tmp`: what the unit gives us for `/tmp` is another.
@@ -77,6 +81,8 @@ pub(crate) struct Tickets {
     tmp: PathBuf,
     seen: BTreeMap<(PagId, Place), (u32, Option<Stamp>)>,
     next: Option<Instant>,
+    /// Where a round has ended before its time, and the next one begins.
+    cut: Option<(PagId, Place)>,
 }
 
 impl Tickets {
@@ -86,7 +92,7 @@ impl Tickets {
     }
 
     fn within(tmp: PathBuf) -> Self {
-        Tickets { tmp, seen: BTreeMap::new(), next: None }
+        Tickets { tmp, seen: BTreeMap::new(), next: None, cut: None }
     }
 
     /// Looks at these and no others: PAG, user, and where the ticket is, a file by its path on the host.
@@ -117,9 +123,13 @@ impl Tickets {
         if self.next.is_none_or(|moment| moment > now) {
             return Vec::new();
         }
-        self.next = Some(now + PAUSE);
-        let mut due = Vec::new();
-        for ((pag, place), (uid, seen)) in &mut self.seen {
+        let (begun, mut due) = (Instant::now(), Vec::new());
+        let mut first = self.cut.take().map_or_else(BTreeMap::new, |cut| self.seen.split_off(&cut));
+        for ((pag, place), (uid, seen)) in first.iter_mut().chain(&mut self.seen) {
+            if matches!(place, Place::OfUid(_)) && begun.elapsed() >= ROUND {
+                self.cut.get_or_insert_with(|| (*pag, place.clone()));
+                continue;
+            }
             let found = place.stamp(*uid);
             let change = match (place, &found, &*seen) {
                 (_, None, _) => None,
@@ -137,6 +147,8 @@ impl Tickets {
                 Place::OfUid(_) => *seen = found.or(seen.take()),
             }
         }
+        self.seen.append(&mut first);
+        self.next = Some(now + PAUSE.max(begun.elapsed() * SHARE));
         due
     }
 
@@ -220,6 +232,16 @@ mod tests {
         assert_eq!(due(&mut tickets), 0);
         tickets.set(std::iter::empty());
         assert_eq!(tickets.next(), None);
+    }
+
+    #[test]
+    fn a_round_that_was_cut_goes_on_where_it_has_ended() {
+        let mut tickets = Tickets::within("/nowhere".into());
+        let all = || (1..5).map(|pag| (PagId::from(pag), 1, Place::OfUid("none".to_owned())));
+        tickets.set(all());
+        tickets.cut = Some((PagId::from(3), Place::OfUid("none".to_owned())));
+        assert_eq!((due(&mut tickets), tickets.seen.len()), (0, 4), "none is lost");
+        assert_eq!(tickets.cut, None, "and this time there was time for all");
     }
 
     #[test]
