@@ -288,6 +288,34 @@ pub fn set_mask(key: Serial, mask: Mask) -> io::Result<()> {
     raw::keyctl_setperm(key.0, mask.0).map_err(io_error)
 }
 
+/// How full a user's key quota is, in words, where less than a quarter of it is left: what a seeder has failed for that
+/// tells nobody. Of all user namespaces `/proc/key-users` shows the users of ours (security/keys/proc.c).
+pub fn quota_is_short(uid: u32) -> Option<String> {
+    quota_in(&std::fs::read_to_string("/proc/key-users").ok()?, uid)
+}
+
+fn quota_in(text: &str, uid: u32) -> Option<String> {
+    let mut columns = text
+        .lines()
+        .find_map(|line| {
+            let (of, rest) = line.split_once(':')?;
+            (of.trim().parse() == Ok(uid)).then_some(rest)
+        })?
+        .split_whitespace();
+    let pair = |column: &str| {
+        let (used, all) = column.split_once('/')?;
+        Some((used.parse::<u64>().ok()?, all.parse::<u64>().ok()?))
+    };
+    let (keys, bytes) = (pair(columns.nth(2)?)?, pair(columns.next()?)?);
+    let is_short = |(used, all): (u64, u64)| used > all / 4 * 3;
+    (is_short(keys) || is_short(bytes)).then(|| {
+        format!(
+            "{} of {} keys and {} of {} bytes of the user's key quota are used (kernel.keys.maxkeys and maxbytes)",
+            keys.0, keys.1, bytes.0, bytes.1
+        )
+    })
+}
+
 /// The session keyring of this thread, if it has one of its own.
 ///
 /// # Errors
@@ -336,6 +364,17 @@ mod tests {
             assert_eq!((parsed.kind, parsed.uid, parsed.gid), (&b"user"[..], 1001, u32::MAX));
             assert_eq!((parsed.mask, parsed.name), (Mask(0x3f01_0000), name));
         }
+    }
+
+    #[test]
+    fn a_quota_that_is_short_is_told() {
+        let text = "    0:   103 102/102 57/1000000 1266/25000000\n61001:    41 41/41 40/200 19400/20000\n\
+                    61002:     3 3/3 1/200 20/20000\n61003:   200 200/200 200/200 4000/20000\nx\n";
+        let told = quota_in(text, 61001).unwrap();
+        assert!(told.starts_with("40 of 200 keys and 19400 of 20000 bytes"), "{told}");
+        assert!(quota_in(text, 61003).unwrap().starts_with("200 of 200 keys"));
+        assert_eq!((quota_in(text, 0), quota_in(text, 61002), quota_in(text, 7)), (None, None, None));
+        assert_eq!(quota_in("61001: 1 1/1 x/200\n", 61001), None);
     }
 
     #[test]

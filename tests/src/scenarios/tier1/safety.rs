@@ -178,7 +178,7 @@ pub(super) fn full_quota(sandbox: &mut Sandbox) {
     assert!(ring.is_pag(), "a user without quota has a PAG: {ring:?}");
     assert_eq!(ring.ring.as_ref().unwrap().uid, 0, "the ring is root's");
     assert_eq!(ring.identity(), second.ring().identity(), "and is shared");
-    sandbox.heard("no tokens of cell");
+    sandbox.heard("of the user's key quota are used");
     second.all_ok(&["close", "end"]);
     // Room for a token: the same ring takes it.
     full.keyctl("keyctl clear @u");
