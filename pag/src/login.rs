@@ -20,7 +20,7 @@ use crate::lease::{Lease, Process, Role as LeaseRole, Word};
 use crate::lock::Lock;
 use crate::nudge::{Moment, nudge, nudge_of_manager};
 use crate::policy::{self, Candidate, Fate, Newcomer, Placement};
-use crate::record::{Attempt, Kind, Record, Unreadable};
+use crate::record::{Attempt, Held, Kind, Record, Unreadable};
 use crate::registry::{self, Pag, PagId, Registry};
 use crate::report::{Event, report};
 use crate::ring::{self, Ring};
@@ -817,7 +817,16 @@ pub fn note_seeding(uid: u32, group: HandleGroup, registry: &Registry, id: PagId
     let Ok(pags) = registry.pags_of(&guard, &lock, uid) else { return };
     let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return };
     let Ok(mut record) = pag.record.clone() else { return };
-    let held = seed::held(&tokens, &record.tokens, crate::now());
+    let now = crate::now();
+    let mut held = seed::held(&tokens, &record.tokens, now);
+    // A seeder that has succeeded has brought them: somebody has cut them away since, and they are to be had back.
+    if ok && record.discarded.is_empty() {
+        let is_cut = |known: &&Held| {
+            known.expires > now && !held.iter().any(|one| one.client == known.client && one.cell == known.cell)
+        };
+        let cut: Vec<Held> = record.tokens.iter().filter(is_cut).cloned().collect();
+        held.extend(cut);
+    }
     record.hold(held);
     if let Some(attempt) = &mut record.attempt {
         attempt.ok = ok;

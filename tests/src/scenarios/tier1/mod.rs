@@ -131,6 +131,11 @@ pub const ALL: &[Scenario] = &[
         member::tokens_and_unlog,
     ),
     ("new_and_leave", "pagctl makes a PAG for whoever wants one, and lets a member out.", member::new_and_leave),
+    (
+        "cut_tokens_are_not_forgotten",
+        "Tokens that are cut away as soon as a seeder has brought them are known still, so that they can be had back.",
+        seeders::cut_tokens_are_not_forgotten,
+    ),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
     (
         "bus_shows_own_pags_only",

@@ -3,8 +3,22 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::ticketed;
-use crate::sandbox::{Sandbox, eventually};
+use super::{login, pags, ticketed, uid};
+use crate::sandbox::{CELL, Sandbox, eventually};
+use crate::ticket;
+
+/// What [`pag::login::note_seeding`] sees when a member empties the ring between the seeder's end and the look.
+pub(super) fn cut_tokens_are_not_forgotten(sandbox: &mut Sandbox) {
+    let mut alice = login(sandbox, "alice");
+    let known = || pags("alice")[0].text.lines().filter(|line| line.starts_with("token ")).count();
+    assert_eq!(known(), 1, "a token");
+    sandbox.seeder("#!/bin/sh\nkeyctl clear @s\n");
+    let cache = ticket::write("/run/home/alice/cc.later", uid("alice"), "alice", "EXAMPLE.TEST", ticket::now() + 9000);
+    alice.all_ok(&[&format!("putenv KRB5CCNAME={cache}"), "refresh"]);
+    assert!(alice.ring().token(CELL).is_none(), "which has been cut away: {:?}", alice.ring());
+    assert_eq!(known(), 1, "what a seeder has brought and a member has cut is known still");
+    alice.all_ok(&["close", "end"]);
+}
 
 pub(super) fn bad_seeders(sandbox: &mut Sandbox) {
     let seeders = [
