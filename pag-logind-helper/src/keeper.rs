@@ -638,7 +638,8 @@ impl Keeper {
         open.flat_map(|known| {
             let leases = known.record.leases.iter().filter(|_| known.has_ccache());
             let files = leases.filter_map(|lease| lease.ticket_file(known.uid)).map(tickets::Place::File);
-            let of_uid = Some(&known.record.ccache).filter(|_| !known.has_ccache());
+            let of_uid = Some(&known.record.ccache)
+                .filter(|name| matches!(ccache::Place::parse(name), Ok(ccache::Place::OfUid(_))));
             files.chain(of_uid.cloned().map(tickets::Place::OfUid)).map(|place| (known.id, known.uid, place))
         })
     }
