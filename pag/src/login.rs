@@ -785,7 +785,8 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> Seedin
         report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
     }
     if let Err(why) = result {
-        let why = keyring::quota_is_short(uid).map_or(why.clone(), |quota| format!("{why}; {quota}"));
+        let quota = keyring::quota_is_short(uid).map(|quota| format!("; {quota}")).unwrap_or_default();
+        let why = why + &quota;
         let (client, cell) = names(&missed);
         report(&Event::SeedFailed { uid, ring: place, client, cell, why });
     }

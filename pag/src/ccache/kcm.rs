@@ -19,7 +19,7 @@ const GET_CRED_UUID_LIST: u16 = 9;
 const GET_DEFAULT_CACHE: u16 = 20;
 /// Longest name of a cache.
 const NAME: usize = 128;
-/// Tickets of a cache that are looked at.
+/// Most tickets of a cache; one that has more tells nothing.
 const MOST: usize = 256;
 
 /// The number that the daemon has given to one ticket.
