@@ -214,18 +214,10 @@ pub(super) fn renewed_in_kcm(_: u32) {
     let mut alice = Session::ssh("alice", Proof::Key);
     assert_eq!(alice.say("echo $KRB5CCNAME"), "KCM:\n");
     assert_eq!(token(&mut alice), None, "a login without a ticket");
-    // A look of the helper's is a child of its that connects to the daemon, or tries to.
-    let pid = helper();
-    let trace = ["-qq", "-f", "-e", "trace=connect", "-o", "/run/looks", "-p", &pid];
-    let mut strace = Command::new("strace").args(trace).spawn().unwrap();
-    let looks = || fs::read_to_string("/run/looks").unwrap_or_default().matches("kcm-socket").count();
-    let looked = |times: usize| {
-        let before = looks();
-        eventually("the helper has looked into KCM", 2 * soon, || (looks() >= before + times).then_some(()));
-    };
     let kinit = |session: &mut Session| {
-        // What was there before has been seen then.
-        looked(1);
+        // What was there before has been seen by then. Nobody is told of a look, and under strace, which would show it, it
+        // may take longer than it is given.
+        std::thread::sleep(Duration::from_secs(6));
         sh("systemctl start sssd-kcm.socket");
         assert_eq!(session.say("echo alicepw | kinit alice >/dev/null"), "");
     };
@@ -235,24 +227,19 @@ pub(super) fn renewed_in_kcm(_: u32) {
     let runs = || sh("wc -l < /run/seeder.log");
     let before = runs();
     assert_eq!(alice.say("kvno -q host/lab"), "");
-    // With the second look, what the first has led to is over.
-    looked(2);
+    // Two looks: that nothing comes of them can only be waited for.
+    std::thread::sleep(Duration::from_secs(12));
     assert_eq!(runs(), before, "a ticket for a service is no reason for a job");
     kinit(&mut alice);
     eventually("a new ticket in KCM brings a new token", soon, || token(&mut alice).filter(|new| *new != first));
 
-    let mut no_more_looks = || {
-        strace.kill().unwrap();
-        strace.wait().unwrap();
-    };
     // That a ticket of the uid's is renewed where it is, the scenario with a keyring shows in the short form.
     if !long() {
-        return no_more_looks();
+        return;
     }
     let (life, renewable) = lives();
     short_tickets(renewable);
     kinit(&mut alice);
-    no_more_looks();
     let begin = now();
     alice.say("systemd-run --user --quiet --unit=watch watch-token $HOME/watch");
     let path = "/home/alice/watch";
