@@ -227,11 +227,6 @@ pub enum Event {
         /// Source file and line.
         place: String,
     },
-    /// Something that this version does not do was asked for.
-    Unsupported {
-        /// In words.
-        what: String,
-    },
     /// The helper has read the registry.
     Adopted {
         /// How many PAGs.
@@ -404,7 +399,6 @@ impl fmt::Display for Event {
             Event::UserKeyringNotLinked { uid, why } => write!(f, "{why}; uid {uid} goes on without it"),
             Event::Complaint { what } => write!(f, "{what}"),
             Event::Panicked { place } => write!(f, "internal error at {place}; the login goes on. Please report this"),
-            Event::Unsupported { what } => write!(f, "{what}"),
             Event::Adopted { pags, leases } => write!(f, "looking after {pags} PAGs with {leases} leases"),
             Event::Reaped { uid, pag, count } => {
                 write!(f, "{count} leases of PAG {pag} of uid {uid} had ended without saying so")
@@ -491,7 +485,6 @@ impl Event {
             | Event::Expired { .. }
             | Event::KeytabRefused { .. }
             | Event::Complaint { .. }
-            | Event::Unsupported { .. }
             | Event::HealFailed { .. }
             | Event::FollowFailed { .. }
             | Event::ManagerOutside { .. }
@@ -530,7 +523,6 @@ impl Event {
             Event::UserKeyringNotLinked { .. } => "23cc390c935440e38e1f39485d23d1f3",
             Event::Complaint { .. } => "4d1dd7de07c1437b95d0c57b811008b7",
             Event::Panicked { .. } => "06f3179fec434ae0a6e144cf0b4152c8",
-            Event::Unsupported { .. } => "c78165de8458420c88ba29b1f8223c08",
             Event::Adopted { .. } => "7aa1caa066de4e968867119277832f1d",
             Event::Reaped { .. } => "83f11b2d9bbc4685bcc3323c673940a8",
             Event::Healed { .. } => "510adc2735aa450aad7af233a7ffb088",
@@ -594,7 +586,6 @@ impl Event {
             }
             Event::Complaint { .. }
             | Event::Panicked { .. }
-            | Event::Unsupported { .. }
             | Event::Adopted { .. }
             | Event::RegistryLost { .. }
             | Event::BusLost { .. }

@@ -26,7 +26,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Tasks of the pam_pag project. All but `install --destdir` need root on Debian.
+/// Tasks of the pam_pag project. All need root on Debian, but for `test --list`; `install` and `uninstall` need it without
+/// `--destdir`, and run elsewhere, too.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 struct Cli {
@@ -51,7 +52,7 @@ enum Task {
     },
     /// Run a command as root on a virtual machine with an AFS cell, print what it says, and forget the machine
     Vm(vm::Choice),
-    /// Measure speed and size, as ratios within one run; exit status 1 when a bound is missed
+    /// Measure speed and size, as ratios within one run; exit status 1 when a bound is missed or something cannot be told apart
     Bench {
         /// Print JSON
         #[arg(long)]

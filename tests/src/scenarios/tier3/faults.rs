@@ -129,6 +129,36 @@ pub(super) fn afs_no_tokens_outside_a_pag(_: Client) {
     cell::is_over("alice");
 }
 
+pub(super) fn afs_client_is_found_by_its_device(_: Client) {
+    // The module's file where Arla's was, and nowhere else: aklog looks there, too.
+    let nnpfs = "/proc/fs/nnpfs/afs_ioctl";
+    sh(&format!(
+        "touch /run/afs_ioctl; mount --bind /proc/fs/openafs/afs_ioctl /run/afs_ioctl; mount -t tmpfs none /proc/fs; \
+         mkdir /proc/fs/nnpfs; touch {nnpfs}; mount --bind /run/afs_ioctl {nnpfs}"
+    ));
+    let mut alice = Session::ssh("alice", Proof::Password);
+    assert_works("by nnpfs's file", &alice.say(cell::WRITE));
+    assert_works("a service", &cell::service(&mut alice, cell::WRITE));
+    assert_eq!(cell::afs_pags(), 1, "a PAG of OpenAFS");
+    // A module that knows the older form alone of what a token is asked for.
+    let newer = alice.say("pagctl tokens");
+    let older = alice.say(
+        "strace -f -qq -e trace=ioctl -e inject=ioctl:error=EINVAL:when=1 -o /run/user/61001/calls pagctl tokens; \
+         grep -c INJECTED /run/user/61001/calls >&2",
+    );
+    let refused = older.lines().last().and_then(|count| count.parse::<u32>().ok());
+    assert!(refused > Some(0) && newer.contains("example.test"), "{newer}{older}");
+    assert!(older.starts_with(&newer), "by the older form {older}, by the newer {newer}");
+    // Where the configuration alone finds it.
+    sh(&format!("umount {nnpfs}; rm {nnpfs}"));
+    assert_eq!(cell::tokens(&mut alice), [""; 0], "no client is found");
+    cell::configure("openafs_device = /run/afs_ioctl\n");
+    assert_eq!(cell::tokens(&mut alice), ["openafs example.test"], "by the file that is configured");
+    sh("umount /proc/fs");
+    alice.log_out();
+    cell::is_over("alice");
+}
+
 pub(super) fn afs_setpag_waits_and_goes_on(_: Client) {
     // The module begins to count anew, from the second of its start: one PAG a second, or a user waits.
     cell::load(Client::None);

@@ -1,5 +1,6 @@
 //! Scenarios on a virtual machine with a real AFS cell, and homes in it.
 
+mod adopt;
 mod both;
 mod control;
 mod ends;
@@ -161,6 +162,17 @@ pub const ALL: &[Scenario] = &[
     )
     .in_short_without(&[Client::Kafs]),
     Scenario::new(
+        "afs_what_was_discarded_stays_so",
+        "tokens that a member has discarded do not come back with the next renewal, and those that he gets again are renewed",
+        renewal::afs_what_was_discarded_stays_so,
+    )
+    .in_short_without(&[Client::Kafs]),
+    Scenario::new(
+        "afs_manager_from_before_is_adopted",
+        "a user manager that was started outside of the PAG gets access by `pagctl adopt`, unrestarted, and in step with it",
+        adopt::afs_manager_from_before_is_adopted,
+    ),
+    Scenario::new(
         "afs_login_survives_a_dead_kdc",
         "a KDC that is away, silent, refuses or is slow: the login goes on in time, and the next one has tokens",
         faults::afs_login_survives_a_dead_kdc,
@@ -181,6 +193,12 @@ pub const ALL: &[Scenario] = &[
         "afs_no_tokens_outside_a_pag",
         "no seeder is run where OpenAFS, asked by the device that is configured, does not confirm the PAG",
         faults::afs_no_tokens_outside_a_pag,
+    )
+    .on(&[Client::OpenAfs]),
+    Scenario::new(
+        "afs_client_is_found_by_its_device",
+        "OpenAFS is found by each file that a module may have, and asked in the older form where it knows no other",
+        faults::afs_client_is_found_by_its_device,
     )
     .on(&[Client::OpenAfs]),
     Scenario::new(

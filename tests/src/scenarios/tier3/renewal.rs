@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use super::{Client, long};
-use crate::cell;
+use crate::cell::{self, WRITE, assert_denied, assert_works};
 use crate::guest::{Proof, Session, eventually, heard, journal, pags_of, sh};
 use crate::ticket::now;
 
@@ -155,4 +155,28 @@ pub(super) fn afs_renewed_tickets_leave_no_gap(client: Client) {
         seen().iter().find(|(when, yes)| *when > awake && *yes).map(|(when, _)| when - awake)
     });
     println!("{back} s after a sleep that was longer than a ticket there is access again");
+}
+
+pub(super) fn afs_what_was_discarded_stays_so(client: Client) {
+    let (life, renewable) = lives();
+    short_tickets(renewable);
+    let mut alice = Session::ssh("alice", Proof::Password);
+    assert_works("a service", &cell::service(&mut alice, WRITE));
+    let ticket = || pags_of("alice")[0]["ticket"].as_u64().unwrap();
+    let renewed = |before: u64| {
+        eventually("the ticket is renewed", Duration::from_secs(life), || (ticket() > before).then_some(()));
+    };
+    // By OpenAFS's own tool, of which nobody is told; kAFS has none.
+    alice.say(if client == Client::OpenAfs { "unlog" } else { "pagctl unlog" });
+    assert_denied("a service after unlog", &cell::service(&mut alice, WRITE));
+    renewed(ticket());
+    assert_denied("a service after the renewal", &cell::service(&mut alice, WRITE));
+    assert_eq!(cell::tokens(&mut alice), [""; 0], "the ticket was renewed, and no token");
+    // What she gets by hand is hers, and kept fresh again.
+    alice.say(client.seeder());
+    assert_works("a service, with a new token", &cell::service(&mut alice, WRITE));
+    let end = now() + life;
+    while now() < end + 2 {
+        assert_works("a service while tokens are renewed", &cell::service(&mut alice, WRITE));
+    }
 }
