@@ -591,11 +591,6 @@ impl Keeper {
         .is_some()
     }
 
-    /// Whether tokens were seen in this PAG.
-    pub(crate) fn has_tokens(&self, id: PagId) -> bool {
-        self.known.get(&id).is_some_and(|known| !known.record.tokens.is_empty())
-    }
-
     /// Whether tokens of this PAG were discarded and are not to be brought back.
     pub(crate) fn has_discarded(&self, id: PagId) -> bool {
         self.known.get(&id).is_some_and(|known| !known.record.discarded.is_empty())
@@ -716,6 +711,19 @@ impl Keeper {
         })
     }
 
+    /// What a job would be good for where a ccache of the uid's, which this PAG has, has changed. Of what the ticket is
+    /// nothing is known. Tokens that were discarded, or that ended with the last login, are not brought back.
+    pub(crate) fn use_of(&self, id: PagId, change: tickets::Change) -> Use {
+        let Some(record) = self.known.get(&id).map(|known| &known.record) else { return Use::None };
+        let wanted = record.tokens.is_empty() && record.discarded.is_empty() && record.has_login();
+        let has = !record.tokens.is_empty() && change == tickets::Change::Another;
+        match record.attempt {
+            _ if !wanted && !has => Use::None,
+            attempt if policy::worth_seeding(attempt, pag::now(), 0, false) => Use::Now,
+            _ => Use::Later,
+        }
+    }
+
     /// Puts a login's own ticket, which is in `file`, into the PAG's ccache, where it is a later one than what is there. A
     /// PAG without an identity takes the user's natural one and no other: it lends and borrows no rights.
     pub(crate) fn feed(&self, id: PagId, file: &Path) {
@@ -761,6 +769,17 @@ impl Keeper {
             login::note_seeding(known.uid, self.group, &registry, id, &known.ring, seeding);
         }
     }
+}
+
+/// What a job would be good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Nothing.
+    None,
+    /// Tokens; but somebody has just tried, or is at it.
+    Later,
+    /// Tokens.
+    Now,
 }
 
 impl Known {

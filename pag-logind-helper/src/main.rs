@@ -39,12 +39,12 @@ use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 use crate::bus::{Interface, Order, Trouble, What};
 use crate::ccaches::Ccaches;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Use};
 use crate::logind::{Bus, JobUnit, News};
 use crate::managers::{Manager, Managers};
 use crate::renew::{Notice, Way};
 use crate::seedjobs::{Jobs, Run};
-use crate::tickets::{Change, Place, Tickets};
+use crate::tickets::{Change, Due, Tickets};
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
@@ -230,13 +230,11 @@ impl<'a> Helper<'a> {
                 self.all = true;
             }
             // What is put into a PAG's ccache is told like what its user writes there.
-            for (pag, place, change) in self.tickets.due(now) {
-                match place {
-                    Place::File(path) => self.keeper.feed(pag, &path),
-                    Place::OfUid(_) if change == Change::First && self.keeper.has_tokens(pag) => {}
-                    Place::OfUid(_) if self.bus.is_there() => self.renew(pag, Way::Seed),
-                    // What has changed stays due until there is something to start a job with.
-                    Place::OfUid(_) => {}
+            let jobs = &self.jobs;
+            for due in self.tickets.due(now, |uid| jobs.running(uid).is_some()) {
+                match due {
+                    Due::File(pag, path) => self.keeper.feed(pag, &path),
+                    Due::OfUid { uid, name, pags, change } => self.use_ticket(uid, name, &pags, change),
                 }
             }
             for pag in self.ccaches.due(now) {
@@ -277,8 +275,22 @@ impl<'a> Helper<'a> {
         }
     }
 
-    /// Has the tokens of a PAG renewed, in its turn.
+    /// Has tokens got from a ccache of the uid's in which something has changed, in all PAGs that have it. It stays due
+    /// until there is something to start a job with, and nobody has just tried.
+    fn use_ticket(&mut self, uid: u32, name: String, pags: &[PagId], change: Change) {
+        let uses: Vec<Use> = pags.iter().map(|pag| self.keeper.use_of(*pag, change)).collect();
+        if uses.iter().all(|one| *one == Use::None) {
+            self.tickets.accept(uid, name);
+        } else if self.bus.is_there() && !uses.contains(&Use::Later) {
+            for (pag, _) in pags.iter().zip(uses).filter(|(_, one)| *one == Use::Now) {
+                self.renew(*pag, Way::Seed);
+            }
+        }
+    }
+
+    /// Has the tokens of a PAG renewed, in its turn. One that has waited for them since it failed waits no longer.
     fn renew(&mut self, pag: PagId, way: Way) {
+        self.jobs.hurry(pag, Instant::now());
         // What is about to be looked at anew is planned then.
         let user = self.keeper.user_of(pag).filter(|uid| !self.jobs.is_wanted(pag) && !self.dirty.contains(uid));
         if let Some(uid) = user {
@@ -454,7 +466,7 @@ impl<'a> Helper<'a> {
         let ticket = self.keeper.ticket_of(pag);
         self.keeper.discard_again(pag);
         self.keeper.note_ticket(pag, true);
-        self.tickets.settle(pag);
+        self.tickets.settle(pag, result.is_ok(), Instant::now());
         let renewal = self.renewals.remove(&pag).is_some();
         match &result {
             Ok(()) => self.keeper.seeded(pag, wanted && !renewal),

@@ -91,7 +91,8 @@ impl Life {
 
     /// Between half and two thirds of it.
     fn due(self, pag: PagId) -> u64 {
-        self.since + self.length() / 2 + self.length() / 6 * pag.place() / 1000
+        let spread = (self.length() / 6).saturating_mul(pag.place()) / 1000;
+        self.since.saturating_add(self.length() / 2).saturating_add(spread)
     }
 
     fn announced(self) -> u64 {
@@ -102,7 +103,7 @@ impl Life {
 /// How tokens could be had that end later than `end`. None: there is no hope but a new ticket of the user's.
 fn way(record: &Record, means: Means, life: Option<Life>, now: u64) -> Option<Way> {
     // Some clients take a second off; a ticket that ends a little later only is the one that the token was made of.
-    let later = |moment: u64| life.is_none_or(|life| moment > life.end + 2 + life.length() / 16);
+    let later = |moment: u64| life.is_none_or(|life| moment > life.end.saturating_add(2 + life.length() / 16));
     let ticket_lives = record.ticket > now;
     let renewable = record.renewable > record.ticket.saturating_add(2);
     if means.of_uid || ticket_lives && (renewable || later(record.ticket)) {
@@ -116,7 +117,7 @@ fn way(record: &Record, means: Means, life: Option<Life>, now: u64) -> Option<Wa
 
 /// When the next attempt is due after one at `at`: the nearer the end, the sooner; and after it, the longer ago, the later.
 fn again(at: u64, end: u64) -> u64 {
-    at + if at < end { (end - at) / 4 } else { (at - end) / 2 }.clamp(SHORTEST, LONGEST)
+    at.saturating_add(if at < end { (end - at) / 4 } else { (at - end) / 2 }.clamp(SHORTEST, LONGEST))
 }
 
 /// Plans for a PAG that is in use. One that never had tokens, and has no keytab, is left to its logins.
@@ -132,7 +133,7 @@ pub(crate) fn plan(pag: PagId, record: &Record, means: Means, now: u64) -> Plan 
         (Some(life), _) => life.due(pag),
     };
     // After a clock that was set back, no attempt lies in the future.
-    let due = if tried.is_some_and(|at| at > now + 1) { now } else { due };
+    let due = if tried.is_some_and(|at| at > now.saturating_add(1)) { now } else { due };
     let mut plan = Plan { job: way.map(|way| (due, way)), ..Plan::default() };
     let Some(life) = life.filter(|_| !record.tokens.is_empty()) else { return plan };
     let why = match way {
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
     use pag::client::Client;
     use pag::config::Retain;
-    use pag::record::{Attempt, Held, Kind};
+    use pag::record::{Attempt, Discarded, Held, Kind};
     use proptest::prelude::*;
 
     const HOUR: u64 = 3600;
@@ -314,10 +315,24 @@ mod tests {
             prop_assert!(next > at);
             prop_assert!(next < life || life - at <= SHORTEST, "{next} after {at} of {life}");
         }
+
+        #[test]
+        fn no_times_make_the_planner_panic(
+            ends in any::<(u64, u64)>(), ticket in any::<(u64, u64)>(), at in any::<(u64, u64, u64)>(), now in any::<u64>(),
+            (number, of_uid, keytab, discarded) in any::<(u64, bool, bool, bool)>(),
+        ) {
+            let mut one = record(40, 360, Some((0, true)));
+            one.tokens.retain(|_| !discarded);
+            one.tokens.iter_mut().for_each(|token| (token.expires, token.since) = ends);
+            (one.ticket, one.renewable) = ticket;
+            (one.made, one.attempt) = (at.0, Some(Attempt { at: at.1, ok: of_uid, ticket: at.2 }));
+            one.discarded = if discarded { vec![Discarded { at: at.2, cell: None }] } else { vec![] };
+            for now in [now, ends.0, ends.0.saturating_sub(1)] {
+                plan(PagId::from(number), &one, Means { of_uid, keytab }, now);
+            }
+        }
     }
 
-    /// A thousand PAGs with tickets of 20 minutes, jobs of 1 s, and the KDC away from the 8th to the 12th minute: nobody is
-    /// without a token at any moment.
     #[test]
     fn what_a_job_may_prevent_is_not_announced() {
         let notice = |over| Notice { end: T, over, why: "" };
@@ -325,6 +340,8 @@ mod tests {
         assert!(notice(true).is_sure(true) && notice(true).is_sure(false));
     }
 
+    /// A thousand PAGs with tickets of 20 minutes, jobs of 1 s, and the KDC away from the 8th to the 12th minute: nobody is
+    /// without a token at any moment.
     #[test]
     fn a_thousand_pags_are_served_before_their_end() {
         use crate::seedjobs::Jobs;

@@ -66,6 +66,13 @@ impl Jobs {
         self.job(pag, uid, now).wanted = true;
     }
 
+    /// There is a new ticket for this PAG: if it waits for its next attempt, that is now.
+    pub(crate) fn hurry(&mut self, pag: PagId, now: Instant) {
+        if let Some(State::Waiting { until }) = self.jobs.get_mut(&pag).map(|job| &mut job.state) {
+            *until = now.min(*until);
+        }
+    }
+
     /// Somebody asks for new tokens in this PAG of `uid`. He waits for nobody's failure, but a little after his last
     /// question. A job that runs already is his, too, unless he wants more than that gets.
     pub(crate) fn ask(&mut self, pag: PagId, uid: u32, more: bool, now: Instant) {
@@ -246,6 +253,10 @@ mod tests {
             assert!(start(&mut jobs, now + Duration::from_secs(seconds - 1)).is_empty());
             now += Duration::from_secs(seconds);
         }
+        assert_eq!(start(&mut jobs, now), [61001]);
+        jobs.ended(61001, false, now);
+        jobs.hurry(pag(1), now);
+        assert_eq!(start(&mut jobs, now), [61001], "with a new ticket it is at once");
     }
 
     #[test]

@@ -25,13 +25,16 @@ const PAUSE: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_millis(500);
 /// The part of our time that rounds may take: one in so many.
 const SHARE: u32 = 20;
+/// Pause after a job that could make no use of a ticket, and the longest, as the pauses double.
+const FAILED: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(600);
 /// A user's files that are looked at for one PAG; he may have any number of logins.
 const MOST: usize = 16;
 /// Names where our unit shows us the host's `/tmp`: what the unit gives us for `/tmp` is another.
 const VARIABLE: &str = "PAG_TMP";
 
 /// Where a ticket is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A file of a login's, which the PAG's ccache is fed from.
     File(PathBuf),
@@ -76,13 +79,60 @@ pub(crate) enum Change {
     First,
 }
 
+/// What has to be seen to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// A login's file, which may have a ticket for this PAG.
+    File(PagId, PathBuf),
+    /// A ccache of the uid's, and the PAGs whose ccache that is.
+    OfUid { uid: u32, name: String, pags: Vec<PagId>, change: Change },
+}
+
+/// A ccache of a uid's own.
+#[derive(Debug, Default)]
+struct Cache {
+    /// Whose it is: PAGs of one user may share it.
+    pags: BTreeSet<PagId>,
+    /// What tokens are from. None: nobody has looked.
+    seen: Option<Stamp>,
+    /// What the last look has found.
+    found: Option<Stamp>,
+    failure: Option<Failure>,
+}
+
+/// A job that could make no use of what it found.
+#[derive(Debug)]
+struct Failure {
+    /// What it has left: it may have renewed the ticket, and then failed.
+    left: Option<Stamp>,
+    /// When another is worth while, if nothing is new.
+    until: Instant,
+    times: u32,
+}
+
+impl Cache {
+    fn change(&self, now: Instant) -> Option<Change> {
+        // No job can make a token of what is empty.
+        let found = self.found.as_ref().filter(|found| !found.is_empty())?;
+        let change = match &self.seen {
+            None => Change::First,
+            Some(seen) if found.is_another(seen) => Change::Another,
+            Some(_) => return None,
+        };
+        let is_new = |left: &Option<Stamp>| left.as_ref().is_some_and(|left| found.is_another(left));
+        let waits = self.failure.as_ref().is_some_and(|failure| now < failure.until && !is_new(&failure.left));
+        (!waits).then_some(change)
+    }
+}
+
 /// What is looked at.
 pub(crate) struct Tickets {
     tmp: PathBuf,
-    seen: BTreeMap<(PagId, Place), (u32, Option<Stamp>)>,
+    files: BTreeMap<(PagId, PathBuf), (u32, Option<Stamp>)>,
+    caches: BTreeMap<(u32, String), Cache>,
     next: Option<Instant>,
     /// Where a round has ended before its time, and the next one begins.
-    cut: Option<(PagId, Place)>,
+    cut: Option<(u32, String)>,
 }
 
 impl Tickets {
@@ -92,71 +142,96 @@ impl Tickets {
     }
 
     fn within(tmp: PathBuf) -> Self {
-        Tickets { tmp, seen: BTreeMap::new(), next: None, cut: None }
+        Tickets { tmp, files: BTreeMap::new(), caches: BTreeMap::new(), next: None, cut: None }
     }
 
     /// Looks at these and no others: PAG, user, and where the ticket is, a file by its path on the host.
     pub(crate) fn set(&mut self, wanted: impl Iterator<Item = (PagId, u32, Place)>) {
-        let mut before = std::mem::take(&mut self.seen);
+        let (mut files, mut caches) = (std::mem::take(&mut self.files), std::mem::take(&mut self.caches));
+        caches.values_mut().for_each(|cache| cache.pags.clear());
         for (pag, uid, place) in wanted {
-            let place = match place {
-                Place::File(path) => Place::File(self.tmp.join(path.strip_prefix("/tmp").unwrap_or(&path))),
-                of_uid => of_uid,
-            };
-            let place = (pag, place);
-            // A file that is new is looked into: something may have been written while nobody looked.
-            let seen = before.remove(&place).unwrap_or((uid, None));
-            if self.seen.keys().filter(|(of, _)| *of == pag).count() < MOST {
-                self.seen.insert(place, seen);
+            match place {
+                Place::File(path) => {
+                    let file = (pag, self.tmp.join(path.strip_prefix("/tmp").unwrap_or(&path)));
+                    // One that is new is looked into: something may have been written while nobody looked.
+                    let seen = files.remove(&file).unwrap_or((uid, None));
+                    if self.files.keys().filter(|(of, _)| *of == pag).count() < MOST {
+                        self.files.insert(file, seen);
+                    }
+                }
+                Place::OfUid(name) => {
+                    let key = (uid, name);
+                    let before = caches.remove(&key);
+                    self.caches.entry(key).or_insert_with(|| before.unwrap_or_default()).pags.insert(pag);
+                }
             }
         }
         self.next = match self.next {
-            _ if self.seen.is_empty() => None,
+            _ if self.files.is_empty() && self.caches.is_empty() => None,
             None => Some(Instant::now() + PAUSE),
             next => next,
         };
     }
 
-    /// The tickets that are others than they were: a file's once, one of the uid's until [`Tickets::settle`] is called.
-    /// Once, too, one of the uid's that nobody could look at before.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<(PagId, Place, Change)> {
+    /// The tickets that are others than they were: a file's once; one of the uid's until a job has made use of it, which
+    /// [`Tickets::settle`] is told, or nobody wants to ([`Tickets::accept`]). So, too, one that nobody could look at
+    /// before. A uid that `is_busy` has a job, which renews the ticket itself.
+    pub(crate) fn due(&mut self, now: Instant, is_busy: impl Fn(u32) -> bool) -> Vec<Due> {
         if self.next.is_none_or(|moment| moment > now) {
             return Vec::new();
         }
         let (begun, mut due) = (Instant::now(), Vec::new());
-        let mut first = self.cut.take().map_or_else(BTreeMap::new, |cut| self.seen.split_off(&cut));
-        for ((pag, place), (uid, seen)) in first.iter_mut().chain(&mut self.seen) {
-            if matches!(place, Place::OfUid(_)) && begun.elapsed() >= ROUND {
-                self.cut.get_or_insert_with(|| (*pag, place.clone()));
+        for ((pag, path), (uid, seen)) in &mut self.files {
+            let found = stamp(path, *uid);
+            if found.is_some() && found != *seen {
+                due.push(Due::File(*pag, path.clone()));
+            }
+            *seen = found;
+        }
+        let mut first = self.cut.take().map_or_else(BTreeMap::new, |cut| self.caches.split_off(&cut));
+        for ((uid, name), cache) in first.iter_mut().chain(&mut self.caches).filter(|((uid, _), _)| !is_busy(*uid)) {
+            if begun.elapsed() >= ROUND {
+                self.cut.get_or_insert_with(|| (*uid, name.clone()));
                 continue;
             }
-            let found = place.stamp(*uid);
-            let change = match (place, &found, &*seen) {
-                (_, None, _) => None,
-                (Place::File(_), Some(_), None) => Some(Change::Another),
-                // No job can make a token of it.
-                (Place::OfUid(_), Some(found), _) if found.is_empty() => None,
-                (Place::OfUid(_), Some(_), None) => Some(Change::First),
-                (_, Some(found), Some(before)) => found.is_another(before).then_some(Change::Another),
-            };
-            due.extend(change.map(|change| (*pag, place.clone(), change)));
-            match place {
-                Place::File(_) => *seen = found,
-                // A job will have seen to it.
-                Place::OfUid(_) if change == Some(Change::Another) => {}
-                Place::OfUid(_) => *seen = found.or(seen.take()),
+            cache.found = stamp_of_uid(name, *uid);
+            match cache.change(now) {
+                Some(change) => {
+                    let pags = cache.pags.iter().copied().collect();
+                    due.push(Due::OfUid { uid: *uid, name: name.clone(), pags, change });
+                }
+                // In KCM a ticket for a service has come or gone, or all of them have.
+                None if cache.failure.is_none() && cache.found.is_some() => cache.seen.clone_from(&cache.found),
+                None => {}
             }
         }
-        self.seen.append(&mut first);
+        self.caches.append(&mut first);
         self.next = Some(now + PAUSE.max(begun.elapsed() * SHARE));
         due
     }
 
-    /// A job has been at a PAG's ccache: what has changed in it is known.
-    pub(crate) fn settle(&mut self, pag: PagId) {
-        for ((_, place), (uid, seen)) in self.seen.iter_mut().filter(|((of, _), _)| *of == pag) {
-            if matches!(place, Place::OfUid(_)) {
-                *seen = place.stamp(*uid).or(seen.take());
+    /// Nobody has a use for what has changed in this ccache.
+    pub(crate) fn accept(&mut self, uid: u32, name: String) {
+        if let Some(cache) = self.caches.get_mut(&(uid, name)) {
+            (cache.seen, cache.failure) = (cache.found.take(), None);
+        }
+    }
+
+    /// A job of this PAG has ended: if it is `ok`, tokens are from what is there now. Other names of its user's may be
+    /// names of the same ccache.
+    pub(crate) fn settle(&mut self, pag: PagId, ok: bool, now: Instant) {
+        let Some(user) = self.caches.iter().find_map(|((uid, _), cache)| cache.pags.contains(&pag).then_some(*uid))
+        else {
+            return;
+        };
+        for ((uid, name), cache) in self.caches.iter_mut().filter(|((uid, _), _)| *uid == user) {
+            let found = stamp_of_uid(name, *uid);
+            if ok {
+                (cache.seen, cache.failure) = (found.or(cache.seen.take()), None);
+            } else {
+                let times = cache.failure.as_ref().map_or(0, |failure| failure.times);
+                let pause = FAILED.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST);
+                cache.failure = Some(Failure { left: found, until: now + pause, times: times.saturating_add(1) });
             }
         }
     }
@@ -167,20 +242,13 @@ impl Tickets {
     }
 }
 
-impl Place {
-    fn stamp(&self, uid: u32) -> Option<Stamp> {
-        match self {
-            Place::File(path) => stamp(path, uid),
-            Place::OfUid(name) => {
-                let (identity, deadline) =
-                    (Identity { uid, gid: NOGROUP, groups: Vec::new() }, Instant::now() + INSIDE);
-                if name.starts_with("KCM:") {
-                    ccache::kcm::tickets(name, &identity, deadline).map(Stamp::Kcm)
-                } else {
-                    ccache::keyring::stamp(name, &identity, deadline).map(Stamp::Keyring)
-                }
-            }
-        }
+/// None without an answer.
+fn stamp_of_uid(name: &str, uid: u32) -> Option<Stamp> {
+    let (identity, deadline) = (Identity { uid, gid: NOGROUP, groups: Vec::new() }, Instant::now() + INSIDE);
+    if name.starts_with("KCM:") {
+        ccache::kcm::tickets(name, &identity, deadline).map(Stamp::Kcm)
+    } else {
+        ccache::keyring::stamp(name, &identity, deadline).map(Stamp::Keyring)
     }
 }
 
@@ -205,8 +273,8 @@ mod tests {
 
     fn due(tickets: &mut Tickets) -> usize {
         let moment = tickets.next().expect("something is looked at");
-        assert_eq!(tickets.due(moment - Duration::from_millis(1)), []);
-        tickets.due(moment).len()
+        assert_eq!(tickets.due(moment - Duration::from_millis(1), |_| false), []);
+        tickets.due(moment, |_| false).len()
     }
 
     #[test]
@@ -237,11 +305,53 @@ mod tests {
     #[test]
     fn a_round_that_was_cut_goes_on_where_it_has_ended() {
         let mut tickets = Tickets::within("/nowhere".into());
-        let all = || (1..5).map(|pag| (PagId::from(pag), 1, Place::OfUid("none".to_owned())));
+        let all = || (1..5).map(|uid| (PagId::from(uid), uid as u32, Place::OfUid("none".to_owned())));
         tickets.set(all());
-        tickets.cut = Some((PagId::from(3), Place::OfUid("none".to_owned())));
-        assert_eq!((due(&mut tickets), tickets.seen.len()), (0, 4), "none is lost");
+        tickets.cut = Some((3, "none".to_owned()));
+        assert_eq!((due(&mut tickets), tickets.caches.len()), (0, 4), "none is lost");
         assert_eq!(tickets.cut, None, "and this time there was time for all");
+    }
+
+    fn kcm(numbers: &[u8]) -> Stamp {
+        Stamp::Kcm(numbers.iter().map(|number| [*number; 16]).collect())
+    }
+
+    #[test]
+    fn a_ccache_is_due_until_a_job_has_made_use_of_it() {
+        let now = Instant::now();
+        let mut cache = Cache { found: Some(kcm(&[])), ..Cache::default() };
+        assert_eq!(cache.change(now), None, "an empty one is of no use");
+        cache.found = Some(kcm(&[1]));
+        assert_eq!(cache.change(now), Some(Change::First));
+        cache.seen = Some(kcm(&[1]));
+        assert_eq!(cache.change(now), None);
+        cache.found = Some(kcm(&[2]));
+        assert_eq!(cache.change(now), Some(Change::Another));
+        // A job has renewed it, and then failed; nothing has happened since.
+        cache.found = Some(kcm(&[3]));
+        let until = now + FAILED;
+        cache.failure = Some(Failure { left: cache.found.clone(), until, times: 1 });
+        assert_eq!(cache.change(now), None, "not at once");
+        assert_eq!(cache.change(until), Some(Change::Another), "but in its time");
+        cache.found = Some(kcm(&[4]));
+        assert_eq!(cache.change(now), Some(Change::Another), "and what the user has got since at once");
+    }
+
+    #[test]
+    fn pags_of_one_user_share_a_ccache_and_its_looks() {
+        let mut tickets = Tickets::within("/nowhere".into());
+        let of = |pag, uid| (PagId::from(pag), uid, Place::OfUid("KCM:".to_owned()));
+        tickets.set([of(1, 61001), of(2, 61001), of(3, 61002)].into_iter());
+        let pags: Vec<_> = tickets.caches.values().map(|cache| cache.pags.len()).collect();
+        assert_eq!(pags, [2, 1]);
+        let his = (61001, "KCM:".to_owned());
+        tickets.caches.get_mut(&his).unwrap().seen = Some(kcm(&[1]));
+        tickets.settle(PagId::from(2), false, Instant::now());
+        assert_eq!(tickets.caches[&his].failure.as_ref().map(|failure| failure.times), Some(1));
+        assert!(tickets.caches[&(61002, "KCM:".to_owned())].failure.is_none(), "another user's is no concern");
+        tickets.set([of(2, 61001)].into_iter());
+        assert_eq!(tickets.caches[&his].pags, [PagId::from(2)].into());
+        assert_eq!(tickets.caches[&his].seen, Some(kcm(&[1])), "and what was seen is known still");
     }
 
     #[test]
@@ -256,7 +366,6 @@ mod tests {
 
     #[test]
     fn a_ticket_for_a_service_is_no_other_ticket_in_kcm() {
-        let kcm = |numbers: &[u8]| Stamp::Kcm(numbers.iter().map(|number| [*number; 16]).collect());
         assert!(!kcm(&[1, 2]).is_another(&kcm(&[1])), "a ticket for a service has come");
         assert!(kcm(&[3]).is_another(&kcm(&[1, 2])), "the cache was emptied first");
         assert!(kcm(&[3]).is_another(&kcm(&[])));
@@ -268,6 +377,6 @@ mod tests {
         let mut tickets = Tickets::within("/nowhere".into());
         let many = |pag: u64| (0..100).map(move |n| (PagId::from(pag), 1, Place::File(format!("/tmp/{n}").into())));
         tickets.set(many(1).chain(many(2)));
-        assert_eq!(tickets.seen.len(), 2 * MOST);
+        assert_eq!(tickets.files.len(), 2 * MOST);
     }
 }

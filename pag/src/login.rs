@@ -459,10 +459,15 @@ impl<'a> Entering<'a> {
         let (ccache, filled) = self.new_ccache(id);
         let mut record = Record::new(uid, kind, ccache, self.request.settings.retain);
         record.leases.push(lease);
-        let ring = Ring::make(guard, self.group, uid)?;
-        let pag = registry.anchor(guard, lock, id, &ring, record);
-        ring.release();
-        let mut pag = pag?;
+        let anchored = Ring::make(guard, self.group, uid).and_then(|ring| {
+            let pag = registry.anchor(guard, lock, id, &ring, record);
+            ring.release();
+            Ok((ring, pag?))
+        });
+        if anchored.is_err() {
+            ccache::remove(uid, id, false);
+        }
+        let (ring, mut pag) = anchored?;
         // Before the join: the members of a ring without its S0 are in no PAG of OpenAFS.
         self.equip(guard, &mut pag);
         if let Err(why) = ring.join(guard) {

@@ -386,6 +386,8 @@ pub struct Outcome {
 
 /// What a supervisor writes behind the tokens that it has found, if it has found all.
 const ALL_TOLD: u8 = 0xff;
+/// Longest time that this takes it, and to end.
+const TELLING: Duration = Duration::from_secs(1);
 
 fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: bool, budget: &Budget) -> Result<Outcome> {
     let left = budget.left();
@@ -420,8 +422,11 @@ fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: boo
     })
     .map_err(failed())?;
     drop(write);
-    // The child keeps the deadline; some time on top for it to clear away what the program has left behind.
-    let end = child.wait(budget.deadline() + Duration::from_millis(1500)).map_err(failed())?;
+    // The child keeps the deadline; some time on top for it to clear away what the program has left behind. Once the
+    // program has ended it is soon told what there is, or the module does not answer.
+    let latest = budget.deadline() + Duration::from_millis(1500);
+    sys::readable(read.as_fd(), latest.saturating_duration_since(Instant::now()));
+    let end = child.wait(latest.min(Instant::now() + TELLING)).map_err(failed())?;
     let mut bytes = Vec::new();
     client::drain(&read, &mut bytes, Instant::now() + Duration::from_millis(100));
     let (end, tokens) = match (end, &bytes[..]) {

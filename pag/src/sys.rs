@@ -171,9 +171,18 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 /// Waits until `fd` is readable or hung up; false when `timeout` has passed first.
 pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-    // SAFETY: one valid pollfd.
-    unsafe { libc::poll(&raw mut poll, 1, millis) > 0 }
+    let end = std::time::Instant::now().checked_add(timeout);
+    loop {
+        let left = end.map_or(timeout, |end| end.saturating_duration_since(std::time::Instant::now()));
+        let millis = c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: one valid pollfd.
+        match cerr(unsafe { libc::poll(&raw mut poll, 1, millis) }.into()) {
+            Ok(count) => return count > 0,
+            // A signal of the host's.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
 }
 
 /// One entry of the password database.

@@ -199,6 +199,9 @@ impl State {
     }
 }
 
+/// The latest end that a token is taken to have, in 2106: Kerberos knows no later one, and a user may write any number.
+const LATEST: u64 = u32::MAX as u64;
+
 impl Token {
     /// None where the cell's name is none: a user has chosen it.
     fn of(seen: &Seen<'_>) -> Option<Self> {
@@ -208,7 +211,7 @@ impl Token {
             principal: str::from_utf8(seen.identity).ok().and_then(|text| Principal::parse(text).ok()),
             vice_id: seen.vice_id,
             kind: seen.kind,
-            expires: seen.expires,
+            expires: seen.expires.min(LATEST),
             state: seen.state,
         })
     }
@@ -518,6 +521,9 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
                 // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key. And held
                 // meanwhile: nobody but who possesses a key may invalidate it, wherever else somebody has linked it.
                 let held = keys::link(key.serial, keys::process_id());
+                if held.is_err() {
+                    let _ = keys::invalidate(key.serial);
+                }
                 let _ = keys::unlink(key.serial, place.keyring);
                 let _ = keys::invalidate(key.serial);
                 if held.is_ok() {

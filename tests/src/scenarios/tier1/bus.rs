@@ -616,7 +616,7 @@ fn seed_stack(sandbox: &Sandbox) {
 
 pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
     seed_stack(sandbox);
-    let (_bus, _helper) = (Bus::start(), Helper::serving());
+    let (_bus, mut helper) = (Bus::start(), Helper::serving());
     systemd(run_seed_unit);
     let mut alices = login(sandbox, "alice");
     let hers = id("alice");
@@ -669,6 +669,16 @@ pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
     assert!(alices.ring().token(CELL).is_none(), "what was discarded stays so");
     alice.ok(&format!("Renew {hers}"));
     assert!(alices.ring().token(CELL).is_some(), "until it is asked for");
+
+    // A token that never ends, as a user may write one: the helper plans for it, and lives.
+    alice.ok(&format!("Unlog {hers} _"));
+    sandbox.seeder("#!/bin/sh\nkeyctl add user afs@far.test 'a 18446744073709551615' @s\n");
+    alice.ok(&format!("Renew {hers}"));
+    eventually("it is told as one that ends late", Duration::from_secs(5), || {
+        let tokens = alice.properties(&hers)["ok"]["Tokens"].clone();
+        tokens.as_array()?.iter().any(|token| token[1] == "far.test" && token[4] == u32::MAX).then_some(())
+    });
+    helper.lives();
 }
 
 /// Tokens of ten seconds for each cell that is named, but of those in /run/refused, for which it fails; it waits while
