@@ -213,25 +213,36 @@ pub(super) fn renewed_in_kcm(_: u32) {
     let soon = Duration::from_secs(20);
     let mut alice = Session::ssh("alice", Proof::Key);
     assert_eq!(alice.say("echo $KRB5CCNAME"), "KCM:\n");
-    assert_eq!(token(&mut alice), None, "a login without a ticket");
+    // And a session with a PAG of its own, which has the same ccache.
+    scope::configure("[user alice]\nscope = session\n");
+    let mut other = Session::ssh("alice", Proof::Key);
+    assert_ne!(alice.ring().identity(), other.ring().identity());
+    let own = |session: &mut Session| session.ring().token("example.test").map(|key| key.serial);
+    assert_eq!((token(&mut alice), own(&mut other)), (None, None), "logins without a ticket");
     let kinit = |session: &mut Session| {
         // What was there before has been seen by then. Nobody is told of a look, and under strace, which would show it, it
         // may take longer than it is given.
         std::thread::sleep(Duration::from_secs(6));
         sh("systemctl start sssd-kcm.socket");
-        assert_eq!(session.say("echo alicepw | kinit alice >/dev/null"), "");
+        assert_eq!(session.say("echo alicepw | kinit -r 1h alice >/dev/null"), "");
     };
     // The first time nobody has answered before.
     kinit(&mut alice);
     let first = eventually("a kinit in KCM, and no other command, brings tokens", soon, || token(&mut alice));
+    eventually("so it does in the other session", soon, || own(&mut other));
     let runs = || sh("wc -l < /run/seeder.log");
     let before = runs();
     assert_eq!(alice.say("kvno -q host/lab"), "");
     // Two looks: that nothing comes of them can only be waited for.
     std::thread::sleep(Duration::from_secs(12));
-    assert_eq!(runs(), before, "a ticket for a service is no reason for a job");
+    assert_eq!(
+        runs(),
+        before,
+        "neither a ticket for a service, nor what the other PAG's job has renewed, is reason for a job"
+    );
     kinit(&mut alice);
     eventually("a new ticket in KCM brings a new token", soon, || token(&mut alice).filter(|new| *new != first));
+    other.log_out();
 
     // That a ticket of the uid's is renewed where it is, the scenario with a keyring shows in the short form.
     if !long() {
