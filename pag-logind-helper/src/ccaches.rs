@@ -101,6 +101,11 @@ impl Ccaches {
         due
     }
 
+    /// This one is to be looked at later.
+    pub(crate) fn put_off(&mut self, pag: PagId, moment: Instant) {
+        self.written.insert(pag, moment);
+    }
+
     /// When [`Ccaches::due`] has some.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.written.values().min().copied()

@@ -16,9 +16,9 @@ use pag::policy::{self, Sessions};
 use pag::record::Record;
 use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
-use pag::sys::{Identity, Passwd};
+use pag::sys::Identity;
 
-use crate::keeper::keys_of;
+use crate::keeper::{keys_of, passwd};
 
 /// Longest time for one ticket to be copied, or for the tokens of one ring to be discarded.
 const INSIDE: Duration = Duration::from_secs(1);
@@ -102,24 +102,18 @@ impl Following {
 
     /// Has the followers among a user's PAGs follow whom they should, with tokens and ticket. True when what logind says
     /// of him matters for that. Under his lock.
-    pub(crate) fn bring_into_step(
-        &mut self,
-        guard: &Guard,
-        registry: &Registry,
-        user: &Passwd,
-        pags: &mut [Pag],
-    ) -> bool {
+    pub(crate) fn bring_into_step(&mut self, guard: &Guard, registry: &Registry, uid: u32, pags: &mut [Pag]) -> bool {
         let ids: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
         let mut some = false;
         for id in ids {
             let Some(mut pag) = pags.iter().find(|pag| pag.id == id).cloned() else { continue };
             let Ok(record) = pag.record.clone() else { continue };
             some |= policy::is_follower(&record, pag::now());
-            let leader = self.leader(user.uid, pags, &record);
+            let leader = self.leader(uid, pags, &record);
             let leader = leader.and_then(|id| pags.iter().find(|other| other.id == id)).cloned();
             let done = match &leader {
-                Some(leader) => self.follow(guard, registry, user, &mut pag, leader),
-                None => self.follow_nobody(guard, registry, user, &mut pag),
+                Some(leader) => self.follow(guard, registry, uid, &mut pag, leader),
+                None => self.follow_nobody(guard, registry, uid, &mut pag),
             };
             match done {
                 Ok(()) => {
@@ -128,7 +122,7 @@ impl Following {
                 Err(why) => {
                     self.steps.remove(&id);
                     if self.said.insert(id) {
-                        report(&Event::FollowFailed { uid: user.uid, pag: id, why: why.to_string() });
+                        report(&Event::FollowFailed { uid, pag: id, why: why.to_string() });
                     }
                 }
             }
@@ -137,7 +131,7 @@ impl Following {
             }
         }
         if !some {
-            self.sessions.remove(&user.uid);
+            self.sessions.remove(&uid);
         }
         some
     }
@@ -148,7 +142,7 @@ impl Following {
         self.said.retain(&is_there);
     }
 
-    fn follow(&mut self, guard: &Guard, registry: &Registry, user: &Passwd, pag: &mut Pag, leader: &Pag) -> Result<()> {
+    fn follow(&mut self, guard: &Guard, registry: &Registry, uid: u32, pag: &mut Pag, leader: &Pag) -> Result<()> {
         let before = pag.record.as_ref().ok().and_then(|record| record.follows);
         if before == Some(leader.id) && self.steps.get(&pag.id) == Some(&step(pag, leader)) {
             return Ok(());
@@ -160,20 +154,20 @@ impl Following {
         let seen = step(pag, leader);
         follow::mirror(guard, registry, pag, leader)?;
         if before != Some(leader.id) {
-            let sessions = self.sessions.get(&user.uid).zip(leader.record.as_ref().ok());
+            let sessions = self.sessions.get(&uid).zip(leader.record.as_ref().ok());
             let session = sessions.and_then(|(known, record)| known.of(record, scope_of)).map(|one| one.id.clone());
             report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id, session });
         }
         let last = self.steps.get(&pag.id).filter(|last| last.leader == leader.id);
         if last.is_none_or(|last| last.ticket != seen.ticket) {
-            copy_ticket(&identity(user), pag.id, leader)?;
+            copy_ticket(&identity(uid), pag.id, leader)?;
         }
         let ours = pag.ring.as_ref().map(keys_of).unwrap_or_default();
         self.steps.insert(pag.id, Step { ours, ..seen });
         Ok(())
     }
 
-    fn follow_nobody(&mut self, guard: &Guard, registry: &Registry, user: &Passwd, pag: &mut Pag) -> Result<()> {
+    fn follow_nobody(&mut self, guard: &Guard, registry: &Registry, uid: u32, pag: &mut Pag) -> Result<()> {
         self.steps.remove(&pag.id);
         let (Ok(ring), Ok(mut record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(()) };
         if record.follows.is_none() {
@@ -184,7 +178,7 @@ impl Following {
         follow::take_away(&ring, pag.nested, &mut record);
         registry.store(guard, pag, record)?;
         report(&Event::FollowsNobody { uid: pag.uid, pag: pag.id });
-        if own { Ok(()) } else { ccache::empty(&identity(user), pag.id, Instant::now() + INSIDE) }
+        if own { Ok(()) } else { ccache::empty(&identity(uid), pag.id, Instant::now() + INSIDE) }
     }
 }
 
@@ -229,8 +223,8 @@ fn copy_ticket(user: &Identity, pag: PagId, leader: &Pag) -> Result<()> {
 }
 
 /// As a child becomes him to read and write ccaches. Those are his by their owner: his other groups are not looked up.
-fn identity(user: &Passwd) -> Identity {
-    Identity { uid: user.uid, gid: user.gid, groups: Vec::new() }
+fn identity(uid: u32) -> Identity {
+    Identity { uid, gid: passwd(uid).gid, groups: Vec::new() }
 }
 
 /// The session in whose control group a process is: logind calls it `session-ID.scope` (src/login/logind-session.c,

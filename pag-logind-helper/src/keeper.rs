@@ -28,10 +28,11 @@ use pag::seed;
 use pag::sys::{self, Identity, Passwd, Who};
 
 use crate::adopted::Adopted;
+use crate::clear::clear;
 use crate::following::Following;
 use crate::heal;
 use crate::renew::{self, Means, Plan, Way};
-use crate::tickets;
+use crate::tickets::{self, NOGROUP};
 use crate::watch::{Coverage, Watch};
 
 /// Longest wait for a uid's lock: a login that holds it needs about a millisecond, and everybody else waits for us.
@@ -255,6 +256,7 @@ impl Keeper {
             pags = registry.pags_of(&guard, &lock, uid)?;
             self.anchor_again(&guard, &lock, &registry, uid, &mut pags);
             aside = self.set_aside(&guard, &registry, &mut pags, users);
+            // Only then is the user looked up: NSS may be slow, and all wait for us.
             if pags.iter().any(is_over_or_broken) {
                 login::tidy(&guard, &registry, &mut pags, &passwd(uid), Kind::User);
             }
@@ -263,7 +265,7 @@ impl Keeper {
                     waiting.push(pag.id);
                 }
             }
-            ask = self.following.bring_into_step(&guard, &registry, &passwd(uid), &mut pags);
+            ask = self.following.bring_into_step(&guard, &registry, uid, &mut pags);
             self.adopted.bring_into_step(&guard, &registry, &mut pags);
         }
         let again = self.remember(uid, &pags, watch);
@@ -678,11 +680,8 @@ impl Keeper {
         if !known.has_ccache() {
             return false;
         }
-        let user = passwd(uid);
-        // His own file needs no groups, and asking for them takes NSS.
-        let identity = Identity { uid, gid: user.gid, groups: vec![user.gid] };
         let place = Place::Dir(ccache::directory(uid, id).display().to_string());
-        let Ok(contents) = ccache::read(&place, &identity, Instant::now() + CCACHE) else { return false };
+        let Ok(contents) = ccache::read(&place, &reader(uid), Instant::now() + CCACHE) else { return false };
         let summary = contents.summary;
         let is_other = |known: &Principal| *known != summary.principal;
         // Tokens of another identity have no place in this PAG.
@@ -728,18 +727,20 @@ impl Keeper {
     /// PAG without an identity takes the user's natural one and no other: it lends and borrows no rights.
     pub(crate) fn feed(&self, id: PagId, file: &Path) {
         let Some(known) = self.known.get(&id).filter(|known| known.has_ccache()) else { return };
-        let user = passwd(known.uid);
-        let identity = Identity { uid: known.uid, gid: user.gid, groups: vec![user.gid] };
         let deadline = Instant::now() + CCACHE;
-        let Ok(contents) = ccache::read(&Place::File(file.display().to_string()), &identity, deadline) else { return };
+        let place = Place::File(file.display().to_string());
+        let Ok(contents) = ccache::read(&place, &reader(known.uid), deadline) else { return };
         let (principal, expires) = (&contents.summary.principal, contents.summary.tgt_expires.unwrap_or(0));
-        let is_its_own = match &known.record.principal {
-            Some(its) => its == principal,
-            None => principal.is_natural_for(&user.name.to_string_lossy()),
-        };
-        if !is_its_own || expires <= known.record.ticket.max(pag::now()) {
+        if known.record.principal.as_ref().is_some_and(|its| its != principal)
+            || expires <= known.record.ticket.max(pag::now())
+        {
             return;
         }
+        let user = passwd(known.uid);
+        if known.record.principal.is_none() && !principal.is_natural_for(&user.name.to_string_lossy()) {
+            return;
+        }
+        let identity = Identity { uid: known.uid, gid: user.gid, groups: vec![user.gid] };
         match ccache::feed(&identity, id, &contents, deadline) {
             Ok(true) => report(&Event::CcacheFed { uid: known.uid, pag: id, expires }),
             Ok(false) => {}
@@ -810,16 +811,25 @@ fn lacks_tokens(ring: &Ring, record: &Record, now: u64) -> bool {
 }
 
 /// The user, or a nameless one where he is gone from the password database: he lingers no more.
-fn passwd(uid: u32) -> Passwd {
+pub(crate) fn passwd(uid: u32) -> Passwd {
     let nobody = || Passwd { name: c"".to_owned(), uid, gid: uid, home: c"/".to_owned() };
     sys::passwd(Who::Uid(uid)).ok().flatten().unwrap_or_else(nobody)
+}
+
+/// The user as a child becomes him that reads a file of his own: that needs no group, and to ask for one takes NSS.
+fn reader(uid: u32) -> Identity {
+    Identity { uid, gid: NOGROUP, groups: Vec::new() }
 }
 
 /// Removes the ccaches of PAGs that are no more. Under the uid's lock: a login makes the ccache before the PAG.
 fn sweep(uid: u32, living: &[PagId]) {
     for id in ccache::of_user(uid) {
         if !living.contains(&id) {
-            ccache::remove(uid, id, true);
+            ccache::remove(uid, id);
+            if ccache::of_user(uid).contains(&id) {
+                clear(&ccache::directory(uid, id));
+                ccache::remove(uid, id);
+            }
         }
     }
 }

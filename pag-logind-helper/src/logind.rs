@@ -2,13 +2,17 @@
 //!
 //! All of it is a help and no more: the leases' pidfds and the module's nudges tell the same. So the bus may be
 //! missing, go away and come back. What comes from it is read and never trusted further than "look at this uid
-//! again": signals are taken from the owners of the names only, which zbus's streams see to.
+//! again". Signals are taken from the owners of the names only, and by their unique names: a rule by a well-known one lets
+//! in what anybody sends us (zbus, match_rule/mod.rs, matches).
+//!
+//! zbus reads nothing more while one of our queues is full, an answer that we wait for neither. So what is told is taken
+//! while we wait, too, and each wait has a bound.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -16,8 +20,9 @@ use futures_core::Stream;
 use pag::policy::Sessions;
 use pag::registry::PagId;
 use zbus::connection::Builder;
-use zbus::fdo::{PropertiesChanged, PropertiesChangedArgs};
+use zbus::fdo::{DBusProxy, PropertiesChanged, PropertiesChangedArgs};
 use zbus::message::{Message, Type};
+use zbus::names::{OwnedUniqueName, UniqueName};
 use zbus::proxy::{CacheProperties, OwnerChangedStream, SignalStream};
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, proxy};
 use zruntime::SharedRuntime;
@@ -26,23 +31,27 @@ use crate::managers::Manager;
 
 /// Longest wait for the answer to a call.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Longest time for all that is to be asked about one thing; then the connection is made anew.
+const TURN: Duration = Duration::from_secs(30);
+/// Signals that are kept while we wait; of more, all is asked anew.
+const KEPT: usize = 1024;
+const LOGIND: &str = "org.freedesktop.login1";
+const SYSTEMD: &str = "org.freedesktop.systemd1";
 /// Pause before the bus is tried again; it doubles.
 pub(crate) const PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause: no more wake-ups than the watchdog costs.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// `org.freedesktop.login1.Manager`, as far as we read it (org.freedesktop.login1(5)). No call starts logind.
+/// `org.freedesktop.login1.Manager`, as far as we read it (org.freedesktop.login1(5)). It is called by its unique name: no
+/// call starts logind.
 #[proxy(
     interface = "org.freedesktop.login1.Manager",
     default_service = "org.freedesktop.login1",
     default_path = "/org/freedesktop/login1"
 )]
 trait Login {
-    #[zbus(no_autostart)]
     fn list_sessions(&self) -> zbus::Result<Vec<(String, u32, String, String, OwnedObjectPath)>>;
-    #[zbus(no_autostart)]
     fn get_user(&self, uid: u32) -> zbus::Result<OwnedObjectPath>;
-    #[zbus(no_autostart)]
     fn list_users(&self) -> zbus::Result<Vec<(u32, String, OwnedObjectPath)>>;
     #[zbus(signal)]
     fn session_new(&self, id: String, path: OwnedObjectPath) -> zbus::Result<()>;
@@ -249,7 +258,7 @@ impl Bus {
     pub(crate) async fn follow(&self, runtime: &SharedRuntime) {
         let mut pause = PAUSE;
         loop {
-            let why = match self.listen(&mut pause).await {
+            let why = match self.listen(runtime, &mut pause).await {
                 Ok(()) => "the connection was closed".to_owned(),
                 Err(error) => error.to_string(),
             };
@@ -261,46 +270,60 @@ impl Bus {
     }
 
     /// One connection, from its beginning to its end.
-    async fn listen(&self, pause: &mut Duration) -> zbus::Result<()> {
-        let connection = Builder::system().method_timeout(ANSWER).build().await?;
-        let login = LoginProxy::new(&connection).await?;
-        // Signals before lists: what happens between the two is then heard of twice, and not never.
-        let signals = login.inner().receive_all_signals().await?;
-        let owner = login.inner().receive_owner_changed().await?;
-        let changes = Changes {
-            session: changes_of("Session", &connection).await?,
-            user: changes_of("User", &connection).await?,
+    async fn listen(&self, runtime: &SharedRuntime, pause: &mut Duration) -> zbus::Result<()> {
+        let made = async {
+            let connection = Builder::system().method_timeout(ANSWER).build().await?;
+            let owner = LoginProxy::new(&connection).await?.inner().receive_owner_changed().await?;
+            zbus::Result::Ok((connection, owner))
         };
-        let systemd = SystemdProxy::new(&connection).await?;
-        let mut line = Line {
-            bus: self,
-            connection,
-            login,
-            systemd,
-            signals,
-            owner,
-            changes,
-            sessions: HashMap::new(),
-            jobs: Vec::new(),
-        };
+        let (connection, owner) = runtime.timeout(TURN, made).await.map_err(std::io::Error::from)??;
+        let ears = Ears { bus: self, signals: None, owner, jobs: Vec::new() };
+        let mouth = Mouth { connection, login: None };
+        let mut line = Line { runtime, ears, mouth, kept: VecDeque::new(), missed: false, sessions: HashMap::new() };
         *pause = PAUSE;
+        let mouth = line.mouth.clone();
+        if let Ok(name) = line.attend(async move { mouth.owner_of(LOGIND).await }).await? {
+            line.turn_to(name).await?;
+        }
         self.connected.set(true);
         self.news.put(News::Back);
-        line.list().await;
+        line.list().await?;
         loop {
-            match poll_fn(|cx| line.poll_hear(cx)).await {
-                Heard::Login(message) => line.signal(message).await,
+            if std::mem::take(&mut line.missed) {
+                line.list().await?;
+            }
+            let heard = match line.kept.pop_front() {
+                Some(heard) => heard,
+                None => poll_fn(|cx| line.ears.poll_hear(cx)).await,
+            };
+            let mouth = line.mouth.clone();
+            match heard {
+                Heard::Login(message) => line.signal(message).await?,
                 Heard::Changed(message) => line.changed(message),
                 // Restarted: it may have missed something, and we.
-                Heard::Owner(there) => {
-                    if there {
-                        line.list().await;
+                Heard::Owner(Some(name)) => {
+                    line.turn_to(name).await?;
+                    line.list().await?;
+                }
+                Heard::Owner(None) => (line.ears.signals, line.mouth.login) = (None, None),
+                Heard::Order(Order::Start(unit)) => {
+                    let started = line.attend(async move { mouth.start_unit(unit).await }).await?;
+                    match started {
+                        Ok(ends) => line.ears.jobs.push(Job { unit, ends }),
+                        Err(error) => {
+                            let why = format!("cannot start {unit}: {error}");
+                            self.news.put(News::Ended { unit, result: Err(why) });
+                        }
                     }
                 }
-                Heard::Order(Order::Start(unit)) => line.start_unit(unit).await,
-                Heard::Order(Order::Look(uid)) => line.look(uid).await,
+                Heard::Order(Order::Look(uid)) => {
+                    // A logind that does not answer has said nothing.
+                    if let Ok(sessions) = line.attend(async move { mouth.look(uid).await }).await? {
+                        self.news.put(News::Sessions { uid, sessions });
+                    }
+                }
                 Heard::Order(Order::FindManager(uid)) => {
-                    let manager = line.manager_of(uid).await;
+                    let manager = line.attend(async move { mouth.manager_of(uid).await }).await?;
                     self.news.put(News::Manager { uid, manager });
                 }
                 Heard::JobEnded(unit, result) => self.news.put(News::Ended { unit, result }),
@@ -313,30 +336,47 @@ impl Bus {
 
 /// One connection and what is listened to on it.
 struct Line<'a> {
-    bus: &'a Bus,
-    connection: Connection,
-    login: LoginProxy<'static>,
-    systemd: SystemdProxy<'static>,
-    signals: SignalStream<'static>,
-    owner: OwnerChangedStream<'static>,
-    changes: Changes,
+    runtime: &'a SharedRuntime,
+    ears: Ears<'a>,
+    mouth: Mouth,
+    /// What was heard while an answer was waited for.
+    kept: VecDeque<Heard>,
+    /// That was too much.
+    missed: bool,
     /// Whose the sessions are, by their paths: signals that tell of a change or the end of one do not say.
     sessions: HashMap<OwnedObjectPath, u32>,
+}
+
+/// What is told on it.
+struct Ears<'a> {
+    bus: &'a Bus,
+    /// logind's, while there is one.
+    signals: Option<Signals>,
+    owner: OwnerChangedStream<'static>,
     jobs: Vec<Job>,
 }
 
-/// Changes of properties, of whatever session and user.
-struct Changes {
+/// What logind tells: its own signals, and changes of properties, of whatever session and user.
+struct Signals {
+    own: SignalStream<'static>,
     session: MessageStream,
     user: MessageStream,
 }
 
+/// What is asked on it.
+#[derive(Clone)]
+struct Mouth {
+    connection: Connection,
+    /// By its unique name; none while there is no logind.
+    login: Option<LoginProxy<'static>>,
+}
+
 /// The changes of all objects of logind's that have this interface. logind tells them of Display and Class, and of State
 /// (org.freedesktop.login1(5)); of a user's list of sessions it does not.
-async fn changes_of(interface: &str, connection: &Connection) -> zbus::Result<MessageStream> {
+async fn changes_of(interface: &str, logind: &UniqueName<'_>, connection: &Connection) -> zbus::Result<MessageStream> {
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
-        .sender("org.freedesktop.login1")
+        .sender(logind)
         .interface("org.freedesktop.DBus.Properties")
         .member("PropertiesChanged")
         .path_namespace("/org/freedesktop/login1")
@@ -353,27 +393,37 @@ struct Job {
 enum Heard {
     Login(Message),
     Changed(Message),
-    Owner(bool),
+    Owner(Option<OwnedUniqueName>),
     Order(Order),
     JobEnded(JobUnit, Result<(), String>),
     Nothing,
     End,
 }
 
-impl Line<'_> {
+impl Ears<'_> {
+    /// What is told, and then what we are to do.
     fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
-        if let Poll::Ready(message) = Pin::new(&mut self.signals).poll_next(cx) {
-            return Poll::Ready(message.map_or(Heard::End, Heard::Login));
+        if let Poll::Ready(heard) = self.poll_told(cx) {
+            return Poll::Ready(heard);
         }
+        self.bus.orders.poll_take(cx).map(Heard::Order)
+    }
+
+    fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         if let Poll::Ready(owner) = Pin::new(&mut self.owner).poll_next(cx) {
-            return Poll::Ready(owner.map_or(Heard::End, |owner| Heard::Owner(owner.is_some())));
+            return Poll::Ready(owner.map_or(Heard::End, |owner| Heard::Owner(owner.map(OwnedUniqueName::from))));
         }
-        for stream in [&mut self.changes.session, &mut self.changes.user] {
-            if let Poll::Ready(message) = Pin::new(stream).poll_next(cx) {
-                // An error is a message that could not be read: nothing to us.
-                return Poll::Ready(
-                    message.map_or(Heard::End, |message| message.map_or(Heard::Nothing, Heard::Changed)),
-                );
+        if let Some(signals) = &mut self.signals {
+            if let Poll::Ready(message) = Pin::new(&mut signals.own).poll_next(cx) {
+                return Poll::Ready(message.map_or(Heard::End, Heard::Login));
+            }
+            for stream in [&mut signals.session, &mut signals.user] {
+                if let Poll::Ready(message) = Pin::new(stream).poll_next(cx) {
+                    // An error is a message that could not be read: nothing to us.
+                    return Poll::Ready(
+                        message.map_or(Heard::End, |message| message.map_or(Heard::Nothing, Heard::Changed)),
+                    );
+                }
             }
         }
         for index in 0..self.jobs.len() {
@@ -387,20 +437,67 @@ impl Line<'_> {
             };
             return Poll::Ready(Heard::JobEnded(self.jobs.swap_remove(index).unit, result));
         }
-        self.bus.orders.poll_take(cx).map(Heard::Order)
+        Poll::Pending
+    }
+}
+
+impl Line<'_> {
+    /// Waits for something that is asked, and keeps what is told meanwhile.
+    ///
+    /// # Errors
+    /// When that takes too long: the connection is of no use then.
+    async fn attend<T>(&mut self, asked: impl Future<Output = T>) -> zbus::Result<T> {
+        let mut asked = pin!(self.runtime.timeout(TURN, asked));
+        let (ears, kept, missed) = (&mut self.ears, &mut self.kept, &mut self.missed);
+        let answer = poll_fn(|cx| {
+            if let Poll::Ready(answer) = asked.as_mut().poll(cx) {
+                return Poll::Ready(answer);
+            }
+            while let Poll::Ready(heard) = ears.poll_told(cx) {
+                let ends = matches!(heard, Heard::End);
+                match heard {
+                    Heard::Login(_) | Heard::Changed(_) | Heard::Nothing if kept.len() >= KEPT => *missed = true,
+                    heard => kept.push_back(heard),
+                }
+                // There is no answer to come, either.
+                if ends {
+                    break;
+                }
+            }
+            Poll::Pending
+        });
+        Ok(answer.await.map_err(std::io::Error::from)?)
+    }
+
+    /// Listens to this logind, and asks it.
+    async fn turn_to(&mut self, name: OwnedUniqueName) -> zbus::Result<()> {
+        let connection = self.mouth.connection.clone();
+        let made = async move {
+            let login = LoginProxy::builder(&connection).destination(name.clone()).build().await?;
+            let own = login.inner().receive_all_signals().await?;
+            let session = changes_of("Session", &name, &connection).await?;
+            let user = changes_of("User", &name, &connection).await?;
+            zbus::Result::Ok((login, Signals { own, session, user }))
+        };
+        let (login, signals) = self.attend(made).await??;
+        (self.mouth.login, self.ears.signals) = (Some(login), Some(signals));
+        Ok(())
     }
 
     /// Asks for everybody. A logind that is not there is waited for.
-    async fn list(&mut self) {
-        let (Ok(sessions), Ok(users)) = (self.login.list_sessions().await, self.login.list_users().await) else {
-            return;
-        };
-        self.sessions = sessions.into_iter().map(|(_, uid, _, _, path)| (path, uid)).collect();
-        self.bus.news.put(News::Users(users.into_iter().map(|(uid, ..)| uid).collect()));
+    async fn list(&mut self) -> zbus::Result<()> {
+        let Some(login) = self.mouth.login.clone() else { return Ok(()) };
+        let both = async move { zbus::Result::Ok((login.list_sessions().await?, login.list_users().await?)) };
+        if let Ok((sessions, users)) = self.attend(both).await? {
+            self.sessions = sessions.into_iter().map(|(_, uid, _, _, path)| (path, uid)).collect();
+            self.ears.bus.news.put(News::Users(users.into_iter().map(|(uid, ..)| uid).collect()));
+        }
+        Ok(())
     }
 
-    async fn signal(&mut self, message: Message) {
-        let user = |uid, there| self.bus.news.put(News::User { uid, there });
+    async fn signal(&mut self, message: Message) -> zbus::Result<()> {
+        let bus = self.ears.bus;
+        let user = |uid, there| bus.news.put(News::User { uid, there });
         if let Some(signal) = UserNew::from_message(message.clone()) {
             if let Ok(args) = signal.args() {
                 user(args.uid, Some(true));
@@ -410,11 +507,12 @@ impl Line<'_> {
                 user(args.uid, Some(false));
             }
         } else if let Some(signal) = SessionNew::from_message(message.clone()) {
-            if let Ok(args) = signal.args()
-                && let Ok(uid) = self.user_of(args.path.clone()).await
-            {
-                user(uid, None);
-                self.sessions.insert(args.path.clone(), uid);
+            if let Ok(args) = signal.args() {
+                let (mouth, path) = (self.mouth.clone(), args.path.clone());
+                if let Ok(uid) = self.attend(async move { mouth.user_of(path).await }).await? {
+                    user(uid, None);
+                    self.sessions.insert(args.path.clone(), uid);
+                }
             }
         } else if let Some(signal) = SessionRemoved::from_message(message.clone()) {
             if let Ok(args) = signal.args()
@@ -425,8 +523,9 @@ impl Line<'_> {
         } else if let Some(signal) = PrepareForSleep::from_message(message)
             && signal.args().is_ok_and(|args| !args.start)
         {
-            self.bus.news.put(News::Awake);
+            bus.news.put(News::Awake);
         }
+        Ok(())
     }
 
     /// A change that may matter for whom services follow. No more than a hint: logind is asked then.
@@ -443,32 +542,41 @@ impl Line<'_> {
             _ => None,
         };
         if let Some(uid) = uid {
-            self.bus.news.put(News::User { uid, there: None });
+            self.ears.bus.news.put(News::User { uid, there: None });
         }
     }
+}
 
-    /// Asks for the sessions of a user. A logind that does not answer has said nothing.
-    async fn look(&self, uid: u32) {
-        let sessions = match self.login.get_user(uid).await {
-            Ok(path) => self.sessions_of(path).await,
+impl Mouth {
+    async fn owner_of(&self, name: &'static str) -> zbus::Result<OwnedUniqueName> {
+        Ok(DBusProxy::new(&self.connection).await?.get_name_owner(name.try_into()?).await?)
+    }
+
+    /// Asks for the sessions of a user.
+    async fn look(&self, uid: u32) -> zbus::Result<Sessions> {
+        let login = self.login.as_ref().ok_or_else(|| zbus::Error::Failure("there is no logind".to_owned()))?;
+        match login.get_user(uid).await {
+            Ok(path) => self.sessions_of(login, path).await,
             // He has none.
             Err(zbus::Error::MethodError(name, ..)) if name.as_str() == "org.freedesktop.login1.NoSuchUser" => {
                 Ok(Sessions::default())
             }
             Err(error) => Err(error),
-        };
-        if let Ok(sessions) = sessions {
-            self.bus.news.put(News::Sessions { uid, sessions });
         }
     }
 
-    async fn sessions_of(&self, user: OwnedObjectPath) -> zbus::Result<Sessions> {
-        let user =
-            UserProxy::builder(&self.connection).path(user).cache_properties(CacheProperties::No).build().await?;
+    async fn sessions_of(&self, login: &LoginProxy<'_>, user: OwnedObjectPath) -> zbus::Result<Sessions> {
+        let user = UserProxy::builder(&self.connection)
+            .destination(login.inner().destination())
+            .path(user)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await?;
         let (display, _) = user.display().await?;
         let mut all = Vec::new();
         for (id, path) in user.sessions().await? {
             let session = SessionProxy::builder(&self.connection)
+                .destination(login.inner().destination())
                 .path(path)
                 .cache_properties(CacheProperties::No)
                 .build()
@@ -497,7 +605,11 @@ impl Line<'_> {
     }
 
     async fn manager_of(&self, uid: u32) -> Manager {
-        let unit = match self.systemd.get_unit(&format!("user@{uid}.service")).await {
+        let unit = match self.systemd().await {
+            Ok(systemd) => systemd.get_unit(&format!("user@{uid}.service")).await,
+            Err(error) => Err(error),
+        };
+        let unit = match unit {
             Ok(unit) => unit,
             Err(zbus::Error::MethodError(name, ..)) if name == "org.freedesktop.systemd1.NoSuchUnit" => {
                 return Manager::None;
@@ -524,21 +636,20 @@ impl Line<'_> {
         service.main_pid().await
     }
 
-    async fn start_unit(&mut self, unit: JobUnit) {
-        let name = unit.to_string();
-        let started = async {
-            // Before the start, so that the end of a quick one is not missed; for this unit alone, so that the jobs of
-            // others do not wake us. systemd sends it without a Subscribe() since the job is ours
-            // (src/core/dbus.c, bus_foreach_bus).
-            let ends = self.systemd.receive_job_removed_with_args(&[(2, &name)]).await?;
-            // "fail": nothing that runs is to be replaced by us.
-            self.systemd.start_unit(&name, "fail").await?;
-            zbus::Result::Ok(ends)
-        };
-        match started.await {
-            Ok(ends) => self.jobs.push(Job { unit, ends }),
-            Err(error) => self.bus.news.put(News::Ended { unit, result: Err(format!("cannot start {unit}: {error}")) }),
-        }
+    /// As it is called now: it is another after it was executed anew.
+    async fn systemd(&self) -> zbus::Result<SystemdProxy<'static>> {
+        SystemdProxy::builder(&self.connection).destination(self.owner_of(SYSTEMD).await?).build().await
+    }
+
+    /// Starts a unit, and gives what will tell of its end.
+    async fn start_unit(&self, unit: JobUnit) -> zbus::Result<JobRemovedStream> {
+        let (name, systemd) = (unit.to_string(), self.systemd().await?);
+        // Before the start, so that the end of a quick one is not missed; for this unit alone, so that the jobs of others do
+        // not wake us. systemd sends it without a Subscribe() since the job is ours (src/core/dbus.c, bus_foreach_bus).
+        let ends = systemd.receive_job_removed_with_args(&[(2, &name)]).await?;
+        // "fail": nothing that runs is to be replaced by us.
+        systemd.start_unit(&name, "fail").await?;
+        Ok(ends)
     }
 }
 

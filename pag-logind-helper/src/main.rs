@@ -7,6 +7,7 @@
 mod adopted;
 mod bus;
 mod ccaches;
+mod clear;
 mod following;
 mod heal;
 mod keeper;
@@ -56,6 +57,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// A round is followed by a pause as long as itself, and at least so long, in which no nudges are read either:
 /// however often somebody nudges, half of one processor is left alone.
 const REST: Duration = Duration::from_millis(10);
+/// Longest time for ccaches that were written, before all else has its turn.
+const TURN: Duration = Duration::from_millis(500);
 /// As many nudges as this at once, and the kernel may have dropped others: it keeps ten by default
 /// (net.unix.max_dgram_qlen). Then everybody's PAGs are looked at.
 const FLOOD: usize = 8;
@@ -110,6 +113,8 @@ struct Helper<'a> {
     renewals: BTreeMap<PagId, Way>,
     /// What has been said of ends of tokens.
     noticed: BTreeMap<PagId, Notice>,
+    /// PAGs in which tokens were found just now that nobody had told of: a member may go on like that.
+    looked: BTreeMap<PagId, Instant>,
     /// Whom logind knows; none while it cannot be asked.
     users: Option<BTreeSet<u32>>,
     /// Whose PAGs are to be looked at.
@@ -176,6 +181,7 @@ impl<'a> Helper<'a> {
             tickets: Tickets::new(),
             renewals: BTreeMap::new(),
             noticed: BTreeMap::new(),
+            looked: BTreeMap::new(),
             users: None,
             dirty: BTreeSet::new(),
             all: true,
@@ -238,7 +244,10 @@ impl<'a> Helper<'a> {
                 }
             }
             for pag in self.ccaches.due(now) {
-                if self.keeper.note_ticket(pag, self.jobs.runs_for(pag)) {
+                // One whose ccache does not answer is not to hold up everybody.
+                if now.elapsed() > TURN {
+                    self.ccaches.put_off(pag, Instant::now() + AGAIN);
+                } else if self.keeper.note_ticket(pag, self.jobs.runs_for(pag)) {
                     self.renew(pag, Way::Seed);
                 }
                 self.clock.renew = Some(now);
@@ -305,6 +314,7 @@ impl<'a> Helper<'a> {
         let mut next: Option<u64> = None;
         let plans = self.keeper.plans(now);
         self.noticed.retain(|pag, _| plans.iter().any(|(id, ..)| id == pag));
+        self.looked.retain(|_, moment| instant < *moment + LOOK);
         for (pag, uid, plan) in plans {
             // Without a bus none can be started; when it is back, this is done anew.
             let is_due = |moment| moment <= now && self.bus.is_there() && !self.jobs.is_wanted(pag);
@@ -314,10 +324,17 @@ impl<'a> Helper<'a> {
             if plan.notice.is_none() {
                 self.noticed.remove(&pag);
             }
-            // The user may have got tokens himself.
-            if (due.is_some() || news.is_some()) && self.keeper.note_tokens(pag, !self.jobs.is_wanted(pag)) {
-                self.dirty.insert(uid);
-                continue;
+            // The user may have got tokens himself; and does again and again, for all we know.
+            if due.is_some() || news.is_some() {
+                if self.looked.get(&pag).is_some_and(|moment| instant < *moment + LOOK) {
+                    next = next.into_iter().chain([now.saturating_add(LOOK.as_secs())]).min();
+                    continue;
+                }
+                if self.keeper.note_tokens(pag, !self.jobs.is_wanted(pag)) {
+                    self.looked.insert(pag, instant);
+                    self.dirty.insert(uid);
+                    continue;
+                }
             }
             if let Some(notice) = news {
                 self.tell(pag, uid, notice);

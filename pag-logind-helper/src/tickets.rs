@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 /// Longest time for a look into a user's keyrings, or for KCM's answer.
 const INSIDE: Duration = Duration::from_millis(300);
 /// The group of a child that only looks at these: none.
-const NOGROUP: u32 = 65534;
+pub(crate) const NOGROUP: u32 = 65534;
 /// Between two rounds of looks.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Longest time for the looks of a round that take a child each: one daemon that does not answer is KCM for everybody.
@@ -189,12 +189,18 @@ impl Tickets {
             *seen = found;
         }
         let mut first = self.cut.take().map_or_else(BTreeMap::new, |cut| self.caches.split_off(&cut));
+        let mut silent = BTreeSet::new();
         for ((uid, name), cache) in first.iter_mut().chain(&mut self.caches).filter(|((uid, _), _)| !is_busy(*uid)) {
             if begun.elapsed() >= ROUND {
                 self.cut.get_or_insert_with(|| (*uid, name.clone()));
                 continue;
             }
-            cache.found = stamp_of_uid(name, *uid);
+            // Who does not answer for one does not for another.
+            let asked = Instant::now();
+            cache.found = if silent.contains(uid) { None } else { stamp_of_uid(name, *uid) };
+            if asked.elapsed() >= INSIDE {
+                silent.insert(*uid);
+            }
             match cache.change(now) {
                 Some(change) => {
                     let pags = cache.pags.iter().copied().collect();
@@ -224,8 +230,9 @@ impl Tickets {
         else {
             return;
         };
+        let begun = Instant::now();
         for ((uid, name), cache) in self.caches.iter_mut().filter(|((uid, _), _)| *uid == user) {
-            let found = stamp_of_uid(name, *uid);
+            let found = if begun.elapsed() < ROUND { stamp_of_uid(name, *uid) } else { None };
             if ok {
                 (cache.seen, cache.failure) = (found.or(cache.seen.take()), None);
             } else {

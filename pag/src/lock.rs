@@ -22,6 +22,13 @@ pub struct Lock {
     name: String,
 }
 
+/// A child that was made meanwhile, and is left behind, has the file open, too: the lock is not to last as long as that.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 /// Longest hint, in bytes; a uid with more PAGs than fit (some three hundred) has none.
 const HINT: usize = 4096;
 

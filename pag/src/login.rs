@@ -426,7 +426,7 @@ impl<'a> Entering<'a> {
     fn sweep(&self, known: &[PagId]) {
         for id in ccache::of_user(self.uid()) {
             if !known.contains(&id) {
-                ccache::remove(self.uid(), id, false);
+                ccache::remove(self.uid(), id);
             }
         }
     }
@@ -465,14 +465,14 @@ impl<'a> Entering<'a> {
             Ok((ring, pag?))
         });
         if anchored.is_err() {
-            ccache::remove(uid, id, false);
+            ccache::remove(uid, id);
         }
         let (ring, mut pag) = anchored?;
         // Before the join: the members of a ring without its S0 are in no PAG of OpenAFS.
         self.equip(guard, &mut pag);
         if let Err(why) = ring.join(guard) {
             registry.retire(guard, &pag)?;
-            ccache::remove(uid, id, false);
+            ccache::remove(uid, id);
             return Err(why);
         }
         report(&Event::Made { uid, pag: id, ring: ring.serial });
@@ -866,7 +866,7 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
             report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why: why.clone() });
             if !matches!(pag.record, Err(Unreadable::Foreign(_))) {
                 let _ = registry.retire(guard, pag);
-                ccache::remove(pag.uid, pag.id, false);
+                ccache::remove(pag.uid, pag.id);
             }
             return false;
         }
@@ -955,7 +955,7 @@ pub fn settle(
                 let tokens = if wanted { "discarded" } else { "left to its processes" };
                 report(&Event::Ended { uid, pag: id, tokens });
             }
-            ccache::remove(uid, id, false);
+            ccache::remove(uid, id);
             false
         }
     }

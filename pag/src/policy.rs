@@ -256,7 +256,8 @@ pub const RETRY_SECONDS: u64 = 30;
 /// A manager is started by a login that has just tried: whatever came of that, it does not try again at once.
 pub fn worth_seeding(last: Option<Attempt>, now: u64, fresh: u64, manager: bool) -> bool {
     last.is_none_or(|last| {
-        let recent = now.saturating_sub(last.at) < RETRY_SECONDS;
+        // One in the future is of a clock that was wrong.
+        let recent = last.at <= now.saturating_add(1) && now.saturating_sub(last.at) < RETRY_SECONDS;
         fresh > last.ticket || !recent || (last.ok && !manager)
     })
 }

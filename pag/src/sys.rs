@@ -10,7 +10,9 @@ use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Turns a result of -1 into the error that `errno` names.
@@ -324,7 +326,12 @@ impl Identity {
 #[derive(Debug)]
 pub struct Child {
     pid: i32,
+    /// Whom it has become.
+    uid: Option<u32>,
 }
+
+/// Children that could not be killed, and whom they had become. They are collected when the next is made.
+static LEFT: Mutex<Vec<(i32, Option<u32>)>> = Mutex::new(Vec::new());
 
 /// Makes a child that runs `work` and ends with its result as exit status.
 ///
@@ -334,14 +341,46 @@ pub struct Child {
 /// # Errors
 /// EAGAIN and ENOMEM.
 pub fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
+    let mut work = Some(work);
+    spawn(None, &mut || work.take().map_or(STATUS_PANIC, |work| work()))
+}
+
+/// The same, for a child that becomes `user` first. While one is left that had become him and could not be killed (it waits
+/// for a file system of his own, say), there is no other: he would have one after the other wait.
+///
+/// # Errors
+/// As [`child`]; EBUSY while one is left.
+pub fn child_as(user: &Identity, work: impl FnOnce() -> bool) -> io::Result<Child> {
+    let mut work = Some(work);
+    spawn(Some(user.uid), &mut || {
+        let done = user.become_it().is_ok() && work.take().is_some_and(|work| work());
+        u8::from(!done)
+    })
+}
+
+/// Status of a child in which the work has panicked: a fault of ours.
+const STATUS_PANIC: u8 = 122;
+
+fn spawn(uid: Option<u32>, work: &mut dyn FnMut() -> u8) -> io::Result<Child> {
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: no place for a status is given.
+    left.retain(|(pid, _)| unsafe { libc::waitpid(*pid, ptr::null_mut(), libc::__WCLONE | libc::WNOHANG) } == 0);
+    if uid.is_some() && left.iter().any(|(_, of)| *of == uid) {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    drop(left);
     // SAFETY: flags without CLONE_VM make a copy of the process as fork does; no stack or tid pointers are passed.
     let pid = cerr(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) })?;
     if pid == 0 {
-        let status = work();
+        // A panic must not come out where the parent goes on: there would be two of it.
+        let status = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+            std::mem::forget(payload);
+            STATUS_PANIC
+        });
         // SAFETY: ends the child at once, with no handler of the host run.
         unsafe { libc::_exit(c_int::from(status)) };
     }
-    Ok(Child { pid: i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidData)? })
+    Ok(Child { pid: i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidData)?, uid })
 }
 
 /// How a child ended.
@@ -357,7 +396,8 @@ pub enum Exit {
 
 impl Child {
     /// Waits for the end of the child, at most until `deadline`; then kills it. One that cannot be killed, since the
-    /// kernel holds it (in the module of a file system that waits for its server), is left behind a second later.
+    /// kernel holds it (in the module of a file system that waits for its server), or since it has become somebody and we
+    /// lack CAP_KILL, is left behind a second later.
     ///
     /// # Errors
     /// What `waitpid` reports: the child's end could not be learned.
@@ -379,6 +419,7 @@ impl Child {
             }
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             if killed && deadline.elapsed() > Duration::from_secs(1) {
+                LEFT.lock().unwrap_or_else(PoisonError::into_inner).push((self.pid, self.uid));
                 return Ok(Exit::TimedOut);
             }
             if left.is_zero() && !killed {

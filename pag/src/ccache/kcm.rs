@@ -39,14 +39,13 @@ fn tickets_at(socket: &str, name: &str, user: &Identity, deadline: Instant) -> O
     let residual = name.strip_prefix("KCM:").filter(|residual| residual.len() < NAME && !residual.contains('\0'))?;
     let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
     let (read, write) = sys::pipe().ok()?;
-    let child = sys::child(|| {
+    let child = sys::child_as(user, || {
         let ask = || {
-            user.become_it().ok()?;
             let mut numbers = [0; MOST * size_of::<Number>()];
             let length = ask(socket, residual.as_bytes(), left, &mut numbers)?;
             numbers.get(..length).map(|numbers| sys::write_all(write.as_fd(), numbers))
         };
-        u8::from(ask() != Some(true))
+        ask() == Some(true)
     });
     let child = child.ok()?;
     drop(write);

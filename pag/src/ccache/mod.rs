@@ -106,9 +106,7 @@ fn read_file(path: &str, user: &Identity, deadline: Instant) -> std::result::Res
     let c_path = CString::new(path).map_err(|_| "its path holds a NUL".to_owned())?;
     let words = |error: io::Error| error.to_string();
     let (read, write) = sys::pipe().map_err(words)?;
-    let child =
-        sys::child(|| u8::from(!(user.become_it().is_ok() && sys::copy_file_to(&c_path, write.as_fd(), LIMIT))))
-            .map_err(words)?;
+    let child = sys::child_as(user, || sys::copy_file_to(&c_path, write.as_fd(), LIMIT)).map_err(words)?;
     drop(write);
     let mut bytes = Zeroizing::new(Vec::new());
     let whole = drain(&read, &mut bytes, deadline);
@@ -221,7 +219,7 @@ pub fn put(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) 
     let path = directory(user.uid, pag);
     let doing = || Error::system(format!("write the ccache in {}", path.display()));
     let files = Files::of(&path).map_err(doing())?;
-    let child = sys::child(|| u8::from(!(user.become_it().is_ok() && files.write(contents, None)))).map_err(doing())?;
+    let child = sys::child_as(user, || files.write(contents, None)).map_err(doing())?;
     end_of(child, deadline, doing)
 }
 
@@ -233,7 +231,7 @@ pub fn empty(user: &Identity, pag: PagId, deadline: Instant) -> Result<()> {
     let path = directory(user.uid, pag);
     let doing = || Error::system(format!("empty the ccache in {}", path.display()));
     let files = Files::of(&path).map_err(doing())?;
-    let child = sys::child(|| u8::from(!(user.become_it().is_ok() && files.remove()))).map_err(doing())?;
+    let child = sys::child_as(user, || files.remove()).map_err(doing())?;
     end_of(child, deadline, doing)
 }
 
@@ -252,17 +250,19 @@ pub fn stamp(uid: u32, pag: PagId) -> Option<(i64, i64, u64)> {
     Some((found.mtime(), found.mtime_nsec(), found.len()))
 }
 
-/// Removes the directory of a PAG that has ended. Needs root. The user may have filled it: unless `all`, which the
-/// helper says, nothing is removed when it holds more than a few files, so that no login waits for that.
-pub fn remove(uid: u32, pag: PagId, all: bool) {
+/// Most files of a ccache that a login removes: nobody waits for what a user has filled it with.
+const FEW: usize = 32;
+
+/// Removes the directory of a PAG that has ended, with the files in it. Needs root. What the user has put there besides,
+/// directories and very many files, stays, and so does the directory: the helper clears that away.
+pub fn remove(uid: u32, pag: PagId) {
     let path = directory(uid, pag);
-    let few = || std::fs::read_dir(&path).is_ok_and(|entries| entries.take(33).count() <= 32);
-    if all || few() {
-        // Links are followed at no step (openat, unlinkat), so that a user who swaps one in gains nothing.
-        let _ = std::fs::remove_dir_all(&path);
-        // Stays when another PAG of the user has its directory there.
-        let _ = std::fs::remove_dir(of_uid(uid));
-    }
+    // No link is followed: the directory is an entry of one of root's, and so are the files of it.
+    let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
+    entries.take(FEW).for_each(|entry| drop(std::fs::remove_file(entry.path())));
+    let _ = std::fs::remove_dir(&path);
+    // Stays when another PAG of the user has its directory there.
+    let _ = std::fs::remove_dir(of_uid(uid));
 }
 
 /// The PAGs of `uid` that have a directory.

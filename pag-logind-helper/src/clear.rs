@@ -1,0 +1,101 @@
+//! Clears away what users have put into the directories of their ccaches besides the files of one.
+//!
+//! What is there is theirs to make: as deep as they like, and as much. So nothing here goes down into it. A directory that is
+//! not empty has its own directories moved up, beside it, until it is; and a child does that, which is given some time and
+//! goes on the next time.
+
+use std::ffi::CStr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use pag::sys;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
+use rustix::io::{Errno, Result};
+
+/// Longest time for one directory: somebody waits for us.
+const TIME: Duration = Duration::from_millis(300);
+
+/// Empties a directory, as far as there is time for it.
+pub(crate) fn clear(directory: &Path) {
+    let deadline = Instant::now() + TIME;
+    // This program has one thread, so that a child may allocate.
+    if let Ok(child) = sys::child(|| u8::from(empty(directory).is_err())) {
+        let _ = child.wait(deadline);
+    }
+}
+
+fn empty(directory: &Path) -> Result<()> {
+    let top = open(CWD, directory)?;
+    let mut number = 0_u64;
+    loop {
+        let mut progress = false;
+        for name in names(&top)? {
+            if remove(&top, &name) == Err(Errno::NOTEMPTY) {
+                let inner = open(&top, name.as_c_str())?;
+                for name in names(&inner)? {
+                    if remove(&inner, &name) == Err(Errno::NOTEMPTY) {
+                        number += 1;
+                        let free = format!("{number}");
+                        // What has that name already is removed in its turn, and the next number is tried.
+                        let moved = renameat_with(&inner, name.as_c_str(), &top, free, RenameFlags::NOREPLACE);
+                        progress |= moved.is_ok() || moved == Err(Errno::EXIST);
+                    } else {
+                        progress = true;
+                    }
+                }
+            } else {
+                progress = true;
+            }
+        }
+        if !progress {
+            return Ok(());
+        }
+    }
+}
+
+/// No link is followed: a user may put one anywhere, at any time.
+fn open(place: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd> {
+    openat(place, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// As many as are worth a pass.
+fn names(directory: &OwnedFd) -> Result<Vec<std::ffi::CString>> {
+    let entries = Dir::read_from(directory)?.filter_map(|entry| entry.ok().map(|entry| entry.file_name().to_owned()));
+    Ok(entries.filter(|name| ![c".", c".."].contains(&name.as_c_str())).take(1000).collect())
+}
+
+fn remove(place: &OwnedFd, name: &CStr) -> Result<()> {
+    match unlinkat(place, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => unlinkat(place, name, AtFlags::REMOVEDIR),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::mkdirat;
+
+    #[test]
+    fn whatever_a_user_leaves_is_cleared_away() {
+        let top = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("kept"), "").unwrap();
+        let theirs = top.path().join("theirs");
+        std::fs::create_dir_all(theirs.join("1/2")).unwrap();
+        std::fs::write(theirs.join("1/2/file"), "").unwrap();
+        (0..1500).for_each(|number| std::fs::write(theirs.join(format!("1/{number}.tkt")), "").unwrap());
+        std::os::unix::fs::symlink(outside.path(), theirs.join("link")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), theirs.join("1/link")).unwrap();
+        // Deeper than any path, and than any stack.
+        let mut place = open(CWD, &theirs).unwrap();
+        for _ in 0..20_000 {
+            mkdirat(&place, c"d", Mode::RWXU).unwrap();
+            place = open(&place, c"d").unwrap();
+        }
+        empty(&theirs).unwrap();
+        assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 0);
+        assert!(outside.path().join("kept").exists(), "and nothing else");
+    }
+}
