@@ -5,14 +5,15 @@
 //! *before* a PAG is anchored, so that it never names too few, and without it the whole registry is looked through.
 
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::keyring::Serial;
+use crate::sys;
 
 /// A lock that is held until it is dropped, or its process ends.
 #[derive(Debug)]
@@ -140,9 +141,8 @@ fn directory() -> PathBuf {
 pub fn make_directories() -> io::Result<()> {
     let run = Path::new(crate::RUN);
     for (path, mode) in [(run.to_owned(), 0o755), (directory(), 0o700), (run.join("ccache"), 0o711)] {
-        match DirBuilder::new().mode(mode).create(&path) {
-            // The host's umask may have taken bits away that users need.
-            Ok(()) => std::fs::set_permissions(&path, Permissions::from_mode(mode))?,
+        match sys::make_directory(&path, mode) {
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let found = std::fs::symlink_metadata(&path)?;
                 if !found.is_dir() || found.uid() != 0 {

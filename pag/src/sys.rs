@@ -10,7 +10,9 @@ use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -837,6 +839,18 @@ pub fn copy_file_to(path: &CStr, out: BorrowedFd<'_>, limit: usize) -> bool {
             Err(_) => return false,
         }
     }
+}
+
+/// Makes a directory with this mode, in spite of the host's umask.
+///
+/// # Errors
+/// As mkdir(2).
+pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: a terminated path.
+    cerr(unsafe { libc::mkdir(path.as_ptr(), mode) }.into())?;
+    // SAFETY: the same.
+    cerr(unsafe { libc::chmod(path.as_ptr(), mode) }.into()).map(drop)
 }
 
 /// Removes a file, or finds that there is none. For a child that has become the directory's owner.

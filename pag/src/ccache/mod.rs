@@ -9,11 +9,10 @@ pub mod kcm;
 pub mod keyring;
 
 use std::ffi::CString;
-use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -145,18 +144,16 @@ pub fn make(uid: u32, gid: u32, pag: PagId, ticket: Option<&Contents>) -> Result
     let path = directory(uid, pag);
     let parent = of_uid(uid);
     let make = || -> io::Result<()> {
-        match std::fs::create_dir(&parent) {
+        let make_parent = || sys::make_directory(&parent, 0o711);
+        match make_parent() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 crate::lock::make_directories()?;
-                std::fs::create_dir(&parent)?;
+                make_parent()?;
             }
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // Both in spite of the host's umask; and the user's own only once its mode is right.
-        std::fs::set_permissions(&parent, Permissions::from_mode(0o711))?;
-        DirBuilder::new().mode(0o700).create(&path)?;
-        std::fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+        sys::make_directory(&path, 0o700)?;
         let filled = ticket.map_or(Ok(()), |ticket| {
             let written = Files::of(&path)?.write(ticket, Some((uid, gid)));
             written.then_some(()).ok_or_else(io::Error::last_os_error)
