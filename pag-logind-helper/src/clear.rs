@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pag::sys;
+use pag::sys::{self, Exit};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
 use rustix::io::{Errno, Result};
@@ -16,13 +16,12 @@ use rustix::io::{Errno, Result};
 /// Longest time for one directory: somebody waits for us.
 const TIME: Duration = Duration::from_millis(300);
 
-/// Empties a directory, as far as there is time for it.
-pub(crate) fn clear(directory: &Path) {
+/// Empties a directory, as far as there is time for it; whether there was enough.
+pub(crate) fn clear(directory: &Path) -> bool {
     let deadline = Instant::now() + TIME;
     // This program has one thread, so that a child may allocate.
-    if let Ok(child) = sys::child(|| u8::from(empty(directory).is_err())) {
-        let _ = child.wait(deadline);
-    }
+    let child = sys::child(|| u8::from(empty(directory).is_err()));
+    child.and_then(|child| child.wait(deadline)).is_ok_and(|end| end != Exit::TimedOut)
 }
 
 fn empty(directory: &Path) -> Result<()> {

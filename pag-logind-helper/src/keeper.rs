@@ -41,6 +41,8 @@ const LOCK_WAIT: Duration = Duration::from_millis(20);
 const CCACHE: Duration = Duration::from_millis(300);
 /// Longest time for a look into a ring.
 const INSIDE: Duration = Duration::from_secs(1);
+/// Seconds for which a login's seeder may run: its `timeout` is 5 by default.
+const SEEDING: u64 = 10;
 
 /// All PAGs of the host, as they were seen last.
 pub(crate) struct Keeper {
@@ -54,6 +56,8 @@ pub(crate) struct Keeper {
     said: BTreeSet<PagId>,
     /// Users of whose processes the kernel will not tell the end.
     blind: BTreeSet<u32>,
+    /// Users whose directories take longer to be cleared away than there was time for.
+    uncleared: BTreeSet<u32>,
     /// Whom managers follow.
     pub(crate) following: Following,
     /// Managers outside of their PAGs that have their tokens.
@@ -98,6 +102,7 @@ impl Keeper {
             orphans: BTreeSet::new(),
             said: BTreeSet::new(),
             blind: BTreeSet::new(),
+            uncleared: BTreeSet::new(),
             following: Following::new(),
             adopted: Adopted::default(),
             keytabs: Vec::new(),
@@ -141,10 +146,11 @@ impl Keeper {
     }
 
     /// Whether something can happen of which nobody would tell: a member empties a ring that has tokens, or a process
-    /// ends that cannot be watched.
+    /// ends that cannot be watched. Or whether something is left to do.
     pub(crate) fn must_look(&self) -> bool {
         let now = pag::now();
         !self.blind.is_empty()
+            || !self.uncleared.is_empty()
             || self.following.must_look()
             || self.adopted.must_look()
             || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
@@ -270,7 +276,11 @@ impl Keeper {
         }
         let again = self.remember(uid, &pags, watch);
         aside.extend(pags.iter().map(|pag| pag.id));
-        sweep(uid, &aside);
+        if sweep(uid, &aside) {
+            self.uncleared.insert(uid);
+        } else {
+            self.uncleared.remove(&uid);
+        }
         Ok(Settled { waiting, again, all, ask })
     }
 
@@ -716,10 +726,12 @@ impl Keeper {
         let Some(record) = self.known.get(&id).map(|known| &known.record) else { return Use::None };
         let wanted = record.tokens.is_empty() && record.discarded.is_empty() && record.has_login();
         let has = !record.tokens.is_empty() && change == tickets::Change::Another;
+        let now = pag::now();
+        let may_run = |last: Attempt| !last.ok && last.at <= now && now - last.at < SEEDING;
         match record.attempt {
             _ if !wanted && !has => Use::None,
-            attempt if policy::worth_seeding(attempt, pag::now(), 0, false) => Use::Now,
-            _ => Use::Later,
+            Some(last) if may_run(last) => Use::Later,
+            _ => Use::Now,
         }
     }
 
@@ -777,7 +789,7 @@ impl Keeper {
 pub(crate) enum Use {
     /// Nothing.
     None,
-    /// Tokens; but somebody has just tried, or is at it.
+    /// Tokens; but a login may be at it.
     Later,
     /// Tokens.
     Now,
@@ -821,15 +833,14 @@ fn reader(uid: u32) -> Identity {
     Identity { uid, gid: NOGROUP, groups: Vec::new() }
 }
 
-/// Removes the ccaches of PAGs that are no more. Under the uid's lock: a login makes the ccache before the PAG.
-fn sweep(uid: u32, living: &[PagId]) {
-    for id in ccache::of_user(uid) {
-        if !living.contains(&id) {
-            ccache::remove(uid, id);
-            if ccache::of_user(uid).contains(&id) {
-                clear(&ccache::directory(uid, id));
-                ccache::remove(uid, id);
-            }
-        }
-    }
+/// Removes the ccaches of PAGs that are no more. Under the uid's lock: a login makes the ccache before the PAG. True when
+/// there was not enough time.
+fn sweep(uid: u32, living: &[PagId]) -> bool {
+    let ended = || ccache::of_user(uid).into_iter().filter(|id| !living.contains(id));
+    ended().for_each(|id| ccache::remove(uid, id));
+    // One at a time is enough of what a user has filled.
+    let Some(filled) = ended().next() else { return false };
+    let done = clear(&ccache::directory(uid, filled));
+    ccache::remove(uid, filled);
+    !done
 }

@@ -285,7 +285,7 @@ impl<'a> Helper<'a> {
     }
 
     /// Has tokens got from a ccache of the uid's in which something has changed, in all PAGs that have it. It stays due
-    /// until there is something to start a job with, and nobody has just tried.
+    /// until there is something to start a job with, and no login is at it.
     fn use_ticket(&mut self, uid: u32, name: String, pags: &[PagId], change: Change) {
         let uses: Vec<Use> = pags.iter().map(|pag| self.keeper.use_of(*pag, change)).collect();
         if uses.iter().all(|one| *one == Use::None) {

@@ -145,6 +145,11 @@ pub const ALL: &[Scenario] = &[
     ("bus_policy_holds", "The bus lets root alone have the name, and users call what is named.", bus::policy_holds),
     ("bus_comes_and_goes", "The helper serves again when the bus or the name is back.", bus::comes_and_goes),
     ("bus_errors_have_names", "Whatever is called, the answer is a named error and no crash.", bus::errors_have_names),
+    (
+        "bus_ccache_is_filled",
+        "Whatever a user leaves in his PAG's ccache is cleared away, and harms nobody.",
+        bus::ccache_is_filled,
+    ),
     ("bus_pag_vanishes", "A PAG that ends while it is called about is a named error.", bus::pag_vanishes),
     ("bus_signals_reach_their_own", "Who may not see a PAG hears nothing of it.", bus::signals_reach_their_own),
     ("bus_warns_before_the_end", "Tokens that will end, and have ended, are told.", bus::warns_before_the_end),
