@@ -4,7 +4,7 @@
 //! not empty has its own directories moved up, beside it, until it is; and a child does that, which is given some time and
 //! goes on the next time.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ use rustix::io::{Errno, Result};
 
 /// Longest time for one directory: somebody waits for us.
 const TIME: Duration = Duration::from_millis(300);
+
+/// Entries that are kept in mind.
+const MOST: usize = 1000;
 
 /// Empties a directory, as far as there is time for it; whether there was enough.
 pub(crate) fn clear(directory: &Path) -> bool {
@@ -28,24 +31,27 @@ fn empty(directory: &Path) -> Result<()> {
     let top = open(CWD, directory)?;
     let mut number = 0_u64;
     loop {
-        let mut progress = false;
-        for name in names(&top)? {
-            if remove(&top, &name) == Err(Errno::NOTEMPTY) {
-                let inner = open(&top, name.as_c_str())?;
-                for name in names(&inner)? {
-                    if remove(&inner, &name) == Err(Errno::NOTEMPTY) {
+        let (mut waiting, mut progress) = (entries_of(&top)?, false);
+        while let Some(name) = waiting.pop() {
+            let mut done = remove(&top, &name);
+            if done == Err(Errno::NOTEMPTY)
+                && let Ok(inner) = open(&top, name.as_c_str())
+            {
+                for entry in entries_of(&inner)? {
+                    let mut done = remove(&inner, &entry);
+                    if done == Err(Errno::NOTEMPTY) {
                         number += 1;
-                        let free = format!("{number}");
-                        // What has that name already is removed in its turn, and the next number is tried.
-                        let moved = renameat_with(&inner, name.as_c_str(), &top, free, RenameFlags::NOREPLACE);
-                        progress |= moved.is_ok() || moved == Err(Errno::EXIST);
-                    } else {
-                        progress = true;
+                        let free = CString::new(number.to_string()).unwrap_or_default();
+                        done = renameat_with(&inner, &entry, &top, &free, RenameFlags::NOREPLACE);
+                        // It is found by the next look at the top where many wait.
+                        waiting.extend((done.is_ok() && waiting.len() < MOST).then_some(free));
                     }
+                    // A number that is taken is progress, too: the next one may be free.
+                    progress |= done.is_ok() || done == Err(Errno::EXIST);
                 }
-            } else {
-                progress = true;
+                done = remove(&top, &name);
             }
+            progress |= done.is_ok();
         }
         if !progress {
             return Ok(());
@@ -59,9 +65,9 @@ fn open(place: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd> {
 }
 
 /// As many as are worth a pass.
-fn names(directory: &OwnedFd) -> Result<Vec<std::ffi::CString>> {
+fn entries_of(directory: &OwnedFd) -> Result<Vec<CString>> {
     let entries = Dir::read_from(directory)?.filter_map(|entry| entry.ok().map(|entry| entry.file_name().to_owned()));
-    Ok(entries.filter(|name| ![c".", c".."].contains(&name.as_c_str())).take(1000).collect())
+    Ok(entries.filter(|name| ![c".", c".."].contains(&name.as_c_str())).take(MOST).collect())
 }
 
 fn remove(place: &OwnedFd, name: &CStr) -> Result<()> {

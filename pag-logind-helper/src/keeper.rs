@@ -187,7 +187,8 @@ impl Keeper {
             of_uid.entry(pag.uid).or_default().push(pag);
         }
         let missing = self.known.iter().filter(|(id, _)| !there.contains(id)).map(|(_, known)| known.uid);
-        let left_behind = |uid: &u32| ccache::of_user(*uid).iter().any(|id| !there.contains(id));
+        let left_behind =
+            |uid: &u32| ccache::of_user(*uid).iter().any(|id| !there.contains(id)) || !ccache::ended(*uid).is_empty();
         let mut uids: BTreeSet<u32> = missing.chain(ccache::users().into_iter().filter(left_behind)).collect();
         uids.extend(self.blind.iter().copied());
         for (uid, pags) in of_uid {
@@ -286,7 +287,10 @@ impl Keeper {
 
     /// Whether there is anything of this user: a nudge with any number in it should cost nothing.
     fn concerns(&self, uid: u32) -> Result<bool> {
-        if self.known.values().any(|known| known.uid == uid) || !ccache::of_user(uid).is_empty() {
+        if self.known.values().any(|known| known.uid == uid)
+            || !ccache::of_user(uid).is_empty()
+            || !ccache::ended(uid).is_empty()
+        {
             return Ok(true);
         }
         let guard = Guard::enter(self.group)?;
@@ -836,11 +840,11 @@ fn reader(uid: u32) -> Identity {
 /// Removes the ccaches of PAGs that are no more. Under the uid's lock: a login makes the ccache before the PAG. True when
 /// there was not enough time.
 fn sweep(uid: u32, living: &[PagId]) -> bool {
-    let ended = || ccache::of_user(uid).into_iter().filter(|id| !living.contains(id));
-    ended().for_each(|id| ccache::remove(uid, id));
+    let ended = ccache::of_user(uid).into_iter().filter(|id| !living.contains(id));
+    ended.for_each(|id| ccache::remove(uid, id));
     // One at a time is enough of what a user has filled.
-    let Some(filled) = ended().next() else { return false };
-    let done = clear(&ccache::directory(uid, filled));
-    ccache::remove(uid, filled);
+    let Some(filled) = ccache::ended(uid).pop() else { return false };
+    let done = clear(&filled);
+    ccache::remove_empty(uid, &filled);
     !done
 }

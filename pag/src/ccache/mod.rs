@@ -250,16 +250,34 @@ pub fn stamp(uid: u32, pag: PagId) -> Option<(i64, i64, u64)> {
 /// Most files of a ccache that a login removes: nobody waits for what a user has filled it with.
 const FEW: usize = 32;
 
+/// What a PAG's directory is called once the PAG has ended, before its PagId.
+const ENDED: &str = "ended.";
+
 /// Removes the directory of a PAG that has ended, with the files in it. Needs root. What the user has put there besides,
-/// directories and very many files, stays, and so does the directory: the helper clears that away.
+/// directories and very many files, stays, under a name that is no PAG's: the helper clears that away.
 pub fn remove(uid: u32, pag: PagId) {
-    let path = directory(uid, pag);
-    // No link is followed: the directory is an entry of one of root's, and so are the files of it.
+    let (path, aside) = (directory(uid, pag), of_uid(uid).join(format!("{ENDED}{pag}")));
+    // At once, whatever is in it: by its directory one knows a PAG that has not ended.
+    let path = if std::fs::rename(&path, &aside).is_ok() { aside } else { path };
+    // No link is followed: the directory is an entry of one of root's.
     let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
     entries.take(FEW).for_each(|entry| drop(std::fs::remove_file(entry.path())));
-    let _ = std::fs::remove_dir(&path);
-    // Stays when another PAG of the user has its directory there.
+    remove_empty(uid, &path);
+}
+
+/// Removes a directory of a PAG of `uid`, and the one above it where that was the last.
+pub fn remove_empty(uid: u32, path: &Path) {
+    let _ = std::fs::remove_dir(path);
     let _ = std::fs::remove_dir(of_uid(uid));
+}
+
+/// What is left of PAGs of `uid` that have ended.
+pub fn ended(uid: u32) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(of_uid(uid)).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(ENDED.as_bytes()))
+        .map(|e| e.path())
+        .collect()
 }
 
 /// The PAGs of `uid` that have a directory.
