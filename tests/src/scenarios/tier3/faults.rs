@@ -140,10 +140,10 @@ pub(super) fn afs_client_is_found_by_its_device(_: Client) {
     assert_works("by nnpfs's file", &alice.say(cell::WRITE));
     assert_works("a service", &cell::service(&mut alice, cell::WRITE));
     assert_eq!(cell::afs_pags(), 1, "a PAG of OpenAFS");
-    // A module that knows the older form alone of what a token is asked for.
+    // A module that knows the older form alone of what a token is asked for: a child asks for its PAG first, then for tokens.
     let newer = alice.say("pagctl tokens");
     let older = alice.say(
-        "strace -f -qq -e trace=ioctl -e inject=ioctl:error=EINVAL:when=1 -o /run/user/61001/calls pagctl tokens; \
+        "strace -f -qq -e trace=ioctl -e inject=ioctl:error=EINVAL:when=2 -o /run/user/61001/calls pagctl tokens; \
          grep -c INJECTED /run/user/61001/calls >&2",
     );
     let refused = older.lines().last().and_then(|count| count.parse::<u32>().ok());
