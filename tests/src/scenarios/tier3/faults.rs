@@ -150,11 +150,14 @@ pub(super) fn afs_client_is_found_by_its_device(_: Client) {
     assert!(refused > Some(0) && newer.contains("example.test"), "{newer}{older}");
     assert!(older.starts_with(&newer), "by the older form {older}, by the newer {newer}");
     // Where the configuration alone finds it.
-    sh(&format!("umount {nnpfs}; rm {nnpfs}"));
+    let another = "/proc/fs/another/afs_ioctl";
+    sh(&format!(
+        "umount {nnpfs}; rm {nnpfs}; mkdir /proc/fs/another; touch {another}; mount --bind /run/afs_ioctl {another}"
+    ));
     assert_eq!(cell::tokens(&mut alice), [""; 0], "no client is found");
-    cell::configure("openafs_device = /run/afs_ioctl\n");
+    cell::configure(&format!("openafs_device = {another}\n"));
     assert_eq!(cell::tokens(&mut alice), ["openafs example.test"], "by the file that is configured");
-    sh("umount /proc/fs");
+    sh(&format!("umount {another} /proc/fs"));
     alice.log_out();
     cell::is_over("alice");
 }
