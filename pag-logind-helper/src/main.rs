@@ -115,6 +115,8 @@ struct Helper<'a> {
     noticed: BTreeMap<PagId, Notice>,
     /// PAGs in which tokens were found just now that nobody had told of: a member may go on like that.
     looked: BTreeMap<PagId, Instant>,
+    /// When PAGs whose tokens were discarded were looked at last, in seconds since the epoch.
+    others: BTreeMap<PagId, u64>,
     /// Whom logind knows; none while it cannot be asked.
     users: Option<BTreeSet<u32>>,
     /// Whose PAGs are to be looked at.
@@ -182,6 +184,7 @@ impl<'a> Helper<'a> {
             renewals: BTreeMap::new(),
             noticed: BTreeMap::new(),
             looked: BTreeMap::new(),
+            others: BTreeMap::new(),
             users: None,
             dirty: BTreeSet::new(),
             all: true,
@@ -315,6 +318,7 @@ impl<'a> Helper<'a> {
         let plans = self.keeper.plans(now);
         self.noticed.retain(|pag, _| plans.iter().any(|(id, ..)| id == pag));
         self.looked.retain(|_, moment| instant < *moment + LOOK);
+        self.others.retain(|pag, _| plans.iter().any(|(id, _, plan)| id == pag && plan.look.is_some()));
         for (pag, uid, plan) in plans {
             // Without a bus none can be started; when it is back, this is done anew.
             let is_due = |moment| moment <= now && self.bus.is_there() && !self.jobs.is_wanted(pag);
@@ -343,9 +347,22 @@ impl<'a> Helper<'a> {
                 self.renew(pag, way);
             }
             let coming = plan.job.map(|(moment, _)| moment).filter(|moment| *moment > now);
-            next = [coming, plan.speak, next].into_iter().flatten().min();
+            let look = plan.look.map(|pause| self.look_for_others(pag, uid, pause, now));
+            next = [coming, plan.speak, look, next].into_iter().flatten().min();
         }
         self.clock.renew = next.map(|moment| instant + renew::sleep(moment, now).max(REST));
+    }
+
+    /// Looks for tokens that a user may have got himself, once in `pause` seconds. When that is next.
+    fn look_for_others(&mut self, pag: PagId, uid: u32, pause: u64, now: u64) -> u64 {
+        let last = self.others.entry(pag).or_insert(now);
+        if *last > now || now - *last >= pause {
+            *last = now;
+            if self.keeper.note_tokens(pag, false) {
+                self.dirty.insert(uid);
+            }
+        }
+        self.others.get(&pag).map_or(now, |last| last.saturating_add(pause))
     }
 
     fn is_news(&self, pag: PagId, notice: &Notice) -> bool {

@@ -65,6 +65,9 @@ pub(crate) struct Plan {
     pub(crate) notice: Option<Notice>,
     /// When there is something to be said next.
     pub(crate) speak: Option<u64>,
+    /// How often somebody has to look, in seconds, for tokens in the place of those that were discarded: who gets himself
+    /// some tells nobody, and they may end before the next job is due.
+    pub(crate) look: Option<u64>,
 }
 
 /// The token that ends first.
@@ -135,6 +138,8 @@ pub(crate) fn plan(pag: PagId, record: &Record, means: Means, now: u64) -> Plan 
     // After a clock that was set back, no attempt lies in the future.
     let due = if tried.is_some_and(|at| at > now.saturating_add(1)) { now } else { due };
     let mut plan = Plan { job: way.map(|way| (due, way)), ..Plan::default() };
+    let discarded = life.filter(|_| !record.discarded.is_empty());
+    plan.look = discarded.map(|life| (life.length() / 8).clamp(SHORTEST, LONGEST));
     let Some(life) = life.filter(|_| !record.tokens.is_empty()) else { return plan };
     let why = match way {
         _ if record.ticket == 0 && !means.of_uid => "its ccache holds no ticket",
@@ -239,6 +244,18 @@ mod tests {
         for (what, record, means, now, expected) in table {
             assert_eq!(planned(&record, means, now), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn where_tokens_were_discarded_somebody_looks_for_others() {
+        let look = |life: u64, discarded: bool| {
+            let mut one = record(life, 0, Some((0, true)));
+            one.tokens.retain(|_| !discarded);
+            one.discarded = if discarded { vec![Discarded { at: T, cell: None }] } else { vec![] };
+            plan(PagId::from(0), &one, NONE, T + 1).look
+        };
+        assert_eq!([look(120, true), look(10 * HOUR, true), look(8, true)], [Some(15), Some(LONGEST), Some(SHORTEST)]);
+        assert_eq!(look(120, false), None);
     }
 
     #[test]
