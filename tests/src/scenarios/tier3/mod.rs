@@ -171,7 +171,8 @@ pub const ALL: &[Scenario] = &[
         "afs_manager_from_before_is_adopted",
         "a user manager that was started outside of the PAG gets access by `pagctl adopt`, unrestarted, and in step with it",
         adopt::afs_manager_from_before_is_adopted,
-    ),
+    )
+    .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_login_survives_a_dead_kdc",
         "a KDC that is away, silent, refuses or is slow: the login goes on in time, and the next one has tokens",
