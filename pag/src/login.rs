@@ -429,6 +429,7 @@ impl<'a> Entering<'a> {
                 ccache::remove(self.uid(), id);
             }
         }
+        ccache::ended(self.uid()).iter().for_each(|path| ccache::remove_few(self.uid(), path));
     }
 
     /// A ring that looked whole could not be joined: its PAG is taken out of the registry, so that nobody tries again.

@@ -199,9 +199,10 @@ pub fn followed(
     if sessions.is_none() && live.iter().any(|(candidate, _)| Some(candidate.id) == current) {
         return current;
     }
-    // Seconds are too coarse for two logins of a script; the age of their processes tells them apart.
+    // Seconds are too coarse for two logins of a script; the age of their processes tells them apart, and of two that have
+    // begun within the same hundredth of a second, mostly, the pid.
     let age = |candidate: &Candidate<'_>| {
-        let start = candidate.record.leases.iter().map(|lease| lease.process.start).min();
+        let start = candidate.record.leases.iter().map(|lease| (lease.process.start, lease.process.pid)).min();
         (candidate.record.made, start, candidate.id)
     };
     live.sort_by_key(|(candidate, _)| age(candidate));

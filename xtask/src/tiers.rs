@@ -98,13 +98,12 @@ pub(crate) fn run(choice: &Choice) -> bool {
         let built = Installed { programs: &programs, product: &product };
         let queue = Mutex::new(if third { third_tier(choice) } else { VecDeque::new() });
         std::thread::scope(|workers| {
-            // Containers wait for most of their time, and machines are their own hosts: one of these runs beside those.
-            workers.spawn(|| work_off(&queue, choice, &built, &count));
+            // Containers wait for most of their time, and machines are their own hosts: these run beside those.
+            for _ in 0..vm::SIDE_BY_SIDE {
+                workers.spawn(|| work_off(&queue, choice, &built, &count));
+            }
             if second {
                 second_tier(choice, &built, &count);
-            }
-            for _ in 1..vm::SIDE_BY_SIDE {
-                workers.spawn(|| work_off(&queue, choice, &built, &count));
             }
         });
     }

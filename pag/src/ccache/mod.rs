@@ -258,11 +258,15 @@ const ENDED: &str = "ended.";
 pub fn remove(uid: u32, pag: PagId) {
     let (path, aside) = (directory(uid, pag), of_uid(uid).join(format!("{ENDED}{pag}")));
     // At once, whatever is in it: by its directory one knows a PAG that has not ended.
-    let path = if std::fs::rename(&path, &aside).is_ok() { aside } else { path };
+    remove_few(uid, if std::fs::rename(&path, &aside).is_ok() { &aside } else { &path });
+}
+
+/// Removes a few files of a directory of `uid` that is a PAG's no more, and the directory if those were all.
+pub fn remove_few(uid: u32, path: &Path) {
     // No link is followed: the directory is an entry of one of root's.
-    let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     entries.take(FEW).for_each(|entry| drop(std::fs::remove_file(entry.path())));
-    remove_empty(uid, &path);
+    remove_empty(uid, path);
 }
 
 /// Removes a directory of a PAG of `uid`, and the one above it where that was the last.

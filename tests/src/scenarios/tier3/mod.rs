@@ -86,8 +86,26 @@ impl Scenario {
     }
 }
 
-/// All of them, in the order in which they run.
+/// All of them, in the order in which they run: the longest first, so that none is waited for at the end.
 pub const ALL: &[Scenario] = &[
+    Scenario::new(
+        "afs_renewed_tickets_leave_no_gap",
+        "a service reads its user's home as long as tickets can be renewed, over a killed helper, a KDC that is away for half \
+         of the time and a sleep of the machine, then not, and with a keytab without end",
+        renewal::afs_renewed_tickets_leave_no_gap,
+    )
+    .in_short_without(&[Client::Kafs]),
+    Scenario::new(
+        "afs_setpag_waits_and_goes_on",
+        "a user who makes many PAGs waits, is not disturbed by signals, and holds up no login",
+        faults::afs_setpag_waits_and_goes_on,
+    )
+    .on(&[Client::OpenAfs]),
+    Scenario::new(
+        "afs_logins_leave_nothing",
+        "many logins leave no key, file or PAG behind, and make one PAG each",
+        ends::afs_logins_leave_nothing,
+    ),
     Scenario::new(
         "afs_control_without_pam_pag",
         "with today's tools a user service can't read the AFS home of the user whose login started it",
@@ -155,18 +173,12 @@ pub const ALL: &[Scenario] = &[
         scope::afs_services_follow_the_primary_session,
     ),
     Scenario::new(
-        "afs_renewed_tickets_leave_no_gap",
-        "a service reads its user's home as long as tickets can be renewed, over a killed helper, a KDC that is away for half \
-         of the time and a sleep of the machine, then not, and with a keytab without end",
-        renewal::afs_renewed_tickets_leave_no_gap,
-    )
-    .in_short_without(&[Client::Kafs]),
-    Scenario::new(
         "afs_what_was_discarded_stays_so",
         "tokens that a member has discarded do not come back with the next renewal, and those that he gets again are renewed",
         renewal::afs_what_was_discarded_stays_so,
     )
-    .in_short_without(&[Client::Kafs]),
+    // The short form of this is a scenario of tier 1, with the client `keyring`.
+    .in_short_without(&[Client::OpenAfs, Client::Kafs]),
     Scenario::new(
         "afs_manager_from_before_is_adopted",
         "a user manager that was started outside of the PAG gets access by `pagctl adopt`, unrestarted, and in step with it",
@@ -189,7 +201,8 @@ pub const ALL: &[Scenario] = &[
         "afs_client_comes_and_goes",
         "the client's module is loaded after a login, and unloaded under one: its PAG gets tokens with the next",
         faults::afs_client_comes_and_goes,
-    ),
+    )
+    .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_no_tokens_outside_a_pag",
         "no seeder is run where OpenAFS, asked by the device that is configured, does not confirm the PAG",
@@ -203,22 +216,11 @@ pub const ALL: &[Scenario] = &[
     )
     .on(&[Client::OpenAfs]),
     Scenario::new(
-        "afs_setpag_waits_and_goes_on",
-        "a user who makes many PAGs waits, is not disturbed by signals, and holds up no login",
-        faults::afs_setpag_waits_and_goes_on,
-    )
-    .on(&[Client::OpenAfs]),
-    Scenario::new(
         "afs_odd_cells_and_tickets",
         "a cell that does not exist, a ticket of 10 KB and one that has expired harm nobody",
         faults::afs_odd_cells_and_tickets,
     )
     .in_short_without(&[Client::Kafs]),
-    Scenario::new(
-        "afs_logins_leave_nothing",
-        "many logins leave no key, file or PAG behind, and make one PAG each",
-        ends::afs_logins_leave_nothing,
-    ),
 ];
 
 /// Whether the scenarios are to run in their long form.
