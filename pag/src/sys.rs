@@ -178,7 +178,8 @@ pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     let end = std::time::Instant::now().checked_add(timeout);
     loop {
         let left = end.map_or(timeout, |end| end.saturating_duration_since(std::time::Instant::now()));
-        let millis = c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX);
+        // Rounded up: with a part of a millisecond left, poll would not wait at all, and callers would spin.
+        let millis = c_int::try_from(left.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX);
         // SAFETY: one valid pollfd.
         match cerr(unsafe { libc::poll(&raw mut poll, 1, millis) }.into()) {
             Ok(count) => return count > 0,
