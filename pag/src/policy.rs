@@ -205,20 +205,21 @@ pub fn followed(
         let start = candidate.record.leases.iter().map(|lease| (lease.process.start, lease.process.pid)).min();
         (candidate.record.made, start, candidate.id)
     };
-    live.sort_by_key(|(candidate, _)| age(candidate));
     // A login that logind knows nothing of (`su -` within another session) is there for want of a better one.
-    let known = live.iter().filter(|(_, session)| session.is_some());
-    let (first, newest) = (known.clone().next().or(live.first()), known.clone().next_back().or(live.last()));
+    if live.iter().any(|(_, session)| session.is_some()) {
+        live.retain(|(_, session)| session.is_some());
+    }
     let display = sessions.and_then(|known| known.display.as_ref());
-    let chosen = match setting {
-        Follow::Display => {
-            live.iter().find(|(_, session)| session.is_some_and(|session| Some(&session.id) == display)).or(newest)
-        }
-        Follow::Newest => newest,
-        Follow::First => first,
-        Follow::None => None,
-    };
-    chosen.map(|(candidate, _)| candidate.id)
+    let is_display = |session: Option<&Session>| session.is_some_and(|session| Some(&session.id) == display);
+    let in_display = setting == Follow::Display && live.iter().any(|(_, session)| is_display(*session));
+    if in_display {
+        live.retain(|(_, session)| is_display(*session));
+    }
+    let live = live.iter().map(|(candidate, _)| candidate);
+    // Of several logins in one session it is the first, which that session was opened for.
+    let first = in_display || setting == Follow::First;
+    let chosen = if first { live.min_by_key(|one| age(one)) } else { live.max_by_key(|one| age(one)) };
+    chosen.map(|one| one.id)
 }
 
 /// What becomes of a PAG after leases have gone.
