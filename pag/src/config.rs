@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::keytab::{Keytab, Whose};
+use crate::memo::Memo;
 
 /// How wide a PAG is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +141,7 @@ impl FromStr for Cell {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
-        let dotted = !text.starts_with(['.', '-']) && !text.ends_with('.') && !text.contains("..");
+        let dotted = !text.starts_with('-') && text.split('.').all(|part| !part.is_empty());
         if (1..=64).contains(&text.len()) && text.bytes().all(fits) && dotted {
             Ok(Cell(text.to_owned()))
         } else {
@@ -730,9 +731,9 @@ impl Reading {
             users: Vec::new(),
             decisions: Vec::new(),
         };
-        if let Some(bytes) = reading.file(&dirs.login_defs, dirs.owner)
-            && let Some(uid) = uid_min(&bytes)
-        {
+        static KNOWN: Memo<Option<u32>> = Memo::new();
+        let read = || uid_min(&reading.file(&dirs.login_defs, dirs.owner)?);
+        if let Some(uid) = KNOWN.of(&dirs.login_defs, read) {
             reading.settings.minimum_uid = uid;
             reading.decisions.push(("minimum_uid", Place::File(dirs.login_defs.clone(), 0)));
         }
@@ -811,12 +812,14 @@ impl Reading {
             }
             for path in entries.flatten().map(|entry| entry.path()) {
                 if path.extension().is_some_and(|extension| extension == "conf") {
-                    found.retain(|other| other.file_name() != path.file_name());
-                    found.push(path);
+                    let place = found.partition_point(|other| other.file_name() < path.file_name());
+                    match found.get_mut(place).filter(|other| other.file_name() == path.file_name()) {
+                        Some(hidden) => *hidden = path,
+                        None => found.insert(place, path),
+                    }
                 }
             }
         }
-        found.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
         found.insert(0, dirs.main.clone());
         found
     }
@@ -825,7 +828,7 @@ impl Reading {
     fn file(&mut self, path: &Path, owner: u32) -> Option<Vec<u8>> {
         let place = || Place::File(path.to_owned(), 0);
         // A FIFO in its place must not hold up the login.
-        let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             Err(error) => {
@@ -838,10 +841,9 @@ impl Reading {
             self.complain(place(), "it is not read".to_owned(), TRUSTED.to_owned());
             return None;
         };
-        // All at once: a reader that knows no size begins with 32 bytes, and this is done in every login.
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(LARGEST) + 1).unwrap_or(0));
-        let read = file.take(LARGEST + 1).read_to_end(&mut bytes);
-        if read.is_ok() && bytes.len() as u64 <= LARGEST {
+        // All at once, without a look at whether there is more: this is done in every login.
+        let mut bytes = vec![0; usize::try_from(metadata.len().min(LARGEST + 1)).unwrap_or(0)];
+        if bytes.len() as u64 <= LARGEST && file.read_exact(&mut bytes).is_ok() {
             return Some(bytes);
         }
         self.complain(place(), "it is not read".to_owned(), "a readable file of at most 256 KiB".to_owned());

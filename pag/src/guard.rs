@@ -5,8 +5,10 @@
 //! keeps its caller's real uid. A join under wrong ids does not fail; it makes a stray keyring.
 
 use std::io;
+use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::memo::Memo;
 use crate::sys::{self, Attributes, Ids};
 
 /// The system group whose gid every ring bears and which has no members: the handle by which root, and nobody else,
@@ -21,8 +23,9 @@ impl HandleGroup {
     /// Reads the group from `/etc/group`, not by NSS, which may wait for a network. 0 where it does not exist: then
     /// whoever holds gid 0 is as good as root towards rings.
     pub fn read() -> Self {
-        let text = std::fs::read("/etc/group").unwrap_or_default();
-        HandleGroup(Self::find(&text).unwrap_or(0))
+        const GROUPS: &str = "/etc/group";
+        static KNOWN: Memo<u32> = Memo::new();
+        HandleGroup(KNOWN.of(Path::new(GROUPS), || Self::find(&std::fs::read(GROUPS).unwrap_or_default()).unwrap_or(0)))
     }
 
     fn find(text: &[u8]) -> Option<u32> {
@@ -95,13 +98,12 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let now = sys::ids();
         // With effective uid 0 none of these can be refused. Were one refused all the same, the file system ids
         // below are still put back, and those are what the host would notice first.
-        if now.uid != self.before.uid {
+        if self.before.uid.first() != Some(&0) {
             let _ = sys::setresuid(self.before.uid);
         }
-        if now.gid != self.before.gid {
+        if self.before.gid.first() != Some(&0) {
             let _ = sys::setresgid(self.before.gid);
         }
         sys::setfsuid(self.before.fsuid);

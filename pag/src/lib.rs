@@ -20,6 +20,7 @@ pub mod lease;
 pub mod lock;
 pub mod login;
 pub mod membership;
+mod memo;
 pub mod nudge;
 pub mod person;
 pub mod policy;

@@ -11,6 +11,7 @@
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::client::openafs;
@@ -110,9 +111,20 @@ const HOLDER: &str = "pag:holder:";
 /// The boot id would not do: systemd-nspawn gives a container one of its own, and a service in it that has
 /// `ProtectKernelTunables=` sees the host's all the same (systemd, src/core/namespace.c).
 fn name() -> Result<String> {
+    /// The namespace that was looked at last, and its beginning: a login comes here for each hook. As long as we are in a
+    /// namespace, no other one has its number.
+    static KNOWN: Mutex<Option<(u64, u64)>> = Mutex::new(None);
     let namespace = std::fs::metadata("/proc/self/ns/pid").map_err(Error::system("look at /proc/self/ns/pid"))?.ino();
-    let first = Process::find(1).ok_or_else(|| Error::system("read /proc/1/stat")(io::ErrorKind::NotFound.into()))?;
-    Ok(format!("{REGISTRY}{namespace}:{}", first.start))
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = match *known {
+        Some((of, start)) if of == namespace => start,
+        _ => {
+            let first = Process::find(1);
+            first.ok_or_else(|| Error::system("read /proc/1/stat")(io::ErrorKind::NotFound.into()))?.start
+        }
+    };
+    *known = Some((namespace, start));
+    Ok(format!("{REGISTRY}{namespace}:{start}"))
 }
 
 impl Registry {

@@ -1,0 +1,74 @@
+//! What a file of the host's configuration says, kept for the next hook of a login: each asks for the same again.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// A file that was changed so lately may be changed again without its times telling (the kernel's clock for them ticks a
+/// hundred times a second or more): what it says is not kept. In seconds.
+const YOUNG: i64 = 2;
+
+/// What was read in a file, as long as it is the same file and was not changed.
+#[derive(Debug)]
+pub(crate) struct Memo<T>(Mutex<Option<(Stamp, T)>>);
+
+/// By what one knows that: device and inode, size, and when its contents and its owner or mode were changed.
+type Stamp = ([u64; 3], [i64; 4]);
+
+fn stamp(found: &Metadata) -> Stamp {
+    let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
+    ([found.dev(), found.ino(), found.size()], times)
+}
+
+impl<T: Clone> Memo<T> {
+    /// Nothing is known yet.
+    pub(crate) const fn new() -> Self {
+        Memo(Mutex::new(None))
+    }
+
+    /// What the file at `path` says: as it is known, or as `read` reads it.
+    pub(crate) fn of(&self, path: &Path, read: impl FnOnce() -> T) -> T {
+        // Before it is read: what changes it meanwhile changes the stamp that the next look finds.
+        let found = std::fs::metadata(path).ok();
+        let now = found.as_ref().map(stamp);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(now), Some((of, what))) = (now, &*known)
+            && now == *of
+        {
+            return what.clone();
+        }
+        let what = read();
+        let is_old = |found: Metadata| found.ctime().saturating_add(YOUNG) < i64::try_from(crate::now()).unwrap_or(0);
+        *known = now.filter(|_| found.is_some_and(is_old)).map(|now| (now, what.clone()));
+        what
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_old_file_says_is_read_once_and_a_changed_one_anew() {
+        static MEMO: Memo<String> = Memo::new();
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("file");
+        let read = |times: &mut u32| {
+            *times += 1;
+            std::fs::read_to_string(&path).unwrap_or_default()
+        };
+        let mut times = 0;
+        let mut look = || MEMO.of(&path, || read(&mut times));
+        assert_eq!(look(), "");
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!((look(), look()), ("one".to_owned(), "one".to_owned()));
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(look(), "two", "a young file is not believed");
+        std::thread::sleep(std::time::Duration::from_secs(u64::try_from(YOUNG).unwrap() + 1));
+        assert_eq!((look(), look(), look()), ("two".to_owned(), "two".to_owned(), "two".to_owned()));
+        std::fs::rename(&path, top.path().join("other")).unwrap();
+        assert_eq!(look(), "");
+        assert_eq!(times, 6, "and an old one is read once");
+    }
+}
