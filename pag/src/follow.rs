@@ -8,11 +8,9 @@
 //! followed ring for it. Everything that was linked is noted in the record before it is, and only that is taken away
 //! again: a token that a member has put into the manager's ring himself is his, and counts over what is followed.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crate::ccache;
-use crate::client::drain;
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::keyring::{self, Description, Serial};
@@ -20,7 +18,7 @@ use crate::record::Record;
 use crate::registry::{Pag, Registry};
 use crate::report::{Event, report};
 use crate::ring::Ring;
-use crate::sys::{self, Exit, Identity};
+use crate::sys::{self, Answer, Identity};
 
 /// Longest time that a look into a ring, or a change of its links, may take.
 const INSIDE: Duration = Duration::from_secs(1);
@@ -42,10 +40,8 @@ fn is_token(found: &Description<'_>) -> bool {
 pub(crate) fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
     let deadline = Instant::now() + INSIDE;
     let doing = || Error::system(format!("look for tokens in ring {}", ring.serial));
-    let (read, write) = sys::pipe().map_err(doing())?;
-    let child = sys::child(|| {
-        let put = |bytes: &[u8]| sys::write_all(write.as_fd(), bytes);
-        let list = || -> Option<()> {
+    let answer = sys::ask(deadline, |put| {
+        let mut list = || -> Option<()> {
             let mut members = [0; 4 * 4096];
             for key in keyring::members_into(ring.serial, &mut members).ok()? {
                 let mut text = [0; keyring::DESCRIPTION_SPACE];
@@ -64,15 +60,8 @@ pub(crate) fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
             Some(())
         };
         u8::from(!(ring.join_in_child() && list().is_some()))
-    })
-    .map_err(doing())?;
-    drop(write);
-    let mut bytes = Vec::new();
-    let whole = drain(&read, &mut bytes, deadline);
-    match child.wait(deadline).map_err(doing())? {
-        Exit::Status(0) if whole => {}
-        _ => return Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
-    }
+    });
+    let bytes = answer.and_then(Answer::bytes).map_err(doing())?;
     let mut keys = Vec::new();
     let mut rest = &bytes[..];
     while let Some((key, after)) = take(rest) {
@@ -118,7 +107,7 @@ fn plan(theirs: &[TokenKey], ours: &[TokenKey], mirrored: &[Serial]) -> Plan {
 pub(crate) fn link_out_of(from: &Ring, keys: &[Serial], keyring: Serial) -> Result<()> {
     let deadline = Instant::now() + INSIDE;
     let doing = || Error::system(format!("link the tokens of ring {} into keyring {keyring}", from.serial));
-    let child = sys::child(|| {
+    let answer = sys::ask(deadline, |_| {
         if !from.join_in_child() {
             return 1;
         }
@@ -127,12 +116,8 @@ pub(crate) fn link_out_of(from: &Ring, keys: &[Serial], keyring: Serial) -> Resu
             let _ = keyring::link(*key, keyring);
         }
         0
-    })
-    .map_err(doing())?;
-    match child.wait(deadline).map_err(doing())? {
-        Exit::Status(0) => Ok(()),
-        _ => Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
-    }
+    });
+    answer.and_then(Answer::bytes).map(drop).map_err(doing())
 }
 
 /// Has the services in `pag` follow `leader`: its tokens are linked into their ring, the new ones before the old ones

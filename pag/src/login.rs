@@ -24,7 +24,7 @@ use crate::record::{Attempt, Held, Kind, Record, Unreadable};
 use crate::registry::{self, Pag, PagId, Registry};
 use crate::report::{Event, report};
 use crate::ring::{self, Ring};
-use crate::seed::{self, Budget, Job, Need, Outcome, Wanted, Without};
+use crate::seed::{self, Budget, Job, Need, Wanted, Without};
 use crate::sys::{self, Identity, Passwd, Who};
 
 /// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
@@ -631,13 +631,18 @@ impl<'a> Entering<'a> {
             return Need::No;
         }
         // The ring is looked into only when that can change anything.
-        match seed::need(settings, false, attempt, ticket, self.is_manager(), now) {
+        let clients = Client::present(settings);
+        match seed::need(settings, &clients, attempt, ticket, self.is_manager(), now) {
             Need::No => Need::No,
             need if new => need,
             need => {
                 let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
                 let held = seed::held(&tokens, record.map_or(&[], |record| &record.tokens), now);
-                if seed::are_good(&held, &seed::cells(settings, self.request.user), now) { Need::No } else { need }
+                if seed::are_good(&held, &seed::cells(&clients, settings, self.request.user), now) {
+                    Need::No
+                } else {
+                    need
+                }
             }
         }
     }
@@ -694,7 +699,8 @@ impl<'a> Entering<'a> {
         let process = self.process()?;
         let tried = self.request.marker.is_some_and(|marker| marker.seeded);
         let ticket = self.request.ccache.map(|_| 0);
-        let need = seed::need(self.request.settings, false, None, ticket, self.is_manager(), crate::now());
+        let clients = Client::present(self.request.settings);
+        let need = seed::need(self.request.settings, &clients, None, ticket, self.is_manager(), crate::now());
         if !tried && !self.is_manager() && need == Need::Now {
             let job = Job {
                 settings: self.request.settings,
@@ -773,14 +779,14 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> Seedin
     let before = look();
     let uid = job.user.uid;
     let place = ring.map(|ring| ring.serial);
-    let Outcome { result, mut tokens } =
-        job.run(ring, budget).unwrap_or_else(|error| Outcome { result: Err(error.to_string()), tokens: None });
+    let result = job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string()));
+    let mut tokens = None;
     let ok = result.is_ok();
     let (got, missed) = match (&result, before) {
         (Ok(()), _) => (wanted, Vec::new()),
         (Err(_), None) => (Vec::new(), wanted),
         (Err(_), Some(before)) => {
-            let after = tokens.or_else(look);
+            let after = look();
             let missed = after.as_ref().map_or_else(|| wanted.clone(), |after| seed::missed(&wanted, &before, after));
             tokens = after;
             (wanted.into_iter().filter(|wanted| !missed.contains(wanted)).collect(), missed)

@@ -2,12 +2,11 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::client::openafs::Device;
-use crate::client::{self, Client, State, Token};
+use crate::client::{Client, State, Token};
 use crate::config::{Cell, Settings};
 use crate::error::{Error, Result};
 use crate::policy;
@@ -107,10 +106,10 @@ impl fmt::Display for Without {
     }
 }
 
-/// The tokens that are wanted, for each client that is served: `afs_cells`, and with `aklog_homedir` the cell of the
-/// home, as its path names it; where neither names one, the host's own.
-pub fn cells(settings: &Settings, user: &Passwd) -> Vec<Wanted> {
-    wanted(&Client::present(settings), settings, user, Client::own_cell)
+/// The tokens that are wanted, for each of `clients`: `afs_cells`, and with `aklog_homedir` the cell of the home, as its
+/// path names it; where neither names one, the host's own.
+pub fn cells(clients: &[Client], settings: &Settings, user: &Passwd) -> Vec<Wanted> {
+    wanted(clients, settings, user, Client::own_cell)
 }
 
 fn wanted(clients: &[Client], settings: &Settings, user: &Passwd, own: impl Fn(Client) -> Option<Cell>) -> Vec<Wanted> {
@@ -246,7 +245,6 @@ impl Job<'_> {
     /// `System` when no child could be made.
     pub fn run(&self, ring: Option<&Ring>, budget: &Budget) -> Result<Outcome> {
         let mut failures = Vec::new();
-        let mut tokens = None;
         let (clients, exists) = (Client::present(self.settings), |path: &str| Path::new(path).exists());
         let (runs, missing) = runs(&clients, self.settings, self.user, &self.without, exists, Client::own_cell);
         failures.extend(missing);
@@ -254,22 +252,17 @@ impl Job<'_> {
         for one in runs {
             let name = one.name();
             let done = match self.program(one.words) {
-                Some(program) => {
-                    let done = run(&program, self.identity, ring, one.openafs, budget)?;
-                    tokens = done.tokens;
-                    done.result
-                }
+                Some(program) => run(&program, self.identity, ring, one.openafs, budget)?,
                 None => Err("its command line holds a NUL".to_owned()),
             };
             failures.extend(done.err().map(|why| if several { format!("{name}: {why}") } else { why }));
         }
-        let result = if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) };
-        Ok(Outcome { result, tokens })
+        Ok(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
     }
 
     /// The tokens that it is to get.
     pub fn wanted(&self) -> Vec<Wanted> {
-        let all = cells(self.settings, self.user);
+        let all = cells(&Client::present(self.settings), self.settings, self.user);
         all.into_iter().filter(|wanted| !self.without.has(wanted.cell.as_ref())).collect()
     }
 
@@ -277,9 +270,9 @@ impl Job<'_> {
     ///
     /// # Errors
     /// As [`Job::run`].
-    pub fn kdestroy(&self, budget: &Budget) -> Result<std::result::Result<(), String>> {
+    pub fn kdestroy(&self, budget: &Budget) -> Result<Outcome> {
         match self.program(vec!["/usr/bin/kdestroy".to_owned(), "-q".to_owned()]) {
-            Some(program) => Ok(run(&program, self.identity, None, false, budget)?.result),
+            Some(program) => run(&program, self.identity, None, false, budget),
             None => Ok(Err("its environment holds a NUL".to_owned())),
         }
     }
@@ -288,10 +281,9 @@ impl Job<'_> {
     ///
     /// # Errors
     /// As [`Job::run`].
-    pub fn renew(&self, budget: &Budget) -> Result<std::result::Result<(), String>> {
+    pub fn renew(&self, budget: &Budget) -> Result<Outcome> {
         match self.program(vec!["/usr/bin/kinit".to_owned(), "-R".to_owned()]) {
             Some(program) => Ok(run(&program, self.identity, None, false, budget)?
-                .result
                 .map_err(|why| why.replacen("the seeder", "kinit -R", 1))),
             None => Ok(Err("its environment holds a NUL".to_owned())),
         }
@@ -375,69 +367,29 @@ fn runs(
     (runs, missing)
 }
 
-/// What has come of running seeders.
-#[derive(Debug)]
-pub struct Outcome {
-    /// In words, what went wrong.
-    pub result: std::result::Result<(), String>,
-    /// The tokens in the ring afterwards, where they were seen.
-    pub tokens: Option<Vec<Token>>,
-}
-
-/// What a supervisor writes behind the tokens that it has found, if it has found all.
-const ALL_TOLD: u8 = 0xff;
-/// Longest time that this takes it, and to end.
-const TELLING: Duration = Duration::from_secs(1);
+/// What has come of running a program: nothing, or in words what went wrong.
+pub type Outcome = std::result::Result<(), String>;
 
 fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: bool, budget: &Budget) -> Result<Outcome> {
     let left = budget.left();
     if left.is_zero() {
-        let result = Err("the time of this login is used up".to_owned());
-        return Ok(Outcome { result, tokens: None });
+        return Ok(Err("the time of this login is used up".to_owned()));
     }
-    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-    let failed = || Error::system("run a seeder");
-    let served = Device::served();
-    let device = if openafs { served.clone() } else { None };
-    let host = std::process::id();
-    let (read, write) = sys::pipe_without_waiting().map_err(failed())?;
-    let child = sys::child(|| {
+    let device = if openafs { Device::served() } else { None };
+    let enter = || {
         // Tokens of a seeder outside the PAG would go to the bare uid, for everybody who has it.
-        let Some(ring) = ring else { return sys::run_program(program, identity, millis, host) };
+        let Some(ring) = ring else { return Ok(()) };
         if !ring.is_current() && !ring.join_in_child() {
-            return STATUS_OUTSIDE;
+            return Err(STATUS_OUTSIDE);
         }
         let is_member = |device: &Device| device.open().is_ok_and(|interface| interface.is_member());
-        if openafs && !device.as_ref().is_some_and(is_member) {
-            return STATUS_NO_PAG;
-        }
-        let status = sys::run_program(program, identity, millis, host);
-        // It is a member, and there: a child less than if the host looked. How the program ended is said first, in case
-        // the module keeps us.
-        let told = sys::write_all(write.as_fd(), &[status]) && client::tell(Some(ring.serial), served.as_ref(), &write);
-        if told {
-            sys::write_all(write.as_fd(), &[ALL_TOLD]);
-        }
-        status
-    })
-    .map_err(failed())?;
-    drop(write);
-    // The child keeps the deadline; some time on top for it to clear away what the program has left behind. Once the
-    // program has ended it is soon told what there is, or the module does not answer.
-    let latest = budget.deadline() + Duration::from_millis(1500);
-    sys::readable(read.as_fd(), latest.saturating_duration_since(Instant::now()));
-    let end = child.wait(latest.min(Instant::now() + TELLING)).map_err(failed())?;
-    let mut bytes = Vec::new();
-    client::drain(&read, &mut bytes, Instant::now() + Duration::from_millis(100));
-    let (end, tokens) = match (end, &bytes[..]) {
-        (Exit::TimedOut, [status, ..]) => (Exit::Status(*status), None),
-        (end, [_, tokens @ .., ALL_TOLD]) => (end, Some(client::told(tokens))),
-        (end, _) => (end, None),
+        if openafs && !device.as_ref().is_some_and(is_member) { Err(STATUS_NO_PAG) } else { Ok(()) }
     };
-    Ok(Outcome { result: in_words(end, left), tokens })
+    let end = sys::run(program, identity, left, enter).map_err(Error::system("run a seeder"))?;
+    Ok(in_words(end, left))
 }
 
-fn in_words(end: Exit, left: Duration) -> std::result::Result<(), String> {
+fn in_words(end: Exit, left: Duration) -> Outcome {
     match end {
         Exit::Status(0) => Ok(()),
         Exit::Status(sys::STATUS_NOT_STARTED) => {
@@ -467,17 +419,18 @@ pub enum Need {
     Now,
 }
 
-/// Decides whether a seeder should run. `ticket` is the end time of the ticket at hand, 0 without one.
+/// Decides whether a seeder should run for one of `clients`, if there are no good tokens. `ticket` is the end time of the
+/// ticket at hand, 0 without one.
 pub fn need(
     settings: &Settings,
-    good: bool,
+    clients: &[Client],
     last: Option<Attempt>,
     ticket: Option<u64>,
     manager: bool,
     now: u64,
 ) -> Need {
     let possible = ticket.is_some() || settings.always_aklog;
-    if settings.notokens || good || !possible || Client::present(settings).is_empty() {
+    if settings.notokens || !possible || clients.is_empty() {
         return Need::No;
     }
     if policy::worth_seeding(last, now, ticket.unwrap_or(0), manager) { Need::Now } else { Need::Later }

@@ -3,19 +3,28 @@
 //! Two rules run through it. Ids are switched by the system calls themselves and not by libc's wrappers, which
 //! switch *every* thread of the process (nptl's setxid broadcast); PAM hosts such as gdm are threaded, and only the
 //! calling thread is ours. And what runs in a child made here, before it executes a program, allocates nothing and
-//! takes no lock, since another thread of the host may have held one when the child was made.
+//! takes no lock: another thread of the host may have held one when the child was made, and a child that is killed would
+//! leave it locked where the child works in our memory.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_void};
-use std::io;
+mod child;
+
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+pub use self::child::{
+    Answer, Child, Exit, Identity, Program, Put, STATUS_DEADLINE, STATUS_NOT_STARTED, STATUS_SIGNAL, ask, ask_as,
+    child, run,
+};
 
 /// Turns a result of -1 into the error that `errno` names.
 fn cerr(result: c_long) -> io::Result<c_long> {
@@ -116,7 +125,7 @@ pub fn attributes() -> Attributes {
     // SAFETY: no arguments.
     let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
     // SAFETY: no arguments.
-    let parent = unsafe { libc::getppid() };
+    let parent = if parent_death_signal == 0 { 0 } else { unsafe { libc::getppid() } };
     Attributes { parent_death_signal, dumpable, parent }
 }
 
@@ -295,415 +304,14 @@ pub fn groups_of(name: &CStr, gid: u32) -> Vec<u32> {
     }
 }
 
-/// Who a child becomes before it does its work.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// User id, for real, effective, saved and file system uid.
-    pub uid: u32,
-    /// Group id, likewise.
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-}
-
-impl Identity {
-    /// Makes this thread that user for good: what it runs next has no way back. Allocates nothing.
-    ///
-    /// # Errors
-    /// EPERM when the caller is neither root nor already that user.
-    pub fn become_it(&self) -> io::Result<()> {
-        let now = ids();
-        if now.uid == [self.uid; 3] && now.gid == [self.gid; 3] {
-            return Ok(());
-        }
-        // The real ids may be a caller's (su); with an effective uid 0 all of these are allowed.
-        setgroups(&self.groups)?;
-        setresgid([self.gid; 3])?;
-        setresuid([self.uid; 3])
-    }
-}
-
-/// A child of ours that the host knows nothing of. It ends without a SIGCHLD and a `wait` of the host does not see it
-/// (clone(2), exit signal 0; only a wait with `__WCLONE` collects it), so neither the host's handler nor its
-/// disposition has to be touched.
-#[derive(Debug)]
-pub struct Child {
-    pid: i32,
-    /// Whom it has become.
-    uid: Option<u32>,
-}
-
-/// Children that could not be killed, and whom they had become. They are collected when the next is made.
-static LEFT: Mutex<Vec<(i32, Option<u32>)>> = Mutex::new(Vec::new());
-
-/// Makes a child that runs `work` and ends with its result as exit status.
-///
-/// `work` must not allocate, take locks or panic: see the head of this module. It must not execute a program either,
-/// since that would set the exit signal back to SIGCHLD; [`run_program`] makes a grandchild for it.
-///
-/// # Errors
-/// EAGAIN and ENOMEM.
-pub fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
-    let mut work = Some(work);
-    spawn(None, &mut || work.take().map_or(STATUS_PANIC, |work| work()))
-}
-
-/// The same, for a child that becomes `user` first. While one is left that had become him and could not be killed (it waits
-/// for a file system of his own, say), there is no other: he would have one after the other wait.
-///
-/// # Errors
-/// As [`child`]; EBUSY while one is left.
-pub fn child_as(user: &Identity, work: impl FnOnce() -> bool) -> io::Result<Child> {
-    let mut work = Some(work);
-    spawn(Some(user.uid), &mut || {
-        let done = user.become_it().is_ok() && work.take().is_some_and(|work| work());
-        u8::from(!done)
-    })
-}
-
-/// Status of a child in which the work has panicked: a fault of ours.
-const STATUS_PANIC: u8 = 122;
-
-fn spawn(uid: Option<u32>, work: &mut dyn FnMut() -> u8) -> io::Result<Child> {
-    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: no place for a status is given.
-    left.retain(|(pid, _)| unsafe { libc::waitpid(*pid, ptr::null_mut(), libc::__WCLONE | libc::WNOHANG) } == 0);
-    if uid.is_some() && left.iter().any(|(_, of)| *of == uid) {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
-    }
-    drop(left);
-    // SAFETY: flags without CLONE_VM make a copy of the process as fork does; no stack or tid pointers are passed.
-    let pid = cerr(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) })?;
-    if pid == 0 {
-        // A panic must not come out where the parent goes on: there would be two of it.
-        let status = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
-            std::mem::forget(payload);
-            STATUS_PANIC
-        });
-        // SAFETY: ends the child at once, with no handler of the host run.
-        unsafe { libc::_exit(c_int::from(status)) };
-    }
-    Ok(Child { pid: i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidData)?, uid })
-}
-
-/// How a child ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// It ended by itself, with this status.
-    Status(u8),
-    /// A signal ended it.
-    Signal(i32),
-    /// It was still there when its time was up, and was killed.
-    TimedOut,
-}
-
-impl Child {
-    /// Waits for the end of the child, at most until `deadline`; then kills it. One that cannot be killed, since the
-    /// kernel holds it (in the module of a file system that waits for its server), or since it has become somebody and we
-    /// lack CAP_KILL, is left behind a second later.
-    ///
-    /// # Errors
-    /// What `waitpid` reports: the child's end could not be learned.
-    pub fn wait(self, deadline: std::time::Instant) -> io::Result<Exit> {
-        let pidfd = pidfd_open(self.pid).ok();
-        let mut killed = false;
-        loop {
-            let mut status = 0;
-            // SAFETY: a valid place for the status.
-            let got = unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WCLONE | libc::WNOHANG) };
-            if got == self.pid {
-                if killed {
-                    return Ok(Exit::TimedOut);
-                }
-                return Ok(exit_of(status));
-            }
-            if got == -1 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                return Err(io::Error::last_os_error());
-            }
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            if killed && deadline.elapsed() > Duration::from_secs(1) {
-                LEFT.lock().unwrap_or_else(PoisonError::into_inner).push((self.pid, self.uid));
-                return Ok(Exit::TimedOut);
-            }
-            if left.is_zero() && !killed {
-                // SAFETY: the pid is ours until we have collected it.
-                unsafe { libc::kill(self.pid, libc::SIGKILL) };
-                killed = true;
-            }
-            let pause = if killed { Duration::from_millis(50) } else { left.max(Duration::from_millis(1)) };
-            match &pidfd {
-                Some(fd) => drop(readable(std::os::fd::AsFd::as_fd(fd), pause)),
-                None => std::thread::sleep(pause.min(Duration::from_millis(5))),
-            }
-        }
-    }
-}
-
-/// For those who wait for other things besides.
-impl Child {
-    /// A descriptor that becomes readable when the child has ended.
-    ///
-    /// # Errors
-    /// As [`pidfd_open`].
-    pub fn pidfd(&self) -> io::Result<OwnedFd> {
-        pidfd_open(self.pid)
-    }
-
-    /// Kills the child. Its end is still to be collected.
-    pub fn kill(&self) {
-        // SAFETY: the pid is ours until we have collected it.
-        unsafe { libc::kill(self.pid, libc::SIGKILL) };
-    }
-
-    /// Collects the child if it has ended; afterwards nothing may be done with it. None when it has not.
-    ///
-    /// # Errors
-    /// What `waitpid` reports: there is nothing to collect.
-    pub fn try_wait(&self) -> io::Result<Option<Exit>> {
-        let mut status = 0;
-        // SAFETY: a valid place for the status.
-        match unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WCLONE | libc::WNOHANG) } {
-            -1 => Err(io::Error::last_os_error()),
-            0 => Ok(None),
-            _ => Ok(Some(exit_of(status))),
-        }
-    }
-}
-
-fn exit_of(status: c_int) -> Exit {
-    if libc::WIFEXITED(status) {
-        Exit::Status(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
-    } else {
-        Exit::Signal(libc::WTERMSIG(status))
-    }
-}
-
-/// A program with all that its start needs, made ready before the child is.
-#[derive(Debug)]
-pub struct Program {
-    path: CString,
-    /// Keeps alive what `argv` points to.
-    _arguments: Vec<CString>,
-    _environment: Vec<CString>,
-    argv: Vec<*const c_char>,
-    envp: Vec<*const c_char>,
-}
-
-impl Program {
-    /// Makes the argument vector and the environment; `arguments` begins with the program's own name.
-    pub fn new(path: CString, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
-        let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-            strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
-        };
-        let (argv, envp) = (pointers(&arguments), pointers(&environment));
-        Program { path, _arguments: arguments, _environment: environment, argv, envp }
-    }
-}
-
-/// Status with which the supervisor says that the program could not be started at all.
-pub const STATUS_NOT_STARTED: u8 = 127;
-/// Status with which the supervisor says that it killed what was still there at the deadline.
-pub const STATUS_DEADLINE: u8 = 124;
-/// Status with which the supervisor says that a signal ended the program.
-pub const STATUS_SIGNAL: u8 = 125;
-
-/// Runs `program` as `identity` inside a child made by [`child`] and returns the status to end with. The child becomes
-/// the reaper of whatever the program leaves behind (PR_SET_CHILD_SUBREAPER) and ends only when all of it is gone:
-/// killed at the deadline, or as soon as the program itself or the process `host`, which has made the child, has ended.
-/// Allocates nothing.
-pub fn run_program(program: &Program, identity: &Identity, millis: u64, host: u32) -> u8 {
-    // SAFETY: takes integers.
-    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
-    reset_signals();
-    // It is blocked, and waited for: what the program has forked must go, too.
-    die_with_parent(libc::SIGTERM);
-    // SAFETY: no arguments.
-    if u32::try_from(unsafe { libc::getppid() }) != Ok(host) {
-        return STATUS_NOT_STARTED;
-    }
-    // SAFETY: as `child`, with SIGCHLD as the exit signal, whose disposition has just been set to the default.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
-    if pid == 0 {
-        execute(program, identity);
-        // SAFETY: ends the grandchild.
-        unsafe { libc::_exit(c_int::from(STATUS_NOT_STARTED)) };
-    }
-    let Ok(pid) = i32::try_from(pid) else { return STATUS_NOT_STARTED };
-    if pid < 0 {
-        return STATUS_NOT_STARTED;
-    }
-    let end = now_millis().saturating_add(millis);
-    let mut result = None;
-    while result.is_none() && now_millis() < end {
-        let mut status = 0;
-        // SAFETY: a valid place for the status.
-        let got = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-        if got == pid {
-            result = Some(match exit_of(status) {
-                Exit::Status(status) => status,
-                _ => STATUS_SIGNAL,
-            });
-        } else if got == 0 {
-            if wait_for_signal(end.saturating_sub(now_millis())) == libc::SIGTERM {
-                break;
-            }
-        } else if got < 0 {
-            break;
-        }
-    }
-    kill_descendants();
-    result.unwrap_or(STATUS_DEADLINE)
-}
-
-/// A host that is killed ends its supervisor, and that its program.
-fn die_with_parent(signal: c_int) {
-    // SAFETY: takes integers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
-}
-
-/// The signals that the supervisor waits for and is not disturbed by: a child has changed state, the host has ended.
-fn awaited_signals() -> MaybeUninit<libc::sigset_t> {
-    let mut set = MaybeUninit::zeroed();
-    // SAFETY: a valid place for the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    for signal in [libc::SIGCHLD, libc::SIGTERM] {
-        // SAFETY: the set was initialised just now.
-        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
-    }
-    set
-}
-
-/// Sleeps until one of the awaited signals comes, and gives it, or until the time is up.
-fn wait_for_signal(millis: u64) -> c_int {
-    let set = awaited_signals();
-    let time = libc::timespec {
-        tv_sec: libc::time_t::try_from(millis / 1000).unwrap_or(1),
-        tv_nsec: c_long::try_from((millis % 1000) * 1_000_000).unwrap_or(0),
-    };
-    // SAFETY: a valid set, no place for details, a valid time.
-    unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) }
-}
-
-/// All signals to their defaults, the awaited ones blocked, for the supervisor.
-fn reset_signals() {
-    for signal in 1..=64 {
-        // SAFETY: setting a default disposition; those that cannot be set are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-    let set = awaited_signals();
-    // SAFETY: a valid set; no place for the old one.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
-}
-
-fn now_millis() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid place for the time.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
-}
-
-/// Kills and collects every process that has us as its parent, until there is none: a program that forked into the
-/// background has left its descendants to us. A process that cannot be killed (in the kernel, on a dead file server)
-/// is given up after a second; init inherits it.
-fn kill_descendants() {
-    let end = now_millis().saturating_add(1000);
-    while now_millis() < end {
-        let mut list = [0_u8; 4096];
-        let count = read_file(c"/proc/thread-self/children", &mut list);
-        let mut pid: i32 = 0;
-        for byte in list.iter().take(count) {
-            if byte.is_ascii_digit() {
-                pid = pid.saturating_mul(10).saturating_add(i32::from(byte - b'0'));
-            } else if pid > 1 {
-                // SAFETY: a child of ours that we have not collected: its pid cannot have been given to another.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-                pid = 0;
-            }
-        }
-        loop {
-            // SAFETY: no place for a status.
-            match unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } {
-                0 => break,
-                got if got < 0 => return,
-                _ => {}
-            }
-        }
-        wait_for_signal(20);
-    }
-}
-
-/// Reads the beginning of a file without allocating; 0 bytes when it cannot be read.
-fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
-    // SAFETY: a terminated path.
-    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if fd < 0 {
-        return 0;
-    }
-    // SAFETY: pointer and length of one slice.
-    let got = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
-    // SAFETY: our own descriptor.
-    unsafe { libc::close(fd) };
-    usize::try_from(got).unwrap_or(0)
-}
-
-/// The grandchild's way to its program; returns only when that failed.
-fn execute(program: &Program, identity: &Identity) {
-    // SAFETY: no arguments: a session and process group of its own, without the host's terminal.
-    unsafe { libc::setsid() };
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: a valid place for the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: a valid, empty set.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
-    // SAFETY: takes an integer.
-    unsafe { libc::umask(0o077) };
-    // SAFETY: a terminated path.
-    unsafe { libc::chdir(c"/".as_ptr()) };
-    // SAFETY: a terminated path.
-    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
-    if null < 0 {
-        return;
-    }
-    for fd in 0..3 {
-        // SAFETY: takes integers.
-        unsafe { libc::dup2(null, fd) };
-    }
-    // SAFETY: takes integers. Nothing of the host's (sockets, keys, the terminal) is the program's business.
-    if unsafe { libc::syscall(libc::SYS_close_range, 3, c_uint::MAX, 0) } != 0 {
-        for fd in 3..1024 {
-            // SAFETY: closing what may not be open is refused, no more.
-            unsafe { libc::close(fd) };
-        }
-    }
-    if identity.become_it().is_err() {
-        return;
-    }
-    // After the change of ids, which clears it.
-    die_with_parent(libc::SIGKILL);
-    // SAFETY: vectors made by `Program::new`: terminated, and alive in this process.
-    unsafe { libc::execve(program.path.as_ptr(), program.argv.as_ptr(), program.envp.as_ptr()) };
-}
-
 /// A pipe whose ends close on exec: (reading end, writing end).
 ///
 /// # Errors
 /// EMFILE, ENFILE.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    pipe_with(0)
-}
-
-/// The same, but whoever would have to wait is refused: to read what was not yet written, or to write more than fits.
-///
-/// # Errors
-/// As [`pipe`].
-pub fn pipe_without_waiting() -> io::Result<(OwnedFd, OwnedFd)> {
-    pipe_with(libc::O_NONBLOCK)
-}
-
-fn pipe_with(flags: c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: a place for two descriptors.
-    cerr(c_long::from(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | flags) }))?;
+    cerr(c_long::from(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }))?;
     let [read, write] = ends;
     // SAFETY: the kernel has just given us this descriptor.
     let read = unsafe { OwnedFd::from_raw_fd(read) };
@@ -812,9 +420,9 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     true
 }
 
-/// Copies the file at `path` to `out`, at most `limit` bytes, without allocating; an open that could block on a FIFO
+/// Says what is in the file at `path`, at most `limit` bytes, without allocating; an open that could block on a FIFO
 /// or a link at the end of the path is refused. For a child that has become the file's owner.
-pub fn copy_file_to(path: &CStr, out: BorrowedFd<'_>, limit: usize) -> bool {
+pub fn copy_file_to(path: &CStr, put: Put<'_>, limit: usize) -> bool {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     // SAFETY: a terminated path.
     let fd = unsafe { libc::open(path.as_ptr(), flags) };
@@ -833,13 +441,97 @@ pub fn copy_file_to(path: &CStr, out: BorrowedFd<'_>, limit: usize) -> bool {
             Ok(got) => {
                 total += got;
                 let Some(part) = buffer.get(..got) else { return false };
-                if total > limit || !write_all(out, part) {
+                if total > limit || !put(part) {
                     return false;
                 }
             }
             Err(_) => return false,
         }
     }
+}
+
+/// A place on the stack for what may hold session keys. It is wiped when it goes: at once, where `zeroize` writes byte by byte,
+/// and that into a place that a login uses for each look at its tokens.
+#[derive(Debug)]
+pub struct Wiped<const SIZE: usize>([u8; SIZE]);
+
+impl<const SIZE: usize> Default for Wiped<SIZE> {
+    fn default() -> Self {
+        Wiped([0; SIZE])
+    }
+}
+
+impl<const SIZE: usize> std::ops::Deref for Wiped<SIZE> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<const SIZE: usize> std::ops::DerefMut for Wiped<SIZE> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl<const SIZE: usize> Drop for Wiped<SIZE> {
+    fn drop(&mut self) {
+        // SAFETY: pointer and length of one array.
+        unsafe { libc::explicit_bzero(self.0.as_mut_ptr().cast(), SIZE) };
+    }
+}
+
+/// File systems on a disk of the host's or in its memory, which nobody but root mounts: none of them waits for a server or
+/// for a process of a user's (statfs(2)). Mounts of an overlay are left out, since that may be of anything.
+const LOCAL: [c_long; 6] = [
+    libc::TMPFS_MAGIC,
+    libc::EXT4_SUPER_MAGIC,
+    libc::XFS_SUPER_MAGIC,
+    libc::BTRFS_SUPER_MAGIC,
+    libc::F2FS_SUPER_MAGIC,
+    0x2fc1_2fc1, // OpenZFS, include/sys/fs/zfs.h
+];
+
+/// Reads the file `name` of `owner`'s, below a directory that only root can replace, where that cannot be waited for: both
+/// are in one and the same mount of a local file system, and no link is followed. The user could have mounted something of
+/// his own over the file (fusermount takes whatever is his), made it a FIFO, or put a lease on it.
+///
+/// # Errors
+/// EXDEV, ELOOP, EAGAIN and ENOSYS (before Linux 5.6) of openat2(2), `Unsupported` on any other file system, `PermissionDenied` of
+/// what is no file of his, `FileTooLarge`: it may still be one that the user himself can read.
+pub fn read_at_once(directory: &CStr, name: &CStr, owner: u32, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let open = |at: RawFd, path: &CStr, flags: c_int, resolve: u64| -> io::Result<OwnedFd> {
+        // SAFETY: all zero is a value of this struct of numbers.
+        let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+        how.flags = u64::try_from(flags | libc::O_CLOEXEC).unwrap_or(0);
+        how.resolve = resolve;
+        // SAFETY: a terminated path, and a valid struct of the size that is said.
+        let fd =
+            cerr(unsafe { libc::syscall(libc::SYS_openat2, at, path.as_ptr(), &raw const how, size_of_val(&how)) })?;
+        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?) })
+    };
+    let directory = open(libc::AT_FDCWD, directory, libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS)?;
+    // SAFETY: all zero is a value of this struct of numbers.
+    let mut system: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid place for what is answered.
+    cerr(unsafe { libc::fstatfs(directory.as_raw_fd(), &raw mut system) }.into())?;
+    if !LOCAL.contains(&system.f_type) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let resolve = libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
+    let mut file = std::fs::File::from(open(directory.as_raw_fd(), name, flags, resolve)?);
+    let found = file.metadata()?;
+    if !found.is_file() || found.uid() != owner {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let size = usize::try_from(found.len()).ok().filter(|size| *size <= limit).ok_or(io::ErrorKind::FileTooLarge)?;
+    // In one piece, so that nothing of it is left behind where it has grown.
+    let mut bytes = Zeroizing::new(vec![0; size]);
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Makes a directory with this mode, in spite of the host's umask.
@@ -913,13 +605,24 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_does_not_end_is_killed() {
-        let child = child(|| {
-            std::thread::sleep(Duration::from_secs(60));
-            0
-        });
-        let begun = std::time::Instant::now();
-        assert_eq!(child.unwrap().wait(begun + Duration::from_millis(50)).unwrap(), Exit::TimedOut);
-        assert!(begun.elapsed() < Duration::from_secs(1));
+    fn a_file_is_read_at_once_or_not_at_all() {
+        let top = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
+        let c = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
+        let directory = c(top.path());
+        let [_, uid, _] = ids().uid;
+        let get = |name: &CStr| read_at_once(&directory, name, uid, 10);
+        std::fs::create_dir(top.path().join("dir")).unwrap();
+        std::fs::write(top.path().join("dir/file"), "1234567890").unwrap();
+        assert_eq!(get(c"dir/file").unwrap()[..], b"1234567890"[..]);
+        std::fs::write(top.path().join("long"), "12345678901").unwrap();
+        std::os::unix::fs::symlink("dir", top.path().join("link")).unwrap();
+        // SAFETY: a terminated path.
+        assert_eq!(unsafe { libc::mkfifo(c(&top.path().join("fifo")).as_ptr(), 0o600) }, 0);
+        for name in [c"long", c"link/file", c"fifo", c"dir", c"none", c"../null", c"/dev/null"] {
+            assert!(get(name).is_err(), "{name:?}");
+        }
+        assert!(read_at_once(&directory, c"dir/file", uid + 1, 10).is_err());
+        assert!(read_at_once(c"/proc/self", c"cmdline", uid, 1000).is_err(), "/proc/self is a link");
+        assert!(read_at_once(c"/sys/kernel", c"uevent_seqnum", uid, 5000).is_err());
     }
 }

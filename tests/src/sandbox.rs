@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,15 @@ fn mount(source: &str, target: &str, kind: &str, flags: u64, data: &str) {
 /// Mounts an empty file system for the time of the sandbox.
 pub fn tmpfs(target: &str) {
     mount("tmpfs", target, "tmpfs", 0, "mode=755");
+}
+
+/// Mounts a file system on a file of `user`'s, as `fusermount3` does for him, whose server never answers: as long as what is
+/// returned lives, who opens the file waits.
+pub fn silent_server(target: &str, user: u32) -> fs::File {
+    let server = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let data = format!("fd={},rootmode=100000,user_id={user},group_id={user}", server.as_raw_fd());
+    mount("silent", target, "fuse", 0, &data);
+    server
 }
 
 /// Makes changes in `/dev` that nobody outside of the sandbox sees.

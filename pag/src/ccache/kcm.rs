@@ -3,12 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::client::drain;
-use crate::sys::{self, Exit, Identity};
+use crate::sys::{self, Answer, Identity};
 
 /// Where the daemon listens unless krb5.conf says otherwise (MIT krb5, src/include/kcm.h, DEFAULT_KCM_SOCKET_PATH, whose
 /// `/var/run` is a link to this).
@@ -38,23 +36,16 @@ pub fn tickets(name: &str, user: &Identity, deadline: Instant) -> Option<BTreeSe
 fn tickets_at(socket: &str, name: &str, user: &Identity, deadline: Instant) -> Option<BTreeSet<Number>> {
     let residual = name.strip_prefix("KCM:").filter(|residual| residual.len() < NAME && !residual.contains('\0'))?;
     let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-    let (read, write) = sys::pipe().ok()?;
-    let child = sys::child_as(user, || {
-        let ask = || {
+    let answer = sys::ask_as(user, deadline, |put| {
+        let mut ask = || {
             let mut numbers = [0; MOST * size_of::<Number>()];
             let length = ask(socket, residual.as_bytes(), left, &mut numbers)?;
-            numbers.get(..length).map(|numbers| sys::write_all(write.as_fd(), numbers))
+            numbers.get(..length).map(&mut *put)
         };
         ask() == Some(true)
     });
-    let child = child.ok()?;
-    drop(write);
-    let mut bytes = Vec::new();
-    let whole = drain(&read, &mut bytes, deadline);
-    match child.wait(deadline) {
-        Ok(Exit::Status(0)) if whole => Some(bytes.as_chunks().0.iter().copied().collect()),
-        _ => None,
-    }
+    let bytes = answer.and_then(Answer::bytes).ok()?;
+    Some(bytes.as_chunks().0.iter().copied().collect())
 }
 
 /// The numbers of the tickets in a cache, or in the default one, without allocating; how many bytes they are.

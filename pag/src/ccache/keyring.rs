@@ -1,11 +1,9 @@
 //! Ccaches of type KEYRING that belong to a uid: whether a ticket has come or gone, and nothing of what is in one.
 
-use std::os::fd::AsFd;
 use std::time::Instant;
 
-use crate::client::drain;
 use crate::keyring::{self, DESCRIPTION_SPACE, Serial};
-use crate::sys::{self, Exit, Identity};
+use crate::sys::{self, Answer, Identity};
 
 /// A collection is a keyring, with a keyring for each ccache (MIT krb5, src/lib/krb5/ccache/cc_keyring.c), below the
 /// persistent keyring or the user's.
@@ -23,8 +21,7 @@ pub fn stamp(name: &str, user: &Identity, deadline: Instant) -> Option<u64> {
     if !is_persistent && !name.starts_with("KEYRING:user:") {
         return None;
     }
-    let (read, write) = sys::pipe().ok()?;
-    let child = sys::child_as(user, || {
+    let answer = sys::ask_as(user, deadline, |put| {
         let look = || {
             let mut left = ALL;
             // Ours is empty, and ends with us.
@@ -32,16 +29,10 @@ pub fn stamp(name: &str, user: &Identity, deadline: Instant) -> Option<u64> {
                 if is_persistent { keyring::persistent_into(keyring::process_id()).ok()? } else { keyring::user_id() };
             Some(tickets(top, DEPTH, &mut left))
         };
-        look().is_some_and(|sum| sys::write_all(write.as_fd(), &sum.to_ne_bytes()))
+        look().is_some_and(|sum| put(&sum.to_ne_bytes()))
     });
-    let child = child.ok()?;
-    drop(write);
-    let mut bytes = Vec::new();
-    let whole = drain(&read, &mut bytes, deadline);
-    match child.wait(deadline) {
-        Ok(Exit::Status(0)) if whole => Some(u64::from_ne_bytes(bytes.try_into().ok()?)),
-        _ => None,
-    }
+    let bytes = answer.and_then(Answer::bytes).ok()?;
+    Some(u64::from_ne_bytes(bytes[..].try_into().ok()?))
 }
 
 /// A sum over the serials of the ticket-granting tickets in a keyring and those below it. Allocates nothing.

@@ -13,19 +13,17 @@ mod xdr;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
-
-use zeroize::Zeroizing;
 
 use crate::ccache::format::Principal;
 use crate::config::{Cell, ClientChoice, ClientKind, Settings};
 use crate::error::{Error, Result};
 use crate::keyring::{self as keys, Description, Serial};
+use crate::memo::Memo;
 use crate::ring::Ring;
-use crate::sys::{self, Exit};
+use crate::sys::{self, Answer, Exit, Put, Wiped};
 use openafs::Device;
 
 /// An AFS client.
@@ -132,7 +130,11 @@ impl Client {
     pub fn own_cell(self) -> Option<Cell> {
         match self {
             Client::Keyring => None,
-            Client::OpenAfs => openafs::OWN_CELL.iter().find_map(|path| cell_in_file(Path::new(path))),
+            Client::OpenAfs => {
+                static KNOWN: [Memo<Option<Cell>>; 2] = [Memo::new(), Memo::new()];
+                let mut places = openafs::OWN_CELL.iter().map(Path::new).zip(&KNOWN);
+                places.find_map(|(path, known)| known.of(path, || cell_in_file(path)))
+            }
             Client::Kafs => cell_in_file(Path::new(kafs::OWN_CELL)),
         }
     }
@@ -235,7 +237,7 @@ const HEAD: usize = 3 + 2 * 2 + 2 * 8;
 
 impl<'a> Seen<'a> {
     /// Tells the parent. Longer than these two are no cell and no principal.
-    fn write(&self, pipe: &OwnedFd) -> bool {
+    fn say(&self, put: Put<'_>) -> bool {
         let cell = self.cell.get(..self.cell.len().min(128)).unwrap_or(&[]);
         let identity = if self.identity.len() <= 512 { self.identity } else { &[] };
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(0).to_ne_bytes();
@@ -246,7 +248,7 @@ impl<'a> Seen<'a> {
         for (place, byte) in head.iter_mut().zip(numbers.into_iter().chain(lengths).chain(ends)) {
             *place = byte;
         }
-        [&head[..], cell, identity].into_iter().all(|part| sys::write_all(pipe.as_fd(), part))
+        [&head[..], cell, identity].into_iter().all(put)
     }
 
     /// Takes the next token off what a child has written.
@@ -362,7 +364,7 @@ fn visit_key(serial: Serial, found: &Description<'_>, now: u64, look: &mut dyn F
         };
         look(&TokenKey { serial, cell, seen });
     };
-    let mut payload = Zeroizing::new([0; 1024]);
+    let mut payload = Wiped::<1024>::default();
     match keys::payload_into(serial, &mut payload[..]) {
         Ok(length) => match payload.get(..length) {
             Some(payload) => look(payload),
@@ -376,7 +378,7 @@ fn visit_key(serial: Serial, found: &Description<'_>, now: u64, look: &mut dyn F
 #[inline(never)]
 fn with_long_payload(serial: Serial, look: &mut dyn FnMut(&[u8])) {
     // Most that the kernel takes, for either type: security/keys/user_defined.c, user_preparse.
-    let mut payload = Zeroizing::new([0; 32 * 1024]);
+    let mut payload = Wiped::<{ 32 * 1024 }>::default();
     let length = keys::payload_into(serial, &mut payload[..]).unwrap_or(0);
     look(payload.get(..length).unwrap_or(&[]));
 }
@@ -463,36 +465,27 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
             return Ok(found);
         }
     }
-    let (read, write) = sys::pipe().map_err(doing())?;
     let keyring = (!place.here).then_some(place.keyring);
-    let child = sys::child(|| u8::from(!(place.enter() && tell(keyring, device.as_ref(), &write)))).map_err(doing())?;
-    drop(write);
-    let mut bytes = Vec::new();
-    let whole = drain(&read, &mut bytes, deadline);
-    match child.wait(deadline).map_err(doing())? {
-        Exit::Status(0) if whole => {}
-        Exit::TimedOut => return Err(doing()(std::io::ErrorKind::TimedOut.into())),
-        _ => return Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
-    }
-    found.extend(told(&bytes));
+    let answer = sys::ask(deadline, |put| u8::from(!(place.enter() && tell(keyring, device.as_ref(), put))));
+    found.extend(told(&answer.and_then(Answer::bytes).map_err(doing())?));
     Ok(found)
 }
 
-/// Writes the tokens in a keyring, and those of OpenAFS, to `pipe`; false when that failed. For a child that is a member.
+/// Says the tokens in a keyring, and those of OpenAFS; false when that failed. For a child that is a member.
 /// Allocates nothing.
-pub(crate) fn tell(keyring: Option<Serial>, device: Option<&Device>, pipe: &OwnedFd) -> bool {
-    let mut written = true;
-    let mut write = |seen: &Seen<'_>| {
-        written = written && seen.write(pipe);
-        written
+pub(crate) fn tell(keyring: Option<Serial>, device: Option<&Device>, put: Put<'_>) -> bool {
+    let mut said = true;
+    let mut say = |seen: &Seen<'_>| {
+        said = said && seen.say(put);
+        said
     };
     let seen = keyring.is_none_or(|keyring| {
         visit_keys(keyring, &mut |key| {
-            key.seen.as_ref().map(&mut write);
+            key.seen.as_ref().map(&mut say);
         })
     });
-    let asked = seen && device.is_none_or(|device| openafs::visit(device, &mut write));
-    asked && written
+    let asked = seen && device.is_none_or(|device| openafs::visit(device, &mut say));
+    asked && said
 }
 
 /// The tokens that a child has written.
@@ -541,7 +534,7 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
             return Ok(());
         }
     }
-    let child = sys::child(|| {
+    let answer = sys::ask(deadline, |_| {
         if !(place.enter() && (place.here || forget_keys())) {
             return 1;
         }
@@ -549,28 +542,9 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
         if refused { STATUS_REFUSED } else { 0 }
     })
     .map_err(doing())?;
-    match child.wait(deadline).map_err(doing())? {
-        Exit::Status(0) => Ok(()),
+    match answer.exit {
         Exit::Status(STATUS_REFUSED) => Err(doing()(std::io::Error::other("OpenAFS's module refuses to"))),
-        Exit::TimedOut => Err(doing()(std::io::ErrorKind::TimedOut.into())),
-        _ => Err(doing()(std::io::ErrorKind::PermissionDenied.into())),
-    }
-}
-
-/// Reads a child's pipe to its end, at most until `deadline`; true when the end was reached.
-pub(crate) fn drain(pipe: &OwnedFd, bytes: &mut Vec<u8>, deadline: Instant) -> bool {
-    let mut buffer = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || !sys::readable(pipe.as_fd(), left) {
-            return false;
-        }
-        match sys::read(pipe.as_fd(), &mut buffer) {
-            Ok(0) => return true,
-            Ok(length) => bytes.extend_from_slice(buffer.get(..length).unwrap_or(&[])),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return false,
-        }
+        _ => answer.bytes().map(drop).map_err(doing()),
     }
 }
 
@@ -581,7 +555,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_a_child_writes_is_read_again() {
+    fn what_a_child_says_is_understood() {
         let one = Seen {
             client: Client::OpenAfs,
             kind: Some(Kind::Rxkad),
@@ -592,11 +566,12 @@ mod tests {
             identity: b"",
         };
         let other = Seen { client: Client::Keyring, kind: None, vice_id: None, identity: b"alice@R", ..one };
-        let (read, write) = sys::pipe().unwrap();
-        assert!(one.write(&write) && other.write(&write));
-        drop(write);
         let mut bytes = Vec::new();
-        assert!(drain(&read, &mut bytes, Instant::now() + Duration::from_secs(5)));
+        let mut put = |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            true
+        };
+        assert!(one.say(&mut put) && other.say(&mut put));
         let mut rest = &bytes[..];
         assert_eq!(Seen::read(&mut rest), Some(one));
         assert_eq!(Seen::read(&mut rest), Some(other));

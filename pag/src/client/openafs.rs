@@ -18,8 +18,6 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use zeroize::{Zeroize, Zeroizing};
-
 use super::xdr::{Fact, TokenSet, vice_id_of};
 use super::{Client, Kind, Seen, State};
 use crate::error::{Error, Result};
@@ -27,7 +25,7 @@ use crate::guard::Guard;
 use crate::keyring::{self, Description, Mask, Serial};
 use crate::registry::Pag;
 use crate::ring::Ring;
-use crate::sys::{self, Exit};
+use crate::sys::{self, Answer, Wiped};
 
 /// Where modules have their interface: OpenAFS (src/config/afs_args.h), Arla and old OpenAFS, AuriStorFS (said to).
 const KNOWN: [&str; 3] = ["/proc/fs/openafs/afs_ioctl", "/proc/fs/nnpfs/afs_ioctl", "/proc/fs/auristorfs/afs_ioctl"];
@@ -173,7 +171,7 @@ impl Interface {
 
     /// `name` ends in a NUL.
     fn unlog_cell_by_setting(&self, name: &[u8]) -> io::Result<()> {
-        let mut tokens = Zeroizing::new([0; TOKEN_SPACE]);
+        let mut tokens = Wiped::<TOKEN_SPACE>::default();
         match self.call(GETTOK2, name, &mut tokens[..]) {
             Ok(()) => {}
             // They are of no use any more.
@@ -188,11 +186,12 @@ impl Interface {
     /// Shows the PAG's tokens, or outside of one those of the bare uid. False when `look` has had enough.
     fn tokens(&self, look: &mut dyn FnMut(&Seen<'_>) -> bool) -> bool {
         let now = crate::now();
-        let mut tokens = Zeroizing::new([0; TOKEN_SPACE]);
+        let mut tokens = Wiped::<TOKEN_SPACE>::default();
         let mut newer = true;
         let mut index: i32 = 0;
         while index < MOST_CELLS {
-            tokens.zeroize();
+            // Wiped in the end; here it is emptied.
+            tokens.fill(0);
             let ask = if newer { GETTOK2 } else { GETTOK };
             match self.call(ask, &index.to_ne_bytes(), &mut tokens[..]).map_err(|error| error.raw_os_error()) {
                 Ok(()) if newer => {
@@ -341,26 +340,16 @@ fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
         return Err(failed(&Step::Open)(io::Error::from_raw_os_error(libc::ENOENT)));
     };
     let plainly = || Error::system(format!("give ring {} a PAG of OpenAFS", ring.serial));
-    let (read, write) = sys::pipe().map_err(plainly())?;
-    let child = sys::child(|| {
+    let answer = sys::ask(Instant::now() + MAKING, |put| {
         let made = make(&device, ring, holder);
         let (step, number) = match &made {
             Ok(s0) => (u8::MAX, s0.get()),
             Err((step, error)) => (*step as u8, error.raw_os_error().unwrap_or(0)),
         };
         let [a, b, c, d] = number.to_ne_bytes();
-        u8::from(!sys::write_all(write.as_fd(), &[step, a, b, c, d]))
-    })
-    .map_err(plainly())?;
-    drop(write);
-    let deadline = Instant::now() + MAKING;
-    let mut bytes = Vec::new();
-    let whole = super::drain(&read, &mut bytes, deadline);
-    match child.wait(deadline).map_err(plainly())? {
-        Exit::Status(0) if whole => {}
-        Exit::TimedOut => return Err(plainly()(io::ErrorKind::TimedOut.into())),
-        _ => return Err(plainly()(io::ErrorKind::BrokenPipe.into())),
-    }
+        u8::from(!put(&[step, a, b, c, d]))
+    });
+    let bytes = answer.and_then(Answer::bytes).map_err(plainly())?;
     let &[step, a, b, c, d] = &bytes[..] else { return Err(plainly()(io::ErrorKind::InvalidData.into())) };
     let number = i32::from_ne_bytes([a, b, c, d]);
     match (Step::ALL.into_iter().find(|one| *one as u8 == step), Serial::new(number)) {

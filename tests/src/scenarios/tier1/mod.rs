@@ -136,6 +136,11 @@ pub const ALL: &[Scenario] = &[
         "Tokens that are cut away as soon as a seeder has brought them are known still, so that they can be had back.",
         seeders::cut_tokens_are_not_forgotten,
     ),
+    (
+        "hostile_tickets",
+        "What lies in a ticket's place is nobody else's, and is not waited for.",
+        seeders::hostile_tickets,
+    ),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
     (
         "bus_shows_own_pags_only",

@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{login, pags, ticketed, uid};
-use crate::sandbox::{CELL, Sandbox, eventually};
+use super::{login, pags, shell, ticketed, uid};
+use crate::sandbox::{CELL, Sandbox, eventually, silent_server, tmpfs};
 use crate::ticket;
 
 /// What [`pag::login::note_seeding`] sees when a member empties the ring between the seeder's end and the look.
@@ -18,6 +18,58 @@ pub(super) fn cut_tokens_are_not_forgotten(sandbox: &mut Sandbox) {
     assert!(alice.ring().token(CELL).is_none(), "which has been cut away: {:?}", alice.ring());
     assert_eq!(known(), 1, "what a seeder has brought and a member has cut is known still");
     alice.all_ok(&["close", "end"]);
+}
+
+/// In `/tmp`, where a ticket is read without a child if it is what one expects.
+pub(super) fn hostile_tickets(sandbox: &mut Sandbox) {
+    tmpfs("/tmp");
+    sandbox.configure("timeout = 500ms");
+    let good = |name: &str, user: &str| {
+        let path = format!("/tmp/{name}");
+        ticket::write(&path, uid(user), user, "EXAMPLE.TEST", ticket::now() + 3600);
+        path
+    };
+    good("cc.alice", "alice");
+    good("cc.bob", "bob");
+    shell("mkdir /tmp/of.bob; mv /tmp/cc.bob /tmp/of.bob; chown bob /tmp/of.bob; chmod 700 /tmp/of.bob");
+    shell(
+        "ln -s cc.alice /tmp/link; mkfifo -m 666 /tmp/fifo; ln -s of.bob /tmp/through; head -c 2000000 /dev/zero >/tmp/large",
+    );
+    shell("chown -h alice /tmp/link /tmp/fifo /tmp/through /tmp/large");
+    good("server", "alice");
+    let server = silent_server("/tmp/server", uid("alice"));
+    // Whoever waits for it all the same does so no longer than that.
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let answering = std::thread::spawn(move || {
+        let _ = ended.recv_timeout(Duration::from_secs(5));
+        drop(server);
+    });
+    for (name, why) in [
+        ("of.bob/cc.bob", "the user cannot read it"),
+        ("through/cc.bob", "the user cannot read it"),
+        ("link", "the user cannot read it"),
+        ("fifo", ""),
+        ("large", "the user cannot read it"),
+        ("none", "the user cannot read it"),
+        ("server", "it could not be read in time"),
+    ] {
+        let mut host = sandbox.host("sshd", "alice");
+        host.ok(&format!("putenv KRB5CCNAME=FILE:/tmp/{name}"));
+        sandbox.messages();
+        let begun = Instant::now();
+        host.ok("open");
+        assert!(begun.elapsed() < Duration::from_millis(1500), "{name}: the login has waited {:?}", begun.elapsed());
+        assert!(host.ring().is_pag() && host.ring().token(CELL).is_none(), "{name}: a PAG without tokens");
+        assert!(!pags("alice")[0].text.contains("principal "), "{name}: nobody's identity: {}", pags("alice")[0].text);
+        sandbox.heard(&format!("cannot serve the PAG: {why}"));
+        host.all_ok(&["close", "end"]);
+    }
+    drop(end);
+    answering.join().unwrap();
+    let mut host = sandbox.host("sshd", "alice");
+    host.all_ok(&["putenv KRB5CCNAME=/tmp/cc.alice", "open"]);
+    assert!(host.ring().token(CELL).is_some(), "his own ticket is taken");
+    host.all_ok(&["close", "end"]);
 }
 
 pub(super) fn bad_seeders(sandbox: &mut Sandbox) {

@@ -1,0 +1,765 @@
+//! Children that the host of the library knows nothing of, and what they can be asked to do.
+//!
+//! They keep what may hang away from a login: what the kernel does for a user's file system or in the module of an AFS
+//! client, and what changes the credentials of who asks for it.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_void};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use super::{cerr, ids, pidfd_open, pipe, read, readable, setgroups, setresgid, setresuid, write_all};
+
+/// Who a child becomes before it does its work.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// User id, for real, effective, saved and file system uid.
+    pub uid: u32,
+    /// Group id, likewise.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+impl Identity {
+    /// Makes this thread that user for good: what it runs next has no way back. Allocates nothing.
+    ///
+    /// # Errors
+    /// EPERM when the caller is neither root nor already that user.
+    pub fn become_it(&self) -> io::Result<()> {
+        let now = ids();
+        if now.uid == [self.uid; 3] && now.gid == [self.gid; 3] {
+            return Ok(());
+        }
+        // The real ids may be a caller's (su); with an effective uid 0 all of these are allowed.
+        setgroups(&self.groups)?;
+        setresgid([self.gid; 3])?;
+        setresuid([self.uid; 3])
+    }
+}
+
+/// A child of ours that the host knows nothing of. It ends without a SIGCHLD and a `wait` of the host does not see it
+/// (clone(2), exit signal 0; only a wait with `__WCLONE` collects it), so neither the host's handler nor its
+/// disposition has to be touched.
+#[derive(Debug)]
+pub struct Child {
+    pid: i32,
+    /// Whom it has become.
+    uid: Option<u32>,
+}
+
+/// Children that could not be killed, and whom they had become. They are collected when the next is made.
+static LEFT: Mutex<Vec<(i32, Option<u32>)>> = Mutex::new(Vec::new());
+
+/// Status of a child in which the work has panicked: a fault of ours.
+const STATUS_PANIC: u8 = 122;
+
+/// Makes a child with a copy of our memory that runs `work` and ends with its result as exit status.
+///
+/// `work` must not allocate, take locks or panic: see the head of [`sys`](super). It must not execute a program either,
+/// since that would set the exit signal back to SIGCHLD; [`run`] has a grandchild for it.
+///
+/// # Errors
+/// EAGAIN and ENOMEM.
+pub fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
+    collect_left(None)?;
+    fork(None, work)
+}
+
+/// Where a child puts what it has to say, piece by piece; false when it can say no more. Allocates nothing.
+pub type Put<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+
+/// Has a child do `work`, and waits for what it has to say and for its end: at most until `deadline`, and then as
+/// [`Child::wait`] does. It can say 256 KiB.
+///
+/// The child works in our memory. Nothing is copied, where a fork copies the page tables of a host and then each page that
+/// is touched: a login can afford this more than once. It has a place of its own there, which is never given back when the
+/// child could not be killed: that is where the kernel may still write. The child runs no instruction after that.
+///
+/// `work` must not allocate, take locks or panic: killed at the wrong moment it would leave a lock locked, here. It must
+/// not become anybody else either; that is for [`ask_as`].
+///
+/// All signals wait until the child has ended. It would run a handler of the host's a second time; and `errno` is the
+/// child's as long as it works, which is so when no call of ours can fail by EINTR.
+///
+/// # Errors
+/// EAGAIN, ENOMEM and EMFILE: there was no child.
+pub fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8 + Send) -> io::Result<Answer> {
+    let mut work = Some(work);
+    ask_it(deadline, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put)))
+}
+
+/// The same, once for all that is asked: less code.
+fn ask_it(deadline: Instant, work: &mut (dyn FnMut(Put<'_>) -> u8 + Send)) -> io::Result<Answer> {
+    collect_left(None)?;
+    let mut place = Place::take()?;
+    let stack = place.stack();
+    let (space, length) = (place.answer(), AtomicUsize::new(0));
+    let mut work = || {
+        let mut put = |bytes: &[u8]| {
+            let before = length.load(Ordering::Relaxed);
+            let free = space.get_mut(before..).and_then(|free| free.get_mut(..bytes.len()));
+            let fits = free.map(|free| free.copy_from_slice(bytes)).is_some();
+            length.store(before + if fits { bytes.len() } else { 0 }, Ordering::Relaxed);
+            fits
+        };
+        work(&mut put)
+    };
+    let mut work: &mut (dyn FnMut() -> u8 + Send) = &mut work;
+    let argument = (&raw mut work).cast();
+    let mut pidfd: c_int = -1;
+    let _undisturbed = Undisturbed::new();
+    let flags = libc::CLONE_VM | libc::CLONE_PIDFD;
+    // SAFETY: nobody else has the stack; `work` and what it borrows are there until the child has run its last instruction,
+    // as said above; and there is a valid place for the descriptor.
+    let pid = unsafe { libc::clone(run_work, stack, flags, argument, &raw mut pidfd) };
+    cerr(pid.into())?;
+    // SAFETY: the kernel has just given us this descriptor. One that is older than Linux 5.2 has left the place as it was.
+    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    match (Child { pid, uid: None }).end(pidfd, deadline) {
+        Ok(End { exit, collected: true }) => {
+            // That it was collected orders what it has written before what we read.
+            let bytes = Zeroizing::new(place.answer().get(..length.into_inner()).unwrap_or(&[]).to_vec());
+            place.keep();
+            Ok(Answer { exit, bytes, whole: true })
+        }
+        left => {
+            std::mem::forget(place);
+            left.map(|end| Answer { exit: end.exit, bytes: Zeroizing::default(), whole: false })
+        }
+    }
+}
+
+/// The same for a child that becomes `user` first, and gets a copy of our memory: what is his he may do as he likes with.
+/// While one is left that had become him and could not be killed (it waits for a file system of his own, say), there is no
+/// other: he would have one after the other wait.
+///
+/// # Errors
+/// As [`ask`], and ENFILE; EBUSY while one is left.
+pub fn ask_as(user: &Identity, deadline: Instant, work: impl FnOnce(Put<'_>) -> bool) -> io::Result<Answer> {
+    let mut work = Some(work);
+    ask_as_it(user, deadline, &mut |put| work.take().is_some_and(|work| work(put)))
+}
+
+fn ask_as_it(user: &Identity, deadline: Instant, work: &mut dyn FnMut(Put<'_>) -> bool) -> io::Result<Answer> {
+    collect_left(Some(user.uid))?;
+    let (answer, write) = pipe()?;
+    let child = fork(Some(user.uid), || {
+        let mut put = |bytes: &[u8]| write_all(write.as_fd(), bytes);
+        u8::from(!(user.become_it().is_ok() && work(&mut put)))
+    })?;
+    drop(write);
+    let mut bytes = Zeroizing::new(Vec::new());
+    let whole = drain(answer.as_fd(), &mut bytes, deadline);
+    Ok(Answer { exit: child.wait(deadline)?, bytes, whole })
+}
+
+/// What a child has to say.
+#[derive(Debug)]
+pub struct Answer {
+    /// How it has ended.
+    pub exit: Exit,
+    bytes: Zeroizing<Vec<u8>>,
+    /// Whether it has closed its pipe.
+    whole: bool,
+}
+
+impl Answer {
+    /// What a child has written that has ended with status 0.
+    ///
+    /// # Errors
+    /// `TimedOut`; `PermissionDenied` of one that has failed, since most of what fails are looks into what is another's.
+    pub fn bytes(self) -> io::Result<Zeroizing<Vec<u8>>> {
+        match self.exit {
+            Exit::Status(0) if self.whole => Ok(self.bytes),
+            Exit::TimedOut => Err(io::ErrorKind::TimedOut.into()),
+            _ => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    }
+}
+
+/// Collects the children that were left, and refuses when one is left still that had become `uid`.
+fn collect_left(uid: Option<u32>) -> io::Result<()> {
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: no place for a status is given.
+    left.retain(|(pid, _)| unsafe { libc::waitpid(*pid, ptr::null_mut(), libc::__WCLONE | libc::WNOHANG) } == 0);
+    match uid.is_some() && left.iter().any(|(_, of)| *of == uid) {
+        true => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        false => Ok(()),
+    }
+}
+
+fn fork(uid: Option<u32>, work: impl FnOnce() -> u8) -> io::Result<Child> {
+    // SAFETY: flags without CLONE_VM make a copy of the process as fork does; no stack or tid pointers are passed.
+    let pid = cerr(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) })?;
+    if pid == 0 {
+        let status = status_of(work);
+        // SAFETY: ends the child at once, with no handler of the host run.
+        unsafe { libc::_exit(c_int::from(status)) };
+    }
+    Ok(Child { pid: i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidData)?, uid })
+}
+
+/// A panic must not come out where the parent goes on: there would be two of it.
+fn status_of(work: impl FnOnce() -> u8) -> u8 {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        std::mem::forget(payload);
+        STATUS_PANIC
+    })
+}
+
+extern "C" fn run_work(work: *mut c_void) -> c_int {
+    // SAFETY: what `ask` has given.
+    let work = unsafe { &mut **work.cast::<&mut (dyn FnMut() -> u8 + Send)>() };
+    c_int::from(status_of(work))
+}
+
+/// What a child has for itself in our memory: a barrier that nobody may write to, above it a stack, and above that a place
+/// for what it has to say.
+struct Place {
+    base: *mut c_void,
+}
+
+impl Place {
+    /// As large as the largest pages.
+    const BARRIER: usize = 64 * 1024;
+    /// The largest buffers in it are of 32 KiB, for a token's payload. Only what is touched takes memory.
+    const STACK: usize = 512 * 1024;
+    const ANSWER: usize = 256 * 1024;
+    const SIZE: usize = Self::BARRIER + Self::STACK + Self::ANSWER;
+
+    fn new() -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, which touches no other.
+        let base = unsafe { libc::mmap(ptr::null_mut(), Self::SIZE, libc::PROT_NONE, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let place = Place { base };
+        // SAFETY: inside of what was mapped just now.
+        let usable = unsafe { base.byte_add(Self::BARRIER) };
+        let size = Self::STACK + Self::ANSWER;
+        // SAFETY: likewise.
+        cerr(unsafe { libc::mprotect(usable, size, libc::PROT_READ | libc::PROT_WRITE) }.into())?;
+        Ok(place)
+    }
+
+    /// Where the stack begins: it grows downwards on every processor that Debian is built for.
+    fn stack(&self) -> *mut c_void {
+        // SAFETY: inside of what was mapped.
+        unsafe { self.base.byte_add(Self::BARRIER + Self::STACK) }
+    }
+
+    fn answer(&mut self) -> &mut [u8] {
+        // SAFETY: mapped, filled with zeroes by the kernel, and nobody else's as long as this borrow lasts.
+        unsafe { slice::from_raw_parts_mut(self.stack().cast(), Self::ANSWER) }
+    }
+}
+
+// SAFETY: memory of this process's, for whoever has it.
+unsafe impl Send for Place {}
+
+/// The place of a child that has ended, for the next: a login asks several times.
+static KEPT: Mutex<Option<Place>> = Mutex::new(None);
+
+impl Place {
+    fn take() -> io::Result<Self> {
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.map_or_else(Self::new, Ok)
+    }
+
+    fn keep(self) {
+        *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, of which nobody has a pointer any more.
+        unsafe { libc::munmap(self.base, Self::SIZE) };
+    }
+}
+
+unsafe extern "C" {
+    // Missing from the crate `libc` for Linux. Both glibc and musl have 1 for "disabled" (pthread.h).
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+/// While it lives, this thread takes no signals and is not cancelled, as posix_spawn(3) has it while its child shares our
+/// memory (glibc, sysdeps/unix/sysv/linux/spawni.c, __spawnix).
+struct Undisturbed {
+    mask: libc::sigset_t,
+    cancellation: c_int,
+}
+
+impl Undisturbed {
+    fn new() -> Self {
+        let (mut all, mut before, mut cancellation) = (MaybeUninit::uninit(), MaybeUninit::zeroed(), 0);
+        // SAFETY: a valid place for the set.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: a valid place for the state before.
+        unsafe { pthread_setcancelstate(1, &raw mut cancellation) };
+        // SAFETY: a valid set, and a valid place for the one before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+        // SAFETY: filled in by the call above, which cannot fail with valid arguments; all zero before it.
+        Undisturbed { mask: unsafe { before.assume_init() }, cancellation }
+    }
+}
+
+impl Drop for Undisturbed {
+    fn drop(&mut self) {
+        // SAFETY: a valid set; no place for the one before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut()) };
+        let mut before = 0;
+        // SAFETY: a state that was, and a valid place for the one before.
+        unsafe { pthread_setcancelstate(self.cancellation, &raw mut before) };
+    }
+}
+
+/// Reads a child's pipe to its end, at most until `deadline`; true when the end was reached.
+fn drain(pipe: BorrowedFd<'_>, bytes: &mut Vec<u8>, deadline: Instant) -> bool {
+    let mut buffer = Zeroizing::new([0; 4096]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || !readable(pipe, left) {
+            return false;
+        }
+        match read(pipe, &mut buffer[..]) {
+            Ok(0) => return true,
+            Ok(length) => bytes.extend_from_slice(buffer.get(..length).unwrap_or(&[])),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It ended by itself, with this status.
+    Status(u8),
+    /// A signal ended it.
+    Signal(i32),
+    /// It was still there when its time was up, and was killed.
+    TimedOut,
+}
+
+/// How a child ended, and whether nothing is left of it.
+struct End {
+    exit: Exit,
+    collected: bool,
+}
+
+impl Child {
+    /// Waits for the end of the child, at most until `deadline`; then kills it. One that cannot be killed, since the
+    /// kernel holds it (in the module of a file system that waits for its server), or since it has become somebody and we
+    /// lack CAP_KILL, is left behind a second later.
+    ///
+    /// # Errors
+    /// What `waitpid` reports: the child's end could not be learned.
+    pub fn wait(self, deadline: Instant) -> io::Result<Exit> {
+        let pidfd = self.pidfd().ok();
+        self.end(pidfd, deadline).map(|end| end.exit)
+    }
+
+    fn end(self, pidfd: Option<OwnedFd>, deadline: Instant) -> io::Result<End> {
+        let mut killed = false;
+        loop {
+            let mut status = 0;
+            // SAFETY: a valid place for the status.
+            let got = unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WCLONE | libc::WNOHANG) };
+            if got == self.pid {
+                let exit = if killed { Exit::TimedOut } else { exit_of(status) };
+                return Ok(End { exit, collected: true });
+            }
+            if got == -1 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                return Err(io::Error::last_os_error());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if killed && deadline.elapsed() > Duration::from_secs(1) {
+                LEFT.lock().unwrap_or_else(PoisonError::into_inner).push((self.pid, self.uid));
+                return Ok(End { exit: Exit::TimedOut, collected: false });
+            }
+            if left.is_zero() && !killed {
+                // SAFETY: the pid is ours until we have collected it.
+                unsafe { libc::kill(self.pid, libc::SIGKILL) };
+                killed = true;
+            }
+            let pause = if killed { Duration::from_millis(50) } else { left.max(Duration::from_millis(1)) };
+            match &pidfd {
+                Some(fd) => drop(readable(fd.as_fd(), pause)),
+                None => std::thread::sleep(pause.min(Duration::from_millis(5))),
+            }
+        }
+    }
+}
+
+/// For those who wait for other things besides.
+impl Child {
+    /// A descriptor that becomes readable when the child has ended.
+    ///
+    /// # Errors
+    /// As [`pidfd_open`].
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        pidfd_open(self.pid)
+    }
+
+    /// Kills the child. Its end is still to be collected.
+    pub fn kill(&self) {
+        // SAFETY: the pid is ours until we have collected it.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+    }
+
+    /// Collects the child if it has ended; afterwards nothing may be done with it. None when it has not.
+    ///
+    /// # Errors
+    /// What `waitpid` reports: there is nothing to collect.
+    pub fn try_wait(&self) -> io::Result<Option<Exit>> {
+        let mut status = 0;
+        // SAFETY: a valid place for the status.
+        match unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WCLONE | libc::WNOHANG) } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(None),
+            _ => Ok(Some(exit_of(status))),
+        }
+    }
+}
+
+fn exit_of(status: c_int) -> Exit {
+    if libc::WIFEXITED(status) {
+        Exit::Status(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
+    } else {
+        Exit::Signal(libc::WTERMSIG(status))
+    }
+}
+
+/// A program with all that its start needs, made ready before the child is.
+#[derive(Debug)]
+pub struct Program {
+    path: CString,
+    /// Keeps alive what `argv` points to.
+    _arguments: Vec<CString>,
+    _environment: Vec<CString>,
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+}
+
+// SAFETY: what the pointers point to is its own, and does not change.
+unsafe impl Send for Program {}
+// SAFETY: likewise.
+unsafe impl Sync for Program {}
+
+impl Program {
+    /// Makes the argument vector and the environment; `arguments` begins with the program's own name.
+    pub fn new(path: CString, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
+        let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+            strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+        };
+        let (argv, envp) = (pointers(&arguments), pointers(&environment));
+        Program { path, _arguments: arguments, _environment: environment, argv, envp }
+    }
+}
+
+/// Status with which the supervisor says that the program could not be started at all.
+pub const STATUS_NOT_STARTED: u8 = 127;
+/// Status with which the supervisor says that it killed what was still there at the deadline.
+pub const STATUS_DEADLINE: u8 = 124;
+/// Status with which the supervisor says that a signal ended the program.
+pub const STATUS_SIGNAL: u8 = 125;
+
+/// Time beyond its own that a supervisor has for clearing away what its program has left behind.
+const CLEARING: Duration = Duration::from_millis(1500);
+
+/// Runs `program` as `identity`, for at most `time`, once `enter` has brought the child that starts it to where it belongs,
+/// or has said with which status that ends instead.
+///
+/// That child is a supervisor. It becomes the reaper of whatever the program leaves behind (PR_SET_CHILD_SUBREAPER) and ends
+/// only when all of it is gone: killed when the time is up, or as soon as the program itself or our own process has ended.
+/// All signals wait meanwhile, as in [`ask`].
+///
+/// # Errors
+/// As [`ask`].
+pub fn run(
+    program: &Program,
+    identity: &Identity,
+    time: Duration,
+    enter: impl FnOnce() -> Result<(), u8> + Send,
+) -> io::Result<Exit> {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let host = std::process::id();
+    let answer = ask(Instant::now() + time + CLEARING, |_| match enter() {
+        Ok(()) => supervise(program, identity, millis, host),
+        Err(status) => status,
+    });
+    answer.map(|answer| answer.exit)
+}
+
+/// The supervisor's work; gives the status to end with. Allocates nothing.
+fn supervise(program: &Program, identity: &Identity, millis: u64, host: u32) -> u8 {
+    // SAFETY: takes integers.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+    reset_signals();
+    // It is blocked, and waited for: what the program has forked must go, too.
+    die_with_parent(libc::SIGTERM);
+    // SAFETY: no arguments.
+    if u32::try_from(unsafe { libc::getppid() }) != Ok(host) {
+        return STATUS_NOT_STARTED;
+    }
+    // It becomes another: with a copy of the memory. SIGCHLD, its exit signal, has just been set to the default.
+    // SAFETY: as in `fork`.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if pid == 0 {
+        execute(program, identity);
+        // SAFETY: ends the grandchild.
+        unsafe { libc::_exit(c_int::from(STATUS_NOT_STARTED)) };
+    }
+    let Ok(pid) = i32::try_from(pid) else { return STATUS_NOT_STARTED };
+    if pid < 0 {
+        return STATUS_NOT_STARTED;
+    }
+    let end = now_millis().saturating_add(millis);
+    let mut result = None;
+    while result.is_none() && now_millis() < end {
+        let mut status = 0;
+        // SAFETY: a valid place for the status.
+        let got = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if got == pid {
+            result = Some(match exit_of(status) {
+                Exit::Status(status) => status,
+                _ => STATUS_SIGNAL,
+            });
+        } else if got == 0 {
+            if wait_for_signal(end.saturating_sub(now_millis())) == libc::SIGTERM {
+                break;
+            }
+        } else if got < 0 {
+            break;
+        }
+    }
+    kill_descendants();
+    result.unwrap_or(STATUS_DEADLINE)
+}
+
+/// A host that is killed ends its supervisor, and that its program.
+fn die_with_parent(signal: c_int) {
+    // SAFETY: takes integers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+}
+
+/// The signals that the supervisor waits for and is not disturbed by: a child has changed state, the host has ended.
+fn awaited_signals() -> MaybeUninit<libc::sigset_t> {
+    let mut set = MaybeUninit::zeroed();
+    // SAFETY: a valid place for the set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    for signal in [libc::SIGCHLD, libc::SIGTERM] {
+        // SAFETY: the set was initialised just now.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    }
+    set
+}
+
+/// Sleeps until one of the awaited signals comes, and gives it, or until the time is up.
+fn wait_for_signal(millis: u64) -> c_int {
+    let set = awaited_signals();
+    let time = libc::timespec {
+        tv_sec: libc::time_t::try_from(millis / 1000).unwrap_or(1),
+        tv_nsec: c_long::try_from((millis % 1000) * 1_000_000).unwrap_or(0),
+    };
+    // SAFETY: a valid set, no place for details, a valid time.
+    unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) }
+}
+
+/// All signals to their defaults, the awaited ones blocked, for the supervisor.
+fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: setting a default disposition; those that cannot be set are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let set = awaited_signals();
+    // SAFETY: a valid set; no place for the old one.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
+}
+
+fn now_millis() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid place for the time.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// Kills and collects every process that has us as its parent, until there is none: a program that forked into the
+/// background has left its descendants to us. A process that cannot be killed (in the kernel, on a dead file server)
+/// is given up after a second; init inherits it.
+fn kill_descendants() {
+    let end = now_millis().saturating_add(1000);
+    while now_millis() < end {
+        loop {
+            // SAFETY: no place for a status.
+            match unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } {
+                0 => break,
+                got if got < 0 => return,
+                _ => {}
+            }
+        }
+        let mut list = [0_u8; 4096];
+        let count = read_file(c"/proc/thread-self/children", &mut list);
+        let mut pid: i32 = 0;
+        for byte in list.iter().take(count) {
+            if byte.is_ascii_digit() {
+                pid = pid.saturating_mul(10).saturating_add(i32::from(byte - b'0'));
+            } else if pid > 1 {
+                // SAFETY: a child of ours that we have not collected: its pid cannot have been given to another.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                pid = 0;
+            }
+        }
+        wait_for_signal(20);
+    }
+}
+
+/// Reads the beginning of a file without allocating; 0 bytes when it cannot be read.
+fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
+    // SAFETY: a terminated path.
+    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return 0;
+    }
+    // SAFETY: pointer and length of one slice.
+    let got = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+    // SAFETY: our own descriptor.
+    unsafe { libc::close(fd) };
+    usize::try_from(got).unwrap_or(0)
+}
+
+/// The grandchild's way to its program; returns only when that failed.
+fn execute(program: &Program, identity: &Identity) {
+    // SAFETY: no arguments: a session and process group of its own, without the host's terminal.
+    unsafe { libc::setsid() };
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: a valid place for the set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: a valid, empty set.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
+    // SAFETY: takes an integer.
+    unsafe { libc::umask(0o077) };
+    // SAFETY: a terminated path.
+    unsafe { libc::chdir(c"/".as_ptr()) };
+    // SAFETY: a terminated path.
+    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+    if null < 0 {
+        return;
+    }
+    for fd in 0..3 {
+        // SAFETY: takes integers.
+        unsafe { libc::dup2(null, fd) };
+    }
+    // SAFETY: takes integers. Nothing of the host's (sockets, keys, the terminal) is the program's business.
+    if unsafe { libc::syscall(libc::SYS_close_range, 3, c_uint::MAX, 0) } != 0 {
+        for fd in 3..1024 {
+            // SAFETY: closing what may not be open is refused, no more.
+            unsafe { libc::close(fd) };
+        }
+    }
+    if identity.become_it().is_err() {
+        return;
+    }
+    // After the change of ids, which clears it.
+    die_with_parent(libc::SIGKILL);
+    // SAFETY: vectors made by `Program::new`: terminated, and alive in this process.
+    unsafe { libc::execve(program.path.as_ptr(), program.argv.as_ptr(), program.envp.as_ptr()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[test]
+    fn a_child_that_does_not_end_is_killed() {
+        let sleep = || {
+            std::thread::sleep(Duration::from_secs(60));
+            0
+        };
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_millis(50);
+        assert_eq!(child(sleep).unwrap().wait(deadline).unwrap(), Exit::TimedOut);
+        let answer = ask(deadline, |_| sleep()).unwrap();
+        assert_eq!(answer.exit, Exit::TimedOut);
+        assert_eq!(answer.bytes().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_child_says_much_and_no_more_than_fits() {
+        let long = vec![7; 256 * 1024];
+        let answer = ask(soon(), |put| u8::from(!put(&long))).unwrap();
+        assert!(answer.bytes().unwrap()[..] == long);
+        let answer = ask(soon(), |put| u8::from(!(put(b"a") && !put(&long) && put(b"b")))).unwrap();
+        assert_eq!(answer.bytes().unwrap()[..], b"ab"[..]);
+        let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
+        let answer = ask_as(&us, soon(), |put| put(&long)).unwrap();
+        assert!(answer.bytes().unwrap()[..] == long);
+    }
+
+    #[test]
+    fn what_a_child_that_fails_has_said_is_nothing() {
+        let answer = ask(soon(), |put| u8::from(put(b"half"))).unwrap();
+        assert_eq!(answer.exit, Exit::Status(1));
+        assert_eq!(answer.bytes().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    /// It is a process of its own, whatever it shares: what it does to itself and to its descriptors stays there.
+    #[test]
+    fn a_child_has_only_memory_in_common_with_us() {
+        let (read, write) = pipe().unwrap();
+        let seen = AtomicUsize::new(0);
+        let (group, fd) = (ids().fsgid, write.as_raw_fd());
+        let answer = ask(soon(), |_| {
+            crate::sys::setfsgid(group.wrapping_add(1));
+            // SAFETY: closes the child's copy.
+            unsafe { libc::close(fd) };
+            seen.store(1, Ordering::SeqCst);
+            0
+        });
+        answer.unwrap().bytes().unwrap();
+        assert_eq!((seen.load(Ordering::SeqCst), ids().fsgid), (1, group));
+        assert!(write_all(write.as_fd(), b"x") && readable(read.as_fd(), Duration::from_secs(1)));
+    }
+
+    static HANDLED: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn handler(_: c_int) {
+        HANDLED.fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[test]
+    fn a_handler_of_the_hosts_is_not_run_by_a_child() {
+        let handler: extern "C" fn(c_int) = handler;
+        // SAFETY: a handler that does what one may do.
+        unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+        // SAFETY: no arguments.
+        let (host, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+        let answer = ask(soon(), |_| {
+            // SAFETY: signals this child, which has it blocked.
+            unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
+            // SAFETY: signals the thread that waits for us.
+            unsafe { libc::syscall(libc::SYS_tgkill, host, thread, libc::SIGUSR1) };
+            std::thread::sleep(Duration::from_millis(20));
+            u8::try_from(HANDLED.load(Ordering::SeqCst)).unwrap_or(u8::MAX)
+        });
+        assert_eq!(answer.unwrap().exit, Exit::Status(0));
+        assert_eq!(HANDLED.load(Ordering::SeqCst), 1, "by the thread that it was meant for, afterwards");
+    }
+}
