@@ -65,6 +65,19 @@ pub fn tmpfs(target: &str) {
     mount("tmpfs", target, "tmpfs", 0, "mode=755");
 }
 
+/// An empty `/tmp` for the time of the sandbox, in which the programs of the tests stay where they are if they are there.
+pub fn own_tmp() {
+    fs::create_dir("/run/tmp").unwrap();
+    mount("/tmp", "/run/tmp", "", libc::MS_BIND | libc::MS_REC, "");
+    tmpfs("/tmp");
+    fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)).unwrap();
+    if let Some(first) = own_program("").strip_prefix("/tmp").ok().and_then(|inside| inside.iter().next()) {
+        let (from, to) = (Path::new("/run/tmp").join(first), Path::new("/tmp").join(first));
+        fs::create_dir(&to).unwrap();
+        mount(from.to_str().unwrap(), to.to_str().unwrap(), "", libc::MS_BIND | libc::MS_REC, "");
+    }
+}
+
 /// Mounts a file system on a file of `user`'s, as `fusermount3` does for him, whose server never answers: as long as what is
 /// returned lives, who opens the file waits.
 pub fn silent_server(target: &str, user: u32) -> fs::File {

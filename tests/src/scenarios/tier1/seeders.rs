@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::{login, pags, shell, ticketed, uid};
-use crate::sandbox::{CELL, Sandbox, eventually, silent_server, tmpfs};
+use crate::sandbox::{CELL, Sandbox, eventually, own_tmp, silent_server};
 use crate::ticket;
 
 /// What [`pag::login::note_seeding`] sees when a member empties the ring between the seeder's end and the look.
@@ -22,7 +22,7 @@ pub(super) fn cut_tokens_are_not_forgotten(sandbox: &mut Sandbox) {
 
 /// In `/tmp`, where a ticket is read without a child if it is what one expects.
 pub(super) fn hostile_tickets(sandbox: &mut Sandbox) {
-    tmpfs("/tmp");
+    own_tmp();
     sandbox.configure("timeout = 500ms");
     let good = |name: &str, user: &str| {
         let path = format!("/tmp/{name}");
