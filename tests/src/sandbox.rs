@@ -78,11 +78,11 @@ pub fn own_tmp() {
     }
 }
 
-/// Mounts a file system on a file of `user`'s, as `fusermount3` does for him, whose server never answers: as long as what is
-/// returned lives, who opens the file waits.
+/// Mounts a file system on a file of `user`'s, as `fusermount3` does for him where fuse.conf says `user_allow_other`, whose
+/// server never answers: as long as what is returned lives, who opens the file waits, root as well.
 pub fn silent_server(target: &str, user: u32) -> fs::File {
     let server = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
-    let data = format!("fd={},rootmode=100000,user_id={user},group_id={user}", server.as_raw_fd());
+    let data = format!("fd={},rootmode=100000,user_id={user},group_id={user},allow_other", server.as_raw_fd());
     mount("silent", target, "fuse", 0, &data);
     server
 }
