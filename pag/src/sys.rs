@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 pub use self::child::{
     Answer, Child, Exit, Identity, Program, Put, STATUS_DEADLINE, STATUS_NOT_STARTED, STATUS_SIGNAL, ask, ask_as,
-    child, run,
+    child, give_back, run,
 };
 
 /// Turns a result of -1 into the error that `errno` names.

@@ -268,17 +268,27 @@ impl Place {
 unsafe impl Send for Place {}
 
 /// The place of a child that has ended, for the next: a login asks several times.
+///
+/// Whoever unloads this code must [give it back](give_back).
 static KEPT: Mutex<Option<Place>> = Mutex::new(None);
 
 impl Place {
     fn take() -> io::Result<Self> {
-        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
-        kept.map_or_else(Self::new, Ok)
+        Self::take_kept().map_or_else(Self::new, Ok)
+    }
+
+    fn take_kept() -> Option<Self> {
+        KEPT.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn keep(self) {
         *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
     }
+}
+
+/// Gives back the memory that is kept for the next child.
+pub fn give_back() {
+    drop(Place::take_kept());
 }
 
 impl Drop for Place {

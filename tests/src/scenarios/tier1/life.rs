@@ -156,6 +156,11 @@ pub(super) fn cycles_leak_nothing(sandbox: &mut Sandbox) {
     let mut host = Host::start(command, &[]);
     host.all_ok(&cycle).ok("newring");
     let (report, before) = (host.ask("report"), files());
+    let pages = |host: &Host| -> u64 {
+        let sizes = fs::read_to_string(format!("/proc/{}/statm", host.pid())).unwrap();
+        sizes.split(' ').next().unwrap().parse().unwrap()
+    };
+    let memory = pages(&host);
     let count = if long() { 500 } else { 30 };
     for _ in 0..count {
         // What it says on its standard output is answers, one to a line: a word of the module's would be no answer.
@@ -169,6 +174,8 @@ pub(super) fn cycles_leak_nothing(sandbox: &mut Sandbox) {
     assert_eq!(after["threads"], report["threads"], "no thread is left");
     assert_eq!(after["children"], report["children"], "no process is left");
     assert_eq!(files(), before, "no file is left");
+    // Which loads and unloads the module each time.
+    assert!(pages(&host) < memory + 512, "no memory is left: {memory} pages before, and {} after", pages(&host));
 }
 
 /// The rings of hosts that log in all at once.
