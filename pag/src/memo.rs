@@ -29,6 +29,11 @@ impl<T: Clone> Memo<T> {
 
     /// What the file at `path` says: as it is known, or as `read` reads it.
     pub(crate) fn of(&self, path: &Path, read: impl FnOnce() -> T) -> T {
+        self.at(crate::now(), path, read)
+    }
+
+    /// The same at another time, in seconds since the epoch.
+    fn at(&self, time: u64, path: &Path, read: impl FnOnce() -> T) -> T {
         // Before it is read: what changes it meanwhile changes the stamp that the next look finds.
         let found = std::fs::metadata(path).ok();
         let now = found.as_ref().map(stamp);
@@ -39,7 +44,7 @@ impl<T: Clone> Memo<T> {
             return what.clone();
         }
         let what = read();
-        let is_old = |found: Metadata| found.ctime().saturating_add(YOUNG) < i64::try_from(crate::now()).unwrap_or(0);
+        let is_old = |found: Metadata| found.ctime().saturating_add(YOUNG) < i64::try_from(time).unwrap_or(0);
         *known = now.filter(|_| found.is_some_and(is_old)).map(|now| (now, what.clone()));
         what
     }
@@ -59,16 +64,17 @@ mod tests {
             std::fs::read_to_string(&path).unwrap_or_default()
         };
         let mut times = 0;
-        let mut look = || MEMO.of(&path, || read(&mut times));
-        assert_eq!(look(), "");
+        // Seconds after now.
+        let mut look = |later: u64| MEMO.at(crate::now() + later, &path, || read(&mut times));
+        let later = 60;
+        assert_eq!(look(0), "");
         std::fs::write(&path, "one").unwrap();
-        assert_eq!((look(), look()), ("one".to_owned(), "one".to_owned()));
+        assert_eq!((look(0), look(0)), ("one".to_owned(), "one".to_owned()));
         std::fs::write(&path, "two").unwrap();
-        assert_eq!(look(), "two", "a young file is not believed");
-        std::thread::sleep(std::time::Duration::from_secs(u64::try_from(YOUNG).unwrap() + 1));
-        assert_eq!((look(), look(), look()), ("two".to_owned(), "two".to_owned(), "two".to_owned()));
+        assert_eq!(look(0), "two", "a young file is not believed");
+        assert_eq!((look(later), look(later), look(later)), ("two".to_owned(), "two".to_owned(), "two".to_owned()));
         std::fs::rename(&path, top.path().join("other")).unwrap();
-        assert_eq!(look(), "");
+        assert_eq!(look(later), "");
         assert_eq!(times, 6, "and an old one is read once");
     }
 }
