@@ -73,8 +73,13 @@ mod tests {
         std::fs::write(&path, "two").unwrap();
         assert_eq!(look(0), "two", "a young file is not believed");
         assert_eq!((look(later), look(later), look(later)), ("two".to_owned(), "two".to_owned(), "two".to_owned()));
+        // As long as before, by the same name, and with another time.
+        std::fs::write(&path, "six").unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000)).unwrap();
+        assert_eq!(look(later), "six", "a changed file is read anew");
         std::fs::rename(&path, top.path().join("other")).unwrap();
         assert_eq!(look(later), "");
-        assert_eq!(times, 6, "and an old one is read once");
+        assert_eq!(times, 7, "and an old one is read once");
     }
 }
