@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::keytab::{Keytab, Whose};
-use crate::memo::Memo;
+use crate::memo::{Look, Memo, MemoOfAll};
 
 /// How wide a PAG is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -680,12 +680,23 @@ enum Origin {
     User,
 }
 
+/// A file, and the lines of it that say something, by their numbers.
+type Text = (PathBuf, Vec<(usize, String)>);
+
+fn lines(text: &str) -> Vec<(usize, String)> {
+    let lines = text.lines().map(str::trim).enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with(['#', ';']))
+        .map(|(i, l)| (i + 1, l.to_owned()))
+        .collect()
+}
+
 struct Reading {
     settings: Settings,
     complaints: Vec<Complaint>,
     /// Complaints beyond the most that are told.
     untold: usize,
-    texts: Vec<(PathBuf, String)>,
+    texts: Vec<Text>,
     /// What the heads of sections name, in the order of the files.
     services: Vec<String>,
     groups: Vec<String>,
@@ -737,21 +748,42 @@ impl Reading {
             reading.settings.minimum_uid = uid;
             reading.decisions.push(("minimum_uid", Place::File(dirs.login_defs.clone(), 0)));
         }
-        for path in reading.files(dirs) {
-            match reading.file(&path, dirs.owner).map(String::from_utf8) {
-                Some(Ok(text)) => reading.texts.push((path, text)),
-                Some(Err(_)) => {
-                    reading.complain(Place::File(path, 0), "it is not read".to_owned(), "UTF-8 text".to_owned());
-                }
-                None => {}
-            }
-        }
+        reading.texts = reading.texts_of(dirs);
         // A service's own section counts over the host's, in whichever file they stand.
         reading.pass(Level::Host);
         if let Some(service) = service {
             reading.pass(Level::Service(service));
         }
         reading
+    }
+
+    /// The files to read, as they are known or as they are read.
+    fn texts_of(&mut self, dirs: &Dirs) -> Vec<Text> {
+        static KNOWN: MemoOfAll<(u32, Vec<Text>)> = MemoOfAll::new();
+        let mut look = Look::default();
+        dirs.drop_ins.iter().chain([&dirs.main]).for_each(|path| look.at(path));
+        if let Some((_, texts)) = KNOWN.of(&look).filter(|(owner, _)| *owner == dirs.owner) {
+            return texts;
+        }
+        let complaints = self.complaints.len();
+        let mut texts = Vec::new();
+        for path in self.files(dirs) {
+            if path != dirs.main {
+                look.at(&path);
+            }
+            match self.file(&path, dirs.owner).map(String::from_utf8) {
+                Some(Ok(text)) => texts.push((path, lines(&text))),
+                Some(Err(_)) => {
+                    self.complain(Place::File(path, 0), "it is not read".to_owned(), "UTF-8 text".to_owned());
+                }
+                None => {}
+            }
+        }
+        // What is wrong with a file is said each time.
+        if self.complaints.len() == complaints {
+            KNOWN.keep(look, (dirs.owner, texts.clone()));
+        }
+        texts
     }
 
     /// What the files say of a person counts over all else: his own sections, then those of his groups, of which the
@@ -769,8 +801,8 @@ impl Reading {
     /// Reads the sections of one level in all files.
     fn pass(&mut self, level: Level<'_>) {
         let texts = std::mem::take(&mut self.texts);
-        for (path, text) in &texts {
-            self.sections(path, text, level);
+        for (path, lines) in &texts {
+            self.sections(path, lines, level);
         }
         self.texts = texts;
     }
@@ -851,16 +883,12 @@ impl Reading {
     }
 
     /// Reads the sections of one file that are of `level`.
-    fn sections(&mut self, path: &Path, text: &str, level: Level<'_>) {
+    fn sections(&mut self, path: &Path, lines: &[(usize, String)], level: Level<'_>) {
         let mut ours = false;
         let mut seen: Vec<&str> = Vec::new();
         let mut begun = false;
-        for (index, line) in text.lines().enumerate() {
-            let place = || Place::File(path.to_owned(), index + 1);
-            let line = line.trim();
-            if line.is_empty() || line.starts_with(['#', ';']) {
-                continue;
-            }
+        for (number, line) in lines {
+            let place = || Place::File(path.to_owned(), *number);
             if let Some(head) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 begun = true;
                 seen.clear();

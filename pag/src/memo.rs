@@ -2,7 +2,7 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// A file that was changed so lately may be changed again without its times telling (the kernel's clock for them ticks a
@@ -19,6 +19,10 @@ type Stamp = ([u64; 3], [i64; 4]);
 fn stamp(found: &Metadata) -> Stamp {
     let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
     ([found.dev(), found.ino(), found.size()], times)
+}
+
+fn is_old(found: &Metadata, time: u64) -> bool {
+    found.ctime().saturating_add(YOUNG) < i64::try_from(time).unwrap_or(0)
 }
 
 impl<T: Clone> Memo<T> {
@@ -44,9 +48,56 @@ impl<T: Clone> Memo<T> {
             return what.clone();
         }
         let what = read();
-        let is_old = |found: Metadata| found.ctime().saturating_add(YOUNG) < i64::try_from(time).unwrap_or(0);
-        *known = now.filter(|_| found.is_some_and(is_old)).map(|now| (now, what.clone()));
+        let keep = found.is_some_and(|found| is_old(&found, time));
+        *known = now.filter(|_| keep).map(|now| (now, what.clone()));
         what
+    }
+}
+
+/// Files and directories, each looked at before it is read.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    found: Vec<(PathBuf, Option<Stamp>)>,
+    /// Whether one of them was changed so lately that what it says is not kept.
+    is_young: bool,
+}
+
+impl Look {
+    /// Looks at one more, which need not be there.
+    pub(crate) fn at(&mut self, path: &Path) {
+        self.at_time(crate::now(), path);
+    }
+
+    fn at_time(&mut self, time: u64, path: &Path) {
+        let found = std::fs::metadata(path).ok();
+        self.is_young |= found.as_ref().is_some_and(|found| !is_old(found, time));
+        self.found.push((path.to_owned(), found.as_ref().map(stamp)));
+    }
+}
+
+/// What several files say together, as long as none has come, gone or changed.
+#[derive(Debug)]
+pub(crate) struct MemoOfAll<T>(Mutex<Option<(Look, T)>>);
+
+impl<T: Clone> MemoOfAll<T> {
+    /// Nothing is known yet.
+    pub(crate) const fn new() -> Self {
+        MemoOfAll(Mutex::new(None))
+    }
+
+    /// What is known of those files that `look` has begun with, and of all that were looked at then.
+    pub(crate) fn of(&self, look: &Look) -> Option<T> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (then, what) = known.as_ref()?;
+        let rest = then.found.strip_prefix(&look.found[..])?;
+        let is_same =
+            |(path, then): &(PathBuf, Option<Stamp>)| std::fs::metadata(path).ok().as_ref().map(stamp) == *then;
+        rest.iter().all(is_same).then(|| what.clone())
+    }
+
+    /// Keeps what was read in the files that `look` was at.
+    pub(crate) fn keep(&self, look: Look, what: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (!look.is_young).then_some((look, what));
     }
 }
 
@@ -81,5 +132,32 @@ mod tests {
         std::fs::rename(&path, top.path().join("other")).unwrap();
         assert_eq!(look(later), "");
         assert_eq!(times, 7, "and an old one is read once");
+    }
+
+    #[test]
+    fn what_several_files_say_is_known_until_one_comes_goes_or_changes() {
+        let memo = MemoOfAll::new();
+        let top = tempfile::tempdir().unwrap();
+        let (directory, file) = (top.path().join("d"), top.path().join("d/file"));
+        let look = |later: u64, paths: &[&Path]| {
+            let mut look = Look::default();
+            paths.iter().for_each(|path| look.at_time(crate::now() + later, path));
+            look
+        };
+        let first = || look(60, &[&directory]);
+        memo.keep(look(60, &[&directory, &file]), "nothing");
+        assert_eq!(memo.of(&first()), Some("nothing"));
+        std::fs::create_dir(&directory).unwrap();
+        assert_eq!(memo.of(&first()), None, "one has come");
+        std::fs::write(&file, "one").unwrap();
+        memo.keep(look(0, &[&directory, &file]), "one");
+        assert_eq!(memo.of(&first()), None, "young ones are not believed");
+        memo.keep(look(60, &[&directory, &file]), "one");
+        assert_eq!((memo.of(&first()), memo.of(&look(60, &[&file]))), (Some("one"), None));
+        std::fs::write(&file, "three").unwrap();
+        assert_eq!(memo.of(&first()), None, "one has changed");
+        memo.keep(look(60, &[&directory, &file]), "three");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(memo.of(&first()), None, "one has gone");
     }
 }

@@ -1,6 +1,6 @@
 //! A word to the helper that a user's PAGs have changed. It is a hint: the helper finds out for itself in time.
 
-use std::os::unix::net::UnixDatagram;
+use crate::sys;
 
 /// The helper's socket.
 pub const SOCKET: &str = "/run/pag/nudge";
@@ -43,11 +43,7 @@ pub fn nudge_of_manager(uid: u32, moment: Moment) {
 }
 
 fn send(text: &str) {
-    if let Ok(socket) = UnixDatagram::unbound()
-        && socket.set_nonblocking(true).is_ok()
-    {
-        let _ = socket.send_to(text.as_bytes(), SOCKET);
-    }
+    let _ = sys::send_to(SOCKET, text.as_bytes());
 }
 
 /// Reads what was sent here; none for anything else.

@@ -7,7 +7,6 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io::Write;
-use std::os::unix::net::UnixDatagram;
 
 use syslog::{Facility, LogFormat, Severity};
 
@@ -665,10 +664,9 @@ fn send(severity: Severity, message: &str, fields: &[(&str, String)]) {
         }
     };
     let message = format!("{prefix}{}", one_line(message));
-    let sent =
-        to_socket("/run/systemd/journal/socket", || journal_record(severity, origin.identifier, &message, fields));
-    if !sent {
-        to_socket("/dev/log", || syslog_record(severity, origin.identifier, &message));
+    let record = journal_record(severity, origin.identifier, &message, fields);
+    if sys::send_to("/run/systemd/journal/socket", &record).is_err() {
+        let _ = sys::send_to("/dev/log", &syslog_record(severity, origin.identifier, &message));
     }
 }
 
@@ -715,11 +713,6 @@ fn syslog_record(severity: Severity, identifier: &str, message: &str) -> Vec<u8>
     // Writing to a vector cannot fail.
     let _ = Local { identifier }.format(&mut record, severity, message);
     record
-}
-
-fn to_socket(path: &str, record: impl FnOnce() -> Vec<u8>) -> bool {
-    let Ok(socket) = UnixDatagram::unbound() else { return false };
-    socket.set_nonblocking(true).is_ok() && socket.connect(path).is_ok() && socket.send(&record()).is_ok()
 }
 
 #[cfg(test)]

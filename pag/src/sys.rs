@@ -199,6 +199,35 @@ pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     }
 }
 
+/// Sends a datagram to the socket at `path`, without waiting.
+///
+/// # Errors
+/// ENOENT and ECONNREFUSED when nobody listens, EAGAIN when he does not keep up, EMFILE, EMSGSIZE.
+pub fn send_to(path: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut address = libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
+    // The last byte stays 0.
+    let space = address.sun_path.len().saturating_sub(1);
+    if path.len() > space {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (place, byte) in address.sun_path.iter_mut().zip(path.bytes()) {
+        *place = byte as c_char;
+    }
+    // SAFETY: takes integers.
+    let socket = cerr(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?;
+    let socket = RawFd::try_from(socket).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or(0);
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: pointer and length of one slice, and of one address.
+    let sent = unsafe {
+        let to = (&raw const address).cast();
+        libc::sendto(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags, to, length)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// One entry of the password database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passwd {

@@ -42,7 +42,10 @@ impl Identity {
         // The real ids may be a caller's (su); with an effective uid 0 all of these are allowed.
         setgroups(&self.groups)?;
         setresgid([self.gid; 3])?;
-        setresuid([self.uid; 3])
+        setresuid([self.uid; 3])?;
+        // What is in its memory was ours, and he could trace it where fs.suid_dumpable is 1 (kernel/cred.c, commit_creds).
+        // SAFETY: takes integers.
+        cerr(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) }.into()).map(drop)
     }
 }
 
@@ -385,6 +388,9 @@ impl Child {
 
     fn end(self, pidfd: Option<OwnedFd>, deadline: Instant) -> io::Result<End> {
         let mut killed = false;
+        if let Some(fd) = &pidfd {
+            readable(fd.as_fd(), deadline.saturating_duration_since(Instant::now()));
+        }
         loop {
             let mut status = 0;
             // SAFETY: a valid place for the status.
