@@ -165,10 +165,12 @@ enum Choice {
     Nowhere,
 }
 
-/// Whether the PAG that a ticket is brought to was there before, and if not, whether its ccache has been made with it.
+/// Whether the PAG that a ticket is brought to was there before: if so, whether this login has tried for its tokens, and
+/// if not, whether its ccache has been made with the ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Known,
+    Tried,
     New { filled: bool },
 }
 
@@ -550,7 +552,8 @@ impl<'a> Entering<'a> {
             record.reseed = false;
         }
         self.equip(guard, &mut pag);
-        let need = self.feed(&mut record, pag.id, &ring, Found::Known);
+        let found = if self.has_tried(&ring) { Found::Tried } else { Found::Known };
+        let need = self.feed(&mut record, pag.id, &ring, found);
         if record != before
             && let Err(why) = registry.store(guard, &mut pag, record.clone())
         {
@@ -585,7 +588,7 @@ impl<'a> Entering<'a> {
                     let fed = match found {
                         Found::New { filled: true } => Ok(true),
                         Found::New { filled: false } => ccache::put(&user, id, ticket, deadline).map(|()| true),
-                        Found::Known => ccache::feed(&user, id, ticket, deadline),
+                        Found::Known | Found::Tried => ccache::feed(&user, id, ticket, deadline),
                     };
                     match fed {
                         Ok(put) => {
@@ -601,7 +604,11 @@ impl<'a> Entering<'a> {
                 }
             }
         }
-        let need = self.need(Some(&*record), ring, found != Found::Known);
+        // Of two hooks of a login the first looks at the tokens.
+        let need = match found {
+            Found::Tried => Need::No,
+            Found::Known | Found::New { .. } => self.need(Some(&*record), ring, found != Found::Known),
+        };
         if need == Need::Now {
             let ticket = self.ticket_end(Some(&*record)).unwrap_or(0);
             record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket });
@@ -639,7 +646,7 @@ impl<'a> Entering<'a> {
                 let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
                 let held = seed::held(&tokens, record.map_or(&[], |record| &record.tokens), now);
                 if seed::are_good(&held, &seed::cells(&clients, settings, self.request.user), now) {
-                    Need::No
+                    Need::Good
                 } else {
                     need
                 }
@@ -647,16 +654,21 @@ impl<'a> Entering<'a> {
         }
     }
 
+    /// Whether an earlier hook of this login has found good tokens, or has tried for them. In another ring than that one's,
+    /// whose PAG has gone meanwhile, there is nothing of what it got.
+    fn has_tried(&self, ring: &Ring) -> bool {
+        self.request.marker.is_some_and(|marker| marker.seeded && marker.ring == Some(*ring))
+    }
+
     /// Runs a seeder where one is wanted; whether it did.
     fn seed(&self, placed: &mut Placed) -> bool {
-        // In another ring than an earlier hook's, whose PAG has gone meanwhile, there is nothing of what that one got.
-        let tried = self.request.marker.is_some_and(|marker| marker.seeded && marker.ring == Some(placed.ring));
-        if tried || self.request.settings.placement == Role::Seed {
+        if self.has_tried(&placed.ring) || self.request.settings.placement == Role::Seed {
             return false;
         }
         match placed.need {
-            Need::No => {
+            Need::No | Need::Good => {
                 log::debug!("no seeder for uid {}: tokens are good, not wanted, or cannot be had", self.uid());
+                placed.seeded |= placed.need == Need::Good;
                 return false;
             }
             Need::Later => {

@@ -411,8 +411,10 @@ fn in_words(end: Exit, left: Duration) -> Outcome {
 /// What there is to do about tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing: they are good, not wanted, or cannot be had.
+    /// Nothing: they are not wanted, or cannot be had.
     No,
+    /// Nothing: they are good.
+    Good,
     /// They are wanted, but an attempt was made just now.
     Later,
     /// A seeder should run.
