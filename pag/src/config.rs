@@ -680,6 +680,13 @@ enum Origin {
     User,
 }
 
+/// What the files say, and who had to own them.
+static TEXTS: MemoOfAll<(u32, Vec<Text>)> = MemoOfAll::new();
+
+pub(crate) fn give_back() {
+    TEXTS.forget();
+}
+
 /// A file, and the lines of it that say something, by their numbers.
 type Text = (PathBuf, Vec<(usize, String)>);
 
@@ -759,10 +766,9 @@ impl Reading {
 
     /// The files to read, as they are known or as they are read.
     fn texts_of(&mut self, dirs: &Dirs) -> Vec<Text> {
-        static KNOWN: MemoOfAll<(u32, Vec<Text>)> = MemoOfAll::new();
         let mut look = Look::default();
         dirs.drop_ins.iter().chain([&dirs.main]).for_each(|path| look.at(path));
-        if let Some((_, texts)) = KNOWN.of(&look).filter(|(owner, _)| *owner == dirs.owner) {
+        if let Some((_, texts)) = TEXTS.of(&look).filter(|(owner, _)| *owner == dirs.owner) {
             return texts;
         }
         let complaints = self.complaints.len();
@@ -781,7 +787,7 @@ impl Reading {
         }
         // What is wrong with a file is said each time.
         if self.complaints.len() == complaints {
-            KNOWN.keep(look, (dirs.owner, texts.clone()));
+            TEXTS.keep(look, (dirs.owner, texts.clone()));
         }
         texts
     }

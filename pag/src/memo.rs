@@ -31,6 +31,11 @@ impl<T: Clone> Memo<T> {
         Memo(Mutex::new(None))
     }
 
+    /// Nothing is known any more; nothing is done while somebody looks.
+    pub(crate) fn forget(&self) {
+        let _ = self.0.try_lock().map(|mut known| known.take());
+    }
+
     /// What the file at `path` says: as it is known, or as `read` reads it.
     pub(crate) fn of(&self, path: &Path, read: impl FnOnce() -> T) -> T {
         self.at(crate::now(), path, read)
@@ -83,6 +88,11 @@ impl<T: Clone> MemoOfAll<T> {
     /// Nothing is known yet.
     pub(crate) const fn new() -> Self {
         MemoOfAll(Mutex::new(None))
+    }
+
+    /// As [`Memo::forget`].
+    pub(crate) fn forget(&self) {
+        let _ = self.0.try_lock().map(|mut known| known.take());
     }
 
     /// What is known of those files that `look` has begun with, and of all that were looked at then.
@@ -154,6 +164,9 @@ mod tests {
         assert_eq!(memo.of(&first()), None, "young ones are not believed");
         memo.keep(look(60, &[&directory, &file]), "one");
         assert_eq!((memo.of(&first()), memo.of(&look(60, &[&file]))), (Some("one"), None));
+        memo.forget();
+        assert_eq!(memo.of(&first()), None, "it was forgotten");
+        memo.keep(look(60, &[&directory, &file]), "one");
         std::fs::write(&file, "three").unwrap();
         assert_eq!(memo.of(&first()), None, "one has changed");
         memo.keep(look(60, &[&directory, &file]), "three");

@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+pub(crate) use self::child::give_back;
 pub use self::child::{
     Answer, Child, Exit, Identity, Program, Put, STATUS_DEADLINE, STATUS_NOT_STARTED, STATUS_SIGNAL, ask, ask_as,
-    child, give_back, run,
+    child, run,
 };
 
 /// Turns a result of -1 into the error that `errno` names.

@@ -7,5 +7,5 @@
 static CLOSED: extern "C" fn() = closed;
 
 extern "C" fn closed() {
-    pag::sys::give_back();
+    pag::give_back();
 }

@@ -131,8 +131,7 @@ impl Client {
         match self {
             Client::Keyring => None,
             Client::OpenAfs => {
-                static KNOWN: [Memo<Option<Cell>>; 2] = [Memo::new(), Memo::new()];
-                let mut places = openafs::OWN_CELL.iter().map(Path::new).zip(&KNOWN);
+                let mut places = openafs::OWN_CELL.iter().map(Path::new).zip(&OWN_CELLS);
                 places.find_map(|(path, known)| known.of(path, || cell_in_file(path)))
             }
             Client::Kafs => cell_in_file(Path::new(kafs::OWN_CELL)),
@@ -156,6 +155,13 @@ impl Client {
         };
         Some((client, name.strip_prefix(b"afs@")?))
     }
+}
+
+/// The cells that stand in [`openafs::OWN_CELL`].
+static OWN_CELLS: [Memo<Option<Cell>>; 2] = [Memo::new(), Memo::new()];
+
+pub(crate) fn give_back() {
+    OWN_CELLS.iter().for_each(Memo::forget);
 }
 
 /// All clients that this version knows.

@@ -275,7 +275,7 @@ unsafe impl Send for Place {}
 
 /// The place of a child that has ended, for the next: a login asks several times.
 ///
-/// Whoever unloads this code must [give it back](give_back).
+/// Whoever unloads this code must [give it back](crate::give_back).
 static KEPT: Mutex<Option<Place>> = Mutex::new(None);
 
 impl Place {
@@ -292,9 +292,9 @@ impl Place {
     }
 }
 
-/// Gives back the memory that is kept for the next child.
-pub fn give_back() {
-    drop(Place::take_kept());
+/// Gives back the memory that is kept for the next child, unless somebody is about to take it.
+pub(crate) fn give_back() {
+    let _ = KEPT.try_lock().map(|mut kept| kept.take());
 }
 
 impl Drop for Place {
