@@ -691,11 +691,9 @@ pub(crate) fn give_back() {
 type Text = (PathBuf, Vec<(usize, String)>);
 
 fn lines(text: &str) -> Vec<(usize, String)> {
-    let lines = text.lines().map(str::trim).enumerate();
-    lines
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with(['#', ';']))
-        .map(|(i, l)| (i + 1, l.to_owned()))
-        .collect()
+    let lines = (1..).zip(text.lines().map(str::trim));
+    let says = |line: &str| !line.is_empty() && !line.starts_with(['#', ';']);
+    lines.filter(|(_, line)| says(line)).map(|(number, line)| (number, line.to_owned())).collect()
 }
 
 struct Reading {
@@ -755,7 +753,7 @@ impl Reading {
             reading.settings.minimum_uid = uid;
             reading.decisions.push(("minimum_uid", Place::File(dirs.login_defs.clone(), 0)));
         }
-        reading.texts = reading.texts_of(dirs);
+        reading.texts = reading.texts_of(dirs, crate::now());
         // A service's own section counts over the host's, in whichever file they stand.
         reading.pass(Level::Host);
         if let Some(service) = service {
@@ -764,9 +762,9 @@ impl Reading {
         reading
     }
 
-    /// The files to read, as they are known or as they are read.
-    fn texts_of(&mut self, dirs: &Dirs) -> Vec<Text> {
-        let mut look = Look::default();
+    /// The files to read, as they are known or as they are read `now`, in seconds since the epoch.
+    fn texts_of(&mut self, dirs: &Dirs, now: u64) -> Vec<Text> {
+        let mut look = Look::new(now);
         dirs.drop_ins.iter().chain([&dirs.main]).for_each(|path| look.at(path));
         if let Some((_, texts)) = TEXTS.of(&look).filter(|(owner, _)| *owner == dirs.owner) {
             return texts;
@@ -1106,6 +1104,32 @@ mod tests {
         }
         files.write("pag.conf", main.as_ref());
         files
+    }
+
+    /// Also where the files are old enough to be believed, a minute later. Other tests may displace what is known, and then
+    /// it is read anew.
+    #[test]
+    fn what_is_known_of_the_files_is_what_they_say() {
+        let files = files("[pag]\nstrict = yes\n");
+        files.write("etc/a.conf", b"[pag]\ndebug = yes\n");
+        let said = |owner: u32| {
+            let dirs = Dirs { owner, ..files.dirs.clone() };
+            let texts = Reading::new(&dirs, None).texts_of(&dirs, crate::now() + 60);
+            texts.into_iter().flat_map(|(_, lines)| lines).map(|(n, line)| format!("{n} {line}")).collect::<Vec<_>>()
+        };
+        let owner = files.dirs.owner;
+        let main = ["1 [pag]", "2 strict = yes"];
+        assert_eq!(said(owner), [&main[..], &["1 [pag]", "2 debug = yes"]].concat());
+        assert_eq!(said(owner + 1), [""; 0], "not whoever else must own them");
+        assert_eq!(said(owner), [&main[..], &["1 [pag]", "2 debug = yes"]].concat());
+        // In its place, so that the directory stays as it was.
+        files.write("etc/a.conf", b"\n; no\n[pag]\ndebug = no\n");
+        assert_eq!(said(owner), [&main[..], &["3 [pag]", "4 debug = no"]].concat(), "a drop-in has changed");
+        files.write("run/b.conf", b"[pag]\n");
+        assert_eq!(said(owner).len(), 5, "one has come");
+        fs::remove_file(files.top.path().join("etc/a.conf")).unwrap();
+        fs::remove_file(files.top.path().join("run/b.conf")).unwrap();
+        assert_eq!(said(owner), main, "they have gone");
     }
 
     fn complaints(main: &str, arguments: &[&str]) -> (Settings, Vec<String>) {

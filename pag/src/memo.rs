@@ -60,22 +60,24 @@ impl<T: Clone> Memo<T> {
 }
 
 /// Files and directories, each looked at before it is read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Look {
+    time: u64,
     found: Vec<(PathBuf, Option<Stamp>)>,
     /// Whether one of them was changed so lately that what it says is not kept.
     is_young: bool,
 }
 
 impl Look {
-    /// Looks at one more, which need not be there.
-    pub(crate) fn at(&mut self, path: &Path) {
-        self.at_time(crate::now(), path);
+    /// Nothing is looked at yet; it is `time`, in seconds since the epoch.
+    pub(crate) fn new(time: u64) -> Self {
+        Look { time, found: Vec::new(), is_young: false }
     }
 
-    fn at_time(&mut self, time: u64, path: &Path) {
+    /// Looks at one more, which need not be there.
+    pub(crate) fn at(&mut self, path: &Path) {
         let found = std::fs::metadata(path).ok();
-        self.is_young |= found.as_ref().is_some_and(|found| !is_old(found, time));
+        self.is_young |= found.as_ref().is_some_and(|found| !is_old(found, self.time));
         self.found.push((path.to_owned(), found.as_ref().map(stamp)));
     }
 }
@@ -150,8 +152,8 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let (directory, file) = (top.path().join("d"), top.path().join("d/file"));
         let look = |later: u64, paths: &[&Path]| {
-            let mut look = Look::default();
-            paths.iter().for_each(|path| look.at_time(crate::now() + later, path));
+            let mut look = Look::new(crate::now() + later);
+            paths.iter().for_each(|path| look.at(path));
             look
         };
         let first = || look(60, &[&directory]);
