@@ -137,6 +137,11 @@ pub const ALL: &[Scenario] = &[
         seeders::cut_tokens_are_not_forgotten,
     ),
     (
+        "first_hook_looks",
+        "Of two hooks of a login the first looks at the tokens; a refresh looks at them anew.",
+        seeders::first_hook_looks,
+    ),
+    (
         "hostile_tickets",
         "What lies in a ticket's place is nobody else's, and is not waited for.",
         seeders::hostile_tickets,

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{login, pags, shell, ticketed, uid};
+use super::{inside, login, pags, shell, ticketed, uid};
 use crate::sandbox::{CELL, Sandbox, eventually, own_tmp, silent_server};
 use crate::ticket;
 
@@ -18,6 +18,22 @@ pub(super) fn cut_tokens_are_not_forgotten(sandbox: &mut Sandbox) {
     assert!(alice.ring().token(CELL).is_none(), "which has been cut away: {:?}", alice.ring());
     assert_eq!(known(), 1, "what a seeder has brought and a member has cut is known still");
     alice.all_ok(&["close", "end"]);
+}
+
+/// sshd calls setcred before it opens the session; a refresh is a wish of its own.
+pub(super) fn first_hook_looks(sandbox: &mut Sandbox) {
+    let mut first = login(sandbox, "alice");
+    let mut second = ticketed(sandbox, "sshd", "alice", "alice");
+    second.ok("establish");
+    let runs = sandbox.seeder_runs();
+    assert_eq!(runs, 1, "the second login finds good tokens");
+    assert_eq!(inside(&mut first, "alice", "keyctl clear @s")["status"], 0);
+    second.ok("open");
+    assert_eq!(sandbox.seeder_runs(), runs, "the first hook of a login looks at the tokens, and the second does not");
+    second.ok("refresh");
+    assert_eq!(sandbox.seeder_runs(), runs + 1, "a refresh looks at them");
+    second.all_ok(&["close", "end"]);
+    first.all_ok(&["close", "end"]);
 }
 
 /// In `/tmp`, where a ticket is read without a child if it is what one expects.
