@@ -310,7 +310,7 @@ fn shown(name: &str, s: &Settings) -> Option<String> {
         "retain_after_close" => yes_or_no(s.retain == Retain::Processes),
         "follow" => s.follow.to_string(),
         "placement" => s.placement.to_string(),
-        "timeout" => format!("{}ms", s.timeout.as_millis()),
+        "timeout" => format!("{}ms", crate::sys::millis(s.timeout)),
         "strict" => yes_or_no(s.strict),
         "client" => s.client.to_string(),
         "openafs_device" => path(&s.openafs_device),

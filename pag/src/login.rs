@@ -806,7 +806,7 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> Seedin
     };
     if ok || !got.is_empty() {
         let (client, cell) = names(&got);
-        report(&Event::Seeded { uid, ring: place, client, cell, millis: begun.elapsed().as_millis() });
+        report(&Event::Seeded { uid, ring: place, client, cell, millis: sys::millis(begun.elapsed()) });
     }
     if let Err(why) = result {
         let quota = keyring::quota_is_short(uid).map(|quota| format!("; {quota}")).unwrap_or_default();

@@ -135,7 +135,7 @@ pub enum Event {
         /// The cell.
         cell: String,
         /// How long it took.
-        millis: u128,
+        millis: u64,
     },
     /// A seeder failed; the login goes on without these tokens.
     SeedFailed {

@@ -401,7 +401,7 @@ fn in_words(end: Exit, left: Duration) -> Outcome {
         }
         Exit::Status(sys::STATUS_SIGNAL) => Err("a signal ended the seeder".to_owned()),
         Exit::Status(sys::STATUS_DEADLINE) | Exit::TimedOut => {
-            Err(format!("the seeder was killed: it had not ended within {} ms", left.as_millis()))
+            Err(format!("the seeder was killed: it had not ended within {} ms", sys::millis(left)))
         }
         Exit::Status(status) => Err(format!("the seeder ended with status {status}")),
         Exit::Signal(signal) => Err(format!("signal {signal} ended the seeder's supervisor")),

@@ -182,6 +182,11 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whole milliseconds, in 64 bits: those of [`Duration`] have 128, and whatever prints them a kilobyte of code of its own.
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Waits until `fd` is readable or hung up; false when `timeout` has passed first.
 pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -189,7 +194,7 @@ pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     loop {
         let left = end.map_or(timeout, |end| end.saturating_duration_since(std::time::Instant::now()));
         // Rounded up: with a part of a millisecond left, poll would not wait at all, and callers would spin.
-        let millis = c_int::try_from(left.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX);
+        let millis = c_int::try_from(millis(left.saturating_add(Duration::from_micros(999)))).unwrap_or(c_int::MAX);
         // SAFETY: one valid pollfd.
         match cerr(unsafe { libc::poll(&raw mut poll, 1, millis) }.into()) {
             Ok(count) => return count > 0,

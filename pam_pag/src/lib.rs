@@ -255,7 +255,7 @@ impl<'a> Login<'a> {
         };
         let marker = Marker { opened: opened || entered.marker.opened, ..entered.marker };
         if let Some(ring) = marker.ring {
-            log::debug!("uid {} is in ring {}, after {} ms", marker.uid, ring.serial, marker.spent.as_millis());
+            log::debug!("uid {} is in ring {}, after {} ms", marker.uid, ring.serial, pag::sys::millis(marker.spent));
         }
         remember(self.pamh, Some(marker));
         if let Some(ccache) = entered.ccache {

@@ -3,14 +3,14 @@
 //! They keep what may hang away from a login: what the kernel does for a user's file system or in the module of an AFS
 //! client, and what changes the credentials of who asks for it.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::slice;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,11 +59,18 @@ pub struct Child {
     uid: Option<u32>,
 }
 
-/// Children that could not be killed, and whom they had become. They are collected when the next is made.
+/// Children that had not ended when nobody waited for them any longer, and whom they had become. They are collected when the
+/// next is made.
 static LEFT: Mutex<Vec<(i32, Option<u32>)>> = Mutex::new(Vec::new());
 
 /// Status of a child in which the work has panicked: a fault of ours.
 const STATUS_PANIC: u8 = 122;
+
+/// What a child's word says while it is in our memory.
+const INSIDE: i32 = 1;
+
+/// No status: a child has not come to the end of its work.
+const UNDONE: i32 = -1;
 
 /// Makes a child with a copy of our memory that runs `work` and ends with its result as exit status.
 ///
@@ -80,32 +87,39 @@ pub fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
 /// Where a child puts what it has to say, piece by piece; false when it can say no more. Allocates nothing.
 pub type Put<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
 
-/// Has a child do `work`, and waits for what it has to say and for its end: at most until `deadline`, and then as
-/// [`Child::wait`] does. It can say 256 KiB.
+/// Has a child do `work`, and waits for what it has to say: at most until `deadline`, and then as [`Child::wait`] does. It
+/// can say 256 KiB.
 ///
 /// The child works in our memory. Nothing is copied, where a fork copies the page tables of a host and then each page that
 /// is touched: a login can afford this more than once. It has a place of its own there, which is never given back when the
 /// child could not be killed: that is where the kernel may still write. The child runs no instruction after that.
 ///
 /// `work` must not allocate, take locks or panic: killed at the wrong moment it would leave a lock locked, here. It must
-/// not become anybody else either; that is for [`ask_as`].
+/// not become anybody else either, which is for [`ask_as`], nor change its directory, its umask or what it does on a signal:
+/// they are ours.
 ///
 /// All signals wait until the child has ended. It would run a handler of the host's a second time; and `errno` is the
 /// child's as long as it works, which is so when no call of ours can fail by EINTR.
 ///
 /// # Errors
-/// EAGAIN, ENOMEM and EMFILE: there was no child.
+/// EAGAIN and ENOMEM: there was no child.
 pub fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8 + Send) -> io::Result<Answer> {
     let mut work = Some(work);
-    ask_it(deadline, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put)))
+    let in_common = libc::CLONE_FS | libc::CLONE_SIGHAND;
+    ask_it(deadline, in_common, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put)))
 }
 
-/// The same, once for all that is asked: less code.
-fn ask_it(deadline: Instant, work: &mut (dyn FnMut(Put<'_>) -> u8 + Send)) -> io::Result<Answer> {
+/// The same, once for all that is asked: less code. What the child has `in_common` with us besides memory costs nothing to
+/// make.
+fn ask_it(deadline: Instant, in_common: c_int, work: &mut (dyn FnMut(Put<'_>) -> u8 + Send)) -> io::Result<Answer> {
     collect_left(None)?;
     let mut place = Place::take()?;
     let stack = place.stack();
+    // SAFETY: mapped and aligned; the place is there until the end of this function, or for good.
+    let inside = unsafe { &*place.inside() };
+    inside.store(INSIDE, Ordering::Relaxed);
     let (space, length) = (place.answer(), AtomicUsize::new(0));
+    let status = AtomicI32::new(UNDONE);
     let mut work = || {
         let mut put = |bytes: &[u8]| {
             let before = length.load(Ordering::Relaxed);
@@ -114,34 +128,50 @@ fn ask_it(deadline: Instant, work: &mut (dyn FnMut(Put<'_>) -> u8 + Send)) -> io
             length.store(before + if fits { bytes.len() } else { 0 }, Ordering::Relaxed);
             fits
         };
-        work(&mut put)
+        status.store(status_of(|| work(&mut put)).into(), Ordering::Relaxed);
     };
-    let mut work: &mut (dyn FnMut() -> u8 + Send) = &mut work;
+    let mut work: &mut (dyn FnMut() + Send) = &mut work;
     let argument = (&raw mut work).cast();
-    let mut pidfd: c_int = -1;
     let _undisturbed = Undisturbed::new();
-    let flags = libc::CLONE_VM | libc::CLONE_PIDFD;
+    let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | in_common;
+    let none = ptr::null_mut::<c_void>();
     // SAFETY: nobody else has the stack; `work` and what it borrows are there until the child has run its last instruction,
-    // as said above; and there is a valid place for the descriptor.
-    let pid = unsafe { libc::clone(run_work, stack, flags, argument, &raw mut pidfd) };
+    // as said above; and the word that the kernel clears is there for as long as it may do so.
+    let pid = unsafe { libc::clone(run_work, stack, flags, argument, none, none, inside.as_ptr()) };
     cerr(pid.into())?;
-    // SAFETY: the kernel has just given us this descriptor. One that is older than Linux 5.2 has left the place as it was.
-    let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
-    match (Child { pid, uid: None }).end(pidfd, deadline) {
-        Ok(End { exit, collected: true }) => {
-            // That it was collected orders what it has written before what we read.
-            let bytes = Zeroizing::new(place.answer().get(..length.into_inner()).unwrap_or(&[]).to_vec());
-            // One that was killed has not wiped what it had there.
-            if matches!(exit, Exit::Status(_)) {
-                place.keep();
-            }
-            Ok(Answer { exit, bytes, whole: true })
-        }
-        left => {
-            std::mem::forget(place);
-            left.map(|end| Answer { exit: end.exit, bytes: Zeroizing::default(), whole: false })
-        }
+    let child = Child { pid, uid: None };
+    if is_left(inside, deadline)
+        && let Ok(status) = u8::try_from(status.into_inner())
+    {
+        // What is left of its end is the kernel's affair: it closes copies of the host's files, and a file system of
+        // somebody's may answer that late.
+        child.collect_soon();
+        // That it has left orders what it has written before what we read.
+        let bytes = Zeroizing::new(place.answer().get(..length.into_inner()).unwrap_or(&[]).to_vec());
+        place.keep();
+        return Ok(Answer { exit: Exit::Status(status), bytes, whole: true });
     }
+    let end = child.end(deadline);
+    // One that was killed has not wiped what it had there, so that is no place for the next; and it may be there still.
+    if !matches!(end, Ok(End { collected: true, .. })) {
+        std::mem::forget(place);
+    }
+    end.map(|end| Answer { exit: end.exit, bytes: Zeroizing::default(), whole: false })
+}
+
+/// Waits until the kernel says, by clearing this word, that the child is in our memory no more (set_tid_address(2);
+/// kernel/fork.c, mm_release); false when that was not so at the deadline.
+fn is_left(inside: &AtomicI32, deadline: Instant) -> bool {
+    while inside.load(Ordering::Acquire) != 0 {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        let time = timespec(left);
+        // SAFETY: a valid word, which is INSIDE unless the child has left; a valid time.
+        unsafe { libc::syscall(libc::SYS_futex, inside.as_ptr(), libc::FUTEX_WAIT, INSIDE, &raw const time) };
+    }
+    true
 }
 
 /// The same for a child that becomes `user` first, and gets a copy of our memory: what is his he may do as he likes with.
@@ -223,13 +253,14 @@ fn status_of(work: impl FnOnce() -> u8) -> u8 {
 }
 
 extern "C" fn run_work(work: *mut c_void) -> c_int {
-    // SAFETY: what `ask` has given.
-    let work = unsafe { &mut **work.cast::<&mut (dyn FnMut() -> u8 + Send)>() };
-    c_int::from(status_of(work))
+    // SAFETY: what `ask_it` has given.
+    let work = unsafe { &mut **work.cast::<&mut (dyn FnMut() + Send)>() };
+    work();
+    0
 }
 
-/// What a child has for itself in our memory: a barrier that nobody may write to, above it a stack, and above that a place
-/// for what it has to say.
+/// What a child has for itself in our memory: a barrier that nobody may write to, above it a stack, and above that a word and a
+/// place for what it has to say.
 struct Place {
     base: *mut c_void,
 }
@@ -239,8 +270,11 @@ impl Place {
     const BARRIER: usize = 64 * 1024;
     /// The largest buffers in it are of 32 KiB, for a token's payload. Only what is touched takes memory.
     const STACK: usize = 512 * 1024;
+    /// A word that is cleared when the child has left. It has a cache line of its own.
+    const INSIDE: usize = 64;
     const ANSWER: usize = 256 * 1024;
-    const SIZE: usize = Self::BARRIER + Self::STACK + Self::ANSWER;
+    const USABLE: usize = Self::STACK + Self::INSIDE + Self::ANSWER;
+    const SIZE: usize = Self::BARRIER + Self::USABLE;
 
     fn new() -> io::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
@@ -252,9 +286,8 @@ impl Place {
         let place = Place { base };
         // SAFETY: inside of what was mapped just now.
         let usable = unsafe { base.byte_add(Self::BARRIER) };
-        let size = Self::STACK + Self::ANSWER;
         // SAFETY: likewise.
-        cerr(unsafe { libc::mprotect(usable, size, libc::PROT_READ | libc::PROT_WRITE) }.into())?;
+        cerr(unsafe { libc::mprotect(usable, Self::USABLE, libc::PROT_READ | libc::PROT_WRITE) }.into())?;
         Ok(place)
     }
 
@@ -264,9 +297,15 @@ impl Place {
         unsafe { self.base.byte_add(Self::BARRIER + Self::STACK) }
     }
 
+    fn inside(&self) -> *const AtomicI32 {
+        self.stack().cast_const().cast()
+    }
+
     fn answer(&mut self) -> &mut [u8] {
+        // SAFETY: inside of what was mapped.
+        let answer = unsafe { self.stack().byte_add(Self::INSIDE) };
         // SAFETY: mapped, filled with zeroes by the kernel, and nobody else's as long as this borrow lasts.
-        unsafe { slice::from_raw_parts_mut(self.stack().cast(), Self::ANSWER) }
+        unsafe { slice::from_raw_parts_mut(answer.cast(), Self::ANSWER) }
     }
 }
 
@@ -382,40 +421,50 @@ impl Child {
     /// # Errors
     /// What `waitpid` reports: the child's end could not be learned.
     pub fn wait(self, deadline: Instant) -> io::Result<Exit> {
-        let pidfd = self.pidfd().ok();
-        self.end(pidfd, deadline).map(|end| end.exit)
+        self.end(deadline).map(|end| end.exit)
     }
 
-    fn end(self, pidfd: Option<OwnedFd>, deadline: Instant) -> io::Result<End> {
-        let mut killed = false;
-        if let Some(fd) = &pidfd {
-            readable(fd.as_fd(), deadline.saturating_duration_since(Instant::now()));
+    /// Collects a child that has done its work and is about to end. If it takes its time it is left for later.
+    fn collect_soon(self) {
+        let ended = || !matches!(self.try_wait(), Ok(None));
+        // The rest of its end takes less time than to go to sleep for it.
+        for _ in 0..16 {
+            if ended() {
+                return;
+            }
+            // SAFETY: no arguments.
+            unsafe { libc::sched_yield() };
         }
+        let _ = self.pidfd().map(|fd| readable(fd.as_fd(), Duration::from_millis(100)));
+        if !ended() {
+            self.leave();
+        }
+    }
+
+    fn leave(self) {
+        LEFT.lock().unwrap_or_else(PoisonError::into_inner).push((self.pid, self.uid));
+    }
+
+    fn end(self, deadline: Instant) -> io::Result<End> {
+        let pidfd = self.pidfd().ok();
+        let mut killed = false;
         loop {
-            let mut status = 0;
-            // SAFETY: a valid place for the status.
-            let got = unsafe { libc::waitpid(self.pid, &raw mut status, libc::__WCLONE | libc::WNOHANG) };
-            if got == self.pid {
-                let exit = if killed { Exit::TimedOut } else { exit_of(status) };
-                return Ok(End { exit, collected: true });
-            }
-            if got == -1 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                return Err(io::Error::last_os_error());
-            }
             let left = deadline.saturating_duration_since(Instant::now());
-            if killed && deadline.elapsed() > Duration::from_secs(1) {
-                LEFT.lock().unwrap_or_else(PoisonError::into_inner).push((self.pid, self.uid));
-                return Ok(End { exit: Exit::TimedOut, collected: false });
-            }
-            if left.is_zero() && !killed {
-                // SAFETY: the pid is ours until we have collected it.
-                unsafe { libc::kill(self.pid, libc::SIGKILL) };
-                killed = true;
-            }
-            let pause = if killed { Duration::from_millis(50) } else { left.max(Duration::from_millis(1)) };
+            let pause = if killed { Duration::from_millis(50) } else { left };
             match &pidfd {
                 Some(fd) => drop(readable(fd.as_fd(), pause)),
                 None => std::thread::sleep(pause.min(Duration::from_millis(5))),
+            }
+            if let Some(exit) = self.try_wait()? {
+                return Ok(End { exit: if killed { Exit::TimedOut } else { exit }, collected: true });
+            }
+            if killed && deadline.elapsed() > Duration::from_secs(1) {
+                self.leave();
+                return Ok(End { exit: Exit::TimedOut, collected: false });
+            }
+            if left.is_zero() && !killed {
+                self.kill();
+                killed = true;
             }
         }
     }
@@ -512,17 +561,21 @@ pub fn run(
     time: Duration,
     enter: impl FnOnce() -> Result<(), u8> + Send,
 ) -> io::Result<Exit> {
-    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let end = Instant::now() + time;
     let host = std::process::id();
-    let answer = ask(Instant::now() + time + CLEARING, |_| match enter() {
-        Ok(()) => supervise(program, identity, millis, host),
-        Err(status) => status,
+    let mut enter = Some(enter);
+    // It sets what it does on a signal.
+    let nothing_in_common = 0;
+    let answer = ask_it(end + CLEARING, nothing_in_common, &mut |_| match enter.take().map(|it| it()) {
+        Some(Ok(())) => supervise(program, identity, end, host),
+        Some(Err(status)) => status,
+        None => STATUS_PANIC,
     });
     answer.map(|answer| answer.exit)
 }
 
 /// The supervisor's work; gives the status to end with. Allocates nothing.
-fn supervise(program: &Program, identity: &Identity, millis: u64, host: u32) -> u8 {
+fn supervise(program: &Program, identity: &Identity, end: Instant, host: u32) -> u8 {
     // SAFETY: takes integers.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     reset_signals();
@@ -544,9 +597,8 @@ fn supervise(program: &Program, identity: &Identity, millis: u64, host: u32) -> 
     if pid < 0 {
         return STATUS_NOT_STARTED;
     }
-    let end = now_millis().saturating_add(millis);
     let mut result = None;
-    while result.is_none() && now_millis() < end {
+    while result.is_none() && Instant::now() < end {
         let mut status = 0;
         // SAFETY: a valid place for the status.
         let got = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
@@ -556,7 +608,7 @@ fn supervise(program: &Program, identity: &Identity, millis: u64, host: u32) -> 
                 _ => STATUS_SIGNAL,
             });
         } else if got == 0 {
-            if wait_for_signal(end.saturating_sub(now_millis())) == libc::SIGTERM {
+            if wait_for_signal(end.saturating_duration_since(Instant::now())) == libc::SIGTERM {
                 break;
             }
         } else if got < 0 {
@@ -586,12 +638,9 @@ fn awaited_signals() -> MaybeUninit<libc::sigset_t> {
 }
 
 /// Sleeps until one of the awaited signals comes, and gives it, or until the time is up.
-fn wait_for_signal(millis: u64) -> c_int {
+fn wait_for_signal(at_most: Duration) -> c_int {
     let set = awaited_signals();
-    let time = libc::timespec {
-        tv_sec: libc::time_t::try_from(millis / 1000).unwrap_or(1),
-        tv_nsec: c_long::try_from((millis % 1000) * 1_000_000).unwrap_or(0),
-    };
+    let time = timespec(at_most);
     // SAFETY: a valid set, no place for details, a valid time.
     unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) }
 }
@@ -607,19 +656,19 @@ fn reset_signals() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
 }
 
-fn now_millis() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid place for the time.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: (time.subsec_nanos() as i32).into(),
+    }
 }
 
 /// Kills and collects every process that has us as its parent, until there is none: a program that forked into the
 /// background has left its descendants to us. A process that cannot be killed (in the kernel, on a dead file server)
 /// is given up after a second; init inherits it.
 fn kill_descendants() {
-    let end = now_millis().saturating_add(1000);
-    while now_millis() < end {
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
         loop {
             // SAFETY: no place for a status.
             match unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } {
@@ -640,7 +689,7 @@ fn kill_descendants() {
                 pid = 0;
             }
         }
-        wait_for_signal(20);
+        wait_for_signal(Duration::from_millis(20));
     }
 }
 
@@ -739,9 +788,9 @@ mod tests {
         assert_eq!(answer.bytes().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 
-    /// It is a process of its own, whatever it shares: what it does to itself and to its descriptors stays there.
+    /// It is a process of its own, whatever it shares: what it does to its ids and to its descriptors stays there.
     #[test]
-    fn a_child_has_only_memory_in_common_with_us() {
+    fn what_a_child_does_to_itself_is_not_done_to_us() {
         let (read, write) = pipe().unwrap();
         let seen = AtomicUsize::new(0);
         let (group, fd) = (ids().fsgid, write.as_raw_fd());
