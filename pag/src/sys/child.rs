@@ -782,6 +782,14 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_left_of_a_child() {
+        let ours = || std::fs::read_to_string("/proc/thread-self/children").unwrap();
+        let before = ours();
+        ask(soon(), |_| 0).unwrap().bytes().unwrap();
+        assert_eq!(ours(), before);
+    }
+
+    #[test]
     fn what_a_child_that_fails_has_said_is_nothing() {
         let answer = ask(soon(), |put| u8::from(put(b"half"))).unwrap();
         assert_eq!(answer.exit, Exit::Status(1));
