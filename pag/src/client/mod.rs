@@ -24,7 +24,7 @@ use crate::keyring::{self as keys, Description, Serial};
 use crate::memo::Memo;
 use crate::ring::Ring;
 use crate::sys::{self, Answer, Exit, Put, Wiped};
-use openafs::Device;
+use openafs::{Device, Interface};
 
 /// An AFS client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -461,25 +461,25 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
     let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || Error::system(format!("list the tokens in {place}"));
     let mut found = Vec::new();
-    let device = Device::served();
+    let openafs = Device::opened();
     if place.here {
         let seen = visit_keys(place.keyring, &mut |key| found.extend(key.seen.as_ref().and_then(Token::of)));
         if !seen {
             return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
         }
-        if device.is_none() {
+        if openafs.is_none() {
             return Ok(found);
         }
     }
     let keyring = (!place.here).then_some(place.keyring);
-    let answer = sys::ask(deadline, |put| u8::from(!(place.enter() && tell(keyring, device.as_ref(), put))));
+    let answer = sys::ask(deadline, |put| u8::from(!(place.enter() && tell(keyring, openafs.as_ref(), put))));
     found.extend(told(&answer.and_then(Answer::bytes).map_err(doing())?));
     Ok(found)
 }
 
 /// Says the tokens in a keyring, and those of OpenAFS; false when that failed. For a child that is a member.
 /// Allocates nothing.
-pub(crate) fn tell(keyring: Option<Serial>, device: Option<&Device>, put: Put<'_>) -> bool {
+pub(crate) fn tell(keyring: Option<Serial>, openafs: Option<&Interface>, put: Put<'_>) -> bool {
     let mut said = true;
     let mut say = |seen: &Seen<'_>| {
         said = said && seen.say(put);
@@ -490,7 +490,7 @@ pub(crate) fn tell(keyring: Option<Serial>, device: Option<&Device>, put: Put<'_
             key.seen.as_ref().map(&mut say);
         })
     });
-    let asked = seen && device.is_none_or(|device| openafs::visit(device, &mut say));
+    let asked = seen && openafs.is_none_or(|interface| openafs::visit(interface, &mut say));
     asked && said
 }
 
@@ -531,12 +531,12 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
             }
         })
     };
-    let device = Device::served();
+    let openafs = Device::opened();
     if place.here {
         if !forget_keys() {
             return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
         }
-        if device.is_none() {
+        if openafs.is_none() {
             return Ok(());
         }
     }
@@ -544,7 +544,7 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
         if !(place.enter() && (place.here || forget_keys())) {
             return 1;
         }
-        let refused = device.as_ref().is_some_and(|device| !openafs::forget(device, name));
+        let refused = openafs.as_ref().is_some_and(|interface| !openafs::forget(interface, name));
         if refused { STATUS_REFUSED } else { 0 }
     })
     .map_err(doing())?;

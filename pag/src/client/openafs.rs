@@ -70,6 +70,12 @@ impl Device {
     pub fn open(&self) -> io::Result<Interface> {
         sys::open_file(&self.0).map(Interface)
     }
+
+    /// The interface of the module that [is served](Self::served), for a child, which opens nothing itself: none where it
+    /// cannot be opened either.
+    pub fn opened() -> Option<Interface> {
+        Self::served()?.open().ok()
+    }
 }
 
 /// A module's interface. Its calls concern the calling thread's PAG, and allocate nothing.
@@ -240,16 +246,12 @@ fn seen(cell: &[u8], fact: Fact, now: u64) -> Seen<'_> {
 
 /// Shows the tokens of the PAG that the thread is in; none when it is in none, or the module is gone. False when `look`
 /// has had enough.
-pub(super) fn visit(device: &Device, look: &mut dyn FnMut(&Seen<'_>) -> bool) -> bool {
-    match device.open() {
-        Ok(interface) if interface.is_member() => interface.tokens(look),
-        _ => true,
-    }
+pub(super) fn visit(interface: &Interface, look: &mut dyn FnMut(&Seen<'_>) -> bool) -> bool {
+    !interface.is_member() || interface.tokens(look)
 }
 
 /// Discards the tokens of the PAG that the thread is in, of one cell or all. True when there are none any more.
-pub(super) fn forget(device: &Device, cell: Option<&str>) -> bool {
-    let Ok(interface) = device.open() else { return true };
+pub(super) fn forget(interface: &Interface, cell: Option<&str>) -> bool {
     if !interface.is_member() {
         return true;
     }
@@ -336,12 +338,11 @@ impl fmt::Display for Step {
 /// `System`, in words; nothing new is linked then, and there is no PAG of OpenAFS for this ring.
 fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
     let failed = |what: &dyn fmt::Display| Error::system(format!("give ring {} a PAG of OpenAFS, {what}", ring.serial));
-    let Some(device) = Device::served() else {
-        return Err(failed(&Step::Open)(io::Error::from_raw_os_error(libc::ENOENT)));
-    };
+    let device = Device::served().ok_or(io::Error::from_raw_os_error(libc::ENOENT));
+    let interface = device.and_then(|device| device.open()).map_err(failed(&Step::Open))?;
     let plainly = || Error::system(format!("give ring {} a PAG of OpenAFS", ring.serial));
     let answer = sys::ask(Instant::now() + MAKING, |put| {
-        let made = make(&device, ring, holder);
+        let made = make(&interface, ring, holder);
         let (step, number) = match &made {
             Ok(s0) => (u8::MAX, s0.get()),
             Err((step, error)) => (*step as u8, error.raw_os_error().unwrap_or(0)),
@@ -361,9 +362,8 @@ fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
 }
 
 /// The child's part of [`anchor`]. Allocates nothing.
-fn make(device: &Device, ring: &Ring, holder: Serial) -> std::result::Result<Serial, (Step, io::Error)> {
+fn make(interface: &Interface, ring: &Ring, holder: Serial) -> std::result::Result<Serial, (Step, io::Error)> {
     let at = |step: Step| move |error: io::Error| (step, error);
-    let interface = device.open().map_err(at(Step::Open))?;
     interface.setpag().map_err(at(Step::SetPag))?;
     let number = interface.getpag().map_err(at(Step::Prove))?;
     let s0 = keyring::session().map_err(at(Step::Find))?;
@@ -539,8 +539,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_none_is_in_no_pag_and_has_no_tokens() {
-        let device = Device(c"/dev/null".to_owned());
-        let interface = device.open().unwrap();
+        let interface = Device(c"/dev/null".to_owned()).open().unwrap();
         assert!(!interface.is_member());
         assert!(interface.unlog().is_err() && interface.setpag().is_err());
         assert!(interface.tokens(&mut |_| panic!("there are none")));
@@ -548,8 +547,7 @@ mod tests {
             assert_eq!(interface.unlog_cell(cell).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
         // Not a word of failure where there is nothing to discard: a module that was unloaded.
-        assert!(forget(&device, None) && visit(&device, &mut |_| panic!("there are none")));
-        assert!(forget(&Device(c"/proc/nothing/afs_ioctl".to_owned()), Some("a.test")));
+        assert!(forget(&interface, None) && visit(&interface, &mut |_| panic!("there are none")));
     }
 
     #[test]
