@@ -18,6 +18,7 @@ use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
 use pag::sys::Identity;
 
+use crate::event::HelperEvent;
 use crate::keeper::{keys_of, passwd};
 
 /// Longest time for one ticket to be copied, or for the tokens of one ring to be discarded.
@@ -122,7 +123,7 @@ impl Following {
                 Err(why) => {
                     self.steps.remove(&id);
                     if self.said.insert(id) {
-                        report(&Event::FollowFailed { uid, pag: id, why: why.to_string() });
+                        report(&HelperEvent::FollowFailed { uid, pag: id, why: why.to_string() });
                     }
                 }
             }

@@ -29,6 +29,7 @@ use pag::sys::{self, Identity, Passwd, Who};
 
 use crate::adopted::Adopted;
 use crate::clear::clear;
+use crate::event::HelperEvent;
 use crate::following::Following;
 use crate::heal;
 use crate::renew::{self, Means, Plan, Way};
@@ -228,7 +229,7 @@ impl Keeper {
     fn lose_registry(&mut self) {
         let lost: Vec<PagId> = self.known.keys().copied().filter(|id| !self.orphans.contains(id)).collect();
         if !lost.is_empty() {
-            report(&Event::RegistryLost { why: "it is not in root's user keyring any more".to_owned() });
+            report(&HelperEvent::RegistryLost { why: "it is not in root's user keyring any more".to_owned() });
             self.orphans.extend(lost);
         }
     }
@@ -325,7 +326,7 @@ impl Keeper {
                     report(&Event::Healed { uid, pag: *id, what });
                     pags.push(pag);
                 }
-                Err(why) => report(&Event::HealFailed { uid, pag: *id, why }),
+                Err(why) => report(&HelperEvent::HealFailed { uid, pag: *id, why }),
             }
         }
     }
@@ -359,7 +360,7 @@ impl Keeper {
                 let what = format!("{why}; it is written again as it was");
                 match stored {
                     Ok(()) => report(&Event::Healed { uid, pag: id, what }),
-                    Err(error) => report(&Event::HealFailed { uid, pag: id, why: error.to_string() }),
+                    Err(error) => report(&HelperEvent::HealFailed { uid, pag: id, why: error.to_string() }),
                 }
                 return pag.record.is_ok();
             }
@@ -372,7 +373,7 @@ impl Keeper {
                 return false;
             }
             if self.said.insert(id) {
-                report(&Event::HealFailed { uid, pag: id, why });
+                report(&HelperEvent::HealFailed { uid, pag: id, why });
             }
             aside.push(id);
             false
@@ -420,7 +421,7 @@ impl Keeper {
         }
         // Kept where a restart of ours finds it.
         if let Err(error) = registry.store(guard, pag, Record { reseed: true, ..record }) {
-            report(&Event::HealFailed { uid, pag: id, why: error.to_string() });
+            report(&HelperEvent::HealFailed { uid, pag: id, why: error.to_string() });
         }
         true
     }

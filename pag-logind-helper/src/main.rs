@@ -8,6 +8,7 @@ mod adopted;
 mod bus;
 mod ccaches;
 mod clear;
+mod event;
 mod following;
 mod heal;
 mod keeper;
@@ -40,6 +41,7 @@ use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 use crate::bus::{Interface, Order, Trouble, What};
 use crate::ccaches::Ccaches;
+use crate::event::HelperEvent;
 use crate::keeper::{Keeper, Use};
 use crate::logind::{Bus, JobUnit, News};
 use crate::managers::{Manager, Managers};
@@ -196,7 +198,7 @@ impl<'a> Helper<'a> {
     async fn serve(&mut self) -> io::Result<()> {
         self.read_configuration();
         self.round();
-        report(&Event::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
+        report(&HelperEvent::Adopted { pags: self.keeper.pags(), leases: self.keeper.leases() });
         notify::ready(&self.keeper.status());
         self.keep_alive();
         self.tell_callers();
@@ -374,7 +376,11 @@ impl<'a> Helper<'a> {
         self.noticed.insert(pag, notice);
         self.interface.alert(pag, notice);
         let Notice { end, over, why } = notice;
-        report(&if over { Event::Expired { uid, pag, why } } else { Event::Expiring { uid, pag, expires: end, why } });
+        report(&if over {
+            HelperEvent::Expired { uid, pag, why }
+        } else {
+            HelperEvent::Expiring { uid, pag, expires: end, why }
+        });
     }
 
     /// Reads the configuration for its complaints, which are to be said when it is changed and not at the next login, for
@@ -438,7 +444,7 @@ impl<'a> Helper<'a> {
     fn hear(&mut self, news: News) {
         match news {
             News::Back => {
-                report(&Event::BusBack);
+                report(&HelperEvent::BusBack);
                 self.clock.bus_lost = false;
                 // Of those that ran nothing more is heard, and the others need not wait.
                 for pag in std::mem::take(&mut self.renewals).into_keys() {
@@ -455,7 +461,7 @@ impl<'a> Helper<'a> {
                 self.keeper.following.know_nothing();
                 // Said once, however often it is tried again.
                 if !std::mem::replace(&mut self.clock.bus_lost, true) {
-                    report(&Event::BusLost { why });
+                    report(&HelperEvent::BusLost { why });
                 }
             }
             News::Users(users) => {
@@ -475,7 +481,7 @@ impl<'a> Helper<'a> {
             }
             News::Manager { uid, manager } => {
                 if let Some(pid) = self.managers.answered(uid, manager, Instant::now()) {
-                    report(&Event::ManagerOutside { uid, pid });
+                    report(&HelperEvent::ManagerOutside { uid, pid });
                 }
             }
             News::Sessions { uid, sessions } => {

@@ -69,6 +69,11 @@ impl Process {
         (parent()? == found.pid).then_some(found)
     }
 
+    /// Whether it is the calling process, and not one that this was forked off from.
+    pub fn is_this(self) -> bool {
+        i32::try_from(std::process::id()) == Ok(self.pid)
+    }
+
     /// Whether it still runs.
     pub fn is_alive(self) -> bool {
         Self::find(self.pid) == Some(self)

@@ -1000,7 +1000,7 @@ pub fn leave(marker: &Marker) -> Result<()> {
         return Ok(());
     }
     // Not a process that was forked off: the ring is its own affair.
-    if current && i32::try_from(std::process::id()) == Ok(marker.process.pid) {
+    if current && marker.process.is_this() {
         ring::leave()?;
     }
     nudge(marker.uid);

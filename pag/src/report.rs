@@ -8,26 +8,35 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::Write;
 
-use syslog::{Facility, LogFormat, Severity};
+use syslog::{Facility, LogFormat};
+
+pub use syslog::Severity;
 
 use crate::keyring::Serial;
 use crate::registry::PagId;
 use crate::sys;
 
-/// Something that happened.
+/// A field of a journal record, beside those that every record has.
+pub type Field = (&'static str, String);
+
+/// A kind of message, in words by [`Display`](fmt::Display): one line.
+pub trait Message: fmt::Display {
+    /// How loudly it is said.
+    fn severity(&self) -> Severity;
+
+    /// The journal's MESSAGE_ID of its kind, which has an entry in the catalog.
+    fn message_id(&self) -> &'static str;
+
+    /// Whom and what it is about, for whoever looks for messages.
+    fn fields(&self) -> Vec<Field>;
+}
+
+/// What happens in a login, and wherever else the library is at work. The helper says what is its own by itself: the PAM
+/// module carries no words that it never says.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A PAG was made for a user who had none that fits.
     Made {
-        /// The user.
-        uid: u32,
-        /// The PAG.
-        pag: PagId,
-        /// Its ring.
-        ring: Serial,
-    },
-    /// A process was put into a PAG of its user.
-    Joined {
         /// The user.
         uid: u32,
         /// The PAG.
@@ -180,26 +189,6 @@ pub enum Event {
         /// In words.
         why: String,
     },
-    /// Tokens are about to end.
-    Expiring {
-        /// The user.
-        uid: u32,
-        /// The PAG.
-        pag: PagId,
-        /// End time.
-        expires: u64,
-        /// Why they were not renewed, in words.
-        why: &'static str,
-    },
-    /// Tokens have ended.
-    Expired {
-        /// The user.
-        uid: u32,
-        /// The PAG.
-        pag: PagId,
-        /// Why they were not renewed, in words.
-        why: &'static str,
-    },
     /// A PAG goes on without the ticket of a keytab.
     KeytabRefused {
         /// The user.
@@ -226,13 +215,6 @@ pub enum Event {
         /// Source file and line.
         place: String,
     },
-    /// The helper has read the registry.
-    Adopted {
-        /// How many PAGs.
-        pags: usize,
-        /// How many leases.
-        leases: usize,
-    },
     /// Killed processes never close their sessions.
     Reaped {
         /// The user.
@@ -250,27 +232,6 @@ pub enum Event {
         pag: PagId,
         /// In words.
         what: String,
-    },
-    /// Something that a member had cut stays cut.
-    HealFailed {
-        /// The user.
-        uid: u32,
-        /// The PAG.
-        pag: PagId,
-        /// In words.
-        why: String,
-    },
-    /// A user's services run in a manager that is in none of his PAGs.
-    ManagerOutside {
-        /// The user.
-        uid: u32,
-        /// The manager.
-        pid: u32,
-    },
-    /// Root's user keyring was tampered with.
-    RegistryLost {
-        /// In words.
-        why: String,
     },
     /// A user's services have the tokens of another session now.
     Follows {
@@ -290,58 +251,12 @@ pub enum Event {
         /// The PAG of his services.
         pag: PagId,
     },
-    /// A user's services could not be given a session's tokens.
-    FollowFailed {
-        /// The user.
-        uid: u32,
-        /// The PAG of his services.
-        pag: PagId,
-        /// In words.
-        why: String,
-    },
-    /// Somebody has chosen over D-Bus whom a user's services follow.
-    FollowAsked {
-        /// The user.
-        uid: u32,
-        /// The PAG of the session.
-        pag: PagId,
-        /// Whether it is to be followed, or was taken back.
-        on: bool,
-        /// Who asked.
-        by: u32,
-    },
-    /// The bus or logind is away.
-    BusLost {
-        /// In words.
-        why: String,
-    },
-    /// The bus is there.
-    BusBack,
-    /// The D-Bus interface cannot be served.
-    NotServed {
-        /// In words.
-        why: String,
-    },
-    /// The D-Bus interface is served after all.
-    Served,
-    /// Somebody had tokens discarded over D-Bus.
-    Unlogged {
-        /// The user.
-        uid: u32,
-        /// The PAG.
-        pag: PagId,
-        /// The cell; none for all.
-        cell: Option<String>,
-        /// Who asked.
-        by: u32,
-    },
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Event::Made { uid, pag, ring } => write!(f, "made PAG {pag} (ring {ring}) for uid {uid}"),
-            Event::Joined { uid, pag, ring } => write!(f, "joined PAG {pag} (ring {ring}) of uid {uid}"),
             Event::NotPlaced { uid, why } => write!(f, "uid {uid} goes on without a PAG and without tokens: {why}"),
             Event::Private { uid, why } => write!(f, "uid {uid} gets a PAG that nobody else can join: {why}"),
             Event::RingBroken { uid, pag, why } => write!(
@@ -386,88 +301,38 @@ impl fmt::Display for Event {
                 write!(f, "PAG {pag} of uid {uid} has a ticket until {expires} (seconds since the epoch)")
             }
             Event::NotRenewed { uid, why } => write!(f, "the ticket of uid {uid} was not renewed: {why}"),
-            Event::Expiring { uid, pag, expires, why } => {
-                write!(f, "the tokens of PAG {pag} of uid {uid} end at {expires} (seconds since the epoch): {why}")
-            }
-            Event::Expired { uid, pag, why } => {
-                write!(f, "the tokens of PAG {pag} of uid {uid} have ended, and its processes have no access: {why}")
-            }
             Event::KeytabRefused { uid, pag, why } => {
                 write!(f, "PAG {pag} of uid {uid} gets no ticket from a keytab: {why}")
             }
             Event::UserKeyringNotLinked { uid, why } => write!(f, "{why}; uid {uid} goes on without it"),
             Event::Complaint { what } => write!(f, "{what}"),
             Event::Panicked { place } => write!(f, "internal error at {place}; the login goes on. Please report this"),
-            Event::Adopted { pags, leases } => write!(f, "looking after {pags} PAGs with {leases} leases"),
             Event::Reaped { uid, pag, count } => {
                 write!(f, "{count} leases of PAG {pag} of uid {uid} had ended without saying so")
             }
             Event::Healed { uid, pag, what } => write!(f, "PAG {pag} of uid {uid}: {what}"),
-            Event::HealFailed { uid, pag, why } => {
-                write!(f, "PAG {pag} of uid {uid} cannot be healed: {why}; the next login will make a new one")
-            }
-            Event::ManagerOutside { uid, pid } => write!(
-                f,
-                "the user manager of uid {uid}, process {pid}, is in none of the user's PAGs, and so none of its services finds a token: the PAM service systemd-user must call pam_pag after pam_keyinit, as 'pagctl pam check' tells, and a manager from before it did is given the tokens by 'pagctl adopt {uid}', or started again ('systemctl restart user@{uid}.service')"
-            ),
-            Event::RegistryLost { why } => {
-                write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")
-            }
             Event::Follows { uid, pag, followed, .. } => {
                 write!(f, "the services of uid {uid} (PAG {pag}) follow PAG {followed} and have its tokens")
             }
             Event::FollowsNobody { uid, pag } => {
                 write!(f, "the services of uid {uid} (PAG {pag}) follow nobody and have no session's tokens")
             }
-            Event::FollowFailed { uid, pag, why } => {
-                write!(
-                    f,
-                    "the services of uid {uid} (PAG {pag}) are not in step with a session: {why}; it will be tried again"
-                )
-            }
-            Event::FollowAsked { uid, pag, on: true, by } => {
-                write!(f, "the services of uid {uid} follow PAG {pag} while it lasts: uid {by} asked for it over D-Bus")
-            }
-            Event::FollowAsked { uid, pag, on: false, by } => write!(
-                f,
-                "PAG {pag} is not chosen any more to be followed by the services of uid {uid}: uid {by} asked for it over D-Bus"
-            ),
-            Event::BusLost { why } => {
-                write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
-            }
-            Event::BusBack => write!(f, "connected to logind"),
-            Event::NotServed { why } => write!(
-                f,
-                "org.pam_pag.Pag1 is not served on the system bus: {why}; PAGs are looked after without it, and it is tried again"
-            ),
-            Event::Served => write!(f, "org.pam_pag.Pag1 is served on the system bus"),
-            Event::Unlogged { uid, pag, cell, by } => {
-                let cell = cell.as_ref().map_or_else(String::new, |cell| format!(" of cell {cell}"));
-                write!(f, "discarded the tokens{cell} of PAG {pag} of uid {uid}: uid {by} asked for it over D-Bus")
-            }
         }
     }
 }
 
-impl Event {
-    /// How loudly it is said.
-    pub fn severity(&self) -> Severity {
+impl Message for Event {
+    fn severity(&self) -> Severity {
         match self {
             Event::Made { .. }
-            | Event::Joined { .. }
             | Event::TokensDropped { .. }
             | Event::Ended { .. }
             | Event::Seeded { .. }
             | Event::SeedPutOff { .. }
             | Event::CcacheFed { .. }
-            | Event::Adopted { .. }
             | Event::Reaped { .. }
             | Event::Follows { .. }
-            | Event::FollowsNobody { .. }
-            | Event::FollowAsked { .. }
-            | Event::BusBack
-            | Event::Served
-            | Event::Unlogged { .. } => Severity::LOG_INFO,
+            | Event::FollowsNobody { .. } => Severity::LOG_INFO,
             Event::StrangersLost { .. }
             | Event::CcacheRefused { .. }
             | Event::UserKeyringNotLinked { .. }
@@ -480,25 +345,16 @@ impl Event {
             | Event::NotEquipped { .. }
             | Event::SeedFailed { .. }
             | Event::NotRenewed { .. }
-            | Event::Expiring { .. }
-            | Event::Expired { .. }
             | Event::KeytabRefused { .. }
-            | Event::Complaint { .. }
-            | Event::HealFailed { .. }
-            | Event::FollowFailed { .. }
-            | Event::ManagerOutside { .. }
-            | Event::BusLost { .. }
-            | Event::NotServed { .. } => Severity::LOG_WARNING,
-            Event::NotPlaced { .. } | Event::EndFailed { .. } | Event::RegistryLost { .. } => Severity::LOG_ERR,
+            | Event::Complaint { .. } => Severity::LOG_WARNING,
+            Event::NotPlaced { .. } | Event::EndFailed { .. } => Severity::LOG_ERR,
             Event::Panicked { .. } => Severity::LOG_CRIT,
         }
     }
 
-    /// The journal's MESSAGE_ID of this kind of event.
-    pub fn message_id(&self) -> &'static str {
+    fn message_id(&self) -> &'static str {
         match self {
             Event::Made { .. } => "f3c95789ace14954ac5d6baed2eac902",
-            Event::Joined { .. } => "cbf27734ac1045258b66402800e03d2c",
             Event::NotPlaced { .. } => "e0a3a91f23464c13bc27ed12b10877a9",
             Event::Private { .. } => "f1260ebc7d564b56b714dc919b27dbdf",
             Event::RingBroken { .. } => "6caf76a5703548ae8280ad3729a6f2e7",
@@ -516,33 +372,20 @@ impl Event {
             Event::CcacheRefused { .. } => "4260ce86ca964d78ba569ee452a5d423",
             Event::CcacheFed { .. } => "44e767f743bb4898ac59157196f119be",
             Event::NotRenewed { .. } => "23e6010f785745ec80626ffd0c149ad1",
-            Event::Expiring { .. } => "b3b192beeb8a446a8d013600ee778d43",
-            Event::Expired { .. } => "7313f67f59bb4f2995f8217f9b4edd5a",
             Event::KeytabRefused { .. } => "13afde39db394ddf890fbb34772ba15e",
             Event::UserKeyringNotLinked { .. } => "23cc390c935440e38e1f39485d23d1f3",
             Event::Complaint { .. } => "4d1dd7de07c1437b95d0c57b811008b7",
             Event::Panicked { .. } => "06f3179fec434ae0a6e144cf0b4152c8",
-            Event::Adopted { .. } => "7aa1caa066de4e968867119277832f1d",
             Event::Reaped { .. } => "83f11b2d9bbc4685bcc3323c673940a8",
             Event::Healed { .. } => "510adc2735aa450aad7af233a7ffb088",
-            Event::HealFailed { .. } => "d9a3ce9ecbc14674b12d1e51dd71029e",
-            Event::ManagerOutside { .. } => "2b9355cada4d4cf8b2b2eb3e89b6c011",
-            Event::RegistryLost { .. } => "d4e9fa63331343f09fa057702e2677a6",
             Event::Follows { .. } => "bdaae710b9eb48c6b0ee99213089261d",
             Event::FollowsNobody { .. } => "628a41ad5a1042c8a7011b62c3582f28",
-            Event::FollowFailed { .. } => "2cb6ae18984248cea4c4a89477cb046b",
-            Event::FollowAsked { .. } => "fcbdd2eb8bcc4b36b3cbe79a230756c0",
-            Event::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
-            Event::BusBack => "138b0edce0124388bda40df5317bbb14",
-            Event::NotServed { .. } => "d001bd9a161d4513b6a2a39e88a105e2",
-            Event::Served => "79b711950a7743558e6e22b39763a8fb",
-            Event::Unlogged { .. } => "541c1b604da64fb083d42aea3ddd4c2e",
         }
     }
 
-    fn fields(&self) -> Vec<(&'static str, String)> {
+    fn fields(&self) -> Vec<Field> {
         match self {
-            Event::Made { uid, pag, ring } | Event::Joined { uid, pag, ring } => {
+            Event::Made { uid, pag, ring } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("KEYRING", ring.to_string())]
             }
             Event::NotPlaced { uid, .. }
@@ -550,8 +393,7 @@ impl Event {
             | Event::StrangersLost { uid, .. }
             | Event::CcacheRefused { uid, .. }
             | Event::NotRenewed { uid, .. }
-            | Event::UserKeyringNotLinked { uid, .. }
-            | Event::ManagerOutside { uid, .. } => vec![("USER_ID", uid.to_string())],
+            | Event::UserKeyringNotLinked { uid, .. } => vec![("USER_ID", uid.to_string())],
             Event::RingBroken { uid, pag, .. }
             | Event::RecordDamaged { uid, pag, .. }
             | Event::RecordForeign { uid, pag, .. }
@@ -561,17 +403,10 @@ impl Event {
             | Event::NotEquipped { uid, pag, .. }
             | Event::SeedPutOff { uid, pag }
             | Event::CcacheFed { uid, pag, .. }
-            | Event::Expiring { uid, pag, .. }
-            | Event::Expired { uid, pag, .. }
             | Event::KeytabRefused { uid, pag, .. }
             | Event::Reaped { uid, pag, .. }
             | Event::Healed { uid, pag, .. }
-            | Event::FollowsNobody { uid, pag }
-            | Event::FollowFailed { uid, pag, .. }
-            | Event::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
-            Event::Unlogged { uid, pag, by, .. } | Event::FollowAsked { uid, pag, by, .. } => {
-                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
-            }
+            | Event::FollowsNobody { uid, pag } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
             Event::Follows { uid, pag, followed, session } => {
                 let whom =
                     [("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("PAG_FOLLOWED", followed.to_string())];
@@ -583,14 +418,7 @@ impl Event {
                 let about = [("AFS_CLIENT", client.clone()), ("AFS_CELL", cell.clone())];
                 [("USER_ID", uid.to_string())].into_iter().chain(ring).chain(about).collect()
             }
-            Event::Complaint { .. }
-            | Event::Panicked { .. }
-            | Event::Adopted { .. }
-            | Event::RegistryLost { .. }
-            | Event::BusLost { .. }
-            | Event::BusBack
-            | Event::NotServed { .. }
-            | Event::Served => Vec::new(),
+            Event::Complaint { .. } | Event::Panicked { .. } => Vec::new(),
         }
     }
 }
@@ -629,11 +457,11 @@ pub fn set_debug(on: bool) {
     log::set_max_level(if on { log::LevelFilter::Debug } else { log::LevelFilter::Off });
 }
 
-/// Reports an event. Never blocks, never fails.
-pub fn report(event: &Event) {
-    let mut fields = event.fields();
-    fields.push(("MESSAGE_ID", event.message_id().to_owned()));
-    send(event.severity(), &event.to_string(), &fields);
+/// Reports what happened. Never blocks, never fails.
+pub fn report(message: &dyn Message) {
+    let mut fields = message.fields();
+    fields.push(("MESSAGE_ID", message.message_id().to_owned()));
+    send(message.severity(), &message.to_string(), &fields);
 }
 
 struct DebugLog;
@@ -654,7 +482,7 @@ impl log::Log for DebugLog {
     fn flush(&self) {}
 }
 
-fn send(severity: Severity, message: &str, fields: &[(&str, String)]) {
+fn send(severity: Severity, message: &str, fields: &[Field]) {
     let origin = ORIGIN.get();
     let prefix = match origin.hook {
         "" => String::new(),
@@ -676,7 +504,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// The journal's native protocol: one `FIELD=value` a line (systemd, docs/JOURNAL_NATIVE_PROTOCOL.md).
-fn journal_record(severity: Severity, identifier: &str, message: &str, fields: &[(&str, String)]) -> Vec<u8> {
+fn journal_record(severity: Severity, identifier: &str, message: &str, fields: &[Field]) -> Vec<u8> {
     let priority = severity as u8;
     let facility = Facility::LOG_AUTHPRIV as u32 >> 3;
     let mut text = format!(
@@ -756,7 +584,8 @@ mod tests {
 
     #[test]
     fn every_event_has_an_entry_in_the_catalog_and_no_other_has() {
-        let events = message_ids(include_str!("report.rs"), "=> \"");
+        let sources = concat!(include_str!("report.rs"), include_str!("../../pag-logind-helper/src/event.rs"));
+        let events = message_ids(sources, "=> \"");
         let entries = message_ids(include_str!("../../units/usr/lib/systemd/catalog/pag.catalog"), "\n-- ");
         assert!(events.len() >= 28, "{events:?}");
         assert_eq!(events, entries);

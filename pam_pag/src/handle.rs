@@ -1,4 +1,4 @@
-//! What `pam-bindings` does not have: the PAM environment, and data that is copied out.
+//! What `pam-bindings` does not have: the PAM environment, and data without `unsafe`.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -58,8 +58,8 @@ pub(crate) fn environment(pamh: &mut PamHandle) -> Vec<CString> {
     variables
 }
 
-/// Copies out the value that this module has stored under `key`; `T` is the one type that it stores there.
-pub(crate) fn data<T: Copy + 'static>(pamh: &PamHandle, key: &str) -> Option<T> {
+/// The value that this module has stored under `key`; `T` is the one type that it stores there.
+pub(crate) fn data<'a, T: 'static>(pamh: &'a PamHandle, key: &str) -> Option<&'a T> {
     // SAFETY: keys of PAM data are private to us by their name, and only `set_data::<T>` is called with this one.
-    unsafe { pamh.get_data::<T>(key) }.ok().copied()
+    unsafe { pamh.get_data::<T>(key) }.ok()
 }

@@ -7,6 +7,7 @@ mod handle;
 mod unload;
 
 use std::any::Any;
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -139,14 +140,32 @@ fn quiet_panics() {
     });
 }
 
+/// What an earlier hook has left.
+struct Kept(Cell<Option<Marker>>);
+
+impl Drop for Kept {
+    /// With the handle. A host that has taken credentials and opens no session (who asks for a password that way: cupsd,
+    /// smbd) goes on as what it was before. Where a session is open the process is the session, or its end is somebody's
+    /// affair; and a process that was forked off ends a copy.
+    fn drop(&mut self) {
+        let ends_here = |marker: &Marker| !marker.opened && marker.process.is_this();
+        if let Some(marker) = self.0.take().filter(ends_here) {
+            let _ = login::leave(&marker);
+        }
+    }
+}
+
 /// What an earlier hook has left, whoever the user of the handle is now.
 fn remembered(pamh: &PamHandle) -> Option<Marker> {
-    handle::data::<Option<Marker>>(pamh, DATA).flatten()
+    handle::data::<Kept>(pamh, DATA).and_then(|kept| kept.0.get())
 }
 
 fn remember(pamh: &mut PamHandle, marker: Option<Marker>) {
-    // Refused only for want of memory: then the lease ends with its process.
-    let _ = pamh.set_data(DATA, Box::new(marker));
+    match handle::data::<Kept>(pamh, DATA) {
+        Some(kept) => kept.0.set(marker),
+        // Refused only for want of memory.
+        None => drop(pamh.set_data(DATA, Box::new(Kept(Cell::new(marker))))),
+    }
 }
 
 impl Call<'_> {

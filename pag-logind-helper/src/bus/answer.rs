@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pag::config::Cell as AfsCell;
 use pag::lease::Process;
 use pag::registry::PagId;
-use pag::report::{Event, report};
+use pag::report::report;
 use zbus::message::Message;
 use zbus::names::{BusName, UniqueName};
 use zbus::{ObjectPath, Variant};
@@ -18,6 +18,7 @@ use super::describe::{PAG, Place};
 use super::polkit::{self, Verdict};
 use super::whose::{self, Descent, Named};
 use super::{ANSWER, Caller, Order, Service, Trouble, What, object};
+use crate::event::HelperEvent;
 use crate::logind::Mailbox;
 
 /// Longest wait for a seeding job: the unit's deadline is a minute, and others may be before it.
@@ -256,7 +257,7 @@ impl Service<'_> {
             uid = Some(owner);
         }
         let uid = uid.ok_or_else(|| Refusal::no_pag(id))?;
-        report(&Event::Unlogged { uid, pag: id, cell: cell.map(ToString::to_string), by: caller.uid });
+        report(&HelperEvent::Unlogged { uid, pag: id, cell: cell.map(ToString::to_string), by: caller.uid });
         Ok(())
     }
 
@@ -265,7 +266,7 @@ impl Service<'_> {
         self.reach(caller, id).await?;
         let uid = self.board().borrow().known(id).map(|known| known.uid).ok_or_else(|| Refusal::no_pag(id))?;
         self.order(id, What::Follow(on), Refusal::not_followed).await?;
-        report(&Event::FollowAsked { uid, pag: id, on, by: caller.uid });
+        report(&HelperEvent::FollowAsked { uid, pag: id, on, by: caller.uid });
         Ok(())
     }
 }

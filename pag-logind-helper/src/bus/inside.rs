@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pag::client;
 use pag::config::Cell;
@@ -77,11 +77,10 @@ impl<'a> Inside<'a> {
     pub(crate) async fn tokens(&self, rings: &[(PagId, Ring)]) -> Result<BTreeMap<PagId, Vec<Token>>, String> {
         let text = self
             .run(|out| {
-                let deadline = Instant::now() + LIMIT;
                 let mut text = String::new();
                 for (id, ring) in rings {
                     if ring.join_in_child()
-                        && let Ok(tokens) = client::tokens(ring, deadline)
+                        && let Ok(tokens) = client::tokens_as_member(ring)
                     {
                         write_tokens(&mut text, *id, &tokens);
                     }
@@ -97,16 +96,7 @@ impl<'a> Inside<'a> {
     /// # Errors
     /// In words, when that could not be done.
     pub(crate) async fn discard(&self, ring: &Ring, cell: Option<&Cell>) -> Result<(), String> {
-        self.run(|_| {
-            let deadline = Instant::now() + LIMIT;
-            let discarded = || match cell {
-                Some(cell) => client::discard_cell(ring, cell, deadline),
-                None => client::discard(ring, deadline),
-            };
-            ring.join_in_child() && discarded().is_ok()
-        })
-        .await
-        .map(drop)
+        self.run(|_| ring.join_in_child() && client::discard_as_member(ring, cell).is_ok()).await.map(drop)
     }
 
     /// Runs `work` in a child and gives what it writes.
@@ -187,6 +177,7 @@ mod tests {
     use super::*;
     use pag::ccache::format::Principal;
     use pag::client::{Client, State};
+    use std::time::Instant;
 
     fn token(cell: &str, principal: Option<&str>, vice_id: Option<i64>) -> client::Token {
         client::Token {

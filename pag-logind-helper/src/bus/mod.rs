@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use pag::config::Cell as AfsCell;
 use pag::registry::PagId;
-use pag::report::{Event, report};
+use pag::report::report;
 use zbus::connection::Builder;
 use zbus::fdo::{DBusProxy, RequestNameFlags, RequestNameReply};
 use zbus::message::{Message, Type};
@@ -38,6 +38,7 @@ use zbus::{Connection, MessageStream, ObjectPath};
 use zruntime::SharedRuntime;
 use zruntime::lock::Mutex;
 
+use crate::event::HelperEvent;
 use crate::keeper::Known;
 use crate::logind::{LONGEST_PAUSE, Mailbox, PAUSE};
 use crate::renew::Notice;
@@ -134,13 +135,13 @@ impl Interface {
     /// Said once, however often it is tried again.
     fn complain(&self, why: String) {
         if !self.complained.replace(true) {
-            report(&Event::NotServed { why });
+            report(&HelperEvent::NotServed { why });
         }
     }
 
     fn has_name(&self) {
         if self.complained.replace(false) {
-            report(&Event::Served);
+            report(&HelperEvent::Served);
         }
     }
 

@@ -405,6 +405,46 @@ pub fn tokens_here(deadline: Instant) -> Result<Vec<Token>> {
     list(None, deadline)
 }
 
+/// The tokens in `ring`, which the calling thread has joined, looked at by this thread itself: for a child of the caller's
+/// own, which nobody waits for if it hangs.
+///
+/// # Errors
+/// `System` when the ring cannot be read, or OpenAFS's device is there and cannot be opened.
+pub fn tokens_as_member(ring: &Ring) -> Result<Vec<Token>> {
+    let doing = || Error::system(format!("list the tokens in ring {}", ring.serial));
+    let openafs = Device::opened().map_err(doing())?;
+    let mut found = Vec::new();
+    let mut say = |seen: &Seen<'_>| {
+        found.extend(Token::of(seen));
+        true
+    };
+    let seen = visit_keys(ring.serial, &mut |key| {
+        key.seen.as_ref().map(&mut say);
+    });
+    if !seen {
+        return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
+    }
+    openafs.map(|interface| openafs::visit(&interface, &mut say));
+    Ok(found)
+}
+
+/// Discards the tokens in `ring`, as [`tokens_as_member`] lists them: of one cell, or all.
+///
+/// # Errors
+/// As [`tokens_as_member`], and when a client refuses.
+pub fn discard_as_member(ring: &Ring, cell: Option<&Cell>) -> Result<()> {
+    let doing = || Error::system(format!("discard the tokens in ring {}", ring.serial));
+    let openafs = Device::opened().map_err(doing())?;
+    let name = cell.map(ToString::to_string);
+    if !forget_keys(ring.serial, name.as_deref()) {
+        return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
+    }
+    match openafs.is_none_or(|interface| openafs::forget(&interface, name.as_deref())) {
+        true => Ok(()),
+        false => Err(doing()(refused())),
+    }
+}
+
 /// Discards every token in `ring`, for all its members.
 ///
 /// # Errors
@@ -461,7 +501,7 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
     let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || Error::system(format!("list the tokens in {place}"));
     let mut found = Vec::new();
-    let openafs = Device::opened();
+    let openafs = Device::opened().map_err(doing())?;
     if place.here {
         let seen = visit_keys(place.keyring, &mut |key| found.extend(key.seen.as_ref().and_then(Token::of)));
         if !seen {
@@ -506,6 +546,29 @@ pub(crate) fn told(bytes: &[u8]) -> Vec<Token> {
 /// Status of a child that could enter the ring, and then OpenAFS refused.
 const STATUS_REFUSED: u8 = 2;
 
+fn refused() -> std::io::Error {
+    std::io::Error::other("OpenAFS's module refuses to")
+}
+
+/// Discards the tokens that are keys in `place`: of one cell, or all. False when it cannot be read. Allocates nothing.
+fn forget_keys(place: Serial, cell: Option<&str>) -> bool {
+    visit_keys(place, &mut |key| {
+        if cell.is_none_or(|cell| cell.as_bytes() == key.cell) {
+            // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key. And held
+            // meanwhile: nobody but who possesses a key may invalidate it, wherever else somebody has linked it.
+            let held = keys::link(key.serial, keys::process_id());
+            if held.is_err() {
+                let _ = keys::invalidate(key.serial);
+            }
+            let _ = keys::unlink(key.serial, place);
+            let _ = keys::invalidate(key.serial);
+            if held.is_ok() {
+                let _ = keys::unlink(key.serial, keys::process_id());
+            }
+        }
+    })
+}
+
 fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
     let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || match cell {
@@ -514,26 +577,9 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
     };
     let name = cell.map(ToString::to_string);
     let name = name.as_deref();
-    let forget_keys = || {
-        visit_keys(place.keyring, &mut |key| {
-            if name.is_none_or(|name| name.as_bytes() == key.cell) {
-                // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key. And held
-                // meanwhile: nobody but who possesses a key may invalidate it, wherever else somebody has linked it.
-                let held = keys::link(key.serial, keys::process_id());
-                if held.is_err() {
-                    let _ = keys::invalidate(key.serial);
-                }
-                let _ = keys::unlink(key.serial, place.keyring);
-                let _ = keys::invalidate(key.serial);
-                if held.is_ok() {
-                    let _ = keys::unlink(key.serial, keys::process_id());
-                }
-            }
-        })
-    };
-    let openafs = Device::opened();
+    let openafs = Device::opened().map_err(doing())?;
     if place.here {
-        if !forget_keys() {
+        if !forget_keys(place.keyring, name) {
             return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
         }
         if openafs.is_none() {
@@ -541,7 +587,7 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
         }
     }
     let answer = sys::ask(deadline, |_| {
-        if !(place.enter() && (place.here || forget_keys())) {
+        if !(place.enter() && (place.here || forget_keys(place.keyring, name))) {
             return 1;
         }
         let refused = openafs.as_ref().is_some_and(|interface| !openafs::forget(interface, name));
@@ -549,7 +595,7 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
     })
     .map_err(doing())?;
     match answer.exit {
-        Exit::Status(STATUS_REFUSED) => Err(doing()(std::io::Error::other("OpenAFS's module refuses to"))),
+        Exit::Status(STATUS_REFUSED) => Err(doing()(refused())),
         _ => answer.bytes().map(drop).map_err(doing()),
     }
 }

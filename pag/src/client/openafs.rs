@@ -71,10 +71,17 @@ impl Device {
         sys::open_file(&self.0).map(Interface)
     }
 
-    /// The interface of the module that [is served](Self::served), for a child, which opens nothing itself: none where it
-    /// cannot be opened either.
-    pub fn opened() -> Option<Interface> {
-        Self::served()?.open().ok()
+    /// The interface of the module that [is served](Self::served), if one is.
+    ///
+    /// # Errors
+    /// Of a device that is there and cannot be opened: EMFILE and ENFILE, EACCES.
+    pub fn opened() -> io::Result<Option<Interface>> {
+        let Some(device) = Self::served() else { return Ok(None) };
+        match device.open() {
+            Ok(interface) => Ok(Some(interface)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -338,8 +345,8 @@ impl fmt::Display for Step {
 /// `System`, in words; nothing new is linked then, and there is no PAG of OpenAFS for this ring.
 fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
     let failed = |what: &dyn fmt::Display| Error::system(format!("give ring {} a PAG of OpenAFS, {what}", ring.serial));
-    let device = Device::served().ok_or(io::Error::from_raw_os_error(libc::ENOENT));
-    let interface = device.and_then(|device| device.open()).map_err(failed(&Step::Open))?;
+    let opened = Device::opened().and_then(|it| it.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)));
+    let interface = opened.map_err(failed(&Step::Open))?;
     let plainly = || Error::system(format!("give ring {} a PAG of OpenAFS", ring.serial));
     let answer = sys::ask(Instant::now() + MAKING, |put| {
         let made = make(&interface, ring, holder);

@@ -94,24 +94,25 @@ pub type Put<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
 /// is touched: a login can afford this more than once. It has a place of its own there, which is never given back when the
 /// child could not be killed: that is where the kernel may still write. The child runs no instruction after that.
 ///
+/// It has nothing else in common with us, though that would be cheaper: one that hangs would keep the host's descriptors
+/// and locks beyond its end (CLONE_FILES), or have it execute nothing set-uid (CLONE_FS; fs/exec.c, check_unsafe_exec), and
+/// one that faults would take its handler away (CLONE_SIGHAND; kernel/signal.c, force_sig_info_to_task).
+///
 /// `work` must not allocate, take locks or panic: killed at the wrong moment it would leave a lock locked, here. It must
-/// not become anybody else either, which is for [`ask_as`], nor open or close anything, or change its directory, its umask
-/// or what it does on a signal: they are ours.
+/// not become anybody else either; that is for [`ask_as`].
 ///
 /// All signals wait until the child has ended. It would run a handler of the host's a second time; and `errno` is the
 /// child's as long as it works, which is so when no call of ours can fail by EINTR.
 ///
 /// # Errors
-/// EAGAIN and ENOMEM: there was no child.
+/// EAGAIN and ENOMEM: there was no child. EBUSY while too many are left that could not be killed.
 pub fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8 + Send) -> io::Result<Answer> {
     let mut work = Some(work);
-    let in_common = libc::CLONE_FILES | libc::CLONE_FS | libc::CLONE_SIGHAND;
-    ask_it(deadline, in_common, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put)))
+    ask_it(deadline, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put)))
 }
 
-/// The same, once for all that is asked: less code. What the child has `in_common` with us besides memory costs nothing to
-/// make.
-fn ask_it(deadline: Instant, in_common: c_int, work: &mut (dyn FnMut(Put<'_>) -> u8 + Send)) -> io::Result<Answer> {
+/// The same, once for all that is asked: less code.
+fn ask_it(deadline: Instant, work: &mut (dyn FnMut(Put<'_>) -> u8 + Send)) -> io::Result<Answer> {
     collect_left(None)?;
     let mut place = Place::take()?;
     let stack = place.stack();
@@ -133,30 +134,42 @@ fn ask_it(deadline: Instant, in_common: c_int, work: &mut (dyn FnMut(Put<'_>) ->
     let mut work: &mut (dyn FnMut() + Send) = &mut work;
     let argument = (&raw mut work).cast();
     let _undisturbed = Undisturbed::new();
-    let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | in_common;
+    // SAFETY: no arguments.
+    let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
+    let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID;
     let none = ptr::null_mut::<c_void>();
     // SAFETY: nobody else has the stack; `work` and what it borrows are there until the child has run its last instruction,
     // as said above; and the word that the kernel clears is there for as long as it may do so.
     let pid = unsafe { libc::clone(run_work, stack, flags, argument, none, none, inside.as_ptr()) };
     cerr(pid.into())?;
     let child = Child { pid, uid: None };
-    if is_left(inside, deadline)
-        && let Ok(status) = u8::try_from(status.into_inner())
-    {
-        // What is left of its end is the kernel's affair: it may close copies of the host's files, and a file system of
+    let end = if is_left(inside, deadline) && status.load(Ordering::Relaxed) != UNDONE {
+        // What is left of its end is the kernel's affair: it closes copies of the host's files, and a file system of
         // somebody's may answer that late.
         child.collect_soon();
-        // That it has left orders what it has written before what we read.
-        let bytes = Zeroizing::new(place.answer().get(..length.into_inner()).unwrap_or(&[]).to_vec());
-        place.keep();
-        return Ok(Answer { exit: Exit::Status(status), bytes, whole: true });
+        Ok(End { exit: Exit::Status(0), collected: true })
+    } else {
+        child.end(deadline)
+    };
+    match (end, u8::try_from(status.into_inner())) {
+        (Ok(End { exit: Exit::Status(_), collected: true }), Ok(status)) => {
+            // That it has left, or was collected, orders what it has written before what we read.
+            let bytes = Zeroizing::new(place.answer().get(..length.into_inner()).unwrap_or(&[]).to_vec());
+            place.keep();
+            Ok(Answer { exit: Exit::Status(status), bytes, whole: true })
+        }
+        (end, _) => {
+            // It may have been killed under a guard, whose change of ids the kernel has noted in our memory's name.
+            // SAFETY: takes an integer; any other than 0 and 1 is refused.
+            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, dumpable) };
+            // One that was killed has not wiped what it had there, so that is no place for the next; and it may be there
+            // still.
+            if !matches!(end, Ok(End { collected: true, .. })) {
+                std::mem::forget(place);
+            }
+            end.map(|end| Answer { exit: end.exit, bytes: Zeroizing::default(), whole: false })
+        }
     }
-    let end = child.end(deadline);
-    // One that was killed has not wiped what it had there, so that is no place for the next; and it may be there still.
-    if !matches!(end, Ok(End { collected: true, .. })) {
-        std::mem::forget(place);
-    }
-    end.map(|end| Answer { exit: end.exit, bytes: Zeroizing::default(), whole: false })
 }
 
 /// Waits until the kernel says, by clearing this word, that the child is in our memory no more (set_tid_address(2);
@@ -169,7 +182,13 @@ fn is_left(inside: &AtomicI32, deadline: Instant) -> bool {
         }
         let time = timespec(left);
         // SAFETY: a valid word, which is INSIDE unless the child has left; a valid time.
-        unsafe { libc::syscall(libc::SYS_futex, inside.as_ptr(), libc::FUTEX_WAIT, INSIDE, &raw const time) };
+        let woken =
+            unsafe { libc::syscall(libc::SYS_futex, inside.as_ptr(), libc::FUTEX_WAIT, INSIDE, &raw const time) };
+        let why = || io::Error::last_os_error().raw_os_error();
+        if woken == -1 && !matches!(why(), Some(libc::EAGAIN | libc::EINTR)) {
+            // A sandbox that lets nobody wait this way.
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     true
 }
@@ -204,7 +223,7 @@ pub struct Answer {
     /// How it has ended.
     pub exit: Exit,
     bytes: Zeroizing<Vec<u8>>,
-    /// Whether it has closed its pipe.
+    /// Whether it has said all that it had to.
     whole: bool,
 }
 
@@ -222,15 +241,23 @@ impl Answer {
     }
 }
 
-/// Collects the children that were left, and refuses when one is left still that had become `uid`.
+/// Children that may be left: each keeps memory of its host's, and the next would hang as they do.
+const MOST_LEFT: usize = 8;
+
+/// Collects the children that were left, and refuses when too many are left still, or one that had become `uid`.
 fn collect_left(uid: Option<u32>) -> io::Result<()> {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: no place for a status is given.
-    left.retain(|(pid, _)| unsafe { libc::waitpid(*pid, ptr::null_mut(), libc::__WCLONE | libc::WNOHANG) } == 0);
-    match uid.is_some() && left.iter().any(|(_, of)| *of == uid) {
+    left.retain(|(pid, _)| has_not_ended(*pid));
+    match left.len() >= MOST_LEFT || (uid.is_some() && left.iter().any(|(_, of)| *of == uid)) {
         true => Err(io::Error::from_raw_os_error(libc::EBUSY)),
         false => Ok(()),
     }
+}
+
+/// Collects a child if it can be collected.
+fn has_not_ended(pid: i32) -> bool {
+    // SAFETY: no place for a status is given.
+    unsafe { libc::waitpid(pid, ptr::null_mut(), libc::__WCLONE | libc::WNOHANG) == 0 }
 }
 
 fn fork(uid: Option<u32>, work: impl FnOnce() -> u8) -> io::Result<Child> {
@@ -304,7 +331,7 @@ impl Place {
     fn answer(&mut self) -> &mut [u8] {
         // SAFETY: inside of what was mapped.
         let answer = unsafe { self.stack().byte_add(Self::INSIDE) };
-        // SAFETY: mapped, filled with zeroes by the kernel, and nobody else's as long as this borrow lasts.
+        // SAFETY: mapped, of bytes that any value is one of, and nobody else's as long as this borrow lasts.
         unsafe { slice::from_raw_parts_mut(answer.cast(), Self::ANSWER) }
     }
 }
@@ -331,9 +358,13 @@ impl Place {
     }
 }
 
-/// Gives back the memory that is kept for the next child, unless somebody is about to take it.
+/// Gives back the memory that is kept for the next child, unless somebody is about to take it, and collects what was left.
 pub(crate) fn give_back() {
     let _ = KEPT.try_lock().map(|mut kept| kept.take());
+    let left = LEFT.try_lock().map(|mut left| std::mem::take(&mut *left)).unwrap_or_default();
+    for (pid, _) in left {
+        has_not_ended(pid);
+    }
 }
 
 impl Drop for Place {
@@ -344,35 +375,44 @@ impl Drop for Place {
 }
 
 unsafe extern "C" {
-    // Missing from the crate `libc` for Linux. Both glibc and musl have 1 for "disabled" (pthread.h).
+    // Missing from the crate `libc` for Linux. glibc has 1 for "disabled" (pthread.h).
     fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+/// A set of signals as the kernel has it, and its size there. libc's calls leave out the signals by which it makes threads
+/// change their ids, and cancels them.
+type SignalSet = [u64; 2];
+const SIGNAL_SET: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 16 } else { 8 };
+
+/// Sets which signals wait for this thread, and gives those that have waited.
+fn set_mask(mask: &SignalSet) -> SignalSet {
+    let mut before = SignalSet::default();
+    // SAFETY: two valid sets of at least that size.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, mask.as_ptr(), before.as_mut_ptr(), SIGNAL_SET);
+    }
+    before
 }
 
 /// While it lives, this thread takes no signals and is not cancelled, as posix_spawn(3) has it while its child shares our
 /// memory (glibc, sysdeps/unix/sysv/linux/spawni.c, __spawnix).
 struct Undisturbed {
-    mask: libc::sigset_t,
+    mask: SignalSet,
     cancellation: c_int,
 }
 
 impl Undisturbed {
     fn new() -> Self {
-        let (mut all, mut before, mut cancellation) = (MaybeUninit::uninit(), MaybeUninit::zeroed(), 0);
-        // SAFETY: a valid place for the set.
-        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        let mut cancellation = 0;
         // SAFETY: a valid place for the state before.
         unsafe { pthread_setcancelstate(1, &raw mut cancellation) };
-        // SAFETY: a valid set, and a valid place for the one before.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-        // SAFETY: filled in by the call above, which cannot fail with valid arguments; all zero before it.
-        Undisturbed { mask: unsafe { before.assume_init() }, cancellation }
+        Undisturbed { mask: set_mask(&[u64::MAX; 2]), cancellation }
     }
 }
 
 impl Drop for Undisturbed {
     fn drop(&mut self) {
-        // SAFETY: a valid set; no place for the one before.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut()) };
+        set_mask(&self.mask);
         let mut before = 0;
         // SAFETY: a state that was, and a valid place for the one before.
         unsafe { pthread_setcancelstate(self.cancellation, &raw mut before) };
@@ -563,13 +603,9 @@ pub fn run(
 ) -> io::Result<Exit> {
     let end = Instant::now() + time;
     let host = std::process::id();
-    let mut enter = Some(enter);
-    // It sets what it does on a signal, and opens files.
-    let nothing_in_common = 0;
-    let answer = ask_it(end + CLEARING, nothing_in_common, &mut |_| match enter.take().map(|it| it()) {
-        Some(Ok(())) => supervise(program, identity, end, host),
-        Some(Err(status)) => status,
-        None => STATUS_PANIC,
+    let answer = ask(end + CLEARING, |_| match enter() {
+        Ok(()) => supervise(program, identity, end, host),
+        Err(status) => status,
     });
     answer.map(|answer| answer.exit)
 }
@@ -586,8 +622,10 @@ fn supervise(program: &Program, identity: &Identity, end: Instant, host: u32) ->
         return STATUS_NOT_STARTED;
     }
     // It becomes another: with a copy of the memory. SIGCHLD, its exit signal, has just been set to the default.
+    // On s390 the stack is the first argument (clone(2)).
+    let [first, second] = if cfg!(target_arch = "s390x") { [0, libc::SIGCHLD] } else { [libc::SIGCHLD, 0] };
     // SAFETY: as in `fork`.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) };
     if pid == 0 {
         execute(program, identity);
         // SAFETY: ends the grandchild.
@@ -647,9 +685,12 @@ fn wait_for_signal(at_most: Duration) -> c_int {
 
 /// All signals to their defaults, the awaited ones blocked, for the supervisor.
 fn reset_signals() {
+    // All zeroes: the default, whatever the order of the fields. Not by libc, which takes a lock for SIGABRT.
+    let default = [0_u64; 8];
+    let none = ptr::null_mut::<c_void>();
     for signal in 1..=64 {
-        // SAFETY: setting a default disposition; those that cannot be set are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: larger than any kernel's struct sigaction; no place for the one before.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, SIGNAL_SET) };
     }
     let set = awaited_signals();
     // SAFETY: a valid set; no place for the old one.
@@ -766,6 +807,30 @@ mod tests {
         assert_eq!(answer.exit, Exit::TimedOut);
         assert_eq!(answer.bytes().unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_child_that_ends_at_its_deadline_has_its_own_status() {
+        for micros in 0..10_000 {
+            let deadline = Instant::now() + Duration::from_micros(micros % 100);
+            let exit = ask(deadline, |_| 1).unwrap().exit;
+            assert!(matches!(exit, Exit::Status(1) | Exit::TimedOut), "{exit:?} after {} us", micros % 100);
+        }
+    }
+
+    /// A change of ids, under a guard, is one of what it says of the memory: it is ours.
+    #[test]
+    fn what_a_killed_child_has_said_of_our_memory_is_taken_back() {
+        // SAFETY: no arguments.
+        let dumpable = || unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
+        let before = dumpable();
+        let answer = ask(Instant::now() + Duration::from_millis(50), |_| {
+            // SAFETY: takes an integer.
+            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1 - before) };
+            std::thread::sleep(Duration::from_secs(60));
+            0
+        });
+        assert_eq!((answer.unwrap().exit, dumpable()), (Exit::TimedOut, before));
     }
 
     #[test]

@@ -1,0 +1,211 @@
+//! What the helper has to say that nobody else says.
+
+use std::fmt;
+
+use pag::registry::PagId;
+use pag::report::{Field, Message, Severity};
+
+/// Something that happened to the helper, or that it did.
+#[derive(Debug, Clone)]
+pub(crate) enum HelperEvent {
+    /// Tokens are about to end.
+    Expiring {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// End time.
+        expires: u64,
+        /// Why they were not renewed, in words.
+        why: &'static str,
+    },
+    /// Tokens have ended.
+    Expired {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// Why they were not renewed, in words.
+        why: &'static str,
+    },
+    /// The helper has read the registry.
+    Adopted {
+        /// How many PAGs.
+        pags: usize,
+        /// How many leases.
+        leases: usize,
+    },
+    /// Something that a member had cut stays cut.
+    HealFailed {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// In words.
+        why: String,
+    },
+    /// A user's services run in a manager that is in none of his PAGs.
+    ManagerOutside {
+        /// The user.
+        uid: u32,
+        /// The manager.
+        pid: u32,
+    },
+    /// Root's user keyring was tampered with.
+    RegistryLost {
+        /// In words.
+        why: String,
+    },
+    /// A user's services could not be given a session's tokens.
+    FollowFailed {
+        /// The user.
+        uid: u32,
+        /// The PAG of his services.
+        pag: PagId,
+        /// In words.
+        why: String,
+    },
+    /// Somebody has chosen over D-Bus whom a user's services follow.
+    FollowAsked {
+        /// The user.
+        uid: u32,
+        /// The PAG of the session.
+        pag: PagId,
+        /// Whether it is to be followed, or was taken back.
+        on: bool,
+        /// Who asked.
+        by: u32,
+    },
+    /// The bus or logind is away.
+    BusLost {
+        /// In words.
+        why: String,
+    },
+    /// The bus is there.
+    BusBack,
+    /// The D-Bus interface cannot be served.
+    NotServed {
+        /// In words.
+        why: String,
+    },
+    /// The D-Bus interface is served after all.
+    Served,
+    /// Somebody had tokens discarded over D-Bus.
+    Unlogged {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// The cell; none for all.
+        cell: Option<String>,
+        /// Who asked.
+        by: u32,
+    },
+}
+
+impl fmt::Display for HelperEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HelperEvent::Expiring { uid, pag, expires, why } => {
+                write!(f, "the tokens of PAG {pag} of uid {uid} end at {expires} (seconds since the epoch): {why}")
+            }
+            HelperEvent::Expired { uid, pag, why } => {
+                write!(f, "the tokens of PAG {pag} of uid {uid} have ended, and its processes have no access: {why}")
+            }
+            HelperEvent::Adopted { pags, leases } => write!(f, "looking after {pags} PAGs with {leases} leases"),
+            HelperEvent::HealFailed { uid, pag, why } => {
+                write!(f, "PAG {pag} of uid {uid} cannot be healed: {why}; the next login will make a new one")
+            }
+            HelperEvent::ManagerOutside { uid, pid } => write!(
+                f,
+                "the user manager of uid {uid}, process {pid}, is in none of the user's PAGs, and so none of its services finds a token: the PAM service systemd-user must call pam_pag after pam_keyinit, as 'pagctl pam check' tells, and a manager from before it did is given the tokens by 'pagctl adopt {uid}', or started again ('systemctl restart user@{uid}.service')"
+            ),
+            HelperEvent::RegistryLost { why } => {
+                write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")
+            }
+            HelperEvent::FollowFailed { uid, pag, why } => {
+                write!(
+                    f,
+                    "the services of uid {uid} (PAG {pag}) are not in step with a session: {why}; it will be tried again"
+                )
+            }
+            HelperEvent::FollowAsked { uid, pag, on: true, by } => {
+                write!(f, "the services of uid {uid} follow PAG {pag} while it lasts: uid {by} asked for it over D-Bus")
+            }
+            HelperEvent::FollowAsked { uid, pag, on: false, by } => write!(
+                f,
+                "PAG {pag} is not chosen any more to be followed by the services of uid {uid}: uid {by} asked for it over D-Bus"
+            ),
+            HelperEvent::BusLost { why } => {
+                write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
+            }
+            HelperEvent::BusBack => write!(f, "connected to logind"),
+            HelperEvent::NotServed { why } => write!(
+                f,
+                "org.pam_pag.Pag1 is not served on the system bus: {why}; PAGs are looked after without it, and it is tried again"
+            ),
+            HelperEvent::Served => write!(f, "org.pam_pag.Pag1 is served on the system bus"),
+            HelperEvent::Unlogged { uid, pag, cell, by } => {
+                let cell = cell.as_ref().map_or_else(String::new, |cell| format!(" of cell {cell}"));
+                write!(f, "discarded the tokens{cell} of PAG {pag} of uid {uid}: uid {by} asked for it over D-Bus")
+            }
+        }
+    }
+}
+
+impl Message for HelperEvent {
+    fn severity(&self) -> Severity {
+        match self {
+            HelperEvent::Adopted { .. }
+            | HelperEvent::FollowAsked { .. }
+            | HelperEvent::BusBack
+            | HelperEvent::Served
+            | HelperEvent::Unlogged { .. } => Severity::LOG_INFO,
+            HelperEvent::Expiring { .. }
+            | HelperEvent::Expired { .. }
+            | HelperEvent::HealFailed { .. }
+            | HelperEvent::FollowFailed { .. }
+            | HelperEvent::ManagerOutside { .. }
+            | HelperEvent::BusLost { .. }
+            | HelperEvent::NotServed { .. } => Severity::LOG_WARNING,
+            HelperEvent::RegistryLost { .. } => Severity::LOG_ERR,
+        }
+    }
+
+    fn message_id(&self) -> &'static str {
+        match self {
+            HelperEvent::Expiring { .. } => "b3b192beeb8a446a8d013600ee778d43",
+            HelperEvent::Expired { .. } => "7313f67f59bb4f2995f8217f9b4edd5a",
+            HelperEvent::Adopted { .. } => "7aa1caa066de4e968867119277832f1d",
+            HelperEvent::HealFailed { .. } => "d9a3ce9ecbc14674b12d1e51dd71029e",
+            HelperEvent::ManagerOutside { .. } => "2b9355cada4d4cf8b2b2eb3e89b6c011",
+            HelperEvent::RegistryLost { .. } => "d4e9fa63331343f09fa057702e2677a6",
+            HelperEvent::FollowFailed { .. } => "2cb6ae18984248cea4c4a89477cb046b",
+            HelperEvent::FollowAsked { .. } => "fcbdd2eb8bcc4b36b3cbe79a230756c0",
+            HelperEvent::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
+            HelperEvent::BusBack => "138b0edce0124388bda40df5317bbb14",
+            HelperEvent::NotServed { .. } => "d001bd9a161d4513b6a2a39e88a105e2",
+            HelperEvent::Served => "79b711950a7743558e6e22b39763a8fb",
+            HelperEvent::Unlogged { .. } => "541c1b604da64fb083d42aea3ddd4c2e",
+        }
+    }
+
+    fn fields(&self) -> Vec<Field> {
+        match self {
+            HelperEvent::ManagerOutside { uid, .. } => vec![("USER_ID", uid.to_string())],
+            HelperEvent::Expiring { uid, pag, .. }
+            | HelperEvent::Expired { uid, pag, .. }
+            | HelperEvent::FollowFailed { uid, pag, .. }
+            | HelperEvent::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
+            HelperEvent::Unlogged { uid, pag, by, .. } | HelperEvent::FollowAsked { uid, pag, by, .. } => {
+                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
+            }
+            HelperEvent::Adopted { .. }
+            | HelperEvent::RegistryLost { .. }
+            | HelperEvent::BusLost { .. }
+            | HelperEvent::BusBack
+            | HelperEvent::NotServed { .. }
+            | HelperEvent::Served => Vec::new(),
+        }
+    }
+}
