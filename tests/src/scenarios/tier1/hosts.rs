@@ -285,6 +285,19 @@ pub(super) fn setcred_only_and_twice(sandbox: &mut Sandbox) {
         }
         host.ok("end");
     }
+    // Who asks for a password that way and opens no session (cupsd) goes on as what it was; who ends the handle of a session
+    // that is open has become the session.
+    for (order, works_on) in
+        [(&["establish"][..], None), (&["establish", "establish"], None), (&["open"], Some("alice"))]
+    {
+        let mut host = ticketed(sandbox, "bare", "alice", "alice");
+        host.all_ok(order);
+        host.ok("end-in-child");
+        works_for(&mut host, Some("alice"), &format!("the end of a child's copy of a handle after {order:?}"));
+        host.ok("end");
+        works_for(&mut host, works_on, &format!("the end of a handle after {order:?}"));
+        assert_eq!(pags("alice").len(), usize::from(works_on.is_some()), "the PAG after the end of a handle");
+    }
     // A screen unlock: a process outside the session that refreshes the credentials, perhaps with a better ticket.
     for line in ["refresh", "reinitialize"] {
         let mut locker = ticketed(sandbox, "bare", "alice", "alice");
