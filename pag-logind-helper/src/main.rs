@@ -67,7 +67,14 @@ const FLOOD: usize = 8;
 /// More users than this at once, and we look at all.
 const MANY: usize = 4096;
 
+#[allow(clippy::print_stderr)] // to whoever types its name
 fn main() -> ExitCode {
+    if std::env::args_os().len() > 1 {
+        eprintln!(
+            "pag-logind-helper is a daemon, which systemd starts: it takes no arguments. See pag-logind-helper(8)."
+        );
+        return ExitCode::from(2);
+    }
     speak_as("pag-logind-helper");
     match zbus::block_on(run()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -686,6 +693,9 @@ fn written(done: pag::Result<bool>) -> Result<(), Trouble> {
 /// The socket for nudges: only root can write to it.
 fn listen_for_nudges() -> io::Result<UnixDatagram> {
     let path = nudge::SOCKET;
+    if UnixDatagram::unbound()?.connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another pag-logind-helper is at work"));
+    }
     // Left by one who was killed: nobody listens there any more.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

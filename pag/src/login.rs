@@ -542,7 +542,7 @@ impl<'a> Entering<'a> {
                 record.retain = self.request.settings.retain;
                 // At once and not by the helper: tokens of this login's would be put into the PAG that is followed.
                 if record.follows.is_some() {
-                    follow::end(self.identity(), &pag, &ring, &mut record, self.budget.deadline());
+                    follow::end(&self.owner(), &pag, &ring, &mut record, self.budget.deadline());
                     report(&Event::FollowsNobody { uid, pag: pag.id });
                     pag.record = Ok(record.clone());
                 }

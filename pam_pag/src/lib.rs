@@ -171,10 +171,9 @@ fn remember(pamh: &mut PamHandle, marker: Option<Marker>) {
 impl Call<'_> {
     /// Does something for a login, if this is one.
     fn begin(&mut self, work: impl FnOnce(&mut Login<'_>) -> pag::Result<()>) -> pag::Result<()> {
-        let Some(mut login) = Login::begin(self.pamh, &self.args, &self.service) else {
+        let Some(mut login) = Login::begin(self.pamh, &self.args, &self.service, &mut self.strict)? else {
             return Ok(());
         };
-        self.strict = login.settings.strict;
         self.uid = login.user.uid;
         work(&mut login)
     }
@@ -205,8 +204,13 @@ fn settings(service: &str, user: Option<&CStr>, args: &[&[u8]]) -> (Settings, Ve
 }
 
 impl<'a> Login<'a> {
-    /// Finds out who and what this is; none when it is nothing for us.
-    fn begin(pamh: &'a mut PamHandle, args: &[&[u8]], service: &'a str) -> Option<Self> {
+    /// Finds out who and what this is, and whether it is `strict`; none when it is nothing for us.
+    fn begin(
+        pamh: &'a mut PamHandle,
+        args: &[&[u8]],
+        service: &'a str,
+        strict: &mut bool,
+    ) -> pag::Result<Option<Self>> {
         let user = pamh.get_user(None).ok().and_then(|name| CString::new(name).ok());
         let (settings, complaints) = settings(service, user.as_deref(), args);
         report::set_debug(settings.debug);
@@ -215,25 +219,21 @@ impl<'a> Login<'a> {
         }
         if settings.placement == Role::Nothing {
             log::debug!("nothing to do for this service");
-            return None;
+            return Ok(None);
         }
-        let user = user?;
-        let user = match sys::passwd(Who::Name(&user)) {
-            Ok(Some(user)) => user,
-            Ok(None) => return None,
-            Err(error) => {
-                let why = format!("cannot look the user up: {error}");
-                report(&Event::NotPlaced { uid: u32::MAX, why });
-                return None;
-            }
-        };
-        let left_alone = user.uid == 0 || user.uid < settings.minimum_uid;
+        *strict = settings.strict;
+        let Some(user) = user else { return Ok(None) };
+        let found = sys::passwd(Who::Name(&user)).map_err(pag::Error::system("look the user up"))?;
+        let Some(user) = found else { return Ok(None) };
+        // A seeding job joins the PAG that its user has, and makes none.
+        let is_seen_to = settings.placement == Role::Seed || user.uid >= settings.minimum_uid;
+        let left_alone = user.uid == 0 || !is_seen_to;
         if left_alone {
             log::debug!("uid {} is left alone: root, or below minimum_uid {}", user.uid, settings.minimum_uid);
         } else {
             log::debug!("uid {} is placed as {:?}", user.uid, settings.placement);
         }
-        Some(Login { pamh, settings, user, service, left_alone })
+        Ok(Some(Login { pamh, settings, user, service, left_alone }))
     }
 
     fn with_request<T>(&mut self, opening: bool, work: impl FnOnce(&Request<'_>) -> T) -> T {

@@ -9,13 +9,16 @@ use crate::shell::{Profile, build, run, sh, target_of, top};
 
 /// What cargo builds, where it goes, and its mode.
 fn built() -> [(String, PathBuf, u32); 5] {
-    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
-    // Debian has a directory for each architecture; elsewhere modules lie in lib64.
-    let modules = if Path::new("/usr/lib").join(&multiarch).is_dir() {
-        format!("usr/lib/{multiarch}")
-    } else {
-        "usr/lib64".to_owned()
+    // Debian has a directory for each architecture, whose names are its own; elsewhere modules lie in lib64, or lib.
+    let multiarch = match std::env::consts::ARCH {
+        "x86" => "i386-linux-gnu".to_owned(),
+        "arm" => "arm-linux-gnueabihf".to_owned(),
+        "powerpc64" => "powerpc64le-linux-gnu".to_owned(),
+        other => format!("{other}-linux-gnu"),
     };
+    let places = [format!("usr/lib/{multiarch}"), "usr/lib64".to_owned(), "usr/lib".to_owned()];
+    let has_modules = |place: &&String| Path::new("/").join(place).join("security/pam_unix.so").exists();
+    let modules = places.iter().find(has_modules).unwrap_or(&places[0]);
     [
         ("libpam_pag.so".to_owned(), PathBuf::from(modules).join("security/pam_pag.so"), 0o644),
         ("pag-logind-helper".to_owned(), "usr/libexec/pag-logind-helper".into(), 0o755),
@@ -64,6 +67,8 @@ pub(crate) fn install(destination: &Path) -> bool {
         // dbus-daemon sees a new policy by itself, dbus-broker does not.
         let _ = Command::new("systemctl").args(["reload", "dbus"]).status();
         let _ = Command::new("journalctl").arg("--update-catalog").status();
+        // After an upgrade. It loses nothing: what it knows is in the kernel.
+        let _ = Command::new("systemctl").args(["try-restart", "pag-logind-helper"]).status();
         println!("installed. Next: pagctl pam enable; systemctl enable --now pag-logind-helper");
     }
     true
@@ -86,6 +91,12 @@ pub(crate) fn uninstall(destination: &Path) -> bool {
         places.chain(pages.lines().map(|f| format!("usr/share/man/man{}/{f}", f.rsplit('.').next().unwrap()).into()));
     for place in places {
         fs::remove_file(destination.join(place)).ok();
+    }
+    if destination == Path::new("/") {
+        let _ = Command::new("systemctl").arg("daemon-reload").status();
+        let _ = Command::new("systemctl").args(["reload", "dbus"]).status();
+        let _ = Command::new("journalctl").arg("--update-catalog").status();
+        println!("uninstalled. What stays: /etc/pag, the group pag, and the PAGs of who is logged in, until they end.");
     }
     true
 }

@@ -21,7 +21,12 @@ use pag::sys::{self, Identity, Passwd, Who};
 /// The seeder's time. The unit's own deadline, a minute, is for what outlives even this.
 const TIME: Duration = Duration::from_secs(45);
 
+#[allow(clippy::print_stderr)] // to whoever types its name
 fn main() -> ExitCode {
+    if std::env::args_os().len() > 1 {
+        eprintln!("pag-seed gets tokens for the PAG that it is in: it takes no arguments. See pag-seed(8).");
+        return ExitCode::from(2);
+    }
     speak_as("pag-seed");
     match seed() {
         Ok(true) => ExitCode::SUCCESS,

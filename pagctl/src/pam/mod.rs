@@ -160,13 +160,25 @@ fn surroundings(host: &Host) -> Vec<Finding> {
         host.names(base).into_iter().filter(|name| name.contains("-linux-")).map(move |name| format!("{base}/{name}"))
     });
     let plain = ["/usr/lib64", "/usr/lib", "/lib64", "/lib"].map(str::to_owned);
-    let mut directories = plain.into_iter().chain(multiarch);
-    if !directories.any(|directory| host.has(&format!("{directory}/security/pam_pag.so"))) {
+    // Beside libpam's own: it looks nowhere else.
+    let is_in =
+        |directory: &str| ["pam_unix.so", "pam_pag.so"].map(|name| host.has(&format!("{directory}/security/{name}")));
+    if !plain.into_iter().chain(multiarch).any(|directory| is_in(&directory) == [true, true]) {
         findings.push(Finding::wrong(Problem::NoModule, None, "pam_pag.so is in no directory of PAM modules"));
     }
     let groups = host.text("/etc/group").unwrap_or_default();
     let mut group = groups.lines().filter_map(|line| line.strip_prefix("pag:"));
-    match group.next().map(|rest| rest.rsplit(':').next().unwrap_or_default().trim()) {
+    let entry = group.next();
+    // NAME:PASSWORD:UID:GID:...
+    let gid = entry.and_then(|rest| rest.split(':').nth(1));
+    let accounts = host.text("/etc/passwd").unwrap_or_default();
+    let its_own = accounts.lines().filter(|line| gid.is_some() && line.split(':').nth(3) == gid);
+    let its_own: Vec<_> = its_own.filter_map(|line| line.split(':').next()).collect();
+    if !its_own.is_empty() {
+        let what = format!("the group pag must be nobody's own group, who has it could enter every PAG: {its_own:?}");
+        findings.push(Finding::wrong(Problem::HandleGroup, None, what));
+    }
+    match entry.map(|rest| rest.rsplit(':').next().unwrap_or_default().trim()) {
         None => findings.push(Finding::wrong(
             Problem::HandleGroup,
             None,

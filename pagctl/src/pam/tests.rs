@@ -13,6 +13,7 @@ impl Scene {
     fn new(files: &[(&str, &str)]) -> Self {
         let scene = Self { root: tempfile::tempdir().unwrap() };
         scene.put("/etc/group", "root:x:0:\npag:x:995:\n");
+        scene.put("/usr/lib/security/pam_unix.so", "");
         scene.put("/usr/lib/security/pam_pag.so", "");
         for (path, text) in files {
             scene.put(path, text);
@@ -402,6 +403,11 @@ fn the_surroundings_are_looked_at() {
     assert!(surroundings(&scene.host()).is_empty());
     scene.put("/etc/group", "pag:x:995:mallory\n");
     assert_eq!(surroundings(&scene.host())[0].problem, Problem::HandleGroup);
+    scene.put("/etc/group", "pag:x:995:\n");
+    scene.put("/etc/passwd", "root:x:0:0::/root:/bin/sh\nmallory:x:1002:995::/home/mallory:/bin/sh\n");
+    assert_eq!(surroundings(&scene.host())[0].problem, Problem::HandleGroup);
+    scene.put("/etc/passwd", "mallory:x:995:1002::/home/mallory:/bin/sh\n");
+    assert_eq!(surroundings(&scene.host()).len(), 0);
     fs::remove_file(scene.at("/usr/lib/security/pam_pag.so")).unwrap();
     assert_eq!(surroundings(&scene.host())[0].problem, Problem::NoModule);
 }

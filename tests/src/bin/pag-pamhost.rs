@@ -65,7 +65,7 @@ impl Host {
     }
 
     /// Does what one line says. Lines: `start SERVICE USER`, `use N`, `open`, `close`, `establish`, `delete`,
-    /// `reinitialize`, `refresh`, `authenticate`, `end`, `putenv K=V`, `getenv K`; `egid N` and `gid N` (as gdm),
+    /// `reinitialize`, `refresh`, `authenticate`, `end`, `end-in-child`, `putenv K=V`, `getenv K`; `egid N` and `gid N` (as gdm),
     /// `ruid N` (as a setuid program), `groups N,N`, `umask OCTAL`, `pdeathsig N`, `sigchld ignore|default`, `thread`
     /// (one that waits for ever), `newring` (a session keyring as pam_keyinit makes it), `link SERIAL RING`,
     /// `report`, and `run PROGRAM ARG...` (as the user and in the PAM environment's stead, to look from inside).
