@@ -617,14 +617,14 @@ fn run_seed_unit(unit: &str) -> bool {
     done["status"] == 0
 }
 
-/// The stack of the seeding jobs.
+/// The stack of the seeding jobs. They join the PAG of whoever has one: a system account with a keytab, say.
 fn seed_stack(sandbox: &Sandbox) {
     let module = crate::sandbox::module();
     sandbox.stack(
         "pag-seed",
         &format!(
             "account required pam_permit.so\nsession required pam_keyinit.so force revoke\n\
-             session required {} strict\n",
+             session required {} strict minimum_uid=70000\n",
             module.display()
         ),
     );

@@ -368,6 +368,19 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
             assert!(host.finish().success(), "{service}, {error}: the host lives on");
         }
     }
+    // The user cannot be looked up, and there is nobody else to ask.
+    let switch = std::fs::read("/etc/nsswitch.conf").unwrap();
+    std::fs::write("/etc/nsswitch.conf", "passwd: files\ngroup: files\n").unwrap();
+    for (service, result) in [("lenient", 0), ("strict", 14)] {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-P", "/etc/passwd", "-e", "inject=open,openat:error=ENFILE"]);
+        strace.arg(own_program("pag-pamhost"));
+        let mut host = Host::start(strace, &[service, "alice"]);
+        sandbox.messages();
+        assert_eq!(host.ask("open")["result"], result, "{service}: the result of open_session for nobody knows whom");
+        sandbox.heard("look the user up");
+    }
+    std::fs::write("/etc/nsswitch.conf", switch).unwrap();
     // Somebody holds the lock: a PAG outside the registry, after a bounded wait.
     let mut shared = login(sandbox, "alice");
     let held = std::fs::File::options().write(true).open(format!("/run/pag/lock/{}", uid("alice"))).unwrap();
