@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::ccache::{self, Contents, Place};
 use crate::client::openafs::{self, Equipped};
 use crate::client::{self, Client, Token};
-use crate::config::{Role, Scope, Settings};
+use crate::config::{Join, Role, Scope, Settings};
 use crate::error::{Error, Result};
 use crate::follow;
 use crate::guard::{Guard, HandleGroup};
@@ -236,6 +236,11 @@ impl<'a> Entering<'a> {
         })
     }
 
+    /// The login's ccache, where that is one which all processes of the uid share: it is not read here.
+    fn of_uid(&self) -> Option<&str> {
+        self.request.ccache.filter(|name| matches!(Place::parse(name), Ok(Place::OfUid(_))))
+    }
+
     fn place(&self) -> Result<Placed> {
         let guard = Guard::enter(self.group)?;
         let in_ring_before = Ring::current().is_some();
@@ -366,7 +371,8 @@ impl<'a> Entering<'a> {
             Role::Own => Newcomer::Own,
             Role::Login | Role::Nothing => Newcomer::Login {
                 principal: self.ticket.as_ref().map(|ticket| &ticket.summary.principal),
-                join: self.request.settings.join,
+                // It brings a ticket, though nobody has read whose.
+                join: if self.of_uid().is_some() { Join::Always } else { self.request.settings.join },
                 scope: self.request.settings.scope,
             },
         };
@@ -502,8 +508,7 @@ impl<'a> Entering<'a> {
     /// The name of a new PAG's ccache: the uid's own where this login brings one of those, else a directory. And whether
     /// the login's ticket is in that.
     fn new_ccache(&self, id: PagId) -> (String, bool) {
-        if let Some(name) = self.request.ccache
-            && matches!(Place::parse(name), Ok(Place::OfUid(_)))
+        if let Some(name) = self.of_uid()
             && self.request.settings.placement == Role::Login
         {
             return (name.to_owned(), false);
@@ -624,8 +629,7 @@ impl<'a> Entering<'a> {
     fn ticket_end(&self, record: Option<&Record>) -> Option<u64> {
         let now = crate::now();
         let login = self.ticket.as_ref().map(|ticket| ticket.summary.tgt_expires.unwrap_or(0));
-        let of_uid = self.request.ccache.filter(|name| matches!(Place::parse(name), Ok(Place::OfUid(_)))).map(|_| 0);
-        login.or(of_uid).or_else(|| record.map(|record| record.ticket).filter(|ticket| *ticket > now))
+        login.or(self.of_uid().map(|_| 0)).or_else(|| record.map(|record| record.ticket).filter(|ticket| *ticket > now))
     }
 
     fn need(&self, record: Option<&Record>, ring: &Ring, new: bool) -> Need {

@@ -13,9 +13,9 @@ use crate::registry::PagId;
 pub enum Newcomer<'a> {
     /// A login, with the Kerberos identity that it brings.
     Login {
-        /// None: it brings no ticket.
+        /// None: it brings no ticket, or one that is not read.
         principal: Option<&'a Principal>,
-        /// Whether a login without a ticket joins.
+        /// Whether it joins without one.
         join: Join,
         /// Whether it joins at all, or has a PAG of its own.
         scope: Scope,

@@ -96,7 +96,9 @@ pub(crate) fn uninstall(destination: &Path) -> bool {
         let _ = Command::new("systemctl").arg("daemon-reload").status();
         let _ = Command::new("systemctl").args(["reload", "dbus"]).status();
         let _ = Command::new("journalctl").arg("--update-catalog").status();
-        println!("uninstalled. What stays: /etc/pag, the group pag, and the PAGs of who is logged in, until they end.");
+        println!(
+            "uninstalled. What stays: /etc/pag, the group pag, and PAGs that have not ended, until the next boot."
+        );
     }
     true
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{life, pags, ticketed};
+use super::{life, login, pags, ticketed};
 use crate::ring::Ring;
 use crate::sandbox::{CELL, Host, Sandbox, exists, module};
 
@@ -92,6 +92,22 @@ pub(super) fn pam_afs_session_options(sandbox: &mut Sandbox) {
     assert!(found.runs.is_empty(), "minimum_uid: no seeder for a lower uid");
     let found = seen(sandbox, "bob", "minimum_uid=61002", true);
     assert!(found.during.is_pag(), "minimum_uid: that uid itself has a PAG");
+
+    // A ticket in KCM is nobody's to read here, and one all the same.
+    let mut first = login(sandbox, "alice");
+    for (ccache, count, what) in
+        [("", 2, "without a ticket has a PAG of its own"), ("KCM:", 1, "with one in KCM joins")]
+    {
+        sandbox.stack("choosy", &format!("session required {} join=credentials\n", module().display()));
+        let mut host = sandbox.host("choosy", "alice");
+        if !ccache.is_empty() {
+            host.ok(&format!("putenv KRB5CCNAME={ccache}"));
+        }
+        host.ok("open");
+        assert_eq!(pags("alice").len(), count, "join=credentials: a login {what}");
+        host.all_ok(&["close", "end"]);
+    }
+    first.all_ok(&["close", "end"]);
 
     let found = seen(sandbox, "alice", "nopag", true);
     assert_eq!(found.during.identity(), found.before.identity(), "nopag leaves the login where it is");
