@@ -45,6 +45,7 @@ enum Verb {
     #[command(flatten)]
     Bus(bus::Verb),
     /// Give the tokens of a user's PAG to his manager that was started outside of it. Needs root
+    #[command(override_usage = "pagctl adopt USER")]
     Adopt {
         /// Name or uid
         #[arg(required_unless_present = "inside")]
