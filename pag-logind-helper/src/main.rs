@@ -693,9 +693,6 @@ fn written(done: pag::Result<bool>) -> Result<(), Trouble> {
 /// The socket for nudges: only root can write to it.
 fn listen_for_nudges() -> io::Result<UnixDatagram> {
     let path = nudge::SOCKET;
-    if UnixDatagram::unbound()?.connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another pag-logind-helper is at work"));
-    }
     // Left by one who was killed: nobody listens there any more.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -431,6 +431,12 @@ fn clients(value: &str) -> Result<ClientChoice, String> {
     }
 }
 
+/// Whether a service's process becomes the user's own after the end of its PAM handle, though that opened no session: vsftpd
+/// has it so (session_support in vsftpd.conf(5)).
+pub fn lives_on_without_session(service: &str) -> bool {
+    matches!(service, "vsftpd" | "ftp")
+}
+
 /// What a PAM service is, unless `[service NAME] placement` says otherwise (the table of docs/design.md, section 5).
 pub fn default_role(service: &str) -> Role {
     match service {
@@ -438,6 +444,8 @@ pub fn default_role(service: &str) -> Role {
         "pag-seed" => Role::Seed,
         // They change who somebody is, not where he works: the shell keeps the ring that it inherited.
         "su" | "sudo" | "sudo-i" | "runuser" | "polkit-1" | "pkexec" | "doas" => Role::Nothing,
+        // They ask for passwords, again and again, and do nothing in anybody's name.
+        "cups" | "dovecot" => Role::Nothing,
         "gdm-launch-environment" | "lightdm-greeter" | "sddm-greeter" | "greetd-greeter" | "lxdm-greeter" => {
             Role::Nothing
         }

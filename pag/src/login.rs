@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::ccache::{self, Contents, Place};
 use crate::client::openafs::{self, Equipped};
 use crate::client::{self, Client, Token};
-use crate::config::{Join, Role, Scope, Settings};
+use crate::config::{self, Join, Role, Scope, Settings};
 use crate::error::{Error, Result};
 use crate::follow;
 use crate::guard::{Guard, HandleGroup};
@@ -89,6 +89,10 @@ pub struct Marker {
     pub seeded: bool,
     /// Whether the session was opened, so that no later module should replace the session keyring.
     pub opened: bool,
+    /// Whether it has put the process into the ring, which was not there before.
+    pub moved: bool,
+    /// Whether the process becomes the user's own without a session.
+    pub lives_on: bool,
     /// `strict` and `debug`, as the login that entered had them: its end reads no configuration.
     pub strict: bool,
     /// See `strict`.
@@ -188,6 +192,8 @@ struct Placed {
     cookie: u64,
     need: Need,
     seeded: bool,
+    /// Whether the process was somewhere else before.
+    moved: bool,
 }
 
 impl<'a> Entering<'a> {
@@ -243,9 +249,9 @@ impl<'a> Entering<'a> {
 
     fn place(&self) -> Result<Placed> {
         let guard = Guard::enter(self.group)?;
-        let in_ring_before = Ring::current().is_some();
-        let strangers = if in_ring_before || self.is_manager() { 0 } else { ring::strangers_in_session() };
-        let placed = match self.place_in_registry(&guard) {
+        let ring_before = Ring::current();
+        let strangers = if ring_before.is_some() || self.is_manager() { 0 } else { ring::strangers_in_session() };
+        let mut placed = match self.place_in_registry(&guard) {
             Ok(placed) => placed,
             // The registry is out of reach: alone is better than not at all, and an unlocked registry is not touched.
             Err(why @ (Error::Lock { .. } | Error::System { .. })) => {
@@ -260,6 +266,7 @@ impl<'a> Entering<'a> {
                 return Err(why);
             }
         };
+        placed.moved = ring_before.is_none_or(|ring| ring != placed.ring);
         if let Err(why) = placed.ring.link_user_keyring(&guard, self.uid()) {
             report(&Event::UserKeyringNotLinked { uid: self.uid(), why: why.to_string() });
         }
@@ -489,7 +496,7 @@ impl<'a> Entering<'a> {
             pag.record.clone().unwrap_or_else(|_| Record::new(uid, kind, String::new(), self.request.settings.retain));
         let need = self.feed(&mut record, id, &ring, Found::New { filled });
         registry.store(guard, &mut pag, record.clone())?;
-        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
+        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false, moved: true })
     }
 
     /// Sees to it that the PAG is one of OpenAFS, too. Without that it has no tokens of OpenAFS; the others are not
@@ -566,7 +573,7 @@ impl<'a> Entering<'a> {
             ring::fresh(guard, uid)?;
             return Err(why);
         }
-        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false })
+        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false, moved: true })
     }
 
     /// A PAG outside the registry, that ends with its processes and that nobody else can join.
@@ -575,7 +582,7 @@ impl<'a> Entering<'a> {
         let joined = ring.join(guard);
         ring.release();
         joined?;
-        Ok(Placed { ring, pag: None, cookie: 0, need: self.need(None, &ring, true), seeded: false })
+        Ok(Placed { ring, pag: None, cookie: 0, need: self.need(None, &ring, true), seeded: false, moved: true })
     }
 
     /// Takes the login's ticket into the PAG: its principal at once, so that no other identity slips in, and the ccache.
@@ -737,6 +744,8 @@ impl<'a> Entering<'a> {
             spent: self.budget.spent(),
             seeded: true,
             opened: false,
+            moved: false,
+            lives_on: false,
             strict: self.request.settings.strict,
             debug: self.request.settings.debug,
         };
@@ -762,6 +771,8 @@ impl<'a> Entering<'a> {
             spent: self.budget.spent(),
             seeded: placed.seeded,
             opened: before.is_some_and(|marker| marker.opened),
+            moved: before.map_or(placed.moved, |marker| marker.moved),
+            lives_on: config::lives_on_without_session(self.request.service),
             strict: self.request.settings.strict,
             debug: self.request.settings.debug,
         };
@@ -990,6 +1001,19 @@ pub fn settle(
 /// # Errors
 /// When the registry is out of reach: the lease ends with its process all the same.
 pub fn leave(marker: &Marker) -> Result<()> {
+    end(marker, true)
+}
+
+/// The same for a login that has opened no session, and of which no more will be heard. A process that was in the ring before
+/// it stays there: a password was asked for, no more.
+///
+/// # Errors
+/// As [`leave`].
+pub fn give_up(marker: &Marker) -> Result<()> {
+    end(marker, marker.moved)
+}
+
+fn end(marker: &Marker, out: bool) -> Result<()> {
     let Some(ring) = marker.ring else { return Ok(()) };
     let current = ring.is_current();
     // pam_keyinit makes the user's keyring; what another session of this host has left, when it closed, is the host's
@@ -1004,7 +1028,7 @@ pub fn leave(marker: &Marker) -> Result<()> {
         return Ok(());
     }
     // Not a process that was forked off: the ring is its own affair.
-    if current && marker.process.is_this() {
+    if out && current && marker.process.is_this() {
         ring::leave()?;
     }
     nudge(marker.uid);

@@ -144,13 +144,17 @@ fn quiet_panics() {
 struct Kept(Cell<Option<Marker>>);
 
 impl Drop for Kept {
-    /// With the handle. A host that has taken credentials and opens no session (who asks for a password that way: cupsd,
-    /// smbd) goes on as what it was before. Where a session is open the process is the session, or its end is somebody's
-    /// affair; and a process that was forked off ends a copy.
+    /// With the handle. A host that has taken credentials and opens no session (who asks for a password that way: smbd) goes
+    /// on as what it was before. Where a session is open the process is the session, or its end is somebody's affair; and a
+    /// process that was forked off ends a copy.
     fn drop(&mut self) {
-        let ends_here = |marker: &Marker| !marker.opened && marker.process.is_this();
+        let ends_here = |marker: &Marker| !marker.opened && !marker.lives_on && marker.process.is_this();
         if let Some(marker) = self.0.take().filter(ends_here) {
-            let _ = login::leave(&marker);
+            report::speak_as("pam_pag");
+            report::set_debug(marker.debug);
+            if let Err(why) = login::give_up(&marker) {
+                report(&Event::NotPlaced { uid: marker.uid, why: why.to_string() });
+            }
         }
     }
 }

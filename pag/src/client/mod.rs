@@ -409,10 +409,10 @@ pub fn tokens_here(deadline: Instant) -> Result<Vec<Token>> {
 /// own, which nobody waits for if it hangs.
 ///
 /// # Errors
-/// `System` when the ring cannot be read, or OpenAFS's device is there and cannot be opened.
+/// `System` when the ring cannot be read.
 pub fn tokens_as_member(ring: &Ring) -> Result<Vec<Token>> {
     let doing = || Error::system(format!("list the tokens in ring {}", ring.serial));
-    let openafs = Device::opened().map_err(doing())?;
+    let openafs = Device::opened();
     let mut found = Vec::new();
     let mut say = |seen: &Seen<'_>| {
         found.extend(Token::of(seen));
@@ -424,22 +424,22 @@ pub fn tokens_as_member(ring: &Ring) -> Result<Vec<Token>> {
     if !seen {
         return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
     }
-    openafs.map(|interface| openafs::visit(&interface, &mut say));
+    openafs.ok().flatten().map(|interface| openafs::visit(&interface, &mut say));
     Ok(found)
 }
 
 /// Discards the tokens in `ring`, as [`tokens_as_member`] lists them: of one cell, or all.
 ///
 /// # Errors
-/// As [`tokens_as_member`], and when a client refuses.
+/// As [`tokens_as_member`], and when a client refuses, or OpenAFS's device is there and cannot be opened.
 pub fn discard_as_member(ring: &Ring, cell: Option<&Cell>) -> Result<()> {
     let doing = || Error::system(format!("discard the tokens in ring {}", ring.serial));
-    let openafs = Device::opened().map_err(doing())?;
+    let openafs = Device::opened();
     let name = cell.map(ToString::to_string);
     if !forget_keys(ring.serial, name.as_deref()) {
         return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
     }
-    match openafs.is_none_or(|interface| openafs::forget(&interface, name.as_deref())) {
+    match openafs.map_err(doing())?.is_none_or(|interface| openafs::forget(&interface, name.as_deref())) {
         true => Ok(()),
         false => Err(doing()(refused())),
     }
@@ -501,7 +501,7 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
     let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || Error::system(format!("list the tokens in {place}"));
     let mut found = Vec::new();
-    let openafs = Device::opened().map_err(doing())?;
+    let openafs = Device::opened().ok().flatten();
     if place.here {
         let seen = visit_keys(place.keyring, &mut |key| found.extend(key.seen.as_ref().and_then(Token::of)));
         if !seen {
@@ -577,26 +577,25 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
     };
     let name = cell.map(ToString::to_string);
     let name = name.as_deref();
-    let openafs = Device::opened().map_err(doing())?;
-    if place.here {
-        if !forget_keys(place.keyring, name) {
-            return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
-        }
-        if openafs.is_none() {
-            return Ok(());
-        }
+    let opened = Device::opened();
+    let openafs = opened.as_ref().ok().and_then(Option::as_ref);
+    if place.here && !forget_keys(place.keyring, name) {
+        return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
+    }
+    if place.here && openafs.is_none() {
+        return opened.map(drop).map_err(doing());
     }
     let answer = sys::ask(deadline, |_| {
         if !(place.enter() && (place.here || forget_keys(place.keyring, name))) {
             return 1;
         }
-        let refused = openafs.as_ref().is_some_and(|interface| !openafs::forget(interface, name));
+        let refused = openafs.is_some_and(|interface| !openafs::forget(interface, name));
         if refused { STATUS_REFUSED } else { 0 }
     })
     .map_err(doing())?;
     match answer.exit {
         Exit::Status(STATUS_REFUSED) => Err(doing()(refused())),
-        _ => answer.bytes().map(drop).map_err(doing()),
+        _ => answer.bytes().and(opened).map(drop).map_err(doing()),
     }
 }
 

@@ -241,14 +241,16 @@ impl Answer {
     }
 }
 
-/// Children that may be left: each keeps memory of its host's, and the next would hang as they do.
+/// Children in our memory that may be left: each keeps its place there, and the next would hang as they do.
 const MOST_LEFT: usize = 8;
 
-/// Collects the children that were left, and refuses when too many are left still, or one that had become `uid`.
+/// Collects the children that were left, and refuses when too many are left still, or one that had become `uid`: others'
+/// are no reason.
 fn collect_left(uid: Option<u32>) -> io::Result<()> {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
     left.retain(|(pid, _)| has_not_ended(*pid));
-    match left.len() >= MOST_LEFT || (uid.is_some() && left.iter().any(|(_, of)| *of == uid)) {
+    let most = if uid.is_some() { 1 } else { MOST_LEFT };
+    match left.iter().filter(|(_, of)| *of == uid).count() >= most {
         true => Err(io::Error::from_raw_os_error(libc::EBUSY)),
         false => Ok(()),
     }
@@ -683,7 +685,8 @@ fn wait_for_signal(at_most: Duration) -> c_int {
     unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) }
 }
 
-/// All signals to their defaults, the awaited ones blocked, for the supervisor.
+/// All signals to their defaults, for the supervisor, who takes none: it is in the host's process group, so what is typed at
+/// a console would be for it, too.
 fn reset_signals() {
     // All zeroes: the default, whatever the order of the fields. Not by libc, which takes a lock for SIGABRT.
     let default = [0_u64; 8];
@@ -692,9 +695,6 @@ fn reset_signals() {
         // SAFETY: larger than any kernel's struct sigaction; no place for the one before.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, SIGNAL_SET) };
     }
-    let set = awaited_signals();
-    // SAFETY: a valid set; no place for the old one.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
 }
 
 fn timespec(time: Duration) -> libc::timespec {

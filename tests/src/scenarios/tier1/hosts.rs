@@ -298,6 +298,20 @@ pub(super) fn setcred_only_and_twice(sandbox: &mut Sandbox) {
         works_for(&mut host, works_on, &format!("the end of a handle after {order:?}"));
         assert_eq!(pags("alice").len(), usize::from(works_on.is_some()), "the PAG after the end of a handle");
     }
+    // But vsftpd forks the user's process after that.
+    bare(sandbox, &["vsftpd"]);
+    let mut host = ticketed(sandbox, "vsftpd", "alice", "alice");
+    host.all_ok(&["establish", "end"]);
+    works_for(&mut host, Some("alice"), "vsftpd, after the end of its handle");
+    drop(host);
+    // Who asks for a password in a session of the user's stays there.
+    let mut host = ticketed(sandbox, "bare", "alice", "alice");
+    host.ok("open");
+    another(&mut host, "bare", "alice");
+    host.all_ok(&["establish", "end"]);
+    works_for(&mut host, Some("alice"), "after a password was asked for in a session");
+    assert_eq!(pags("alice")[0].leases().len(), 1, "which has its lease still, and no other");
+    host.all_ok(&["close", "end"]);
     // A screen unlock: a process outside the session that refreshes the credentials, perhaps with a better ticket.
     for line in ["refresh", "reinitialize"] {
         let mut locker = ticketed(sandbox, "bare", "alice", "alice");
