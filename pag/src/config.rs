@@ -444,11 +444,11 @@ pub fn default_role(service: &str) -> Role {
         "pag-seed" => Role::Seed,
         // They change who somebody is, not where he works: the shell keeps the ring that it inherited.
         "su" | "sudo" | "sudo-i" | "runuser" | "polkit-1" | "pkexec" | "doas" => Role::Nothing,
-        // They ask for passwords, again and again, and do nothing in anybody's name.
-        "cups" | "dovecot" => Role::Nothing,
         "gdm-launch-environment" | "lightdm-greeter" | "sddm-greeter" | "greetd-greeter" | "lxdm-greeter" => {
             Role::Nothing
         }
+        // They ask for passwords, again and again, and do nothing in anybody's name.
+        "cups" | "dovecot" => Role::Nothing,
         "cron" | "crond" | "atd" | "at" | "atrun" | "batch" | "slurm" | "pbs" | "torque" => Role::Own,
         _ => Role::Login,
     }
