@@ -32,6 +32,18 @@ pub fn load(client: Client) {
     sh(&format!("systemctl --runtime --quiet {verb} afs.mount; lab-client {}", client.name()));
 }
 
+/// Waits until kAFS finds the cell. The machine was frozen, and after such a leap of the clock the database servers elect
+/// anew; meanwhile it says EDESTADDRREQ (fs/afs/vl_rotate.c).
+pub fn is_found(client: Client) {
+    let is_lost = || {
+        let looked = crate::guest::run("ls", &["/afs/example.test"]);
+        String::from_utf8_lossy(&looked.stderr).contains("Destination address required")
+    };
+    if client == Client::Kafs {
+        eventually("kAFS finds the cell", Duration::from_secs(20), || (!is_lost()).then_some(()));
+    }
+}
+
 /// What a shell command says that systemd runs as a service of the user's, errors too.
 pub fn service(session: &mut Session, command: &str) -> String {
     session.say(&format!("systemd-run --user --quiet --wait --pipe --collect sh -c '{command}'"))

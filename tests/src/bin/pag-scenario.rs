@@ -19,7 +19,9 @@ fn main() {
     if let Some(scenario) = tier2::ALL.iter().find(|scenario| scenario.name == name) {
         (scenario.run)(word.parse().unwrap_or(1));
     } else if let Some(scenario) = tier3::ALL.iter().find(|scenario| scenario.name == name) {
-        (scenario.run)(Client::named(&word).expect("the name of a client"));
+        let client = Client::named(&word).expect("the name of a client");
+        pag_tests::cell::is_found(client);
+        (scenario.run)(client);
     } else {
         eprintln!("no scenario {name}");
         std::process::exit(2);
