@@ -32,8 +32,8 @@ pub fn load(client: Client) {
     sh(&format!("systemctl --runtime --quiet {verb} afs.mount; lab-client {}", client.name()));
 }
 
-/// Waits until kAFS finds the cell. The machine was frozen, and after such a leap of the clock the database servers elect
-/// anew; meanwhile it says EDESTADDRREQ (fs/afs/vl_rotate.c).
+/// Waits until kAFS finds the cell. In a machine that has just been woken it has said EDESTADDRREQ, once, while the machine
+/// below was busy; why is not known.
 pub fn is_found(client: Client) {
     let is_lost = || {
         let looked = crate::guest::run("ls", &["/afs/example.test"]);

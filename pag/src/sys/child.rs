@@ -789,6 +789,7 @@ fn execute(program: &Program, identity: &Identity) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)
@@ -845,6 +846,16 @@ mod tests {
         assert!(answer.bytes().unwrap()[..] == long);
     }
 
+    /// It is in the host's process group: what is typed at a console is for the host.
+    #[test]
+    fn a_supervisor_takes_no_signals() {
+        let words = |words: &[&str]| words.iter().map(|word| CString::new(*word).unwrap()).collect::<Vec<_>>();
+        let script = "kill -INT $PPID; kill -QUIT $PPID; sleep 0.1; exit 7";
+        let program = Program::new(c"/bin/sh".to_owned(), words(&["sh", "-c", script]), words(&["PATH=/usr/bin:/bin"]));
+        let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
+        assert_eq!(run(&program, &us, Duration::from_secs(20), || Ok(())).unwrap(), Exit::Status(7));
+    }
+
     #[test]
     fn nothing_is_left_of_a_child() {
         let ours = || std::fs::read_to_string("/proc/thread-self/children").unwrap();
@@ -860,18 +871,22 @@ mod tests {
         assert_eq!(answer.bytes().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 
-    /// It is a process of its own, whatever it has in common with us.
+    /// It is a process of its own, whatever it shares: what it does to itself and to its descriptors stays there.
     #[test]
-    fn what_a_child_becomes_we_are_not() {
+    fn a_child_has_only_memory_in_common_with_us() {
+        let (read, write) = pipe().unwrap();
         let seen = AtomicUsize::new(0);
-        let group = ids().fsgid;
+        let (group, fd) = (ids().fsgid, write.as_raw_fd());
         let answer = ask(soon(), |_| {
             crate::sys::setfsgid(group.wrapping_add(1));
+            // SAFETY: closes the child's copy.
+            unsafe { libc::close(fd) };
             seen.store(1, Ordering::SeqCst);
             0
         });
         answer.unwrap().bytes().unwrap();
         assert_eq!((seen.load(Ordering::SeqCst), ids().fsgid), (1, group));
+        assert!(write_all(write.as_fd(), b"x") && readable(read.as_fd(), Duration::from_secs(1)));
     }
 
     static HANDLED: AtomicUsize = AtomicUsize::new(0);

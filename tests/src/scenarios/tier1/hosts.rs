@@ -285,7 +285,7 @@ pub(super) fn setcred_only_and_twice(sandbox: &mut Sandbox) {
         }
         host.ok("end");
     }
-    // Who asks for a password that way and opens no session (cupsd) goes on as what it was; who ends the handle of a session
+    // Who asks for a password that way and opens no session (smbd) goes on as what it was; who ends the handle of a session
     // that is open has become the session.
     for (order, works_on) in
         [(&["establish"][..], None), (&["establish", "establish"], None), (&["open"], Some("alice"))]
