@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod breaks;
 mod cache;
 mod demo;
 mod image;
@@ -45,9 +46,9 @@ enum Task {
     },
     /// Run the tests; the last line says how many passed, failed and were skipped
     Test(tiers::Choice),
-    /// Break the code on purpose, one patch of tests/breaks at a time, and demand that its scenario fails
+    /// Break the code on purpose, one entry of tests/breaks.toml at a time, and demand that its scenario fails
     Prove {
-        /// Only these patches, by their names without `.patch`
+        /// Only these breaks, by their names
         names: Vec<String>,
     },
     /// Run a command as root on a virtual machine with an AFS cell, print what it says, and forget the machine

@@ -1,56 +1,30 @@
 //! `cargo xtask prove`: each scenario is worth something only if it fails when the code is broken.
 //!
-//! A patch in `tests/breaks` breaks the product on purpose. The lines above its diff say which scenario must then fail
-//! (`Scenario: NAME`, in tier 3 with a client: `Scenario: NAME on kafs`) and with which words (`Assertion: TEXT`), and, if
-//! it is not the oldest one that shows it, on which Debian release (`Suite: NAME`).
+//! The table of breaks, [`breaks`], says what is broken and which scenario must notice it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use pag_tests::scenarios::{tier1, tier2, tier3};
 
+use crate::breaks::{self, Break};
 use crate::machine::{self, Run};
 use crate::shell::{MACHINES, Profile, need_packages, sh, target, top};
-use crate::{cache, image, roots, tiers, vm};
-
-struct Break {
-    name: String,
-    scenario: String,
-    assertion: String,
-    suite: String,
-}
-
-fn breaks() -> Vec<Break> {
-    let mut found: Vec<Break> = fs::read_dir(top().join("tests/breaks"))
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().to_str()?.strip_suffix(".patch")?.to_owned();
-            let text = fs::read_to_string(entry.path()).unwrap();
-            let line =
-                |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(|rest| rest.trim().to_owned());
-            let header = |key: &str| line(key).unwrap_or_else(|| panic!("{name}.patch has no line '{key}'"));
-            let suite = line("Suite:").unwrap_or_else(|| roots::SUITES[0].to_owned());
-            Some(Break { scenario: header("Scenario:"), assertion: header("Assertion:"), suite, name })
-        })
-        .collect();
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    found
-}
+use crate::{cache, image, tiers, vm};
 
 /// Proves all breaks, or some; true when each scenario passes whole, and fails broken, at its assertion.
 pub(crate) fn run(only: &[String]) -> bool {
-    let breaks: Vec<Break> = breaks().into_iter().filter(|one| only.is_empty() || only.contains(&one.name)).collect();
+    let breaks: Vec<Break> =
+        breaks::table().into_iter().filter(|one| only.is_empty() || only.contains(&one.name)).collect();
     let unknown = only.iter().find(|name| breaks.iter().all(|one| one.name != **name));
     assert!(unknown.is_none(), "there is no break {unknown:?}");
     let third = breaks.iter().any(|one| third(&one.scenario).is_some());
     need_packages(if third { &MACHINES } else { &[] });
     let programs = machine::programs();
     // Several breaks are of one scenario: it need not pass more than once.
-    let names: BTreeSet<(&str, &str)> = breaks.iter().map(|one| (&one.scenario[..], &one.suite[..])).collect();
+    let names: BTreeSet<(&str, &str)> = breaks.iter().map(|one| (&one.scenario[..], one.suite())).collect();
     println!("{} breaks of {} scenarios; first these as they are", breaks.len(), names.len());
     let begun = Instant::now();
     let mut whole = Built::from(top());
@@ -73,7 +47,7 @@ pub(crate) fn run(only: &[String]) -> bool {
     let (mut proved, mut failed) = (0, 0);
     for (index, one) in breaks.iter().enumerate() {
         let (now, waited) = (Instant::now(), cache::waited());
-        let (word, text) = if passes.get(&(&one.scenario[..], &one.suite[..])).copied().unwrap_or(false) {
+        let (word, text) = if passes.get(&(&one.scenario[..], one.suite())).copied().unwrap_or(false) {
             prove(one, &tree, &programs)
         } else {
             ("NOT PROVED: the scenario fails without the break, too", String::new())
@@ -113,19 +87,10 @@ fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
         top = top().display(),
         tree = tree.display(),
     ));
-    let patch = top().join("tests/breaks").join(format!("{}.patch", one.name));
-    let patched = Command::new("patch")
-        // Not where the lines around it have changed: it would be put wherever it seems to fit, and break nothing.
-        .args(["-p1", "-s", "-F0", "--no-backup-if-mismatch", "-d"])
-        .arg(tree)
-        .arg("-i")
-        .arg(&patch)
-        .output();
-    let patched = patched.unwrap_or_else(|error| panic!("patch: {error}"));
-    if !patched.status.success() {
-        return ("NOT PROVED: the patch does not apply", String::from_utf8_lossy(&patched.stdout).into_owned());
+    if let Err(why) = one.apply(tree) {
+        return ("NOT PROVED: the break does not apply", why);
     }
-    let run = || Built::from(tree.to_owned()).scenario(programs, &one.scenario, &one.suite);
+    let run = || Built::from(tree.to_owned()).scenario(programs, &one.scenario, one.suite());
     let Ok((passed, text)) = std::panic::catch_unwind(run) else {
         return ("NOT PROVED: it does not build, or the scenario cannot be run; see above", String::new());
     };

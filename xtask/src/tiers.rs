@@ -31,9 +31,16 @@ pub(crate) struct Choice {
     /// The long form: every scenario on every release, with all repetitions
     #[arg(long)]
     pub(crate) long: bool,
+    /// Build faster, without the optimizer's last word: for a scenario or two while you work on the code
+    #[arg(long)]
+    pub(crate) quick: bool,
 }
 
 impl Choice {
+    fn profile(&self) -> Profile {
+        if self.quick { Profile::Prove } else { Profile::Release }
+    }
+
     fn chose(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
@@ -94,7 +101,7 @@ pub(crate) fn run(choice: &Choice) -> bool {
     let count = Mutex::new(count);
     if second || third {
         println!("tiers 2 and 3: building");
-        let (programs, product) = (machine::programs(), product(&top(), Profile::Release));
+        let (programs, product) = (machine::programs(), product(&top(), choice.profile()));
         let built = Installed { programs: &programs, product: &product };
         let queue = Mutex::new(if third { third_tier(choice) } else { VecDeque::new() });
         std::thread::scope(|workers| {
@@ -216,11 +223,11 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     }
     println!("tier 1: building");
     let programs = machine::programs();
-    let mut modules = Modules::of(&top(), Profile::Release);
+    let mut modules = Modules::of(&top(), choice.profile());
     let mut services = None;
     for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
         let services =
-            tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top(), Profile::Release)));
+            tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top(), choice.profile())));
         let module = modules.for_scenario(name);
         let (passed, output, seconds) = tier1_scenario(&programs, module, services, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
