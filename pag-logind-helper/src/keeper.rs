@@ -57,6 +57,8 @@ pub(crate) struct Keeper {
     said: BTreeSet<PagId>,
     /// Users of whose processes the kernel will not tell the end.
     blind: BTreeSet<u32>,
+    /// PAGs whose seeders have ended, which a login's lock did not let us note.
+    unnoted: BTreeSet<PagId>,
     /// Users whose directories take longer to be cleared away than there was time for.
     uncleared: BTreeSet<u32>,
     /// Whom managers follow.
@@ -103,6 +105,7 @@ impl Keeper {
             orphans: BTreeSet::new(),
             said: BTreeSet::new(),
             blind: BTreeSet::new(),
+            unnoted: BTreeSet::new(),
             uncleared: BTreeSet::new(),
             following: Following::new(),
             adopted: Adopted::default(),
@@ -241,6 +244,9 @@ impl Keeper {
     pub(crate) fn settle(&mut self, uid: u32, watch: &mut Watch, users: Option<&BTreeSet<u32>>) -> Result<Settled> {
         if !self.concerns(uid)? {
             return Ok(Settled::default());
+        }
+        if !self.note_seedings(uid) {
+            return Ok(Settled { again: true, ..Settled::default() });
         }
         let lock = match Lock::of_uid(uid, LOCK_WAIT) {
             Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
@@ -775,17 +781,35 @@ impl Keeper {
     }
 
     /// Notes that a seeder has brought tokens into this PAG, which it needed, or not yet.
-    pub(crate) fn seeded(&self, id: PagId, needed: bool) {
+    pub(crate) fn seeded(&mut self, id: PagId, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
-        let registry = Guard::enter(self.group).and_then(|guard| Registry::find(&guard, self.group));
-        if let Ok(Some(registry)) = registry {
-            if needed && !lacks_tokens(&known.ring, &known.record, pag::now()) {
-                let what = "its tokens are back".to_owned();
-                report(&Event::Healed { uid: known.uid, pag: id, what });
-            }
-            let seeding = login::Seeding { ok: true, tokens: None };
-            login::note_seeding(known.uid, self.group, &registry, id, &known.ring, seeding);
+        if needed && !lacks_tokens(&known.ring, &known.record, pag::now()) {
+            let what = "its tokens are back".to_owned();
+            report(&Event::Healed { uid: known.uid, pag: id, what });
         }
+        self.unnoted.insert(id);
+        self.note_seedings(known.uid);
+    }
+
+    /// Notes which tokens seeders have brought into the PAGs of `uid`. False when a login holds the lock: this is then to
+    /// be done later, since nobody waits for one user's lock here.
+    fn note_seedings(&mut self, uid: u32) -> bool {
+        let (known, group) = (&self.known, self.group);
+        let mut done = true;
+        self.unnoted.retain(|id| {
+            let Some(known) = known.get(id) else { return false };
+            if known.uid != uid {
+                return true;
+            }
+            let registry = Guard::enter(group).and_then(|guard| Registry::find(&guard, group));
+            let Ok(Some(registry)) = registry else { return false };
+            let seeding = login::Seeding { ok: true, tokens: None };
+            let noted = login::note_seeding(uid, group, &registry, *id, &known.ring, &seeding, LOCK_WAIT);
+            let later = matches!(noted, Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut);
+            done &= !later;
+            later
+        });
+        done
     }
 }
 

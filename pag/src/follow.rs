@@ -10,15 +10,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::ccache;
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::keyring::{self, Description, Serial};
 use crate::record::Record;
 use crate::registry::{Pag, Registry};
-use crate::report::{Event, report};
 use crate::ring::Ring;
-use crate::sys::{self, Answer, Identity};
+use crate::sys::{self, Answer};
 
 /// Longest time that a look into a ring, or a change of its links, may take.
 const INSIDE: Duration = Duration::from_secs(1);
@@ -179,16 +177,6 @@ pub fn take_away(ring: &Ring, s0: Option<Serial>, record: &mut Record) {
     unlink(&record.mirrored, ring.serial);
     record.mirrored.clear();
     record.follows = None;
-}
-
-/// Ends the following of a PAG that a login has made his own: neither tokens nor ticket of another identity are left.
-pub fn end(user: &Identity, pag: &Pag, ring: &Ring, record: &mut Record, deadline: Instant) {
-    take_away(ring, pag.nested, record);
-    // However little of its time the login has left.
-    let deadline = deadline.max(Instant::now() + Duration::from_millis(200));
-    if let Err(why) = ccache::empty(user, pag.id, deadline) {
-        report(&Event::CcacheRefused { uid: pag.uid, why: why.to_string() });
-    }
 }
 
 #[cfg(test)]

@@ -130,6 +130,7 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
     }
     // Before the seeder: who is killed over that would leave a lease of which nobody has told the helper.
     nudge(request.user.uid);
+    entering.write_ccache(&mut placed);
     if entering.seed(&mut placed) {
         nudge(request.user.uid);
     }
@@ -178,6 +179,20 @@ enum Found {
     New { filled: bool },
 }
 
+/// What is to be done to the PAG's ccache. A child does it as the user, who decides how long that takes (a file system of
+/// their own, mounted over the ccache): so it is done when the uid's lock is released, and never under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CcacheWork {
+    /// Nothing.
+    None,
+    /// The ticket of this login goes there, unless a later one is there.
+    Feed,
+    /// The ticket of this login goes there, whatever is there.
+    Replace,
+    /// What is there is another identity's, and goes.
+    Empty,
+}
+
 /// The PAGs that could be joined.
 pub fn candidates(pags: &[Pag]) -> Vec<Candidate<'_>> {
     let whole = pags.iter().filter(|pag| pag.ring.is_ok());
@@ -191,6 +206,8 @@ struct Placed {
     pag: Option<(Registry, Pag, Record)>,
     cookie: u64,
     need: Need,
+    /// What is left to do to the PAG's ccache.
+    work: CcacheWork,
     seeded: bool,
     /// Whether the process was somewhere else before.
     moved: bool,
@@ -494,9 +511,9 @@ impl<'a> Entering<'a> {
         report(&Event::Made { uid, pag: id, ring: ring.serial });
         let mut record =
             pag.record.clone().unwrap_or_else(|_| Record::new(uid, kind, String::new(), self.request.settings.retain));
-        let need = self.feed(&mut record, id, &ring, Found::New { filled });
+        let (need, work) = self.take_ticket(&mut record, id, &ring, Found::New { filled });
         registry.store(guard, &mut pag, record.clone())?;
-        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false, moved: true })
+        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, work, seeded: false, moved: true })
     }
 
     /// Sees to it that the PAG is one of OpenAFS, too. Without that it has no tokens of OpenAFS; the others are not
@@ -542,6 +559,7 @@ impl<'a> Entering<'a> {
         };
         let before = record.clone();
         let cookie = lease.as_ref().map_or(0, |lease| lease.cookie);
+        let mut followed = false;
         // A lease may be from before its login had a ticket.
         if let (Some(marker), Some(ccache)) = (self.request.marker, self.request.ccache) {
             let own = record.leases.iter_mut().find(|lease| lease.cookie == marker.cookie);
@@ -554,7 +572,8 @@ impl<'a> Entering<'a> {
                 record.retain = self.request.settings.retain;
                 // At once and not by the helper: tokens of this login's would be put into the PAG that is followed.
                 if record.follows.is_some() {
-                    follow::end(&self.owner(), &pag, &ring, &mut record, self.budget.deadline());
+                    follow::take_away(&ring, pag.nested, &mut record);
+                    followed = true;
                     report(&Event::FollowsNobody { uid, pag: pag.id });
                     pag.record = Ok(record.clone());
                 }
@@ -565,7 +584,13 @@ impl<'a> Entering<'a> {
         }
         self.equip(guard, &mut pag);
         let found = if self.has_tried(&ring) { Found::Tried } else { Found::Known };
-        let need = self.feed(&mut record, pag.id, &ring, found);
+        let (need, work) = self.take_ticket(&mut record, pag.id, &ring, found);
+        // The copy of another identity's ticket goes, whether this login brings one or not.
+        let work = match work {
+            CcacheWork::None if followed => CcacheWork::Empty,
+            _ if followed => CcacheWork::Replace,
+            work => work,
+        };
         if record != before
             && let Err(why) = registry.store(guard, &mut pag, record.clone())
         {
@@ -573,7 +598,7 @@ impl<'a> Entering<'a> {
             ring::fresh(guard, uid)?;
             return Err(why);
         }
-        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, seeded: false, moved: true })
+        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, work, seeded: false, moved: true })
     }
 
     /// A PAG outside the registry, that ends with its processes and that nobody else can join.
@@ -582,13 +607,16 @@ impl<'a> Entering<'a> {
         let joined = ring.join(guard);
         ring.release();
         joined?;
-        Ok(Placed { ring, pag: None, cookie: 0, need: self.need(None, &ring, true), seeded: false, moved: true })
+        let (need, work) = (self.need(None, &ring, true), CcacheWork::None);
+        Ok(Placed { ring, pag: None, cookie: 0, need, work, seeded: false, moved: true })
     }
 
-    /// Takes the login's ticket into the PAG: its principal at once, so that no other identity slips in, and the ccache.
-    /// Says whether a seeder should run, and if so notes that one does, so that no other login starts one meanwhile. A PAG
-    /// that is new has neither a ccache nor tokens: a child less for each look.
-    fn feed(&self, record: &mut Record, id: PagId, ring: &Ring, found: Found) -> Need {
+    /// Takes the login's ticket into the PAG's record: its principal at once, so that no other identity slips in. Says what
+    /// is to be done to the ccache, and whether a seeder should run; if so, it notes that one does, so that no other login
+    /// starts one meanwhile. A PAG that is new has neither a ccache nor tokens: a child less for each look. Under the uid's
+    /// lock.
+    fn take_ticket(&self, record: &mut Record, id: PagId, ring: &Ring, found: Found) -> (Need, CcacheWork) {
+        let mut work = CcacheWork::None;
         if let Some(ticket) = &self.ticket {
             let principal = &ticket.summary.principal;
             let same = record.principal.as_ref().is_none_or(|known| known == principal);
@@ -596,23 +624,15 @@ impl<'a> Entering<'a> {
                 record.principal = Some(principal.clone());
                 let expires = ticket.summary.tgt_expires.unwrap_or(0);
                 if expires > record.ticket && record.ccache == ccache::name(self.uid(), id) {
-                    let (user, deadline) = (self.owner(), self.budget.deadline());
-                    let fed = match found {
-                        Found::New { filled: true } => Ok(true),
-                        Found::New { filled: false } => ccache::put(&user, id, ticket, deadline).map(|()| true),
-                        Found::Known | Found::Tried => ccache::feed(&user, id, ticket, deadline),
-                    };
-                    match fed {
-                        Ok(put) => {
-                            record.ticket = expires;
-                            record.renewable = ticket.summary.tgt_renew_until.unwrap_or(0);
-                            record.authenticated = ticket.summary.tgt_authenticated.unwrap_or(0);
-                            if put {
-                                report(&Event::CcacheFed { uid: self.uid(), pag: id, expires });
-                            }
+                    work = match found {
+                        Found::New { filled: true } => {
+                            note_ticket(record, ticket);
+                            report(&Event::CcacheFed { uid: self.uid(), pag: id, expires });
+                            CcacheWork::None
                         }
-                        Err(why) => report(&Event::CcacheRefused { uid: self.uid(), why: why.to_string() }),
-                    }
+                        Found::New { filled: false } => CcacheWork::Replace,
+                        Found::Known | Found::Tried => CcacheWork::Feed,
+                    };
                 }
             }
         }
@@ -629,7 +649,47 @@ impl<'a> Entering<'a> {
                 record.discarded.clear();
             }
         }
-        need
+        (need, work)
+    }
+
+    /// Does to the PAG's ccache what is to be done, and notes what has come of it. Not under the uid's lock.
+    fn write_ccache(&self, placed: &mut Placed) {
+        let work = std::mem::replace(&mut placed.work, CcacheWork::None);
+        if let Some((registry, pag, record)) = &mut placed.pag {
+            self.do_ccache_work(work, registry, pag.id, record);
+        }
+    }
+
+    fn do_ccache_work(&self, work: CcacheWork, registry: &Registry, id: PagId, record: &mut Record) {
+        let uid = self.uid();
+        // However little of its time the login has left: no ticket of another identity is to stay there.
+        let user = self.owner();
+        let deadline = self.budget.deadline().max(Instant::now() + Duration::from_millis(200));
+        let done = match (work, &self.ticket) {
+            (CcacheWork::None, _) => return,
+            (CcacheWork::Feed, Some(ticket)) => ccache::feed(&user, id, ticket, deadline),
+            (CcacheWork::Replace, Some(ticket)) => ccache::put(&user, id, ticket, deadline).map(|()| true),
+            (CcacheWork::Empty | CcacheWork::Feed | CcacheWork::Replace, _) => {
+                ccache::empty(&user, id, deadline).map(|()| false)
+            }
+        };
+        match done {
+            Err(why) => report(&Event::CcacheRefused { uid, why: why.to_string() }),
+            Ok(_) if work == CcacheWork::Empty => {}
+            Ok(put) => {
+                let Some(ticket) = &self.ticket else { return };
+                note_ticket(record, ticket);
+                if put {
+                    report(&Event::CcacheFed { uid, pag: id, expires: record.ticket });
+                }
+                // Best effort: the helper sees that the ccache was written, and notes the same.
+                let noted =
+                    change_record(uid, self.group, registry, id, LOCK_WAIT, |record| note_ticket(record, ticket));
+                if let Err(why) = noted {
+                    log::debug!("the ticket of PAG {id} is not noted yet: {why}");
+                }
+            }
+        }
     }
 
     /// End time of the ticket that a seeder would use: the login's, else the PAG's.
@@ -705,7 +765,7 @@ impl<'a> Entering<'a> {
         let seeding = run_seeder(&job, Some(&placed.ring), &self.budget);
         if let Some((registry, pag, record)) = &placed.pag {
             let ok = seeding.ok;
-            note_seeding(self.uid(), self.group, registry, pag.id, &placed.ring, seeding);
+            let _ = note_seeding(self.uid(), self.group, registry, pag.id, &placed.ring, &seeding, LOCK_WAIT);
             let fed = self.ticket.as_ref().is_some_and(|t| t.summary.tgt_expires.unwrap_or(0) <= record.ticket);
             if ok && fed && self.request.settings.kdestroy {
                 let destroyed = job.kdestroy(&self.budget).unwrap_or_else(|error| Err(error.to_string()));
@@ -848,30 +908,63 @@ fn names(wanted: &[Wanted]) -> (String, String) {
     (clients.join(", "), cells)
 }
 
-/// Notes in the record what a seeder has brought. Best effort: without the note the next login tries once more.
-pub fn note_seeding(uid: u32, group: HandleGroup, registry: &Registry, id: PagId, ring: &Ring, seeding: Seeding) {
-    let Seeding { ok, tokens } = seeding;
-    let tokens = tokens.or_else(|| client::tokens(ring, Instant::now() + INSIDE).ok()).unwrap_or_default();
-    let Ok(guard) = Guard::enter(group) else { return };
-    let Ok(lock) = Lock::of_uid(uid, LOCK_WAIT) else { return };
-    let Ok(pags) = registry.pags_of(&guard, &lock, uid) else { return };
-    let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return };
-    let Ok(mut record) = pag.record.clone() else { return };
-    let now = crate::now();
-    let mut held = seed::held(&tokens, &record.tokens, now);
-    // A seeder that has succeeded has brought them: somebody has cut them away since, and they are to be had back.
-    if ok && record.discarded.is_empty() {
-        let is_cut = |known: &&Held| {
-            known.expires > now && !held.iter().any(|one| one.client == known.client && one.cell == known.cell)
-        };
-        let cut: Vec<Held> = record.tokens.iter().filter(is_cut).cloned().collect();
-        held.extend(cut);
-    }
-    record.hold(held);
-    if let Some(attempt) = &mut record.attempt {
-        attempt.ok = ok;
-    }
-    let _ = registry.store(&guard, &mut pag, record);
+/// Notes in a record which ticket is in the PAG's ccache.
+fn note_ticket(record: &mut Record, ticket: &Contents) {
+    let summary = &ticket.summary;
+    record.ticket = summary.tgt_expires.unwrap_or(0);
+    record.renewable = summary.tgt_renew_until.unwrap_or(0);
+    record.authenticated = summary.tgt_authenticated.unwrap_or(0);
+}
+
+/// Changes the record of a PAG that is there still, under the uid's lock.
+fn change_record(
+    uid: u32,
+    group: HandleGroup,
+    registry: &Registry,
+    id: PagId,
+    wait: Duration,
+    change: impl FnOnce(&mut Record),
+) -> Result<()> {
+    let guard = Guard::enter(group)?;
+    let lock = Lock::of_uid(uid, wait)?;
+    let pags = registry.pags_of(&guard, &lock, uid)?;
+    let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(()) };
+    let Ok(mut record) = pag.record.clone() else { return Ok(()) };
+    change(&mut record);
+    registry.store(&guard, &mut pag, record)
+}
+
+/// Notes in the record what a seeder has brought. Waits at most `wait` for the uid's lock.
+///
+/// # Errors
+/// `Lock` when another process held it all the time. Without the note the next login tries once more.
+pub fn note_seeding(
+    uid: u32,
+    group: HandleGroup,
+    registry: &Registry,
+    id: PagId,
+    ring: &Ring,
+    seeding: &Seeding,
+    wait: Duration,
+) -> Result<()> {
+    let look = || client::tokens(ring, Instant::now() + INSIDE).ok();
+    let tokens = seeding.tokens.clone().or_else(look).unwrap_or_default();
+    change_record(uid, group, registry, id, wait, |record| {
+        let now = crate::now();
+        let mut held = seed::held(&tokens, &record.tokens, now);
+        // A seeder that has succeeded has brought them: somebody has cut them away since, and they are to be had back.
+        if seeding.ok && record.discarded.is_empty() {
+            let is_cut = |known: &&Held| {
+                known.expires > now && !held.iter().any(|one| one.client == known.client && one.cell == known.cell)
+            };
+            let cut: Vec<Held> = record.tokens.iter().filter(is_cut).cloned().collect();
+            held.extend(cut);
+        }
+        record.hold(held);
+        if let Some(attempt) = &mut record.attempt {
+            attempt.ok = seeding.ok;
+        }
+    })
 }
 
 /// Whether the user's manager stays when he has logged out: the file that `loginctl enable-linger` makes
@@ -1101,7 +1194,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
         return Ok(());
     }
     let tried = record.attempt;
-    entering.feed(&mut record, pag.id, &ring, Found::Known);
+    let (_, work) = entering.take_ticket(&mut record, pag.id, &ring, Found::Known);
     // Good tokens are worth renewing only with a ticket that they were not made from: sshd, for one, refreshes the
     // credentials of a login that has just got them.
     let news = entering.ticket_end(Some(&record)).unwrap_or(0);
@@ -1112,12 +1205,13 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
         record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket: news });
         record.discarded.clear();
     }
-    registry.store(&guard, &mut pag, record)?;
+    registry.store(&guard, &mut pag, record.clone())?;
     drop(lock);
     drop(guard);
+    entering.do_ccache_work(work, &registry, pag.id, &mut record);
     if wanted {
         let seeding = run_seeder(&job, Some(&ring), &entering.budget);
-        note_seeding(user.uid, group, &registry, pag.id, &ring, seeding);
+        let _ = note_seeding(user.uid, group, &registry, pag.id, &ring, &seeding, LOCK_WAIT);
     }
     nudge(user.uid);
     Ok(())

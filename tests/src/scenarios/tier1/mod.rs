@@ -146,6 +146,11 @@ pub const ALL: &[Scenario] = &[
         "What lies in a ticket's place is nobody else's, and is not waited for.",
         seeders::hostile_tickets,
     ),
+    (
+        "slow_ccache_holds_no_lock",
+        "A login that waits for a file system over its ccache holds up no other login.",
+        seeders::slow_ccache_holds_no_lock,
+    ),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
     (
         "bus_shows_own_pags_only",

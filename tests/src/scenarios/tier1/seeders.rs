@@ -88,6 +88,48 @@ pub(super) fn hostile_tickets(sandbox: &mut Sandbox) {
     host.all_ok(&["close", "end"]);
 }
 
+/// A login brings a later ticket, and waits for a file system that its user has mounted over the PAG's ccache.
+pub(super) fn slow_ccache_holds_no_lock(sandbox: &mut Sandbox) {
+    own_tmp();
+    sandbox.configure("timeout = 3s");
+    let mut first = login(sandbox, "alice");
+    let ccache = ccache_of(&pags("alice")[0]);
+    let server = silent_server(&format!("{ccache}/tkt"), uid("alice"));
+    let later = ticket::write("/tmp/cc.later", uid("alice"), "alice", "EXAMPLE.TEST", ticket::now() + 9000);
+    let mut second = sandbox.host("sshd", "alice");
+    second.ok(&format!("putenv KRB5CCNAME={later}"));
+    second.tell("open");
+    let child =
+        || Command::new("pgrep").args(["-u", "61001", "-P", &second.pid().to_string()]).output().unwrap().stdout;
+    let mut seen = Vec::new();
+    eventually("the second login waits for the ccache", Duration::from_secs(2), || {
+        let now = child();
+        let stays = !now.is_empty() && now == seen;
+        seen = now;
+        std::thread::sleep(Duration::from_millis(100));
+        stays.then_some(())
+    });
+    let mut third = sandbox.host("sshd", "alice");
+    let begun = Instant::now();
+    third.ok("open");
+    let waited = begun.elapsed();
+    println!("a login beside one that waits for its ccache: {waited:?}");
+    assert!(waited < Duration::from_millis(500), "a third login has waited for another login's ccache: {waited:?}");
+    assert_eq!(third.ring().identity(), first.ring().identity(), "and is in the PAG");
+    assert_eq!(second.answer().unwrap()["result"], 0, "the login that waits succeeds, too");
+    assert_eq!(second.ring().identity(), first.ring().identity(), "and is in the PAG");
+    drop(server);
+    for mut host in [first, second, third] {
+        host.all_ok(&["close", "end"]);
+    }
+}
+
+/// Where a PAG's own ccache is.
+fn ccache_of(pag: &super::Pag) -> String {
+    let name = pag.text.lines().find_map(|line| line.strip_prefix("ccache DIR:"));
+    name.expect("a PAG with a ccache of its own").to_owned()
+}
+
 pub(super) fn bad_seeders(sandbox: &mut Sandbox) {
     let seeders = [
         ("hangs", "#!/bin/sh\nexec sleep 1017\n"),
