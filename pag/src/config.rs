@@ -12,7 +12,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::keytab::{Keytab, Whose};
-use crate::memo::{Look, Memo, MemoOfAll};
 
 /// How wide a PAG is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -688,13 +687,6 @@ enum Origin {
     User,
 }
 
-/// What the files say, and who had to own them.
-static TEXTS: MemoOfAll<(u32, Vec<Text>)> = MemoOfAll::new();
-
-pub(crate) fn give_back() {
-    TEXTS.forget();
-}
-
 /// A file, and the lines of it that say something, by their numbers.
 type Text = (PathBuf, Vec<(usize, String)>);
 
@@ -755,13 +747,11 @@ impl Reading {
             users: Vec::new(),
             decisions: Vec::new(),
         };
-        static KNOWN: Memo<Option<u32>> = Memo::new();
-        let read = || uid_min(&reading.file(&dirs.login_defs, dirs.owner)?);
-        if let Some(uid) = KNOWN.of(&dirs.login_defs, read) {
+        if let Some(uid) = reading.file(&dirs.login_defs, dirs.owner).and_then(|text| uid_min(&text)) {
             reading.settings.minimum_uid = uid;
             reading.decisions.push(("minimum_uid", Place::File(dirs.login_defs.clone(), 0)));
         }
-        reading.texts = reading.texts_of(dirs, crate::now());
+        reading.texts = reading.texts_of(dirs);
         // A service's own section counts over the host's, in whichever file they stand.
         reading.pass(Level::Host);
         if let Some(service) = service {
@@ -770,19 +760,10 @@ impl Reading {
         reading
     }
 
-    /// The files to read, as they are known or as they are read `now`, in seconds since the epoch.
-    fn texts_of(&mut self, dirs: &Dirs, now: u64) -> Vec<Text> {
-        let mut look = Look::new(now);
-        dirs.drop_ins.iter().chain([&dirs.main]).for_each(|path| look.at(path));
-        if let Some((_, texts)) = TEXTS.of(&look).filter(|(owner, _)| *owner == dirs.owner) {
-            return texts;
-        }
-        let complaints = self.complaints.len();
+    /// What the configuration's files say.
+    fn texts_of(&mut self, dirs: &Dirs) -> Vec<Text> {
         let mut texts = Vec::new();
         for path in self.files(dirs) {
-            if path != dirs.main {
-                look.at(&path);
-            }
             match self.file(&path, dirs.owner).map(String::from_utf8) {
                 Some(Ok(text)) => texts.push((path, lines(&text))),
                 Some(Err(_)) => {
@@ -790,10 +771,6 @@ impl Reading {
                 }
                 None => {}
             }
-        }
-        // What is wrong with a file is said each time.
-        if self.complaints.len() == complaints {
-            TEXTS.keep(look, (dirs.owner, texts.clone()));
         }
         texts
     }
@@ -1112,32 +1089,6 @@ mod tests {
         }
         files.write("pag.conf", main.as_ref());
         files
-    }
-
-    /// Also where the files are old enough to be believed, a minute later. Other tests may displace what is known, and then
-    /// it is read anew.
-    #[test]
-    fn what_is_known_of_the_files_is_what_they_say() {
-        let files = files("[pag]\nstrict = yes\n");
-        files.write("etc/a.conf", b"[pag]\ndebug = yes\n");
-        let said = |owner: u32| {
-            let dirs = Dirs { owner, ..files.dirs.clone() };
-            let texts = Reading::new(&dirs, None).texts_of(&dirs, crate::now() + 60);
-            texts.into_iter().flat_map(|(_, lines)| lines).map(|(n, line)| format!("{n} {line}")).collect::<Vec<_>>()
-        };
-        let owner = files.dirs.owner;
-        let main = ["1 [pag]", "2 strict = yes"];
-        assert_eq!(said(owner), [&main[..], &["1 [pag]", "2 debug = yes"]].concat());
-        assert_eq!(said(owner + 1), [""; 0], "not whoever else must own them");
-        assert_eq!(said(owner), [&main[..], &["1 [pag]", "2 debug = yes"]].concat());
-        // In its place, so that the directory stays as it was.
-        files.write("etc/a.conf", b"\n; no\n[pag]\ndebug = no\n");
-        assert_eq!(said(owner), [&main[..], &["3 [pag]", "4 debug = no"]].concat(), "a drop-in has changed");
-        files.write("run/b.conf", b"[pag]\n");
-        assert_eq!(said(owner).len(), 5, "one has come");
-        fs::remove_file(files.top.path().join("etc/a.conf")).unwrap();
-        fs::remove_file(files.top.path().join("run/b.conf")).unwrap();
-        assert_eq!(said(owner), main, "they have gone");
     }
 
     fn complaints(main: &str, arguments: &[&str]) -> (Settings, Vec<String>) {

@@ -5,10 +5,8 @@
 //! keeps its caller's real uid. A join under wrong ids does not fail; it makes a stray keyring.
 
 use std::io;
-use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::memo::Memo;
 use crate::sys::{self, Attributes, Ids};
 
 /// The system group whose gid every ring bears and which has no members: the handle by which root, and nobody else,
@@ -23,9 +21,7 @@ impl HandleGroup {
     /// Reads the group from `/etc/group`, not by NSS, which may wait for a network. 0 where it does not exist: then
     /// whoever holds gid 0 is as good as root towards rings.
     pub fn read() -> Self {
-        const GROUPS: &str = "/etc/group";
-        static KNOWN: Memo<u32> = Memo::new();
-        HandleGroup(KNOWN.of(Path::new(GROUPS), || Self::find(&std::fs::read(GROUPS).unwrap_or_default()).unwrap_or(0)))
+        HandleGroup(Self::find(&std::fs::read("/etc/group").unwrap_or_default()).unwrap_or(0))
     }
 
     fn find(text: &[u8]) -> Option<u32> {

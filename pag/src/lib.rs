@@ -20,7 +20,6 @@ pub mod lease;
 pub mod lock;
 pub mod login;
 pub mod membership;
-mod memo;
 pub mod nudge;
 pub mod person;
 pub mod policy;
@@ -35,15 +34,6 @@ pub use error::{Error, Result};
 
 /// Where the state of the running system lies: locks, the PAGs' Kerberos caches, the helper's socket.
 pub const RUN: &str = "/run/pag";
-
-/// Gives back the memory that is kept for the next hook of a login. Whoever unloads this code must call it.
-///
-/// It waits for no lock: at the end of a process that was forked another thread's would never be released.
-pub fn give_back() {
-    sys::give_back();
-    config::give_back();
-    client::give_back();
-}
 
 /// Seconds since the epoch.
 pub fn now() -> u64 {

@@ -3,8 +3,7 @@
 //! Two rules run through it. Ids are switched by the system calls themselves and not by libc's wrappers, which
 //! switch *every* thread of the process (nptl's setxid broadcast); PAM hosts such as gdm are threaded, and only the
 //! calling thread is ours. And what runs in a child made here, before it executes a program, allocates nothing and
-//! takes no lock: another thread of the host may have held one when the child was made, and a child that is killed would
-//! leave it locked where the child works in our memory.
+//! takes no lock: another thread of the host may have held one when the child was made.
 #![allow(unsafe_code)]
 
 mod child;
@@ -21,7 +20,6 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::child::give_back;
 pub use self::child::{
     Answer, Child, Exit, Identity, Program, Put, STATUS_DEADLINE, STATUS_NOT_STARTED, STATUS_SIGNAL, ask, ask_as,
     child, run,

@@ -4,7 +4,6 @@
 //! PAM_IGNORE from the only module of a stack is a denial; `strict` turns failures of placement into PAM_SESSION_ERR.
 
 mod handle;
-mod unload;
 
 use std::any::Any;
 use std::cell::Cell;

@@ -21,7 +21,6 @@ use crate::ccache::format::Principal;
 use crate::config::{Cell, ClientChoice, ClientKind, Settings};
 use crate::error::{Error, Result};
 use crate::keyring::{self as keys, Description, Serial};
-use crate::memo::Memo;
 use crate::ring::Ring;
 use crate::sys::{self, Answer, Exit, Put, Wiped};
 use openafs::{Device, Interface};
@@ -130,10 +129,7 @@ impl Client {
     pub fn own_cell(self) -> Option<Cell> {
         match self {
             Client::Keyring => None,
-            Client::OpenAfs => {
-                let mut places = openafs::OWN_CELL.iter().map(Path::new).zip(&OWN_CELLS);
-                places.find_map(|(path, known)| known.of(path, || cell_in_file(path)))
-            }
+            Client::OpenAfs => openafs::OWN_CELL.iter().find_map(|path| cell_in_file(Path::new(path))),
             Client::Kafs => cell_in_file(Path::new(kafs::OWN_CELL)),
         }
     }
@@ -155,13 +151,6 @@ impl Client {
         };
         Some((client, name.strip_prefix(b"afs@")?))
     }
-}
-
-/// The cells that stand in [`openafs::OWN_CELL`].
-static OWN_CELLS: [Memo<Option<Cell>>; 2] = [Memo::new(), Memo::new()];
-
-pub(crate) fn give_back() {
-    OWN_CELLS.iter().for_each(Memo::forget);
 }
 
 /// All clients that this version knows.
