@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod child;
+mod word_size;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
 use std::io::{self, Read};
@@ -617,7 +618,35 @@ mod tests {
     fn afs_calls_have_the_layout_of_the_module() {
         assert_eq!(size_of::<AfsCall>(), 5 * size_of::<c_long>());
         assert_eq!(std::mem::offset_of!(AfsCall, call), 4 * size_of::<c_long>());
-        assert_eq!(size_of::<ViceIoctl>(), if cfg!(target_pointer_width = "64") { 24 } else { 12 });
+        assert_eq!(size_of::<ViceIoctl>(), 24);
+    }
+
+    /// Without the standard library of that processor, which a test machine need not have.
+    #[test]
+    fn a_build_for_32_bits_is_refused() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/word_size.rs");
+        let program = format!(
+            "#![feature(no_core, rustc_attrs)]\n#![no_core]\n#![allow(internal_features, unused_macros)]\n\
+             #[rustc_builtin_macro]\nmacro_rules! compile_error {{ ($words:expr $(,)?) => {{{{}}}}; }}\n\
+             #[path = {file:?}]\nmod word_size;\n"
+        );
+        let top = tempfile::tempdir().unwrap();
+        let source = top.path().join("program.rs");
+        std::fs::write(&source, program).unwrap();
+        for (target, is_built) in [
+            ("x86_64-unknown-linux-gnu", true),
+            ("aarch64-unknown-linux-gnu", true),
+            ("i686-unknown-linux-gnu", false),
+            ("armv7-unknown-linux-gnueabihf", false),
+            ("x86_64-unknown-linux-gnux32", false),
+        ] {
+            let mut rustc = std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+            rustc.args(["--crate-type", "rlib", "--emit", "metadata", "--target", target, "--out-dir"]).arg(top.path());
+            let output = rustc.arg(&source).env("RUSTC_BOOTSTRAP", "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), is_built, "{target}: {said}");
+            assert_eq!(said.contains("64-bit processors only"), !is_built, "{target}: {said}");
+        }
     }
 
     #[cfg(target_arch = "x86_64")]

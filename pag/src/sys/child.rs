@@ -190,7 +190,7 @@ fn status_of(work: impl FnOnce() -> u8) -> u8 {
 /// A set of signals as the kernel has it, and its size there. libc's calls leave out the signals by which it makes threads
 /// change their ids, and cancels them.
 type SignalSet = [u64; 2];
-const SIGNAL_SET: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 16 } else { 8 };
+const SIGNAL_SET: usize = if cfg!(target_arch = "mips64") { 16 } else { 8 };
 
 /// Sets which signals wait for this thread, and gives those that have waited.
 fn set_mask(mask: &SignalSet) -> SignalSet {
