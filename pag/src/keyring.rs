@@ -324,6 +324,14 @@ pub fn session() -> io::Result<Serial> {
     resolve(session_id())
 }
 
+/// Whether this thread has a session keyring that was revoked, was invalidated or has expired. The kernel leaves the
+/// thread in it, and each search and each new key there fails.
+pub fn session_is_dead() -> bool {
+    let is_dead =
+        |error: io::Error| matches!(error.raw_os_error(), Some(libc::EKEYREVOKED | libc::EKEYEXPIRED | libc::ENOKEY));
+    session().is_err_and(is_dead)
+}
+
 /// The keyring behind one of the special numbers, as [`user_id`]; the kernel makes a user's keyrings when they are asked
 /// for.
 ///

@@ -34,12 +34,14 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 const INSIDE: Duration = Duration::from_secs(1);
 
 /// Keeps a login that gets no PAG, root's above all, out of the one that its caller is in: `su -` in a stack without
-/// pam_keyinit would take the caller's ring along.
+/// pam_keyinit would take the caller's ring along. A ring that a member has revoked or invalidated can't be looked at any
+/// more, so a session keyring in that state is taken for one.
 ///
 /// # Errors
 /// When no clean session keyring could be made.
 pub fn keep_out(user: &Passwd) -> Result<()> {
-    if Ring::current().is_none_or(|ring| ring.owner == user.uid && user.uid != 0) {
+    let is_in_a_ring = Ring::current().is_some_and(|ring| ring.owner != user.uid || user.uid == 0);
+    if !is_in_a_ring && !keyring::session_is_dead() {
         return Ok(());
     }
     match Guard::enter(HandleGroup::read()) {
@@ -1108,7 +1110,8 @@ pub fn give_up(marker: &Marker) -> Result<()> {
 
 fn end(marker: &Marker, out: bool) -> Result<()> {
     let Some(ring) = marker.ring else { return Ok(()) };
-    let current = ring.is_current();
+    // A ring that a member has revoked leaves the host with a session keyring in which nothing works.
+    let current = ring.is_current() || keyring::session_is_dead();
     // pam_keyinit makes the user's keyring; what another session of this host has left, when it closed, is the host's
     // own, and its ring, while it is open, is not this session's affair.
     let users = |d: keyring::Description<'_>| d.uid == marker.uid;

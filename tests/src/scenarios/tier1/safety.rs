@@ -90,6 +90,8 @@ pub(super) fn member_breaks_ring(sandbox: &mut Sandbox) {
         assert_eq!(pags("carol").len(), 1, "after {act}: one PAG is left");
         second.all_ok(&["close", "end"]);
         first.ok("close");
+        assert_eq!(first.ring().error, None, "after {act}: a host that goes on has a session keyring that works");
+        assert!(!first.ring().is_pag(), "after {act}: a host that goes on is in no PAG");
         assert_eq!(pags("carol").len(), 0, "after {act}: and it ends");
     }
 }
@@ -105,6 +107,21 @@ pub(super) fn root_stays_out(sandbox: &mut Sandbox) {
         assert!(!ring.is_pag(), "{service} of {user} has no PAG: {ring:?}");
         assert!(ring.keys.iter().all(|key| key.serial != token), "{service} of {user} sees alice's token");
         host.all_ok(&["close", "end"]);
+    }
+    // Without pam_keyinit `su -` takes along what its caller is in, whatever the caller has done to that.
+    sandbox.stack("su-l", &format!("session required {}\n", crate::sandbox::module().display()));
+    for act in ["revoke", "invalidate"] {
+        for user in ["root", "daemon"] {
+            let mut caller = login(sandbox, "carol");
+            let done = inside(&mut caller, "carol", &format!("keyctl {act} @s"));
+            assert_eq!(done["status"], 0, "a member can {act} the ring: {done}");
+            caller.all_ok(&[&format!("start su-l {user}"), "open"]);
+            let ring = caller.ring();
+            assert_eq!(ring.error, None, "su - {user} in a ring after {act}: it has a clean session keyring");
+            assert!(!ring.is_pag(), "su - {user} in a ring after {act}: it is in no PAG: {ring:?}");
+            let made = caller.ask("run keyctl add user x y @s");
+            assert_eq!(made["status"], 0, "su - {user} in a ring after {act}: it can keep keys: {made}");
+        }
     }
     // su within the PAG changes nothing.
     sandbox.stack("su", &format!("session required {}\n", crate::sandbox::module().display()));
