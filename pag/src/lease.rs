@@ -44,10 +44,8 @@ pub struct Process {
 impl Process {
     /// The process with this pid, if there is one. A zombie counts as gone: it runs nothing more.
     pub fn find(pid: i32) -> Option<Self> {
-        // One read, into a place that is large enough for any line: this is done several times in every login.
-        let mut stat = [0; 1024];
-        let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut stat).ok()?;
-        Some(Process { pid, start: start_time(stat.get(..length)?)? })
+        let mut stat = [0; STAT];
+        Some(Process { pid, start: start_time(read_stat(pid, &mut stat)?)? })
     }
 
     /// The calling process.
@@ -58,9 +56,8 @@ impl Process {
     /// Its parent, if both are there.
     pub fn parent(self) -> Option<Self> {
         let parent = || {
-            let mut stat = [0; 1024];
-            let length = File::open(format!("/proc/{}/stat", self.pid)).ok()?.read(&mut stat).ok()?;
-            let stat = stat.get(..length)?;
+            let mut stat = [0; STAT];
+            let stat = read_stat(self.pid, &mut stat)?;
             (start_time(stat)? == self.start).then(|| parent_pid(stat))?
         };
         let found = Self::find(parent()?)?;
@@ -74,10 +71,31 @@ impl Process {
         i32::try_from(std::process::id()) == Ok(self.pid)
     }
 
-    /// Whether it still runs.
+    /// Whether it still runs. What a `/proc` does not show is not gone for that: a host that has entered a chroot finds none
+    /// there, or one of another pid namespace, and one that is mounted with `hidepid=` hides processes from a root without
+    /// CAP_SYS_PTRACE (Linux, fs/proc/base.c, has_pid_permissions). Where it can't be told it counts as running.
     pub fn is_alive(self) -> bool {
-        Self::find(self.pid) == Some(self)
+        let mut stat = [0; STAT];
+        match read_stat(self.pid, &mut stat) {
+            Some(stat) => start_time(stat) == Some(self.start) || !Self::sees_itself(),
+            None => sys::is_process(self.pid),
+        }
     }
+
+    /// Whether `/proc` shows the calling process under its own pid: it is then that of its pid namespace.
+    pub fn sees_itself() -> bool {
+        let shown = std::fs::read_link("/proc/self");
+        shown.is_ok_and(|shown| shown.to_str() == Some(&*std::process::id().to_string()))
+    }
+}
+
+/// Longest line of `/proc/PID/stat`.
+const STAT: usize = 1024;
+
+/// The text of `/proc/PID/stat`, by one read: this is done several times in every login.
+fn read_stat(pid: i32, space: &mut [u8; STAT]) -> Option<&[u8]> {
+    let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(space).ok()?;
+    space.get(..length)
 }
 
 /// Start time in the text of `/proc/PID/stat`; none for a zombie. The second field is the process's name in
@@ -220,6 +238,12 @@ mod tests {
         let me = Process::current().unwrap();
         assert!(me.is_alive());
         assert!(!Process { start: me.start.wrapping_sub(1), ..me }.is_alive());
+        assert!(Process::sees_itself());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(sys::is_process(pid), "a zombie, or it runs still");
+        child.wait().unwrap();
+        assert!(!sys::is_process(pid));
     }
 
     #[test]

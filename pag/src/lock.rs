@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::keyring::Serial;
+use crate::lease::Process;
 use crate::sys;
 
 /// A lock that is held until it is dropped, or its process ends.
@@ -52,6 +53,7 @@ impl Lock {
 
     fn take(name: &str, wait: Duration) -> Result<Self> {
         let failed = |source| Error::Lock { name: name.to_owned(), source };
+        is_within_reach().map_err(failed)?;
         let file = open(name).map_err(failed)?;
         let end = Instant::now() + wait;
         let mut pause = Duration::from_micros(200);
@@ -127,6 +129,25 @@ fn open(name: &str) -> io::Result<File> {
             try_open()
         }
         other => other,
+    }
+}
+
+/// Whether the files that are locked here are those that every other process locks. A process that has entered a chroot
+/// finds others there, which keep nobody out, or makes them, as root, in what may be a user's directory.
+///
+/// # Errors
+/// In words, why they are not.
+pub fn is_within_reach() -> io::Result<()> {
+    if !Process::sees_itself() {
+        return Err(io::Error::other("/proc does not show this process, which may be in a chroot"));
+    }
+    // Who lacks CAP_SYS_PTRACE may not look there, and is believed.
+    let root = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    match (root("/"), root("/proc/1/root")) {
+        (Ok(own), Ok(first)) if own != first => {
+            Err(io::Error::other("this process is in a chroot: its root directory is not that of process 1"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::registry::{self, Pag, PagId, Registry};
 use crate::report::{Event, report};
 use crate::ring::{self, Ring};
 use crate::seed::{self, Budget, Job, Need, Wanted, Without};
-use crate::sys::{self, Identity, Passwd, Who};
+use crate::sys::{self, Identity, Passwd, RootDirectory, Who};
 
 /// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -83,6 +83,8 @@ pub struct Marker {
     pub ring: Option<Ring>,
     /// The process that entered.
     pub process: Process,
+    /// Its root directory then.
+    pub root: Option<RootDirectory>,
     /// The lease's cookie.
     pub cookie: u64,
     /// Time spent so far, of the budget.
@@ -99,6 +101,14 @@ pub struct Marker {
     pub strict: bool,
     /// See `strict`.
     pub debug: bool,
+}
+
+impl Marker {
+    /// Whether the process has entered a chroot since (proftpd). What stands there under our names is not the host's and may
+    /// be a user's: lock, configuration, `/proc`, sockets. Keyrings are within reach.
+    fn is_out_of_reach(&self) -> bool {
+        self.root != sys::root_directory()
+    }
 }
 
 /// What has come of entering.
@@ -118,6 +128,10 @@ pub struct Entered {
 /// # Errors
 /// When there is no PAG for this login; it then has a clean session keyring, or what it had, and no tokens.
 pub fn enter(request: &Request<'_>) -> Result<Entered> {
+    if let Some(marker) = request.marker.filter(Marker::is_out_of_reach) {
+        log::debug!("uid {} stays where it is: this process has entered a chroot since its login", marker.uid);
+        return Ok(Entered { marker, ccache: None, without: Without::default() });
+    }
     Client::configure(request.settings);
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
     let mut entering = Entering::new(request, budget, HandleGroup::read());
@@ -802,6 +816,7 @@ impl<'a> Entering<'a> {
             pag: None,
             ring: None,
             process,
+            root: sys::root_directory(),
             cookie: 0,
             spent: self.budget.spent(),
             seeded: true,
@@ -823,12 +838,15 @@ impl<'a> Entering<'a> {
             None => (None, None, Without::default()),
         };
         let before = self.request.marker;
-        let process = before.map(|marker| marker.process).or_else(|| self.process().ok());
+        // Where /proc can't be read the process knows its pid all the same, and so leaves the ring when it closes.
+        let unknown = Process { pid: i32::try_from(std::process::id()).unwrap_or(0), start: 0 };
+        let process = before.map(|marker| marker.process).or_else(|| self.process.get().copied().flatten());
         let marker = Marker {
             uid: self.uid(),
             pag,
             ring: Some(placed.ring),
-            process: process.unwrap_or(Process { pid: 0, start: 0 }),
+            process: process.unwrap_or(unknown),
+            root: sys::root_directory(),
             cookie: placed.cookie,
             spent: self.budget.spent(),
             seeded: placed.seeded,
@@ -1116,10 +1134,17 @@ fn end(marker: &Marker, out: bool) -> Result<()> {
     // own, and its ring, while it is open, is not this session's affair.
     let users = |d: keyring::Description<'_>| d.uid == marker.uid;
     let replaced = || keyring::session().and_then(|serial| keyring::describe(serial, users)).unwrap_or(false);
-    if marker.opened && !current && Ring::current().is_none() && replaced() {
+    let is_out_of_reach = marker.is_out_of_reach();
+    if marker.opened && !is_out_of_reach && !current && Ring::current().is_none() && replaced() {
         report(&Event::Displaced { uid: marker.uid, ring: ring.serial });
     }
-    let result = end_lease(marker, &ring);
+    let result = if is_out_of_reach {
+        // The lease ends with the process: the helper sees that, and the next login.
+        log::debug!("uid {} keeps its lease until this process ends, which has entered a chroot", marker.uid);
+        Guard::enter(ring.group).map(drop)
+    } else {
+        end_lease(marker, &ring)
+    };
     if matches!(result, Err(Error::NotRoot)) {
         return Ok(());
     }
@@ -1127,7 +1152,9 @@ fn end(marker: &Marker, out: bool) -> Result<()> {
     if out && current && marker.process.is_this() {
         ring::leave()?;
     }
-    nudge(marker.uid);
+    if !is_out_of_reach {
+        nudge(marker.uid);
+    }
     result
 }
 
@@ -1155,6 +1182,9 @@ fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
 /// # Errors
 /// When the registry is out of reach.
 pub fn refresh(request: &Request<'_>) -> Result<()> {
+    if request.marker.as_ref().is_some_and(Marker::is_out_of_reach) {
+        return Ok(());
+    }
     Client::configure(request.settings);
     let user = request.user;
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));

@@ -181,6 +181,33 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether there is a process with this pid, or a zombie. The kernel is asked, and no `/proc`, which may be another pid
+/// namespace's, or hide it.
+pub fn is_process(pid: i32) -> bool {
+    // SAFETY: takes integers; signal 0 is no signal.
+    let is_there = unsafe { libc::kill(pid, 0) } == 0;
+    is_there || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+/// A process's root directory: another one in a chroot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootDirectory {
+    device: (u32, u32),
+    inode: u64,
+}
+
+/// The root directory of this process, as the kernel has it in memory: a chroot may be on a file server that does not
+/// answer. None where a sandbox forbids the look.
+pub fn root_directory() -> Option<RootDirectory> {
+    // SAFETY: all zero is a value of this struct of numbers.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: a terminated path, and a valid place for the answer.
+    let result = unsafe { libc::statx(libc::AT_FDCWD, c"/".as_ptr(), flags, libc::STATX_INO, &raw mut found) };
+    let device = (found.stx_dev_major, found.stx_dev_minor);
+    (result == 0).then_some(RootDirectory { device, inode: found.stx_ino })
+}
+
 /// Whole milliseconds, in 64 bits: those of [`Duration`] have 128, and whatever prints them a kilobyte of code of its own.
 pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

@@ -67,7 +67,8 @@ impl Host {
     /// Does what one line says. Lines: `start SERVICE USER`, `use N`, `open`, `close`, `establish`, `delete`,
     /// `reinitialize`, `refresh`, `authenticate`, `end`, `end-in-child`, `putenv K=V`, `getenv K`; `egid N` and `gid N` (as gdm),
     /// `ruid N` (as a setuid program), `groups N,N`, `umask OCTAL`, `pdeathsig N`, `sigchld ignore|default`, `thread`
-    /// (one that waits for ever), `newring` (a session keyring as pam_keyinit makes it), `link SERIAL RING`,
+    /// (one that waits for ever), `chroot PATH`,
+    /// `newring` (a session keyring as pam_keyinit makes it), `link SERIAL RING`,
     /// `report`, and `run PROGRAM ARG...` (as the user and in the PAM environment's stead, to look from inside).
     fn obey(&mut self, line: &str) -> Value {
         // `\ ` is a space within a word.
@@ -141,6 +142,10 @@ impl Host {
                 });
                 0
             }
+            "chroot" => {
+                let path = CString::new(rest[0]).unwrap();
+                unsafe { libc::chroot(path.as_ptr()) + libc::chdir(c"/".as_ptr()) }
+            }
             "newring" => {
                 let null: *const c_char = ptr::null();
                 i32::from(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, null) } < 0)
@@ -155,7 +160,8 @@ impl Host {
 
 /// What a host would notice if a module had changed it.
 fn report() -> Value {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    // Which a chroot may not have.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         line.split_once(':').map(|(_, value)| value.trim().to_owned())
@@ -173,7 +179,7 @@ fn report() -> Value {
         "pdeathsig": signal,
         "dumpable": unsafe { libc::prctl(libc::PR_GET_DUMPABLE) },
         "sigchld": if action.sa_sigaction == libc::SIG_IGN { "ignore" } else { "other" },
-        "fds": std::fs::read_dir("/proc/self/fd").unwrap().count() - 1,
+        "fds": std::fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() - 1),
         "cwd": std::env::current_dir().ok(),
         "children": std::fs::read_to_string("/proc/self/task/self/children").ok(),
         "process_ring": pag_tests::ring::process_members(),

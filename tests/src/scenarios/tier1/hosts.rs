@@ -182,7 +182,7 @@ pub(super) fn bad_configuration(sandbox: &mut Sandbox) {
 }
 
 /// A stack of our module alone: pam_keyinit keeps one keyring to a process, whatever its handles are.
-fn bare(sandbox: &Sandbox, names: &[&str]) {
+pub(super) fn bare(sandbox: &Sandbox, names: &[&str]) {
     let module = module();
     let module = module.display();
     for name in names {
@@ -191,14 +191,14 @@ fn bare(sandbox: &Sandbox, names: &[&str]) {
 }
 
 /// One more PAM handle in `host`, for a login of `user` with a ticket.
-fn another(host: &mut Host, service: &str, user: &str) {
+pub(super) fn another(host: &mut Host, service: &str, user: &str) {
     let path = format!("/run/home/{user}/cc.another");
     let name = ticket::write(&path, uid(user), user, "EXAMPLE.TEST", ticket::now() + 3600);
     host.all_ok(&[&format!("start {service} {user}"), &format!("putenv KRB5CCNAME={name}")]);
 }
 
 /// Demands that the host is in the PAG of `user` and sees no token but that user's; none: in no PAG, with no token.
-fn works_for(host: &mut Host, user: Option<&str>, when: &str) {
+pub(super) fn works_for(host: &mut Host, user: Option<&str>, when: &str) {
     let ring = host.ring();
     assert_eq!(ring.is_pag(), user.is_some(), "{when}: whether the host is in a PAG: {ring:?}");
     if let Some(user) = user {

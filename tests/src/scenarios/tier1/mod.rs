@@ -1,6 +1,7 @@
 //! Scenarios on this host's kernel and libpam, in a [`Sandbox`].
 
 mod bus;
+mod ends;
 mod hosts;
 mod life;
 mod member;
@@ -83,6 +84,11 @@ pub const ALL: &[Scenario] = &[
         "setcred_only_and_twice",
         "Whatever hooks are called, in whatever order: one login, one lease, one seeder.",
         hosts::setcred_only_and_twice,
+    ),
+    (
+        "host_closes_in_a_chroot",
+        "A host that is in a chroot when it closes touches nothing of the registry and makes no file.",
+        ends::host_closes_in_a_chroot,
     ),
     ("su_to_another", "A plain user's su to another, from within his PAG, is the other's login.", hosts::su_to_another),
     ("services_table", "Each PAM service gets what the design's table says.", hosts::services_table),
