@@ -21,7 +21,9 @@
 //! ```
 
 use std::fmt::{self, Write as _};
+use std::io;
 
+use crate::ccache::check_name;
 use crate::ccache::format::Principal;
 use crate::client::Client;
 use crate::config::{Cell, Retain};
@@ -214,8 +216,24 @@ impl Record {
         self.tokens = tokens;
     }
 
-    /// The text that goes into the key. None when it would be too long for one: some three hundred leases.
-    pub fn encode(&self) -> Option<Vec<u8>> {
+    /// The text that goes into the key.
+    ///
+    /// # Errors
+    /// EMSGSIZE when it would be too long for a key: some three hundred leases. `InvalidData` when it would not be read
+    /// again as it is: a field holds what its line cannot. Types see to it that none does; this is the second wall.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        let text = self.text();
+        if text.len() > LIMIT {
+            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        }
+        if Record::decode(text.as_bytes()).as_ref() != Ok(self) {
+            let why = "a field of it holds what its line cannot, so it would not be read again as it is";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(text.into_bytes())
+    }
+
+    fn text(&self) -> String {
         let mut text = format!("pag-record {VERSION}\nuid {}\nkind {}\n", self.uid, self.kind.as_str());
         // Writing to a String cannot fail.
         let _ = write!(text, "made {}\nccache {}\nticket {}", self.made, self.ccache, self.ticket);
@@ -267,7 +285,7 @@ impl Record {
             let _ = write!(text, "lease {pid} {start} {:016x} {role} ", l.cookie);
             let _ = writeln!(text, "{} {} {}", l.service, l.tty, l.ccache);
         }
-        (text.len() <= LIMIT).then_some(text.into_bytes())
+        text
     }
 
     /// Reads what a record's key holds. Only root can write there, but a record may be damaged or of another version.
@@ -328,7 +346,7 @@ impl Parts {
             }
             "made" => self.made = Some(value.parse().ok()?),
             "principal" => self.principal = Some(Principal::parse(value).ok()?),
-            "ccache" => self.ccache = Some(value.to_owned()),
+            "ccache" => self.ccache = Some(value.to_owned()).filter(|name| check_name(name).is_ok()),
             "ticket" => {
                 self.ticket = words.next()?.parse().ok()?;
                 let mut number = || words.next().map_or(Some(0), |word| word.parse().ok());
@@ -502,10 +520,113 @@ mod tests {
     fn too_many_leases_are_refused_instead_of_cut() {
         let mut record = full();
         record.leases = std::iter::repeat_n(record.leases[0].clone(), 2000).collect();
-        assert_eq!(record.encode(), None);
+        assert_eq!(record.encode().unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+    }
+
+    #[test]
+    fn a_name_that_forges_lines_is_not_written() {
+        let forged = "KCM:x\nprincipal alice/admin@EXAMPLE.TEST\nlease 1 1 0 login sshd ssh -";
+        for ccache in [forged, "KCM:x\r", "KCM:\u{1b}[2J"] {
+            let record = Record { ccache: ccache.to_owned(), principal: None, ..full() };
+            assert_eq!(record.encode().unwrap_err().kind(), io::ErrorKind::InvalidData, "{ccache:?}");
+        }
+    }
+
+    /// What attackers write, mixed with what belongs into a record.
+    fn hostile() -> impl Strategy<Value = String> {
+        let pieces = prop_oneof![
+            Just("\n".to_owned()),
+            Just(" ".to_owned()),
+            Just("lease 1 1 0 login sshd ssh -".to_owned()),
+            Just("KCM:".to_owned()),
+            Just("alice@EXAMPLE.TEST".to_owned()),
+            any::<char>().prop_map(String::from),
+            "[a-z./@\\\\]{0,9}",
+        ];
+        proptest::collection::vec(pieces, 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    prop_compose! {
+        /// A lease with anything in it that its types admit.
+        fn any_lease()(
+            pid in any::<i32>(),
+            numbers in any::<[u64; 2]>(),
+            words in proptest::array::uniform3(hostile()),
+            whole in any::<bool>(),
+            role in prop_oneof![Just(Role::Login), Just(Role::Manager)],
+        ) -> Lease {
+            let word = |text: &str| if whole { Word::whole(text) } else { Word::clean(text) };
+            let [service, tty, ccache] = words.each_ref().map(|text| word(text));
+            Lease { process: Process { pid, start: numbers[0] }, cookie: numbers[1], role, service, tty, ccache }
+        }
+    }
+
+    prop_compose! {
+        /// A record with anything in it that its types admit.
+        fn any_record()(
+            times in any::<[u64; 6]>(),
+            flags in any::<[bool; 5]>(),
+            kind in proptest::sample::select(&Kind::ALL),
+            texts in proptest::array::uniform3(hostile()),
+            serials in proptest::collection::vec(any::<i32>(), 0..4),
+            leases in proptest::collection::vec(any_lease(), 0..3),
+            client in prop_oneof![Just(Client::Keyring), Just(Client::OpenAfs), Just(Client::Kafs)],
+        ) -> Record {
+            let [principal, cell, ccache] = texts;
+            let [made, ticket, renewable, authenticated, at, expires] = times;
+            let [unsure, reseed, chosen, ok, some] = flags;
+            let cell: Option<Cell> = cell.parse().ok();
+            let serials: Vec<Serial> = serials.into_iter().filter_map(Serial::new).collect();
+            let held = |cell: &Cell| Held { client, cell: cell.clone(), expires, since: at };
+            Record {
+                uid: 61001,
+                kind,
+                made,
+                principal: Principal::parse(&principal).ok(),
+                ccache,
+                ticket,
+                renewable,
+                authenticated,
+                retain: Retain::Linger,
+                unsure,
+                reseed,
+                tokens: cell.iter().map(held).collect(),
+                attempt: some.then_some(Attempt { at, ok, ticket }),
+                follows: some.then_some(PagId::from(made)),
+                mirrored: serials.clone(),
+                adopted: serials.first().copied(),
+                lent: serials,
+                chosen,
+                discarded: vec![Discarded { at, cell }],
+                leases,
+            }
+        }
     }
 
     proptest! {
+        #[test]
+        fn what_is_written_is_read_again_or_it_is_not_written(record in any_record()) {
+            if let Ok(bytes) = record.encode() {
+                prop_assert_eq!(Record::decode(&bytes), Ok(record));
+            }
+        }
+
+        #[test]
+        fn what_its_parts_admit_is_written(record in any_record()) {
+            let is_process = |lease: &mut Lease| lease.process.pid = lease.process.pid.checked_abs().unwrap_or(1).max(1);
+            let cut = |word: &Word| Word::clean(word.as_str());
+            let mut record = record;
+            record.leases.iter_mut().for_each(|lease| {
+                is_process(lease);
+                (lease.service, lease.tty) = (cut(&lease.service), cut(&lease.tty));
+            });
+            if check_name(&record.ccache).is_err() {
+                record.ccache = "KCM:".to_owned();
+            }
+            let bytes = record.encode().unwrap();
+            prop_assert_eq!(Record::decode(&bytes), Ok(record));
+        }
+
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Record::decode(&bytes);

@@ -274,7 +274,7 @@ impl Registry {
     /// EDQUOT of root; the ring is then still in the process keyring alone.
     pub fn anchor(&self, _guard: &Guard, lock: &Lock, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
         let what = format!("anchor ring {}", ring.serial);
-        let payload = record.encode().ok_or_else(|| too_long(&what))?;
+        let payload = record.encode().map_err(Error::key(&what))?;
         let holder = Made::new("keyring", &format!("{HOLDER}{}:{id}", record.uid), b"")?;
         let key = Made::new("user", RECORD, &payload)?;
         keyring::link(ring.serial, holder.0).map_err(Error::key(&what))?;
@@ -304,7 +304,7 @@ impl Registry {
     /// `Key`; the old record is then still there.
     pub fn store(&self, _guard: &Guard, pag: &mut Pag, record: Record) -> Result<()> {
         let what = format!("write the record of PAG {}", pag.id);
-        let payload = record.encode().ok_or_else(|| too_long(&what))?;
+        let payload = record.encode().map_err(Error::key(&what))?;
         match pag.record_key.map(|key| keyring::update(key, &payload)) {
             Some(Ok(())) => {}
             // A record that was revoked or is missing is made anew; the new one displaces it.
@@ -331,10 +331,6 @@ impl Registry {
     pub fn group(&self) -> HandleGroup {
         self.group
     }
-}
-
-fn too_long(what: &str) -> Error {
-    Error::key(what)(io::Error::from_raw_os_error(libc::EMSGSIZE))
 }
 
 fn parse_holder(name: &[u8]) -> Option<(u32, PagId)> {

@@ -11,7 +11,8 @@ unsafe extern "C" {
     fn pam_getenvlist(pamh: *mut PamHandle) -> *mut *mut c_char;
 }
 
-/// A variable of the PAM environment. The process environment is never asked: su's is its caller's.
+/// A variable of the PAM environment. The process environment is never asked: su's is its caller's. What is no UTF-8 in it
+/// is marked by U+FFFD, and not taken for nothing.
 pub(crate) fn variable(pamh: &mut PamHandle, name: &CStr) -> Option<String> {
     // SAFETY: a valid handle, and a terminated name.
     let value = unsafe { pam_getenv(pamh, name.as_ptr()) };
@@ -20,7 +21,7 @@ pub(crate) fn variable(pamh: &mut PamHandle, name: &CStr) -> Option<String> {
     }
     // SAFETY: a terminated string of libpam's that lives until the variable is changed.
     let value = unsafe { CStr::from_ptr(value) };
-    value.to_str().ok().map(str::to_owned)
+    Some(value.to_string_lossy().into_owned())
 }
 
 /// Sets a variable of the PAM environment. It cannot fail but for want of memory, and the login goes on then too.

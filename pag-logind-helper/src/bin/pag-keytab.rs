@@ -73,7 +73,8 @@ fn kinit(keytab: &Keytab, name: &str, cache: &Path) -> Result<(), String> {
     let mut command = Command::new("/usr/bin/kinit");
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
     command.args(["-k", "-t"]).arg(&keytab.path).arg("-c").arg(&place);
-    command.arg(keytab.principal.as_deref().unwrap_or(name));
+    // Behind `--`: a name of the user database is no option, whatever it begins with.
+    command.arg("--").arg(keytab.principal.as_deref().unwrap_or(name));
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let output = command.output().map_err(|error| format!("cannot run /usr/bin/kinit: {error}"))?;
     if output.status.success() {

@@ -25,6 +25,25 @@ use crate::sys::{self, Answer, Identity};
 /// Largest ccache that is read: a few tickets with a large PAC each are a tenth of it.
 const LIMIT: usize = 1 << 20;
 
+/// Longest name of a ccache that is taken, in bytes.
+const LONGEST_NAME: usize = 1024;
+
+/// Checks what every name of a ccache must keep to: it goes into records, messages and environments. It comes from the
+/// user's side, as KRB5CCNAME, and may hold anything.
+///
+/// # Errors
+/// In words that show the name without any harm.
+pub fn check_name(name: &str) -> std::result::Result<(), String> {
+    let is_hidden = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    let what = match name {
+        long if long.len() > LONGEST_NAME => "is longer than any that we take",
+        odd if odd.contains(is_hidden) => "holds characters that no name of a ccache has",
+        _ => return Ok(()),
+    };
+    let shown: String = name.chars().take(100).flat_map(char::escape_default).collect();
+    Err(format!("its name, KRB5CCNAME, {what}: \"{shown}\"; look for what sets it (pam_env, ~/.pam_environment, sshd)"))
+}
+
 /// Where a ccache is, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -42,11 +61,12 @@ impl Place {
     /// # Errors
     /// In words, why a ccache of this kind cannot serve a PAG.
     pub fn parse(name: &str) -> std::result::Result<Self, String> {
+        check_name(name)?;
         let (kind, rest) = match name.split_once(':') {
             Some((kind, rest)) if !kind.contains('/') => (kind, rest),
             _ => ("FILE", name),
         };
-        let absolute = |path: &str| path.starts_with('/') && !path.contains('\0');
+        let absolute = |path: &str| path.starts_with('/');
         match kind {
             "FILE" | "WRFILE" if absolute(rest) => Ok(Place::File(rest.to_owned())),
             "DIR" if absolute(rest) => Ok(Place::Dir(rest.to_owned())),
@@ -317,5 +337,19 @@ mod tests {
         for name in ["", "FILE:", "FILE:relative", "KEYRING:session:x", "KEYRING:x", "MEMORY:x", "DIR:x", "\0"] {
             assert!(Place::parse(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_that_could_break_a_line_is_refused_and_shown_in_one() {
+        let long = format!("KCM:{}", "x".repeat(LONGEST_NAME));
+        for name in
+            ["KCM:x\nlease 1", "FILE:/tmp/x\r", "DIR:/run/\u{1b}[2J", "/tmp/a\0b", "KCM:\u{fffd}", "KCM:\u{85}", &long]
+        {
+            let why = Place::parse(name).unwrap_err();
+            assert!(why.is_ascii() && !why.contains(|c: char| c.is_control()), "{why}");
+            assert!(why.contains("KRB5CCNAME") && why.len() < 400, "{why}");
+        }
+        assert!(Place::parse(&long[..LONGEST_NAME]).is_ok());
+        assert!(Place::parse("FILE:/tmp/a name with spaces").is_ok());
     }
 }

@@ -64,14 +64,13 @@ impl Host {
         result
     }
 
-    /// Does what one line says. Lines: `start SERVICE USER`, `use N`, `open`, `close`, `establish`, `delete`,
+    /// Does what one line says, in which `\ ` is a space in a word, and in `putenv` `%0A` a byte. Lines: `start SERVICE USER`, `use N`, `open`, `close`, `establish`, `delete`,
     /// `reinitialize`, `refresh`, `authenticate`, `end`, `end-in-child`, `putenv K=V`, `getenv K`; `egid N` and `gid N` (as gdm),
     /// `ruid N` (as a setuid program), `groups N,N`, `umask OCTAL`, `pdeathsig N`, `sigchld ignore|default`, `thread`
     /// (one that waits for ever), `chroot PATH`,
     /// `newring` (a session keyring as pam_keyinit makes it), `link SERIAL RING`,
     /// `report`, and `run PROGRAM ARG...` (as the user and in the PAM environment's stead, to look from inside).
     fn obey(&mut self, line: &str) -> Value {
-        // `\ ` is a space within a word.
         let words: Vec<String> =
             line.replace("\\ ", "\u{1}").split_whitespace().map(|word| word.replace('\u{1}', " ")).collect();
         let mut words = words.iter().map(String::as_str);
@@ -108,7 +107,7 @@ impl Host {
                 libc::WEXITSTATUS(status)
             },
             "putenv" => {
-                let text = CString::new(rest[0]).unwrap();
+                let text = CString::new(decoded(rest[0])).unwrap();
                 unsafe { pam_putenv(handle, text.as_ptr()) }
             }
             "getenv" => {
@@ -156,6 +155,19 @@ impl Host {
         };
         json!({ "result": result })
     }
+}
+
+/// A text in which `%XX` stands for a byte.
+fn decoded(text: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), text);
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend(before.bytes());
+        let byte = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(b'%'));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    bytes.extend(rest.bytes());
+    bytes
 }
 
 /// What a host would notice if a module had changed it.

@@ -51,6 +51,11 @@ pub const ALL: &[Scenario] = &[
         "A damaged record is written anew, one of another version left alone.",
         safety::damaged_and_foreign_records,
     ),
+    (
+        "forged_ccache_names",
+        "A KRB5CCNAME that holds lines of a record, or cannot be a name, forges no lease and no identity.",
+        safety::forged_ccache_names,
+    ),
     ("lost_registry", "When the registry is lost the next login makes a new one.", safety::lost_registry),
     ("squatted_name", "A keyring of the ring's name that another has made catches nobody.", safety::squatted_name),
     (

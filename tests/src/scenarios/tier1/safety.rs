@@ -8,7 +8,7 @@ use pag::keyring::Serial;
 
 use super::{inside, login, own_keyring, pags, registry, shell, uid};
 use crate::ring::{describe, keyctl, members};
-use crate::sandbox::{CELL, HANDLE, Host, Sandbox, own_program};
+use crate::sandbox::{CELL, HANDLE, Host, Message, Sandbox, own_program};
 
 /// Whether `keyctl` succeeds for a process of these ids that is outside every PAG.
 pub(super) fn can(uid: u32, gid: u32, groups: &str, words: &[&str]) -> bool {
@@ -242,6 +242,54 @@ pub(super) fn damaged_and_foreign_records(sandbox: &mut Sandbox) {
         assert_eq!((left.record, &left.text[..]), (old.record, foreign), "and its record is as it was");
     }
     assert_eq!(pags("bob").len(), 1, "the new PAG has ended");
+}
+
+/// KRB5CCNAME is a user's: pam_env takes it from `~/.pam_environment` on many systems.
+pub(super) fn forged_ccache_names(sandbox: &mut Sandbox) {
+    let stat = std::fs::read_to_string("/proc/1/stat").unwrap();
+    let start = stat.rsplit(") ").next().unwrap().split(' ').nth(19).unwrap();
+    let lines =
+        format!("%0Aprincipal alice/admin@EXAMPLE.TEST%0Alease 1 {start} 1 login sshd ssh -").replace(' ', "\\ ");
+    let long = format!("KCM:{}", "x".repeat(40_000));
+    for (name, shown) in [
+        (&*format!("KCM:x{lines}"), "KCM:x\\nprincipal alice/admin@EXAMPLE.TEST\\nlease 1"),
+        (&*format!("FILE:/tmp/cc{lines}"), "FILE:/tmp/cc\\nprincipal"),
+        ("KEYRING:persistent:61001%1B[2J", "KEYRING:persistent:61001\\u{1b}[2J"),
+        ("KCM:%FF", "KCM:\\u{fffd}"),
+        (&*long, "KCM:xxx"),
+    ] {
+        sandbox.messages();
+        let forged = |sandbox: &Sandbox| {
+            let mut host = sandbox.host("sshd", "alice");
+            host.all_ok(&[&format!("putenv KRB5CCNAME={name}"), "establish", "open"]);
+            host
+        };
+        let mut first = forged(sandbox);
+        let messages = sandbox.messages();
+        let texts: Vec<&str> = messages.iter().map(Message::text).collect();
+        assert!(first.ring().is_pag(), "{shown}: the login has a PAG, which nobody has forged: {texts:#?}");
+        let mut second = forged(sandbox);
+        assert_eq!(first.ring().identity(), second.ring().identity(), "{shown}: and the next login joins it");
+        let pag = pags("alice").remove(0);
+        let own = [first.pid(), second.pid()].map(|pid| format!("lease {pid} "));
+        let leases = pag.leases();
+        let is_own = |lease: &&str| own.iter().any(|own| lease.starts_with(own));
+        assert!(leases.len() == 2 && leases.iter().all(is_own), "{shown}: leases are those of logins: {}", pag.text);
+        assert!(
+            !pag.text.contains("\nprincipal"),
+            "{shown}: the PAG has no identity that was not proved: {}",
+            pag.text
+        );
+        assert!(pag.text.len() < 1000 && !pag.text.contains('\u{1b}'), "{shown}: {}", pag.text);
+        assert!(
+            texts.iter().any(|text| text.contains("cannot serve the PAG") && text.contains(shown)),
+            "{shown}: the name is told in one line: {texts:#?}"
+        );
+        for host in [&mut first, &mut second] {
+            host.all_ok(&["close", "end"]);
+        }
+        assert!(pags("alice").is_empty(), "{shown}: it ends with them");
+    }
 }
 
 pub(super) fn lost_registry(sandbox: &mut Sandbox) {
