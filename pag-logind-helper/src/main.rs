@@ -23,7 +23,7 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::pin::pin;
@@ -67,12 +67,12 @@ const FLOOD: usize = 8;
 /// More users than this at once, and we look at all.
 const MANY: usize = 4096;
 
-#[allow(clippy::print_stderr)] // to whoever types its name
 fn main() -> ExitCode {
     if std::env::args_os().len() > 1 {
-        eprintln!(
-            "pag-logind-helper is a daemon, which systemd starts: it takes no arguments. See pag-logind-helper(8)."
-        );
+        // To whoever has typed its name; a standard error that takes nothing is no reason to panic.
+        let words =
+            "pag-logind-helper is a daemon, which systemd starts: it takes no arguments. See pag-logind-helper(8).";
+        let _ = writeln!(io::stderr(), "{words}");
         return ExitCode::from(2);
     }
     speak_as("pag-logind-helper");

@@ -18,6 +18,7 @@ use pag::sys::{self, Passwd, Who};
 
 use crate::Answer;
 use crate::error::Error;
+use crate::out::outln;
 
 /// What a session keyring lets its owner do while it is given to the handle group: VIEW, READ and SETATTR, and its
 /// possessor everything, as always.
@@ -48,7 +49,7 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
     let mut inside = Inside::start(&user)?;
     let keyring = inside.keyring()?;
     if let Some(pag) = pags.iter().find(|pag| pag.ring.as_ref().is_ok_and(|ring| ring.serial == keyring.serial)) {
-        println!("{unit} is in PAG {} already", pag.id);
+        outln!("{unit} is in PAG {} already", pag.id);
         inside.end("")?;
         return Ok(Answer::AllRight);
     }
@@ -62,7 +63,7 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
     inside.end(lent.as_ref().map_or("", |_| &ccache))?;
     let count = lent?;
     pag::nudge::nudge(user.uid);
-    println!("{unit} has {count} tokens of PAG {}; new services get KRB5CCNAME={ccache}", pag.id);
+    outln!("{unit} has {count} tokens of PAG {}; new services get KRB5CCNAME={ccache}", pag.id);
     Ok(Answer::AllRight)
 }
 
@@ -197,7 +198,7 @@ pub(crate) fn inside() -> Result<Answer, Error> {
     let keyring = keyring::session().map_err(failed("find the session keyring"))?;
     let before = keyring::describe(keyring, |found| found.mask).map_err(failed("look at the session keyring"))?;
     let opened = keyring::set_mask(keyring, OPEN).is_ok();
-    println!("{} {keyring}", if opened { "open" } else { "shut" });
+    outln!("{} {keyring}", if opened { "open" } else { "shut" });
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     if opened {

@@ -20,6 +20,7 @@ use zruntime::SharedRuntime;
 
 use crate::Answer;
 use crate::error::Error;
+use crate::out::{self, out, outln};
 use crate::status::left;
 
 const NAME: &str = "org.pam_pag.Pag1";
@@ -263,7 +264,7 @@ impl Helper {
         if json {
             print_json(&listed, true);
         } else {
-            print!("{}", table(&listed));
+            out!("{}", table(&listed));
         }
         Ok(Answer::AllRight)
     }
@@ -275,16 +276,16 @@ impl Helper {
         };
         let Some(shown) = shown else {
             if json {
-                println!("null")
+                outln!("null")
             } else {
-                println!("You are in no PAG.")
+                outln!("You are in no PAG.")
             }
             return Ok(Answer::ToDo);
         };
         if json {
             print_json(&shown, true);
         } else {
-            print!("{}", shown.words());
+            out!("{}", shown.words());
         }
         Ok(Answer::AllRight)
     }
@@ -296,7 +297,7 @@ impl Helper {
         }
         let mine = self.mine().await?;
         if mine.is_none() {
-            println!("You are in no PAG.");
+            outln!("You are in no PAG.");
         }
         Ok(mine.map(|mine| mine.pag))
     }
@@ -407,7 +408,10 @@ impl Helper {
             if json {
                 print_json(&change, false);
             } else {
-                println!("{}", change.words());
+                outln!("{}", change.words());
+            }
+            if out::is_closed() {
+                return Ok(Answer::AllRight);
             }
         }
     }
@@ -455,7 +459,7 @@ fn checked(pag: &str) -> Result<String, Error> {
 
 fn print_json(value: &impl Serialize, pretty: bool) {
     let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
-    println!("{}", text.unwrap_or_default());
+    outln!("{}", text.unwrap_or_default());
 }
 
 fn user_name(uid: u32) -> Option<String> {

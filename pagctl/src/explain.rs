@@ -7,6 +7,7 @@ use pag::person::Person;
 use serde::Serialize;
 
 use crate::Answer;
+use crate::out::{out, outln};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -48,9 +49,9 @@ pub(crate) fn run(json: bool, service: Option<&str>, user: Option<&str>) -> Answ
         complaints: complaints.iter().map(Complaint::to_string).collect(),
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&explanation).unwrap_or_default());
+        outln!("{}", serde_json::to_string_pretty(&explanation).unwrap_or_default());
     } else {
-        print!("{}", words(&explanation));
+        out!("{}", words(&explanation));
     }
     if explanation.complaints.is_empty() { Answer::AllRight } else { Answer::ToDo }
 }

@@ -1,11 +1,11 @@
 //! The person's view of PAGs.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks on its terminal")]
 
 mod adopt;
 mod bus;
 mod error;
 mod explain;
 mod member;
+mod out;
 mod pam;
 mod status;
 
@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::error::Error;
+use crate::out::errln;
 
 /// Shows and looks after AFS authentication groups (PAGs).
 ///
@@ -85,12 +86,30 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(Answer::AllRight) => ExitCode::SUCCESS,
-        Ok(Answer::ToDo) => ExitCode::from(1),
-        Err(error) => {
-            eprintln!("pagctl: {error}");
-            ExitCode::from(error.status())
+    let status = match Cli::try_parse() {
+        Ok(cli) => match run(&cli) {
+            Ok(Answer::AllRight) => 0,
+            Ok(Answer::ToDo) => 1,
+            Err(error) => {
+                errln!("pagctl: {error}");
+                error.status()
+            }
+        },
+        Err(help) if !help.use_stderr() => {
+            out::note(help.print());
+            0
         }
+        Err(wrong) => {
+            let _ = wrong.print();
+            2
+        }
+    };
+    match out::finish() {
+        // What a verb has done is done, but what it says of that is lost.
+        Err(error) if status < 2 => {
+            errln!("pagctl: cannot write to standard output: {error}");
+            ExitCode::from(2)
+        }
+        _ => ExitCode::from(status),
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::Answer;
 use crate::error::Error;
+use crate::out::{out, outln};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -135,9 +136,9 @@ fn id(settings: &Settings, json: bool) -> Answer {
             by_session: here.by_session.iter().map(|client| client.as_str()).collect(),
             openafs: OpenAfsId::from(&here.openafs),
         };
-        println!("{}", serde_json::to_string_pretty(&id).unwrap_or_default());
+        outln!("{}", serde_json::to_string_pretty(&id).unwrap_or_default());
     } else {
-        print!("{}", words(&here));
+        out!("{}", words(&here));
     }
     if here.is_one() { Answer::AllRight } else { Answer::ToDo }
 }

@@ -12,6 +12,7 @@ use pag::sys::{self, Who};
 use serde::Serialize;
 
 use crate::Answer;
+use crate::out::{out, outln};
 
 /// Longest time that a look into one ring may take.
 const LOOK: Duration = Duration::from_secs(2);
@@ -110,9 +111,9 @@ pub(crate) fn run(json: bool) -> pag::Result<Answer> {
     let status = Status { mine: mine(), all: all()? };
     if json {
         let text = serde_json::to_string_pretty(&status).unwrap_or_default();
-        println!("{text}");
+        outln!("{text}");
     } else {
-        print!("{}", words(&status));
+        out!("{}", words(&status));
     }
     let some = status.mine.is_some() || status.all.is_some_and(|all| !all.is_empty());
     Ok(if some { Answer::AllRight } else { Answer::ToDo })

@@ -2,6 +2,7 @@
 //! stack has put it into the ring. See pag-seed(8).
 
 use std::ffi::CString;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -21,10 +22,11 @@ use pag::sys::{self, Identity, Passwd, Who};
 /// The seeder's time. The unit's own deadline, a minute, is for what outlives even this.
 const TIME: Duration = Duration::from_secs(45);
 
-#[allow(clippy::print_stderr)] // to whoever types its name
 fn main() -> ExitCode {
     if std::env::args_os().len() > 1 {
-        eprintln!("pag-seed gets tokens for the PAG that it is in: it takes no arguments. See pag-seed(8).");
+        // To whoever has typed its name; a standard error that takes nothing is no reason to panic.
+        let words = "pag-seed gets tokens for the PAG that it is in: it takes no arguments. See pag-seed(8).";
+        let _ = writeln!(io::stderr(), "{words}");
         return ExitCode::from(2);
     }
     speak_as("pag-seed");

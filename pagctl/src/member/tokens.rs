@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::OpenAfsId;
 use crate::Answer;
 use crate::error::Error;
+use crate::out::{out, outln};
 use crate::status::left;
 
 /// Longest time that a client may take: OpenAFS's module may wait for a server.
@@ -63,9 +64,9 @@ pub(super) fn show(settings: &Settings, json: bool) -> Result<Answer, Error> {
             openafs: OpenAfsId::from(&here.openafs),
             tokens: tokens.iter().map(OneToken::from).collect(),
         };
-        println!("{}", serde_json::to_string_pretty(&told).unwrap_or_default());
+        outln!("{}", serde_json::to_string_pretty(&told).unwrap_or_default());
     } else {
-        print!("{}", words(&here, &tokens));
+        out!("{}", words(&here, &tokens));
     }
     let some_good = tokens.iter().any(|token| token.state == State::Good);
     Ok(if some_good { Answer::AllRight } else { Answer::ToDo })
@@ -125,8 +126,8 @@ fn row(token: &Token) -> [String; 5] {
 pub(super) fn unlog(settings: &Settings, cell: Option<&Cell>) -> Result<Answer, Error> {
     let here = Membership::here(settings);
     if !here.is_one() {
-        println!("You are in no PAG, so nothing was discarded.");
-        println!("{}", remedy(&here));
+        outln!("You are in no PAG, so nothing was discarded.");
+        outln!("{}", remedy(&here));
         return Ok(Answer::ToDo);
     }
     let of_cell = |tokens: &[Token]| tokens.iter().filter(|token| cell.is_none_or(|cell| token.cell == *cell)).count();
@@ -139,13 +140,13 @@ pub(super) fn unlog(settings: &Settings, cell: Option<&Cell>) -> Result<Answer, 
         return Err(Error::TokensLeft(after));
     }
     match before {
-        0 => println!("This PAG has no tokens{of}."),
-        1 => println!("Discarded one token{of}."),
-        several => println!("Discarded {several} tokens{of}."),
+        0 => outln!("This PAG has no tokens{of}."),
+        1 => outln!("Discarded one token{of}."),
+        several => outln!("Discarded {several} tokens{of}."),
     }
     match here.openafs {
         OpenAfs::Outside => {
-            println!("You are in no PAG of OpenAFS. {}", remedy(&here));
+            outln!("You are in no PAG of OpenAFS. {}", remedy(&here));
             Ok(Answer::ToDo)
         }
         _ => Ok(Answer::AllRight),

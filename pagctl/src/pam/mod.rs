@@ -7,7 +7,7 @@ mod manager;
 mod parse;
 mod stack;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -21,6 +21,7 @@ use self::parse::Facility;
 use self::stack::{DIRECTORIES, Files, resolve};
 use crate::Answer;
 use crate::error::Error;
+use crate::out::{self, errln, out, outln};
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -122,7 +123,7 @@ fn look_at(look: &Look) -> Answer {
     let repairable = report.findings.iter().filter(|finding| finding.placement()).count();
     say(look, &report);
     if !look.json && repairable > 0 {
-        println!("`pagctl pam enable` shows and makes the edits that {repairable} of these need.");
+        outln!("`pagctl pam enable` shows and makes the edits that {repairable} of these need.");
     }
     answer
 }
@@ -349,9 +350,10 @@ fn confirm(change: &Change) -> Result<(), Error> {
     if !io::stdin().is_terminal() || change.look.json {
         return Err(Error::Unconfirmed("nobody to ask; say --yes to make these changes, --dry-run to only see them"));
     }
-    print!("Make these changes? [y/N] ");
+    out!("Make these changes? [y/N] ");
     let mut said = String::new();
-    let heard = io::stdout().flush().and_then(|()| io::stdin().read_line(&mut said));
+    // Nobody says yes to a question that could not be put.
+    let heard = if out::finish().is_err() || out::is_closed() { Ok(0) } else { io::stdin().read_line(&mut said) };
     match heard {
         Ok(_) if matches!(said.trim(), "y" | "Y" | "yes") => Ok(()),
         _ => Err(Error::Unconfirmed("nothing was changed")),
@@ -361,14 +363,14 @@ fn confirm(change: &Change) -> Result<(), Error> {
 /// The changes, for a person.
 fn show(report: &Report) {
     for command in &report.commands {
-        println!("Command: {command}");
+        outln!("Command: {command}");
     }
     for change in &report.changes {
-        print!("{}", change.diff);
+        out!("{}", change.diff);
     }
     if !report.advice.is_empty() {
-        println!("authselect looks after the shared stacks. Run this as root, then `pagctl pam enable` again:");
-        report.advice.iter().for_each(|command| println!("  {command}"));
+        outln!("authselect looks after the shared stacks. Run this as root, then `pagctl pam enable` again:");
+        report.advice.iter().for_each(|command| outln!("  {command}"));
     }
 }
 
@@ -376,8 +378,8 @@ fn show(report: &Report) {
 fn say(look: &Look, report: &Report) {
     if look.json {
         match serde_json::to_string_pretty(report) {
-            Ok(text) => println!("{text}"),
-            Err(error) => eprintln!("pagctl: {error}"),
+            Ok(text) => outln!("{text}"),
+            Err(error) => errln!("pagctl: {error}"),
         }
         return;
     }
@@ -388,10 +390,10 @@ fn say(look: &Look, report: &Report) {
             (true, true) => "changed",
         };
         let kept = change.backup.as_ref().map(|backup| format!("; the old text is in {backup}"));
-        println!("{}: {deed}{}", change.path, kept.unwrap_or_default());
+        outln!("{}: {deed}{}", change.path, kept.unwrap_or_default());
     }
     if !report.all_right.is_empty() {
-        println!("All right: {}", report.all_right.join(", "));
+        outln!("All right: {}", report.all_right.join(", "));
     }
     for finding in &report.findings {
         let level = match finding.level {
@@ -399,8 +401,8 @@ fn say(look: &Look, report: &Report) {
             Level::Wrong => "wrong",
         };
         match &finding.service {
-            Some(service) => println!("{level}: {service}: {}", finding.text),
-            None => println!("{level}: {}", finding.text),
+            Some(service) => outln!("{level}: {service}: {}", finding.text),
+            None => outln!("{level}: {}", finding.text),
         }
     }
 }

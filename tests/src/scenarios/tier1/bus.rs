@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -1077,4 +1077,83 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert_eq!(ended.code(), Some(2));
     let inside_registry = super::registry().map_or(0, |registry| members(registry).unwrap().len());
     assert!(inside_registry <= 1, "bob's is left: {:?}", super::registry().map(describe));
+}
+
+/// How a run of pagctl ended that wrote there: its status, and what it said on standard error.
+fn pagctl_to(words: &[&str], output: Stdio, errors: Stdio) -> (Option<i32>, String) {
+    let mut command = Command::new(crate::sandbox::pagctl());
+    let child = command.args(words).stdin(Stdio::null()).stdout(output).stderr(errors).spawn().unwrap();
+    let ended = child.wait_with_output().unwrap();
+    (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
+}
+
+/// The end of a pipe that nobody reads.
+fn unread() -> Stdio {
+    std::io::pipe().unwrap().1.into()
+}
+
+fn full() -> Stdio {
+    fs::File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+pub(super) fn closed_outputs(sandbox: &mut Sandbox) {
+    const LOST: &str = "pagctl: cannot write to standard output: No space left on device (os error 28)\n";
+    let _bus = Bus::start();
+    let _helper = Helper::serving();
+    let mut host = login(sandbox, "alice");
+    let hers = id("alice");
+    sees(&mut Caller::new(0), &[&hers]);
+    let verbs: [&[&str]; 18] = [
+        &["status"],
+        &["status", "--json"],
+        &["status", "--explain"],
+        &["list"],
+        &["list", "--json"],
+        &["show", &hers],
+        &["show", &hers, "--json"],
+        &["show", "x"],
+        &["id"],
+        &["id", "--json"],
+        &["tokens"],
+        &["unlog"],
+        &["pam", "check"],
+        &["pam", "check", "--json"],
+        &["pam", "enable", "--dry-run"],
+        &["--help"],
+        &["--version"],
+        &["no-such-verb"],
+    ];
+    for words in verbs {
+        let usual = Command::new(crate::sandbox::pagctl()).args(words).stdin(Stdio::null()).output().unwrap();
+        let (status, said) = (usual.status.code(), String::from_utf8_lossy(&usual.stderr).into_owned());
+        assert_eq!(
+            pagctl_to(words, unread(), Stdio::piped()),
+            (status, said.clone()),
+            "{words:?}: a reader that has gone is nothing to speak of"
+        );
+        let lost = if status < Some(2) { (Some(2), format!("{said}{LOST}")) } else { (status, said) };
+        assert_eq!(pagctl_to(words, full(), Stdio::piped()), lost, "{words:?}: what is lost is said in one line");
+        for errors in [unread, full] {
+            let ended = pagctl_to(words, unread(), errors()).0;
+            assert_eq!(ended, status, "{words:?}: nor is a standard error that takes nothing");
+        }
+    }
+    // A reader that goes away in the midst of it.
+    let tool = crate::sandbox::pagctl();
+    let heads = format!(
+        "for i in $(seq 20); do for v in status 'list --json' --help; do {} $v | head -n 1 >/dev/null; done; done 2>&1",
+        tool.display()
+    );
+    assert_eq!(super::shell(&heads), "", "head takes one line of each");
+    for (output, code, said) in [(unread(), Some(0), ""), (full(), Some(2), LOST)] {
+        let mut monitor = Command::new(&tool).arg("monitor").stdout(output).stderr(Stdio::piped()).spawn().unwrap();
+        // It is there when it has asked the bus; that cannot be seen from outside but by its end.
+        eventually("monitor ends with its first line", Duration::from_secs(20), || {
+            login(sandbox, "alice").all_ok(&["close", "end"]);
+            monitor.try_wait().unwrap()
+        });
+        let ended = monitor.wait_with_output().unwrap();
+        assert_eq!((ended.status.code(), &*String::from_utf8_lossy(&ended.stderr)), (code, said), "monitor");
+    }
+    host.all_ok(&["close", "end"]);
 }

@@ -202,6 +202,11 @@ pub const ALL: &[Scenario] = &[
         "Others' PAGs are seen with polkit's consent, and without polkit never.",
         bus::polkit_decides,
     ),
+    (
+        "bus_closed_outputs",
+        "Each verb of pagctl ends quietly where nobody reads on, and says one line where a disk is full.",
+        bus::closed_outputs,
+    ),
     ("bus_pagctl", "pagctl lists, shows, renews, discards, chooses and monitors over D-Bus.", bus::pagctl_verbs),
 ];
 
