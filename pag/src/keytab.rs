@@ -80,6 +80,7 @@ mod tests {
             service: Word::clean(service),
             tty: Word::clean(""),
             ccache: Word::clean(""),
+            sessions: 1,
         };
         assert_eq!(choose(&all, "alice", &[lease("sshd")]), Some(&all[0].1));
         assert_eq!(choose(&all, "alice", &[lease("sshd"), lease("backup")]), Some(&all[1].1));

@@ -53,6 +53,12 @@ impl Process {
         Self::find(i32::try_from(std::process::id()).ok()?)
     }
 
+    /// What people know it by: its name, which it has chosen, and its pid.
+    pub fn label(self) -> String {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
+        format!("process {} ({})", self.pid, name.trim_end())
+    }
+
     /// Its parent, if both are there.
     pub fn parent(self) -> Option<Self> {
         let parent = || {
@@ -133,6 +139,48 @@ pub struct Lease {
     pub tty: Word,
     /// The login's own KRB5CCNAME: `-` where it has none, `?` where that is nothing to keep.
     pub ccache: Word,
+    /// How many sessions of its process it stands for: more than one where the process has more than it may have leases.
+    pub sessions: u32,
+}
+
+/// As many leases in one PAG as this has one process. A host that opens sessions and closes none of them would else fill the
+/// record, which the logins of all other hosts need.
+pub const OF_ONE_PROCESS: usize = 16;
+
+/// Takes `lease` in, and gives the lease that stands for the session now: that one, or, where its process has as many as it
+/// may have, the newest of the same service, else of all, which stands for one session more.
+pub fn admit(leases: &mut Vec<Lease>, lease: Lease) -> Lease {
+    let of_process = |known: &&mut Lease| known.process == lease.process;
+    if leases.iter_mut().filter(of_process).count() < OF_ONE_PROCESS {
+        leases.push(lease.clone());
+        return lease;
+    }
+    let newest = leases.iter_mut().filter(of_process).max_by_key(|known| known.service == lease.service);
+    newest.map_or(lease, |newest| {
+        newest.sessions = newest.sessions.saturating_add(1);
+        newest.clone()
+    })
+}
+
+/// Ends one session that the lease with this cookie stands for, and with the last of them the lease.
+pub fn release(leases: &mut Vec<Lease>, cookie: u64) {
+    leases.retain_mut(|lease| {
+        if lease.cookie == cookie {
+            lease.sessions = lease.sessions.saturating_sub(1);
+        }
+        lease.sessions > 0
+    });
+}
+
+/// How many sessions `process` has open.
+pub fn sessions_of(leases: &[Lease], process: Process) -> u32 {
+    leases.iter().filter(|lease| lease.process == process).map(|lease| lease.sessions).fold(0, u32::saturating_add)
+}
+
+/// The process that has most sessions open, and how many.
+pub fn busiest(leases: &[Lease]) -> Option<(Process, u32)> {
+    let each = leases.iter().map(|lease| (lease.process, sessions_of(leases, lease.process)));
+    each.max_by_key(|(_, sessions)| *sessions)
 }
 
 impl Lease {
@@ -166,6 +214,7 @@ impl Lease {
             service: Word::clean(service),
             tty: Word::clean(tty),
             ccache: Word::whole(ccache.unwrap_or_default()),
+            sessions: 1,
         })
     }
 }
@@ -267,6 +316,35 @@ mod tests {
         assert_eq!(Word::clean("a b\nc").as_str(), "a?b?c");
         assert_eq!(Word::clean("").as_str(), "-");
         assert_eq!(Word::clean(&"x".repeat(99)).as_str().len(), 32);
+    }
+
+    #[test]
+    fn a_process_that_opens_many_sessions_has_few_leases() {
+        let me = Process::current().unwrap();
+        let other = Process { pid: me.pid + 1, ..me };
+        let new = |process, service| Lease::new(process, Role::Login, service, "ssh", None).unwrap();
+        let mut leases = vec![new(other, "hub")];
+        let mut cookies: Vec<u64> = Vec::new();
+        for number in 0..100 {
+            // Of two services: each shares its own lease.
+            let service = if number % 2 == 0 { "hub" } else { "spawner" };
+            let admitted = admit(&mut leases, new(me, service));
+            assert_eq!(admitted.service.as_str(), service);
+            cookies.push(admitted.cookie);
+            assert_eq!(sessions_of(&leases, me), number + 1);
+        }
+        assert_eq!((leases.len(), busiest(&leases)), (OF_ONE_PROCESS + 1, Some((me, 100))));
+        let all = |leases: &[Lease]| cookies.iter().all(|cookie| leases.iter().any(|lease| lease.cookie == *cookie));
+        assert!(all(&leases), "each session has a lease that stands for it");
+        // Whichever ends first, the last of them keeps the PAG in use.
+        for (left, cookie) in (1..100).rev().zip(&cookies[1..]) {
+            release(&mut leases, *cookie);
+            assert_eq!(sessions_of(&leases, me), left);
+        }
+        assert!(leases.iter().any(|lease| lease.process == me && lease.cookie == cookies[0]));
+        release(&mut leases, cookies[0]);
+        release(&mut leases, cookies[0]);
+        assert_eq!((leases.len(), leases[0].process), (1, other));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::follow;
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring;
-use crate::lease::{Lease, Process, Role as LeaseRole, Word};
+use crate::lease::{self, Lease, Process, Role as LeaseRole, Word};
 use crate::lock::Lock;
 use crate::nudge::{Moment, nudge, nudge_of_manager};
 use crate::policy::{self, Candidate, Fate, Newcomer, Placement};
@@ -128,11 +128,11 @@ pub struct Entered {
 /// # Errors
 /// When there is no PAG for this login; it then has a clean session keyring, or what it had, and no tokens.
 pub fn enter(request: &Request<'_>) -> Result<Entered> {
+    Client::configure(request.settings);
     if let Some(marker) = request.marker.filter(Marker::is_out_of_reach) {
         log::debug!("uid {} stays where it is: this process has entered a chroot since its login", marker.uid);
         return Ok(Entered { marker, ccache: None, without: Without::default() });
     }
-    Client::configure(request.settings);
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
     let mut entering = Entering::new(request, budget, HandleGroup::read());
     if request.settings.nopag {
@@ -397,9 +397,11 @@ impl<'a> Entering<'a> {
         }
         // The lease is there, unless close_session came in between.
         let has_it = pag.record.as_ref().is_ok_and(|r| r.leases.iter().any(|lease| lease.cookie == marker.cookie));
-        let lease = if has_it { None } else { Some(Lease { cookie: marker.cookie, ..self.lease()? }) };
+        let lease = if has_it { None } else { Some(self.lease()?) };
         let mut placed = self.joined(guard, &registry, pag, ring, lease)?;
-        placed.cookie = marker.cookie;
+        if has_it {
+            placed.cookie = marker.cookie;
+        }
         placed.seeded |= marker.seeded;
         Ok(Some(placed))
     }
@@ -574,7 +576,7 @@ impl<'a> Entering<'a> {
             return Err(Error::key(format!("read the record of PAG {}", pag.id))(io::ErrorKind::InvalidData.into()));
         };
         let before = record.clone();
-        let cookie = lease.as_ref().map_or(0, |lease| lease.cookie);
+        let mut cookie = 0;
         let mut followed = false;
         // A lease may be from before its login had a ticket.
         if let (Some(marker), Some(ccache)) = (self.request.marker, self.request.ccache) {
@@ -583,7 +585,7 @@ impl<'a> Entering<'a> {
         }
         if let Some(lease) = lease {
             log::debug!("PAG {} (ring {}) of uid {uid}: joined", pag.id, ring.serial);
-            record.leases.push(lease);
+            cookie = self.take_lease(&mut record, pag.id, lease);
             if self.request.settings.placement == Role::Login {
                 record.retain = self.request.settings.retain;
                 // At once and not by the helper: tokens of this login's would be put into the PAG that is followed.
@@ -615,6 +617,26 @@ impl<'a> Entering<'a> {
             return Err(why);
         }
         Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, work, seeded: false, moved: true })
+    }
+
+    /// Takes this login's lease into the record, and gives its cookie; 0 where there is no room for it. A login without a
+    /// lease is in the PAG all the same, and loses its tokens with the last login that has one.
+    fn take_lease(&self, record: &mut Record, id: PagId, lease: Lease) -> u64 {
+        let (uid, process, before) = (self.uid(), lease.process, record.leases.clone());
+        let admitted = lease::admit(&mut record.leases, lease);
+        if !record.has_room(admitted.role) {
+            record.leases = before;
+            let (leases, busiest) = (record.leases.len(), lease::busiest(&record.leases));
+            let (busiest, sessions) = busiest.map_or_else(Default::default, |(of, count)| (of.label(), count));
+            report(&Event::RecordFull { uid, pag: id, leases, busiest, sessions });
+            return 0;
+        }
+        // Not at each of them: a host that goes on like that would write nothing else.
+        if admitted.sessions > 1 && admitted.sessions.is_power_of_two() {
+            let sessions = lease::sessions_of(&record.leases, process);
+            report(&Event::ManySessions { uid, pag: id, process: process.label(), sessions });
+        }
+        admitted.cookie
     }
 
     /// A PAG outside the registry, that ends with its processes and that nobody else can join.
@@ -1165,7 +1187,8 @@ fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
     let found = Registry::look_up(&guard, ring.group, place, marker.uid, id)?;
     let Some((registry, mut pag)) = found else { return Ok(()) };
     let Ok(mut record) = pag.record.clone() else { return Ok(()) };
-    record.leases.retain(|lease| lease.cookie != marker.cookie && lease.process.is_alive());
+    lease::release(&mut record.leases, marker.cookie);
+    record.leases.retain(|lease| lease.process.is_alive());
     let stays = || {
         let pags = registry.pags_of(&guard, &lock, marker.uid).unwrap_or_default();
         let lingers = |user: Option<Passwd>| user.is_some_and(|user| is_lingering(&user));

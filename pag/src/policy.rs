@@ -289,6 +289,7 @@ mod tests {
             service: Word::clean("x"),
             tty: Word::clean(""),
             ccache: Word::clean(""),
+            sessions: 1,
         };
         Record {
             made,

@@ -17,7 +17,7 @@
 //! lent 738684871
 //! chosen
 //! discarded 1764000009 other.test
-//! lease 4711 88213 9f0c... login sshd ssh FILE:/tmp/krb5cc_61001_xyz
+//! lease 4711 88213 9f0c... login sshd ssh FILE:/tmp/krb5cc_61001_xyz 3
 //! ```
 
 use std::fmt::{self, Write as _};
@@ -36,6 +36,9 @@ pub const VERSION: u32 = 1;
 
 /// Largest payload that the kernel takes for a `user` key (security/keys/user_defined.c, user_preparse).
 const LIMIT: usize = 32767;
+
+/// As much of that is kept free of leases of logins: for the manager's, for tokens, for what renewal notes.
+const ROOM: usize = 2048;
 
 /// Who belongs into a PAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,9 +286,17 @@ impl Record {
             let Process { pid, start } = l.process;
             let role = l.role.as_str();
             let _ = write!(text, "lease {pid} {start} {:016x} {role} ", l.cookie);
-            let _ = writeln!(text, "{} {} {}", l.service, l.tty, l.ccache);
+            let _ = write!(text, "{} {} {}", l.service, l.tty, l.ccache);
+            // A word more, which a release that does not know it passes over.
+            let _ = if l.sessions == 1 { writeln!(text) } else { writeln!(text, " {}", l.sessions) };
         }
         text
+    }
+
+    /// Whether it fits into a key, with a lease in it that such a newcomer has brought.
+    pub fn has_room(&self, newcomer: Role) -> bool {
+        let kept_free = if newcomer == Role::Manager { 0 } else { ROOM };
+        self.text().len() + kept_free <= LIMIT
     }
 
     /// Reads what a record's key holds. Only root can write there, but a record may be damaged or of another version.
@@ -387,6 +398,7 @@ impl Parts {
                 service: Word::clean(words.next()?),
                 tty: Word::clean(words.next()?),
                 ccache: Word::whole(words.next()?),
+                sessions: words.next().map_or(Some(1), |word| word.parse().ok().filter(|count| *count > 0))?,
             }),
             _ => return None,
         }
@@ -432,6 +444,7 @@ mod tests {
             service: Word::clean("sshd"),
             tty: Word::clean(""),
             ccache: Word::whole("FILE:/tmp/krb5cc_61001_that_is_longer_than_other_words"),
+            sessions: if role == Role::Login { 12 } else { 1 },
         };
         let held = |client| Held { client, cell: "example.test".parse().unwrap(), expires: 18, since: 9 };
         Record {
@@ -477,6 +490,7 @@ mod tests {
             ("uid 61001", "uid -1"),
             ("kind user", "kind x"),
             ("lease 7", "lease 0"),
+            ("words 12", "words 0"),
             ("ticket 17 99", "ticket 17 x"),
             ("pag-record", "pag"),
             ("c.test", "c/test"),
@@ -514,6 +528,13 @@ mod tests {
             record.discard(Some(&cell(&format!("c{number}.test"))), 9);
         }
         assert!(cells(&record).len() <= DISCARDED && cells(&record).contains(&"*".to_owned()));
+    }
+
+    /// So that the release before can read what this one has written, and this one what the next will write.
+    #[test]
+    fn a_word_more_at_the_end_of_a_lease_is_passed_over() {
+        let text = String::from_utf8(full().encode().unwrap()).unwrap();
+        assert_eq!(Record::decode(text.replace("words 12", "words 12 later words").as_bytes()), Ok(full()));
     }
 
     #[test]
@@ -557,7 +578,9 @@ mod tests {
         ) -> Lease {
             let word = |text: &str| if whole { Word::whole(text) } else { Word::clean(text) };
             let [service, tty, ccache] = words.each_ref().map(|text| word(text));
-            Lease { process: Process { pid, start: numbers[0] }, cookie: numbers[1], role, service, tty, ccache }
+            let (process, cookie) = (Process { pid, start: numbers[0] }, numbers[1]);
+            let sessions = u32::try_from(cookie % 5).unwrap() + 1;
+            Lease { process, cookie, role, service, tty, ccache, sessions }
         }
     }
 

@@ -210,6 +210,30 @@ pub enum Event {
         /// In words.
         what: String,
     },
+    /// A process opens sessions and does not close them.
+    ManySessions {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// Its pid and name.
+        process: String,
+        /// How many it has open.
+        sessions: u32,
+    },
+    /// There is no room for another lease.
+    RecordFull {
+        /// The user.
+        uid: u32,
+        /// The PAG.
+        pag: PagId,
+        /// How many leases there are.
+        leases: usize,
+        /// Pid and name of the process that has most sessions open.
+        busiest: String,
+        /// How many these are.
+        sessions: u32,
+    },
     /// A panic was caught.
     Panicked {
         /// Source file and line.
@@ -306,6 +330,15 @@ impl fmt::Display for Event {
             }
             Event::UserKeyringNotLinked { uid, why } => write!(f, "{why}; uid {uid} goes on without it"),
             Event::Complaint { what } => write!(f, "{what}"),
+            Event::ManySessions { uid, pag, process, sessions } => write!(
+                f,
+                "{process} has {sessions} open sessions of uid {uid} in PAG {pag}; those beyond {} share its leases. Other logins are not affected. Find out why it does not close its sessions (pam_close_session)",
+                crate::lease::OF_ONE_PROCESS
+            ),
+            Event::RecordFull { uid, pag, leases, busiest, sessions } => write!(
+                f,
+                "PAG {pag} of uid {uid} has {leases} leases and no room for another: this login is in the PAG without one, and loses its tokens with the last login that has one. {busiest} has most sessions open, {sessions}"
+            ),
             Event::Panicked { place } => write!(f, "internal error at {place}; the login goes on. Please report this"),
             Event::Reaped { uid, pag, count } => {
                 write!(f, "{count} leases of PAG {pag} of uid {uid} had ended without saying so")
@@ -346,6 +379,8 @@ impl Message for Event {
             | Event::SeedFailed { .. }
             | Event::NotRenewed { .. }
             | Event::KeytabRefused { .. }
+            | Event::ManySessions { .. }
+            | Event::RecordFull { .. }
             | Event::Complaint { .. } => Severity::LOG_WARNING,
             Event::NotPlaced { .. } | Event::EndFailed { .. } => Severity::LOG_ERR,
             Event::Panicked { .. } => Severity::LOG_CRIT,
@@ -375,6 +410,8 @@ impl Message for Event {
             Event::KeytabRefused { .. } => "13afde39db394ddf890fbb34772ba15e",
             Event::UserKeyringNotLinked { .. } => "23cc390c935440e38e1f39485d23d1f3",
             Event::Complaint { .. } => "4d1dd7de07c1437b95d0c57b811008b7",
+            Event::ManySessions { .. } => "8f1d6f0f1c8e4d6cb1a3f5b0a4a7c9d2",
+            Event::RecordFull { .. } => "c4d2b7e1909a4f7d8e5f63a12b70cd41",
             Event::Panicked { .. } => "06f3179fec434ae0a6e144cf0b4152c8",
             Event::Reaped { .. } => "83f11b2d9bbc4685bcc3323c673940a8",
             Event::Healed { .. } => "510adc2735aa450aad7af233a7ffb088",
@@ -405,6 +442,8 @@ impl Message for Event {
             | Event::CcacheFed { uid, pag, .. }
             | Event::KeytabRefused { uid, pag, .. }
             | Event::Reaped { uid, pag, .. }
+            | Event::ManySessions { uid, pag, .. }
+            | Event::RecordFull { uid, pag, .. }
             | Event::Healed { uid, pag, .. }
             | Event::FollowsNobody { uid, pag } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
             Event::Follows { uid, pag, followed, session } => {

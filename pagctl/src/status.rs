@@ -75,6 +75,7 @@ struct OneLease {
     service: String,
     tty: String,
     alive: bool,
+    sessions: u32,
 }
 
 impl From<Token> for OneToken {
@@ -99,6 +100,7 @@ impl From<&Lease> for OneLease {
             service: lease.service.to_string(),
             tty: lease.tty.to_string(),
             alive: lease.process.is_alive(),
+            sessions: lease.sessions,
         }
     }
 }
@@ -208,7 +210,8 @@ fn words(status: &Status) -> String {
         for lease in &pag.leases {
             let dead = if lease.alive { "" } else { " (ended)" };
             let OneLease { role, pid, service, tty, .. } = lease;
-            text.push_str(&format!("  lease      {role} {service} {tty} pid {pid}{dead}\n"));
+            let many = if lease.sessions > 1 { format!(", {} sessions", lease.sessions) } else { String::new() };
+            text.push_str(&format!("  lease      {role} {service} {tty} pid {pid}{many}{dead}\n"));
         }
         text.push_str(&token_lines(&pag.tokens, "  "));
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::hosts::{another, bare, works_for};
 use super::{login, pags, shell, ticketed};
-use crate::sandbox::{CELL, Host, Sandbox, own_program};
+use crate::sandbox::{CELL, Host, Message, Sandbox, own_program};
 
 /// What is in a directory, but for a `proc`.
 fn files(directory: &str) -> String {
@@ -87,4 +87,67 @@ pub(super) fn host_closes_in_a_chroot(sandbox: &mut Sandbox) {
     other.all_ok(&["close", "end"]);
     assert!(pags("alice").is_empty(), "the PAG ends");
     fs::remove_dir_all(site).unwrap();
+}
+
+/// As JupyterHub does it, where a session is opened for each server and never closed.
+pub(super) fn many_sessions_of_one_process(sandbox: &mut Sandbox) {
+    const SESSIONS: usize = 700;
+    sandbox.configure("notokens");
+    bare(sandbox, &["hub", "sshd", "systemd-user"]);
+    let mut host = Host::start(Command::new(own_program("pag-pamhost")), &[]);
+    for _ in 0..SESSIONS {
+        host.all_ok(&["start hub alice", "open"]);
+    }
+    let ring = host.ring();
+    let pag = pags("alice").remove(0);
+    assert_eq!(pag.leases().len(), 16, "a process has a bounded number of leases: {pag:?}");
+    assert!(pag.leases()[15].ends_with(&format!(" {}", SESSIONS - 15)), "and the last stands for the rest: {pag:?}");
+    let said = sandbox.messages();
+    let said: Vec<&str> = said.iter().map(Message::text).filter(|text| text.contains("open sessions")).collect();
+    assert!((1..=12).contains(&said.len()), "that is said, but not each time: {said:#?}");
+    let named = format!("process {} (pag-pamhost) has 17 open sessions of uid 61001", host.pid());
+    assert!(said[0].contains(&named), "the message names the process and how many it has: {said:#?}");
+    for service in ["sshd", "systemd-user"] {
+        let mut other = sandbox.host(service, "alice");
+        other.ok("open");
+        assert_eq!(other.ring().identity(), ring.identity(), "{service} of the same user is in the PAG");
+        assert_eq!(pags("alice")[0].leases().len(), 17, "{service} of the same user has a lease");
+        other.all_ok(&["close", "end"]);
+    }
+    // Whatever the order in which it closes them, the last one has its tokens.
+    for number in (0..SESSIONS).rev().filter(|number| *number != 300) {
+        host.all_ok(&[&format!("use {number}"), "close"]);
+    }
+    assert_eq!(pags("alice").len(), 1, "the PAG is in use as long as one session is open");
+    host.all_ok(&["use 300", "close"]);
+    assert!(pags("alice").is_empty(), "and ends with the last session");
+    // Many processes with one session each: logins beyond what fits are in the PAG without a lease, and the manager has one.
+    let mut first = sandbox.host("sshd", "alice");
+    first.ok("open");
+    let pag = pags("alice").remove(0);
+    let lease = pag.leases()[0].to_owned();
+    let mut text = pag.text.clone();
+    while text.len() < 31_000 {
+        text += &format!("{lease}\n");
+    }
+    // KEYCTL_UPDATE takes no more than a page (Linux, security/keys/keyctl.c, keyctl_update_key).
+    fs::write("/run/record", text).unwrap();
+    shell(&format!("keyctl padd user pag:record {} </run/record", pag.holder));
+    let full = pags("alice")[0].leases().len();
+    sandbox.messages();
+    let mut late = sandbox.host("sshd", "alice");
+    late.ok("open");
+    assert_eq!(late.ring().identity(), first.ring().identity(), "a login for which there is no room is in the PAG");
+    let message = sandbox.heard("no room for another");
+    let named = format!("process {} (pag-pamhost) has most sessions open, {full}", first.pid());
+    assert!(message.text().contains(&named), "the message names the process with most sessions: {message:?}");
+    let mut manager = sandbox.host("systemd-user", "alice");
+    manager.ok("open");
+    assert_eq!(pags("alice")[0].leases().len(), full + 1, "the user manager has a lease all the same");
+    late.all_ok(&["close", "end"]);
+    assert_eq!(pags("alice")[0].leases().len(), full + 1, "the end of a login without a lease ends nobody's");
+    drop((first, manager, late));
+    sandbox.configure("");
+    login(sandbox, "alice").all_ok(&["close", "end"]);
+    assert!(pags("alice").is_empty(), "the PAG ends with its processes");
 }

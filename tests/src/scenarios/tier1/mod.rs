@@ -95,6 +95,11 @@ pub const ALL: &[Scenario] = &[
         "A host that is in a chroot when it closes touches nothing of the registry and makes no file.",
         ends::host_closes_in_a_chroot,
     ),
+    (
+        "many_sessions_of_one_process",
+        "A process that opens sessions without end takes no room from other logins, and keeps its tokens until it ends.",
+        ends::many_sessions_of_one_process,
+    ),
     ("su_to_another", "A plain user's su to another, from within his PAG, is the other's login.", hosts::su_to_another),
     ("services_table", "Each PAM service gets what the design's table says.", hosts::services_table),
     ("keyinit_after_us", "A session keyring replaced behind our back is said and put right.", hosts::keyinit_after_us),
