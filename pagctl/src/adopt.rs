@@ -3,7 +3,8 @@
 //! One of the manager's services, this very program, opens their keyring to its owner for a moment, in which root gives it
 //! to the handle group: see [`pag::adopt`]. No ring is opened to anybody.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,12 @@ const CLOSED: Mask = Mask(0x3f03_0000);
 
 /// Longest wait for a lock and for a child.
 const WAIT: Duration = Duration::from_secs(5);
+
+/// Longest wait for what the user's manager starts, and for its end. The user decides how long either takes.
+const SERVICE: Duration = Duration::from_secs(20);
+
+/// Most bytes of what it says that are listened to.
+const WORDS: usize = 1024;
 
 /// Gives the running manager of `user` the tokens of his PAG.
 ///
@@ -139,10 +146,10 @@ impl Shared {
     }
 }
 
-/// This program as a service of the manager.
+/// This program as a service of the manager. The user has a hand in all of it: what it says is bounded, and so is its time.
 struct Inside {
     child: std::process::Child,
-    output: BufReader<std::process::ChildStdout>,
+    deadline: Instant,
 }
 
 impl Inside {
@@ -150,8 +157,10 @@ impl Inside {
         let words = format!("as {}: systemd-run --user pagctl adopt --inside", user.name.to_string_lossy());
         let failed = |why: String| Error::Command { command: words.clone(), why };
         let own = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-        // As the user, and with nothing of root's: his manager is at the other end.
-        let mut child = Command::new("setpriv")
+        // As the user, and with nothing of root's: the user's manager is at the other end. Nor with root's terminal, into
+        // which a process of the user's could type.
+        let child = Command::new("setsid")
+            .arg("setpriv")
             .args([&format!("--reuid={}", user.uid), &format!("--regid={}", user.gid), "--init-groups", "--reset-env"])
             .args(["env", &format!("XDG_RUNTIME_DIR=/run/user/{}", user.uid)])
             .args(["timeout", "20", "systemd-run", "--user", "--quiet", "--wait", "--pipe", "--collect"])
@@ -160,19 +169,32 @@ impl Inside {
             .args(["adopt", "--inside"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| failed(error.to_string()))?;
-        let output = child.stdout.take().ok_or_else(|| failed("it has no output".to_owned()))?;
-        Ok(Inside { child, output: BufReader::new(output) })
+        Ok(Inside { child, deadline: Instant::now() + SERVICE })
     }
 
     /// The manager's session keyring, as the service says.
     fn keyring(&mut self) -> Result<Shared, Error> {
-        let mut line = String::new();
-        let _ = self.output.read_line(&mut line);
-        let said = line.trim().split_once(' ').and_then(|(word, number)| Some((word == "open", number.parse().ok()?)));
+        let output = self.child.stdout.take();
+        let line = output.map(|output| first_line(output.as_fd(), self.deadline)).transpose().ok().flatten();
+        let said = line.as_deref().and_then(|line| line.trim().split_once(' '));
+        let said = said.and_then(|(word, number)| Some((word == "open", number.parse().ok()?)));
         let shared = said.and_then(|(open, number)| Some(Shared { serial: Serial::new(number)?, open }));
-        shared.ok_or_else(|| Error::Refused("a service of the user's manager could not be started".to_owned()))
+        shared.ok_or_else(|| self.failure())
+    }
+
+    /// Why the service has not said which keyring is the manager's.
+    fn failure(&mut self) -> Error {
+        let _ = self.child.kill();
+        let words = self.child.stderr.take();
+        let words = words.and_then(|words| first_line(words.as_fd(), Instant::now() + Duration::from_millis(200)).ok());
+        // For root's terminal: nothing of the user's that it would obey.
+        let words: String = words.unwrap_or_default().trim().chars().filter(|c| !c.is_control()).collect();
+        let why = "a service of the user's manager could not be started, or did not answer as it should";
+        let more = if words.is_empty() { String::new() } else { format!(": {words}") };
+        Error::Refused(format!("{why}{more}"))
     }
 
     /// Has the keyring closed, and the manager told about the ccache.
@@ -180,11 +202,39 @@ impl Inside {
         if let Some(mut input) = self.child.stdin.take() {
             let _ = writeln!(input, "close {ccache}");
         }
+        // Whoever has more to say has nobody to listen.
+        self.child.stderr.take();
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let pid = i32::try_from(self.child.id()).unwrap_or(0);
+        if !sys::pidfd_open(pid).is_ok_and(|end| sys::readable(end.as_fd(), left)) {
+            let _ = self.child.kill();
+        }
         let status = self.child.wait();
         match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(Error::Refused(format!("the service that closes the keyring again ended with {status}"))),
             Err(error) => Err(Error::Refused(error.to_string())),
+        }
+    }
+}
+
+/// The first line that comes, without waiting for more of it than there is room for, or than there is time for.
+fn first_line(from: BorrowedFd<'_>, deadline: Instant) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut buffer = [0; WORDS];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || !sys::readable(from, left) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let length = sys::read(from, &mut buffer)?;
+        line.extend_from_slice(buffer.get(..length).unwrap_or_default());
+        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            line.truncate(end);
+            return Ok(String::from_utf8_lossy(&line).into_owned());
+        }
+        if length == 0 || line.len() > WORDS {
+            return Err(io::ErrorKind::InvalidData.into());
         }
     }
 }
@@ -214,4 +264,28 @@ pub(crate) fn inside() -> Result<Answer, Error> {
         let _ = Command::new("systemctl").args(["--user", "set-environment", &setting]).status();
     }
     Ok(Answer::AllRight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_users_service_says_is_bounded_in_length_and_time() {
+        let said = |words: &[u8]| {
+            let (read, write) = sys::pipe().unwrap();
+            assert!(sys::write_all(write.as_fd(), words));
+            drop(write);
+            first_line(read.as_fd(), Instant::now() + Duration::from_secs(5)).map_err(|error| error.kind())
+        };
+        assert_eq!(said(b"open 17\nand more\n"), Ok("open 17".to_owned()));
+        assert_eq!(said(&[0; 60_000]), Err(io::ErrorKind::InvalidData), "more than a line is not read");
+        assert_eq!(said(b"open 17"), Err(io::ErrorKind::InvalidData), "nor half of one");
+        let (read, write) = sys::pipe().unwrap();
+        let begun = Instant::now();
+        let silent = first_line(read.as_fd(), begun + Duration::from_millis(50)).map_err(|error| error.kind());
+        assert_eq!(silent, Err(io::ErrorKind::TimedOut));
+        assert!(begun.elapsed() < Duration::from_secs(2), "and not waited for: {:?}", begun.elapsed());
+        drop(write);
+    }
 }
