@@ -1,7 +1,14 @@
 //! pag-keytab: gets a ticket from the keytab that pag.conf names for a PAG, and hands the ticket, and nothing else, to
 //! the PAG's ccache. Runs as root in `pag-keytab@PAG.service`. See pag-seed(8).
+//!
+//! `kinit` reads what the network answers, so it runs as a system user that owns nothing. Root opens the keytab and gives
+//! `kinit` a copy in memory that it cannot change, and reads the ticket as that user.
 
-use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -14,9 +21,22 @@ use pag::record::Record;
 use pag::registry::{PagId, Registry};
 use pag::report::{Event, report, set_debug, speak_as};
 use pag::sys::{self, Identity, Passwd, Who};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// For a read or a write of a ccache. The unit has a deadline of its own.
 const TIME: Duration = Duration::from_secs(10);
+
+/// The user that `kinit` runs as, made by systemd-sysusers.
+const KINIT_USER: &std::ffi::CStr = c"pag-keytab";
+
+/// Where `kinit` writes the ticket: `/tmp` is this unit's own, in memory, and ends with it (TemporaryFileSystem=).
+const CCACHE: &str = "/tmp/ccache";
+
+/// Largest keytab: it is read into memory.
+const LARGEST: u64 = 1 << 20;
+
+/// Most of what `kinit` says that is listened to.
+const WORDS: u64 = 4096;
 
 fn main() -> ExitCode {
     speak_as("pag-keytab");
@@ -49,10 +69,13 @@ fn bring(pag: PagId, of: &mut u32) -> Result<(), String> {
         return Err("its ccache is one of the user's own".to_owned());
     }
     keytab::check(&keytab.path, 0)?;
-    let directory = std::env::var_os("RUNTIME_DIRECTORY").ok_or("RUNTIME_DIRECTORY is not set: systemd does that")?;
-    let cache = Path::new(&directory).join("ccache");
-    kinit(keytab, &name, &cache)?;
-    hand_over(pag, &record, &user, &cache)
+    let found = sys::passwd(Who::Name(KINIT_USER)).ok().flatten();
+    let kinit_user = found
+        .filter(|user| user.uid != 0)
+        .ok_or("there is no system user pag-keytab for kinit to run as; make it with: systemd-sysusers pag.conf")?;
+    let kinit_user = Identity { uid: kinit_user.uid, gid: kinit_user.gid, groups: Vec::new() };
+    kinit(keytab, &name, &kinit_user)?;
+    hand_over(pag, &record, &user, &kinit_user)
 }
 
 /// The PAG's user and record.
@@ -67,30 +90,52 @@ fn find(pag: PagId) -> Result<(u32, Record), String> {
     Ok((found.uid, record))
 }
 
-fn kinit(keytab: &Keytab, name: &str, cache: &Path) -> Result<(), String> {
-    let mut place = OsString::from("FILE:");
-    place.push(cache);
+/// Runs `kinit` as `user`, with a copy of the keytab.
+fn kinit(keytab: &Keytab, name: &str, user: &Identity) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("cannot run /usr/bin/kinit: {error}");
+    let copy = copy_of(&keytab.path).map_err(|error| format!("cannot read {}: {error}", keytab.path.display()))?;
     let mut command = Command::new("/usr/bin/kinit");
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
-    command.args(["-k", "-t"]).arg(&keytab.path).arg("-c").arg(&place);
+    command.args(["-k", "-t", &format!("FILE:/proc/self/fd/{}", copy.as_raw_fd()), "-c", &format!("FILE:{CCACHE}")]);
     // Behind `--`: a name of the user database is no option, whatever it begins with.
     command.arg("--").arg(keytab.principal.as_deref().unwrap_or(name));
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let output = command.output().map_err(|error| format!("cannot run /usr/bin/kinit: {error}"))?;
-    if output.status.success() {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Without other groups (std sets none, as root, where a uid is given).
+    command.uid(user.uid).gid(user.gid);
+    let mut child = command.spawn().map_err(failed)?;
+    let mut said = Vec::new();
+    if let Some(words) = child.stderr.take() {
+        let _ = words.take(WORDS).read_to_end(&mut said);
+    }
+    let status = child.wait().map_err(failed)?;
+    if status.success() {
         return Ok(());
     }
     // It names the principal, the KDC and the file, and no key.
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(format!("kinit ended with {}: {}", output.status, said.lines().next().unwrap_or_default()))
+    let said = String::from_utf8_lossy(&said).into_owned();
+    Err(format!("kinit ended with {status}: {}", said.lines().next().unwrap_or_default()))
+}
+
+/// A copy of a keytab in memory, which a program that is started from here inherits, and can read and not change.
+fn copy_of(path: &Path) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let found = file.metadata()?;
+    // What was checked by its path is what was opened.
+    if !found.is_file() || found.uid() != 0 || found.mode() & 0o077 != 0 || found.len() > LARGEST {
+        return Err(std::io::ErrorKind::PermissionDenied.into());
+    }
+    let mut copy = File::from(memfd_create("keytab", MemfdFlags::ALLOW_SEALING)?);
+    std::io::copy(&mut file.take(LARGEST), &mut copy)?;
+    fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(copy.into())
 }
 
 /// A child that has become the user writes the ticket: the ccache is his, and so may be what lies there.
-fn hand_over(pag: PagId, record: &Record, user: &Passwd, cache: &Path) -> Result<(), String> {
-    let root = Identity { uid: 0, gid: 0, groups: Vec::new() };
+fn hand_over(pag: PagId, record: &Record, user: &Passwd, kinit_user: &Identity) -> Result<(), String> {
     let identity = Identity { uid: user.uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };
     let deadline = Instant::now() + TIME;
-    let contents = ccache::read(&Place::File(cache.display().to_string()), &root, deadline)?;
+    let contents = ccache::read(&Place::File(CCACHE.to_owned()), kinit_user, deadline)?;
     let principal = &contents.summary.principal;
     if let Some(other) = record.principal.as_ref().filter(|other| *other != principal) {
         return Err(format!("its identity is {other}, and the keytab's is {principal}"));

@@ -335,6 +335,12 @@ pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
         fs::write("/run/crontab", job).unwrap();
         sh("crontab -u alice /run/crontab");
 
+        // A kinit that says who runs it.
+        sh("mv /usr/bin/kinit /usr/bin/kinit.real");
+        let script = "#!/bin/sh\nlogger -t kinit-as \"as $(id -un) $(id -Gn): $*\"\nexec /usr/bin/kinit.real \"$@\"\n";
+        fs::write("/usr/bin/kinit", script).unwrap();
+        sh("chmod 755 /usr/bin/kinit");
+
         // A keytab that others can read is refused, and said to be.
         sh(&format!("chmod 640 {keytab}"));
         sh("systemctl reload pag-logind-helper");
@@ -345,9 +351,19 @@ pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
             pags.first()?["tokens"].as_array().is_some_and(|tokens| !tokens.is_empty()).then_some(pags)
         });
         assert_eq!(got[0]["principal"], "alice@EXAMPLE.TEST", "{got:#?}");
+        let runs = journal("kinit-as");
+        let with_keytab: Vec<&str> = runs.lines().filter(|line| line.contains(" -k ")).collect();
+        assert!(!with_keytab.is_empty(), "kinit says who runs it: {runs}");
+        let is_its = |line: &&&str| line.starts_with("as pag-keytab pag-keytab: ");
+        assert_eq!(
+            with_keytab.iter().find(|line| !is_its(line)),
+            None,
+            "kinit runs as pag-keytab with a keytab: {runs}"
+        );
+        assert!(sh("getent passwd pag-keytab").contains("nologin"), "which has no shell");
         let unreadable = sh(&format!("! runuser -u alice -- cat {keytab} 2>&1"));
         assert!(unreadable.contains("Permission denied"), "{unreadable}");
-        assert!(!fs::exists("/run/pag-keytab").unwrap() || fs::read_dir("/run/pag-keytab").unwrap().next().is_none());
+        assert_eq!(sh("find /tmp /var/tmp /run -user pag-keytab"), "", "kinit leaves nothing");
         return;
     }
     let path = "/home/alice/watch";
