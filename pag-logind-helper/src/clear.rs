@@ -2,7 +2,7 @@
 //!
 //! What is there is theirs to make: as deep as they like, and as much. So nothing here goes down into it. A directory that is
 //! not empty has its own directories moved up, beside it, until it is; and a child does that, which is given some time and
-//! goes on the next time.
+//! goes on the next time. What a user has mounted a file system on stays: it goes with the last of the user's PAGs.
 
 use std::ffi::{CStr, CString};
 use std::path::Path;
@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use pag::sys::{self, Exit};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags, openat, openat2, renameat_with, unlinkat,
+};
 use rustix::io::{Errno, Result};
 
 /// Longest time for one directory: somebody waits for us.
@@ -35,7 +37,7 @@ fn empty(directory: &Path) -> Result<()> {
         while let Some(name) = waiting.pop() {
             let mut done = remove(&top, &name);
             if done == Err(Errno::NOTEMPTY)
-                && let Ok(inner) = open(&top, name.as_c_str())
+                && let Ok(inner) = open_here(&top, &name)
             {
                 for entry in entries_of(&inner)? {
                     let mut done = remove(&inner, &entry);
@@ -62,6 +64,13 @@ fn empty(directory: &Path) -> Result<()> {
 /// No link is followed: a user may put one anywhere, at any time.
 fn open(place: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd> {
     openat(place, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The same for a directory of the user's: not one over which a file system is mounted.
+fn open_here(place: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    openat2(place, name, flags, Mode::empty(), resolve)
 }
 
 /// As many as are worth a pass.

@@ -9,7 +9,7 @@ use pag::client;
 use pag::config::Follow;
 use pag::error::Result;
 use pag::follow;
-use pag::guard::Guard;
+use pag::guard::{Guard, HandleGroup};
 use pag::keyring::Serial;
 use pag::login::candidates;
 use pag::policy::{self, Sessions};
@@ -18,10 +18,11 @@ use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
 use pag::sys::Identity;
 
+use crate::errands::{self, Errand, Work};
 use crate::event::HelperEvent;
 use crate::keeper::{keys_of, passwd};
 
-/// Longest time for one ticket to be copied, or for the tokens of one ring to be discarded.
+/// Longest time for the tokens of one ring to be discarded.
 const INSIDE: Duration = Duration::from_secs(1);
 
 /// The followers of this host.
@@ -33,6 +34,19 @@ pub(crate) struct Following {
     steps: BTreeMap<PagId, Step>,
     /// Followers that are out of step for a reason that was said.
     said: BTreeSet<PagId>,
+    /// Followers that could not be given their ticket.
+    without_ticket: BTreeSet<PagId>,
+    /// Tickets that are to be copied: not under the uid's lock, and not by the loop.
+    copies: Vec<Copying>,
+}
+
+/// A ticket that is to be copied into a follower's ccache, or what is there to be taken away.
+#[derive(Debug)]
+pub(crate) struct Copying {
+    pub(crate) uid: u32,
+    pub(crate) pag: PagId,
+    /// Whom it follows, and whether that PAG has a ccache of its own.
+    leader: Option<(PagId, bool)>,
 }
 
 /// What a follower was brought into step with.
@@ -49,7 +63,14 @@ struct Step {
 impl Following {
     /// Nobody follows yet.
     pub(crate) fn new() -> Self {
-        Following { setting: Follow::Display, sessions: BTreeMap::new(), steps: BTreeMap::new(), said: BTreeSet::new() }
+        Following {
+            setting: Follow::Display,
+            sessions: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            said: BTreeSet::new(),
+            without_ticket: BTreeSet::new(),
+            copies: Vec::new(),
+        }
     }
 
     /// Takes over the setting `follow`.
@@ -117,15 +138,11 @@ impl Following {
                 None => self.follow_nobody(guard, registry, uid, &mut pag),
             };
             match done {
+                Ok(()) if self.without_ticket.contains(&id) => {}
                 Ok(()) => {
                     self.said.remove(&id);
                 }
-                Err(why) => {
-                    self.steps.remove(&id);
-                    if self.said.insert(id) {
-                        report(&HelperEvent::FollowFailed { uid, pag: id, why: why.to_string() });
-                    }
-                }
+                Err(why) => self.failed(uid, id, why.to_string()),
             }
             if let Some(place) = pags.iter_mut().find(|other| other.id == id) {
                 *place = pag;
@@ -137,10 +154,39 @@ impl Following {
         some
     }
 
+    /// A follower is out of step, which is said once.
+    fn failed(&mut self, uid: u32, id: PagId, why: String) {
+        self.steps.remove(&id);
+        if self.said.insert(id) {
+            report(&HelperEvent::FollowFailed { uid, pag: id, why });
+        }
+    }
+
+    /// The tickets that are to be copied now.
+    pub(crate) fn take_copies(&mut self) -> Vec<Copying> {
+        std::mem::take(&mut self.copies)
+    }
+
+    /// What has come of [`Copying::work`]: nothing where its child could not report.
+    pub(crate) fn copied(&mut self, uid: u32, pag: PagId, report: &str) {
+        match report {
+            COPIED => {
+                self.without_ticket.remove(&pag);
+                self.said.remove(&pag);
+            }
+            why => {
+                self.without_ticket.insert(pag);
+                let why = if why.is_empty() { "its ccache is out of reach" } else { why };
+                self.failed(uid, pag, why.to_owned());
+            }
+        }
+    }
+
     /// PAGs that are no more do not follow.
     pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&PagId) -> bool) {
         self.steps.retain(|id, _| is_there(id));
         self.said.retain(&is_there);
+        self.without_ticket.retain(&is_there);
     }
 
     fn follow(&mut self, guard: &Guard, registry: &Registry, uid: u32, pag: &mut Pag, leader: &Pag) -> Result<()> {
@@ -161,7 +207,9 @@ impl Following {
         }
         let last = self.steps.get(&pag.id).filter(|last| last.leader == leader.id);
         if last.is_none_or(|last| last.ticket != seen.ticket) {
-            copy_ticket(&identity(uid), pag.id, leader)?;
+            let own = ccache::name(leader.uid, leader.id);
+            let has_own = leader.record.as_ref().is_ok_and(|record| record.ccache == own);
+            self.copies.push(Copying { uid, pag: pag.id, leader: Some((leader.id, has_own)) });
         }
         let ours = pag.ring.as_ref().map(keys_of).unwrap_or_default();
         self.steps.insert(pag.id, Step { ours, ..seen });
@@ -179,7 +227,11 @@ impl Following {
         follow::take_away(&ring, pag.nested, &mut record);
         registry.store(guard, pag, record)?;
         report(&Event::FollowsNobody { uid: pag.uid, pag: pag.id });
-        if own { Ok(()) } else { ccache::empty(&identity(uid), pag.id, Instant::now() + INSIDE) }
+        self.without_ticket.remove(&pag.id);
+        if !own {
+            self.copies.push(Copying { uid, pag: pag.id, leader: None });
+        }
+        Ok(())
     }
 }
 
@@ -210,16 +262,46 @@ fn forget_own(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Result<()> {
     registry.store(guard, pag, blank)
 }
 
-/// Gives a follower's services the ticket of whom they follow, in the ccache that they know. One that is the uid's own
-/// (KCM, a persistent keyring) is out of our reach: they have none then.
-fn copy_ticket(user: &Identity, pag: PagId, leader: &Pag) -> Result<()> {
-    let deadline = Instant::now() + INSIDE;
-    let name = ccache::name(leader.uid, leader.id);
-    let own = leader.record.as_ref().is_ok_and(|record| record.ccache == name);
-    let contents = Place::parse(&name).ok().filter(|_| own).and_then(|place| ccache::read(&place, user, deadline).ok());
-    match contents {
-        Some(contents) => ccache::put(user, pag, &contents, deadline),
-        None => ccache::empty(user, pag, deadline),
+/// The report of a ticket that was copied, or was not to be copied any more.
+const COPIED: &str = "copied";
+
+impl Copying {
+    /// What the errand is for.
+    pub(crate) fn errand(&self) -> Errand {
+        Errand::Copy { pag: self.pag, leader: self.leader.map(|(id, _)| id) }
+    }
+
+    /// Gives a follower's services the ticket of whom they follow, in the ccache that they know. One that is the uid's own
+    /// (KCM, a persistent keyring) is out of our reach: they have none then.
+    pub(crate) fn work(self, group: HandleGroup) -> Work {
+        let user = identity(self.uid);
+        Box::new(move || {
+            let deadline = Instant::now() + errands::TIME;
+            let followed = self.leader.filter(|(_, own)| *own).map(|(id, _)| ccache::name(self.uid, id));
+            let place = followed.and_then(|name| Place::parse(&name).ok());
+            let contents = place.and_then(|place| ccache::read(&place, &user, deadline).ok());
+            // A login may have made the PAG its own meanwhile, and put its ticket there.
+            if !self.is_wanted(group) {
+                return COPIED.to_owned();
+            }
+            let done = match contents {
+                Some(contents) => ccache::put(&user, self.pag, &contents, deadline),
+                None => ccache::empty(&user, self.pag, deadline),
+            };
+            done.map_or_else(|why| why.to_string(), |()| COPIED.to_owned())
+        })
+    }
+
+    /// Whether the follower follows the same PAG still, or none, and has no login of its own.
+    fn is_wanted(&self, group: HandleGroup) -> bool {
+        let record = || -> Result<Option<Record>> {
+            let guard = Guard::enter(group)?;
+            let Some(registry) = Registry::find(&guard, group)? else { return Ok(None) };
+            let pag = registry.pags(&guard)?.into_iter().find(|pag| pag.id == self.pag);
+            Ok(pag.and_then(|pag| pag.record.ok()))
+        };
+        let leader = self.leader.map(|(id, _)| id);
+        record().ok().flatten().is_some_and(|record| record.follows == leader && !record.has_login())
     }
 }
 

@@ -2,12 +2,13 @@
 //! into line. The memory is for healing only; whatever the registry says is right, and a restart loses nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pag::ccache::format::Principal;
+use pag::ccache::format::{Principal, Summary};
 use pag::ccache::{self, Place};
 use pag::client::openafs::{self, Equipped};
 use pag::client::{self, Client};
@@ -29,6 +30,7 @@ use pag::sys::{self, Identity, Passwd, Who};
 
 use crate::adopted::Adopted;
 use crate::clear::clear;
+use crate::errands::{self, Work};
 use crate::event::HelperEvent;
 use crate::following::Following;
 use crate::heal;
@@ -38,8 +40,6 @@ use crate::watch::{Coverage, Watch};
 
 /// Longest wait for a uid's lock: a login that holds it needs about a millisecond, and everybody else waits for us.
 const LOCK_WAIT: Duration = Duration::from_millis(20);
-/// Longest time for a look into a ccache: it lies in memory, unless its user has mounted something over it.
-const CCACHE: Duration = Duration::from_millis(300);
 /// Longest time for a look into a ring.
 const INSIDE: Duration = Duration::from_secs(1);
 /// Seconds for which a login's seeder may run: its `timeout` is 5 by default.
@@ -137,6 +137,11 @@ impl Keeper {
     /// Whose this PAG is; none when it has ended.
     pub(crate) fn user_of(&self, id: PagId) -> Option<u32> {
         self.known.get(&id).map(|known| known.uid)
+    }
+
+    /// The handle group.
+    pub(crate) fn group(&self) -> HandleGroup {
+        self.group
     }
 
     /// How many PAGs there are.
@@ -692,35 +697,39 @@ impl Keeper {
         plan.and_then(|plan| plan.job).map_or(Way::Seed, |(_, way)| way)
     }
 
-    /// Looks at the ticket in a PAG's own ccache, as its user, and notes it. True when it is another than the record
-    /// says, and tokens are to be had from it: somebody has renewed or replaced it. A job of `ours` may have done that; a
-    /// user who proves anew who he is, and does not merely renew, wants the tokens back that were discarded.
-    pub(crate) fn note_ticket(&mut self, id: PagId, ours: bool) -> bool {
-        let Some(known) = self.known.get(&id) else { return false };
-        let uid = known.uid;
-        if !known.has_ccache() {
-            return false;
-        }
+    /// The errand that looks at the ticket in a PAG's own ccache, as its user. It reports what [`Keeper::note_ticket`] takes.
+    pub(crate) fn look_at_ticket(&self, id: PagId) -> Option<(u32, Work)> {
+        let uid = self.known.get(&id).filter(|known| known.has_ccache())?.uid;
         let place = Place::Dir(ccache::directory(uid, id).display().to_string());
-        let Ok(contents) = ccache::read(&place, &reader(uid), Instant::now() + CCACHE) else { return false };
-        let summary = contents.summary;
-        let is_other = |known: &Principal| *known != summary.principal;
+        let work = move || {
+            let read = ccache::read(&place, &reader(uid), Instant::now() + errands::TIME);
+            read.map_or_else(|_| String::new(), |contents| Ticket::of(contents.summary).to_string())
+        };
+        Some((uid, Box::new(work)))
+    }
+
+    /// Notes the ticket that a look has found in a PAG's own ccache. True when it is another than the record says, and tokens
+    /// are to be had from it: somebody has renewed or replaced it. A job of `ours` may have done that; a user who proves anew
+    /// who he is, and does not merely renew, wants the tokens back that were discarded.
+    pub(crate) fn note_ticket(&mut self, id: PagId, report: &str, ours: bool) -> bool {
+        let Some(Ticket { expires: ticket, renewable, authenticated, principal }) = Ticket::parse(report) else {
+            return false;
+        };
+        let Some(known) = self.known.get(&id).filter(|known| known.has_ccache()) else { return false };
         // Tokens of another identity have no place in this PAG.
-        if known.record.principal.as_ref().is_some_and(is_other) {
+        if known.record.principal.as_ref().is_some_and(|known| *known != principal) {
             return false;
         }
-        let (ticket, renewable) = (summary.tgt_expires.unwrap_or(0), summary.tgt_renew_until.unwrap_or(0));
         if (known.record.ticket, known.record.renewable) == (ticket, renewable) {
             return false;
         }
         let now = pag::now();
-        let authenticated = summary.tgt_authenticated.unwrap_or(0);
         let noted = self.change(id, |_, _, record| {
             if !ours && authenticated != record.authenticated {
                 record.discarded.clear();
             }
             (record.ticket, record.renewable, record.authenticated) = (ticket, renewable, authenticated);
-            record.principal.get_or_insert(summary.principal);
+            record.principal.get_or_insert(principal);
             true
         });
         // A login that has brought the ticket, or a job, is at it.
@@ -746,28 +755,39 @@ impl Keeper {
         }
     }
 
-    /// Puts a login's own ticket, which is in `file`, into the PAG's ccache, where it is a later one than what is there. A
-    /// PAG without an identity takes the user's natural one and no other: it lends and borrows no rights.
-    pub(crate) fn feed(&self, id: PagId, file: &Path) {
-        let Some(known) = self.known.get(&id).filter(|known| known.has_ccache()) else { return };
-        let deadline = Instant::now() + CCACHE;
-        let place = Place::File(file.display().to_string());
-        let Ok(contents) = ccache::read(&place, &reader(known.uid), deadline) else { return };
-        let (principal, expires) = (&contents.summary.principal, contents.summary.tgt_expires.unwrap_or(0));
-        if known.record.principal.as_ref().is_some_and(|its| its != principal)
-            || expires <= known.record.ticket.max(pag::now())
-        {
-            return;
-        }
-        let user = passwd(known.uid);
-        if known.record.principal.is_none() && !principal.is_natural_for(&user.name.to_string_lossy()) {
-            return;
-        }
-        let identity = Identity { uid: known.uid, gid: user.gid, groups: vec![user.gid] };
-        match ccache::feed(&identity, id, &contents, deadline) {
-            Ok(true) => report(&Event::CcacheFed { uid: known.uid, pag: id, expires }),
-            Ok(false) => {}
-            Err(why) => report(&Event::CcacheRefused { uid: known.uid, why: why.to_string() }),
+    /// The errand that puts a login's own ticket, which is in `file`, into the PAG's ccache, where it is a later one than what is
+    /// there. A PAG without an identity takes the user's natural one and no other: it lends and borrows no rights.
+    pub(crate) fn feed(&self, id: PagId, file: &Path) -> Option<(u32, Work)> {
+        let known = self.known.get(&id).filter(|known| known.has_ccache())?;
+        let (uid, principal, ticket) = (known.uid, known.record.principal.clone(), known.record.ticket);
+        let (place, user) = (Place::File(file.display().to_string()), passwd(uid));
+        let work = move || {
+            let deadline = Instant::now() + errands::TIME;
+            let Ok(contents) = ccache::read(&place, &reader(uid), deadline) else { return String::new() };
+            let (its, expires) = (&contents.summary.principal, contents.summary.tgt_expires.unwrap_or(0));
+            let fits =
+                principal.map_or_else(|| its.is_natural_for(&user.name.to_string_lossy()), |known| known == *its);
+            if !fits || expires <= ticket.max(pag::now()) {
+                return String::new();
+            }
+            let identity = Identity { uid, gid: user.gid, groups: vec![user.gid] };
+            match ccache::feed(&identity, id, &contents, deadline) {
+                Ok(true) => format!("fed {expires}"),
+                Ok(false) => String::new(),
+                Err(why) => format!("refused {why}"),
+            }
+        };
+        Some((uid, Box::new(work)))
+    }
+
+    /// Says what has come of [`Keeper::feed`].
+    pub(crate) fn fed(uid: u32, pag: PagId, said: &str) {
+        match said.split_once(' ') {
+            Some(("fed", end)) => {
+                report(&Event::CcacheFed { uid, pag, expires: end.parse().unwrap_or(0) });
+            }
+            Some((_, why)) => report(&Event::CcacheRefused { uid, why: why.to_owned() }),
+            None => {}
         }
     }
 
@@ -835,6 +855,38 @@ impl Known {
     }
 }
 
+/// What is to be known of a ticket, as an errand reports it.
+struct Ticket {
+    expires: u64,
+    renewable: u64,
+    authenticated: u64,
+    principal: Principal,
+}
+
+impl Ticket {
+    fn of(summary: Summary) -> Self {
+        Ticket {
+            expires: summary.tgt_expires.unwrap_or(0),
+            renewable: summary.tgt_renew_until.unwrap_or(0),
+            authenticated: summary.tgt_authenticated.unwrap_or(0),
+            principal: summary.principal,
+        }
+    }
+
+    fn parse(report: &str) -> Option<Self> {
+        let mut words = report.splitn(4, ' ');
+        let mut number = || words.next()?.parse().ok();
+        let (expires, renewable, authenticated) = (number()?, number()?, number()?);
+        Some(Ticket { expires, renewable, authenticated, principal: Principal::parse(words.next()?).ok()? })
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.expires, self.renewable, self.authenticated, self.principal)
+    }
+}
+
 /// Whether leases of a PAG have ended without its record saying so, or it has none, or its ring is no good.
 fn is_over_or_broken(pag: &Pag) -> bool {
     let (Ok(_), Ok(record)) = (&pag.ring, &pag.record) else { return true };
@@ -867,9 +919,10 @@ fn reader(uid: u32) -> Identity {
 fn sweep(uid: u32, living: &[PagId]) -> bool {
     let ended = ccache::of_user(uid).into_iter().filter(|id| !living.contains(id));
     ended.for_each(|id| ccache::remove(uid, id));
-    // One at a time is enough of what a user has filled.
-    let Some(filled) = ccache::ended(uid).pop() else { return false };
-    let done = clear(&filled);
-    ccache::remove_empty(uid, &filled);
-    !done
+    // The first one for which there is not enough time is enough of what a user has filled.
+    ccache::ended(uid).iter().any(|filled| {
+        let done = clear(filled);
+        ccache::remove_few(uid, filled);
+        !done
+    })
 }

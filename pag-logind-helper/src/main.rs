@@ -8,6 +8,7 @@ mod adopted;
 mod bus;
 mod ccaches;
 mod clear;
+mod errands;
 mod event;
 mod following;
 mod heal;
@@ -41,6 +42,7 @@ use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 use crate::bus::{Interface, Order, Trouble, What};
 use crate::ccaches::Ccaches;
+use crate::errands::{Done, Errand, Errands};
 use crate::event::HelperEvent;
 use crate::keeper::{Keeper, Use};
 use crate::logind::{Bus, JobUnit, News};
@@ -59,8 +61,6 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// A round is followed by a pause as long as itself, and at least so long, in which no nudges are read either:
 /// however often somebody nudges, half of one processor is left alone.
 const REST: Duration = Duration::from_millis(10);
-/// Longest time for ccaches that were written, before all else has its turn.
-const TURN: Duration = Duration::from_millis(500);
 /// As many nudges as this at once, and the kernel may have dropped others: it keeps ten by default
 /// (net.unix.max_dgram_qlen). Then everybody's PAGs are looked at.
 const FLOOD: usize = 8;
@@ -117,6 +117,7 @@ struct Helper<'a> {
     choosers: Vec<(u32, Order)>,
     managers: Managers,
     ccaches: Ccaches,
+    errands: Errands,
     tickets: Tickets,
     /// PAGs whose jobs renew what is good still, and how each goes about it.
     renewals: BTreeMap<PagId, Way>,
@@ -168,6 +169,8 @@ enum Wake {
     Nudged(Nudges),
     Ended(Vec<u32>),
     Written,
+    /// Children are back from users' files.
+    Back(Vec<Done>),
     News(News),
     Order(Order),
     Time,
@@ -189,6 +192,7 @@ impl<'a> Helper<'a> {
             choosers: Vec::new(),
             managers: Managers::default(),
             ccaches: Ccaches::new(runtime)?,
+            errands: Errands::default(),
             tickets: Tickets::new(),
             renewals: BTreeMap::new(),
             noticed: BTreeMap::new(),
@@ -233,6 +237,7 @@ impl<'a> Helper<'a> {
                     // A round may follow at once, but not another look at the socket.
                     self.clock.read = Some(Instant::now() + REST);
                 }
+                Wake::Back(done) => done.into_iter().for_each(|done| self.take_back(done)),
                 Wake::News(news) => self.hear(news),
                 Wake::Order(order) => self.obey(order),
                 // However much is written, the helper is not kept busy.
@@ -251,18 +256,16 @@ impl<'a> Helper<'a> {
             let jobs = &self.jobs;
             for due in self.tickets.due(now, |uid| jobs.running(uid).is_some()) {
                 match due {
-                    Due::File(pag, path) => self.keeper.feed(pag, &path),
+                    Due::File(pag, path) => {
+                        if let Some((uid, work)) = self.keeper.feed(pag, &path) {
+                            self.errands.add(uid, Errand::Feed { pag }, work);
+                        }
+                    }
                     Due::OfUid { uid, name, pags, change } => self.use_ticket(uid, name, &pags, change),
                 }
             }
             for pag in self.ccaches.due(now) {
-                // One whose ccache does not answer is not to hold up everybody.
-                if now.elapsed() > TURN {
-                    self.ccaches.put_off(pag, Instant::now() + AGAIN);
-                } else if self.keeper.note_ticket(pag, self.jobs.runs_for(pag)) {
-                    self.renew(pag, Way::Seed);
-                }
-                self.clock.renew = Some(now);
+                self.look_at_ticket(pag, self.jobs.runs_for(pag), None);
             }
             if self.dirty.len() > MANY {
                 self.dirty.clear();
@@ -286,6 +289,40 @@ impl<'a> Helper<'a> {
             self.start_jobs();
             self.ask_for_managers();
             self.tell_callers();
+        }
+    }
+
+    /// Sends a child to see which ticket is in a PAG's own ccache. A job that has ended is over when that is known; at once,
+    /// where there is nothing to be seen.
+    fn look_at_ticket(&mut self, pag: PagId, ours: bool, ended: Option<(u32, Result<(), String>)>) {
+        match self.keeper.look_at_ticket(pag) {
+            Some((uid, work)) => {
+                let ended = ended.map(|(_, result)| result);
+                self.errands.add(uid, Errand::Look { pag, ours, ended }, work);
+            }
+            None => {
+                if let Some((uid, result)) = ended {
+                    self.ended(uid, result, self.keeper.ticket_of(pag));
+                }
+            }
+        }
+    }
+
+    /// Does what is to be done about what a child has found in a user's files, or has put there.
+    fn take_back(&mut self, Done { uid, errand, report }: Done) {
+        match errand {
+            Errand::Look { pag, ours, ended } => {
+                let before = self.keeper.ticket_of(pag);
+                let wanted = self.keeper.note_ticket(pag, &report, ours);
+                match ended {
+                    Some(result) => self.ended(uid, result, before),
+                    None if wanted => self.renew(pag, Way::Seed),
+                    None => {}
+                }
+                self.clock.renew = Some(Instant::now());
+            }
+            Errand::Feed { pag } => Keeper::fed(uid, pag, &report),
+            Errand::Copy { pag, .. } => self.keeper.following.copied(uid, pag, &report),
         }
     }
 
@@ -436,6 +473,10 @@ impl<'a> Helper<'a> {
                 Err(error) => report(&Event::Complaint { what: format!("cannot look after uid {uid}: {error}") }),
             }
         }
+        for copying in self.keeper.following.take_copies() {
+            let errand = copying.errand();
+            self.errands.add(copying.uid, errand, copying.work(self.keeper.group()));
+        }
         let now = Instant::now();
         let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.dirty.is_empty() { rest } else { rest.max(AGAIN) });
@@ -498,21 +539,23 @@ impl<'a> Helper<'a> {
             }
             News::Awake => self.all = true,
             News::Ended { unit: JobUnit::Keytab(pag, uid), result: Ok(()) } => {
-                self.keeper.note_ticket(pag, true);
+                self.look_at_ticket(pag, true, None);
                 if self.jobs.running(uid) == Some(pag) && !self.bus.start(JobUnit::Seed(uid)) {
-                    self.ended(uid, Err(NO_BUS.to_owned()));
+                    self.ended(uid, Err(NO_BUS.to_owned()), self.keeper.ticket_of(pag));
                 }
             }
-            News::Ended { unit, result } => self.ended(unit.uid(), result),
+            News::Ended { unit, result } => {
+                if let Some(pag) = self.jobs.running(unit.uid()) {
+                    self.look_at_ticket(pag, true, Some((unit.uid(), result)));
+                }
+            }
         }
     }
 
-    /// The job of a user has ended.
-    fn ended(&mut self, uid: u32, result: Result<(), String>) {
+    /// The job of a user has ended. `ticket` is the end of the ticket that there was before.
+    fn ended(&mut self, uid: u32, result: Result<(), String>, ticket: Option<u64>) {
         let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
-        let ticket = self.keeper.ticket_of(pag);
         self.keeper.discard_again(pag);
-        self.keeper.note_ticket(pag, true);
         self.tickets.settle(pag, result.is_ok(), Instant::now());
         let renewal = self.renewals.remove(&pag).is_some();
         match &result {
@@ -642,7 +685,8 @@ impl<'a> Helper<'a> {
     fn next_moment(&self) -> Option<Instant> {
         let Clock { alive, look, renew, round, read, written, .. } = self.clock;
         let ours = [alive, look, renew, round, read, written];
-        let others = [self.jobs.next(), self.ccaches.next(), self.tickets.next(), self.managers.next()];
+        let others =
+            [self.jobs.next(), self.ccaches.next(), self.errands.next(), self.tickets.next(), self.managers.next()];
         ours.into_iter().chain(others).flatten().min()
     }
 
@@ -666,6 +710,9 @@ impl<'a> Helper<'a> {
             }
             if listens && let Poll::Ready(done) = self.ccaches.poll_written(cx) {
                 return Poll::Ready(done.map(|()| Wake::Written));
+            }
+            if let Poll::Ready(done) = self.errands.poll_done(self.runtime, cx) {
+                return Poll::Ready(Ok(Wake::Back(done)));
             }
             // Last: our own work comes first.
             if let Poll::Ready(order) = self.interface.orders.poll_take(cx) {

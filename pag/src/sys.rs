@@ -9,7 +9,7 @@
 mod child;
 mod word_size;
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_void};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 pub use self::child::{
     Answer, Child, Exit, Identity, Program, Put, STATUS_DEADLINE, STATUS_NOT_STARTED, STATUS_SIGNAL, ask, ask_as,
-    child, run,
+    child, run, wait_for_left,
 };
 
 /// Turns a result of -1 into the error that `errno` names.
@@ -481,6 +481,18 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     true
 }
 
+/// Closes all descriptors of this process but standard input, output and error, and this one. For a child, which has copies
+/// of its parent's.
+pub fn close_all_but(fd: BorrowedFd<'_>) {
+    let kept = c_uint::try_from(fd.as_raw_fd()).unwrap_or(0);
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept.saturating_add(1), c_uint::MAX)] {
+        if first <= last {
+            // SAFETY: takes integers; nothing in this process uses the descriptors any more. Linux 5.9; before that they stay.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
+}
+
 /// Says what is in the file at `path`, at most `limit` bytes, without allocating; an open that could block on a FIFO
 /// or a link at the end of the path is refused. For a child that has become the file's owner.
 pub fn copy_file_to(path: &CStr, put: Put<'_>, limit: usize) -> bool {
@@ -554,6 +566,56 @@ const LOCAL: [c_long; 6] = [
     0x2fc1_2fc1, // OpenZFS, include/sys/fs/zfs.h
 ];
 
+/// Of openat2(2): what is opened is below, in the same mount, and no link is followed on the way.
+const BENEATH: u64 = libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
+
+/// Flags of open(2) for what is only looked at: it is not opened itself, so no file system is asked for it.
+pub const LOOK: c_int = libc::O_PATH;
+
+fn openat2(at: RawFd, path: &CStr, flags: c_int, resolve: u64) -> io::Result<OwnedFd> {
+    // SAFETY: all zero is a value of this struct of numbers.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::try_from(flags | libc::O_CLOEXEC).unwrap_or(0);
+    how.resolve = resolve;
+    // SAFETY: a terminated path, and a valid struct of the size that is said.
+    let fd = cerr(unsafe { libc::syscall(libc::SYS_openat2, at, path.as_ptr(), &raw const how, size_of_val(&how)) })?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?) })
+}
+
+fn open_top(directory: &CStr) -> io::Result<OwnedFd> {
+    openat2(libc::AT_FDCWD, directory, libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS)
+}
+
+/// Opens what is below `top`, a directory that only root can replace, in the very mount that `top` is in: nothing that a user
+/// has mounted there is asked.
+///
+/// # Errors
+/// EXDEV where something is mounted, ELOOP where there is a link, ENOSYS before Linux 5.6; as open(2).
+pub fn open_beneath(top: &CStr, name: &CStr, flags: c_int) -> io::Result<OwnedFd> {
+    openat2(open_top(top)?.as_raw_fd(), name, flags, BENEATH)
+}
+
+/// Mounts a tmpfs on `path`, which only root can write to, where all processes see it that see what the first one of this
+/// pid namespace mounts; where that one cannot be asked, where this process is. For a child, since it moves to another
+/// mount namespace; allocates nothing.
+pub fn mount_for_all(source: &CStr, path: &CStr, options: &CStr) -> bool {
+    if let Ok(first) = open_file(c"/proc/1/ns/mnt") {
+        // SAFETY: takes a valid descriptor and an integer.
+        unsafe { libc::setns(first.as_raw_fd(), libc::CLONE_NEWNS) };
+    }
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let (kind, options) = (c"tmpfs".as_ptr(), options.as_ptr().cast());
+    // SAFETY: four terminated strings.
+    unsafe { libc::mount(source.as_ptr(), path.as_ptr(), kind, flags, options) == 0 }
+}
+
+/// Takes away what is mounted on `path`, and all that is mounted in it, whoever uses it still.
+pub fn detach_mount(path: &CStr) -> bool {
+    // SAFETY: a terminated path.
+    unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) == 0 }
+}
+
 /// Reads the file `name` of `owner`'s, below a directory that only root can replace, where that cannot be waited for: both
 /// are in one and the same mount of a local file system, and no link is followed. The user could have mounted something of
 /// his own over the file (fusermount takes whatever is his), made it a FIFO, or put a lease on it.
@@ -562,18 +624,7 @@ const LOCAL: [c_long; 6] = [
 /// EXDEV, ELOOP, EAGAIN and ENOSYS (before Linux 5.6) of openat2(2), `Unsupported` on any other file system, `PermissionDenied` of
 /// what is no file of his, `FileTooLarge`: it may still be one that the user himself can read.
 pub fn read_at_once(directory: &CStr, name: &CStr, owner: u32, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let open = |at: RawFd, path: &CStr, flags: c_int, resolve: u64| -> io::Result<OwnedFd> {
-        // SAFETY: all zero is a value of this struct of numbers.
-        let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-        how.flags = u64::try_from(flags | libc::O_CLOEXEC).unwrap_or(0);
-        how.resolve = resolve;
-        // SAFETY: a terminated path, and a valid struct of the size that is said.
-        let fd =
-            cerr(unsafe { libc::syscall(libc::SYS_openat2, at, path.as_ptr(), &raw const how, size_of_val(&how)) })?;
-        // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-        Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?) })
-    };
-    let directory = open(libc::AT_FDCWD, directory, libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS)?;
+    let directory = open_top(directory)?;
     // SAFETY: all zero is a value of this struct of numbers.
     let mut system: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: a valid place for what is answered.
@@ -582,8 +633,7 @@ pub fn read_at_once(directory: &CStr, name: &CStr, owner: u32, limit: usize) -> 
         return Err(io::ErrorKind::Unsupported.into());
     }
     let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let resolve = libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
-    let mut file = std::fs::File::from(open(directory.as_raw_fd(), name, flags, resolve)?);
+    let mut file = std::fs::File::from(openat2(directory.as_raw_fd(), name, flags, BENEATH)?);
     let found = file.metadata()?;
     if !found.is_file() || found.uid() != owner {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -629,11 +679,15 @@ pub fn write_file(temporary: &CStr, path: &CStr, bytes: &[u8], owner: Option<(u3
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: our own, valid descriptor.
     let given = owner.is_none_or(|(uid, gid)| unsafe { libc::fchown(file.as_raw_fd(), uid, gid) } == 0);
-    if !given || !write_all(std::os::fd::AsFd::as_fd(&file), bytes) {
-        return false;
-    }
     // SAFETY: terminated paths.
-    unsafe { libc::rename(temporary.as_ptr(), path.as_ptr()) == 0 }
+    let renamed = || unsafe { libc::rename(temporary.as_ptr(), path.as_ptr()) == 0 };
+    let written = given && write_all(std::os::fd::AsFd::as_fd(&file), bytes) && renamed();
+    if !written {
+        // `errno` stays: a call that succeeds leaves it alone.
+        // SAFETY: a terminated path.
+        unsafe { libc::unlink(temporary.as_ptr()) };
+    }
+    written
 }
 
 #[cfg(test)]
@@ -691,6 +745,20 @@ mod tests {
         assert_eq!(answer.unwrap_err().raw_os_error(), Some(libc::ENOTTY));
         let answer = afs_pioctl(device.as_fd(), b'C', 13, &[], &mut [0; 40_000]);
         assert_eq!(answer.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn what_is_beneath_is_opened_by_no_link_and_in_no_other_mount() {
+        let top = tempfile::tempdir().unwrap();
+        let c = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
+        std::fs::create_dir_all(top.path().join("pag/cc")).unwrap();
+        std::os::unix::fs::symlink("cc", top.path().join("pag/link")).unwrap();
+        std::os::unix::fs::symlink("pag", top.path().join("way")).unwrap();
+        assert!(open_beneath(&c(top.path()), c"pag/cc", LOOK).is_ok());
+        for name in [c"pag/link/x", c"way/cc", c"../..", c"none"] {
+            assert!(open_beneath(&c(top.path()), name, LOOK).is_err(), "{name:?}");
+        }
+        assert_eq!(open_beneath(c"/", c"proc", LOOK).unwrap_err().raw_os_error(), Some(libc::EXDEV));
     }
 
     #[test]

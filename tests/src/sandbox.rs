@@ -78,11 +78,12 @@ pub fn own_tmp() {
     }
 }
 
-/// Mounts a file system on a file of `user`'s, as `fusermount3` does for him where fuse.conf says `user_allow_other`, whose
-/// server never answers: as long as what is returned lives, who opens the file waits, root as well.
+/// Mounts a file system on a file or a directory of `user`'s, as `fusermount3` does for users where fuse.conf says
+/// `user_allow_other`, whose server never answers: as long as what is returned lives, who opens it waits, root as well.
 pub fn silent_server(target: &str, user: u32) -> fs::File {
     let server = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
-    let data = format!("fd={},rootmode=100000,user_id={user},group_id={user},allow_other", server.as_raw_fd());
+    let mode = if Path::new(target).is_dir() { 40000 } else { 100_000 };
+    let data = format!("fd={},rootmode={mode},user_id={user},group_id={user},allow_other", server.as_raw_fd());
     mount("silent", target, "fuse", 0, &data);
     server
 }

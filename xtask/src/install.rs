@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::shell::{Profile, build, run, sh, target_of, top};
 
 /// What cargo builds, where it goes, and its mode.
-fn built() -> [(String, PathBuf, u32); 5] {
+fn built() -> [(String, PathBuf, u32); 6] {
     // Debian has a directory for each architecture, whose names are its own; elsewhere modules lie in lib64, or lib.
     let multiarch = match std::env::consts::ARCH {
         "x86" => "i386-linux-gnu".to_owned(),
@@ -23,6 +23,7 @@ fn built() -> [(String, PathBuf, u32); 5] {
         ("libpam_pag.so".to_owned(), PathBuf::from(modules).join("security/pam_pag.so"), 0o644),
         ("pag-logind-helper".to_owned(), "usr/libexec/pag-logind-helper".into(), 0o755),
         ("pag-seed".to_owned(), "usr/libexec/pag-seed".into(), 0o755),
+        ("pag-ccache".to_owned(), "usr/libexec/pag-ccache".into(), 0o755),
         ("pag-keytab".to_owned(), "usr/libexec/pag-keytab".into(), 0o755),
         ("pagctl".to_owned(), "usr/bin/pagctl".into(), 0o755),
     ]
@@ -82,6 +83,7 @@ pub(crate) fn uninstall(destination: &Path) -> bool {
             return false;
         }
         let _ = Command::new("systemctl").args(["disable", "--now", "pag-logind-helper"]).status();
+        let _ = Command::new("systemctl").args(["stop", "pag-ccache.timer"]).status();
     }
     let units = sh(&format!("cd '{}' && find . -type f -not -path './etc/*'", top().join("units").display()));
     let pages = sh(&format!("ls '{}'", top().join("docs/man").display()));

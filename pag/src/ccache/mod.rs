@@ -7,20 +7,22 @@
 pub mod format;
 pub mod kcm;
 pub mod keyring;
+mod own;
 
 use std::ffi::CString;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Instant;
 
 use zeroize::Zeroizing;
 
 use self::format::Summary;
-use crate::error::{Error, Result};
-use crate::registry::PagId;
-use crate::sys::{self, Answer, Identity};
+use self::own::root;
+pub use self::own::{
+    directory, empty, ended, feed, make, name, of_user, open_directory, put, remove, remove_few, stamp, unmount, users,
+};
+use crate::sys::{self, Identity};
 
 /// Largest ccache that is read: a few tickets with a large PAC each are a tenth of it.
 const LIMIT: usize = 1 << 20;
@@ -141,178 +143,6 @@ fn read_at_once(path: &str, uid: u32) -> Option<Zeroizing<Vec<u8>>> {
         .find_map(|directory| Some((directory, Path::new(path).strip_prefix(directory).ok()?)))?;
     let c = |path: &Path| CString::new(path.as_os_str().as_bytes()).ok();
     sys::read_at_once(&c(directory)?, &c(name)?, uid, LIMIT).ok()
-}
-
-/// The directory of a PAG's own ccache.
-pub fn directory(uid: u32, pag: PagId) -> PathBuf {
-    of_uid(uid).join(pag.to_string())
-}
-
-/// What belongs to one uid: root's, so that a login can look for what a killed one has left without looking at all.
-fn of_uid(uid: u32) -> PathBuf {
-    root().join(uid.to_string())
-}
-
-fn root() -> PathBuf {
-    Path::new(crate::RUN).join("ccache")
-}
-
-/// The name by which Kerberos knows a PAG's own ccache.
-pub fn name(uid: u32, pag: PagId) -> String {
-    format!("DIR:{}", directory(uid, pag).display())
-}
-
-/// Makes the directory of a PAG's ccache, with `ticket` in it or empty. Needs root. It becomes the user's when all is
-/// there: nobody can come in between, and no child has to write it for him.
-///
-/// # Errors
-/// What the file system says; the ticket is not there then.
-pub fn make(uid: u32, gid: u32, pag: PagId, ticket: Option<&Contents>) -> Result<()> {
-    let path = directory(uid, pag);
-    let parent = of_uid(uid);
-    let make = || -> io::Result<()> {
-        let make_parent = || sys::make_directory(&parent, 0o711);
-        match make_parent() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                crate::lock::make_directories()?;
-                make_parent()?;
-            }
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        sys::make_directory(&path, 0o700)?;
-        let filled = ticket.map_or(Ok(()), |ticket| {
-            let written = Files::of(&path)?.write(ticket, Some((uid, gid)));
-            written.then_some(()).ok_or_else(io::Error::last_os_error)
-        });
-        chown(&path, Some(uid), Some(gid)).and(filled)
-    };
-    make().map_err(Error::system(format!("make {}", path.display())))
-}
-
-/// The files in a PAG's ccache, by names that a child can use. What it does with them allocates nothing.
-struct Files {
-    cache: CString,
-    new_cache: CString,
-    primary: CString,
-    new_primary: CString,
-}
-
-impl Files {
-    fn of(directory: &Path) -> io::Result<Self> {
-        let name = |name: &str| CString::new(directory.join(name).into_os_string().into_vec());
-        Ok(Files {
-            cache: name("tkt")?,
-            new_cache: name(".tkt.new")?,
-            primary: name("primary")?,
-            new_primary: name(".primary.new")?,
-        })
-    }
-
-    fn write(&self, ticket: &Contents, owner: Option<(u32, u32)>) -> bool {
-        sys::write_file(&self.new_cache, &self.cache, &ticket.bytes, owner)
-            && sys::write_file(&self.new_primary, &self.primary, b"tkt\n", owner)
-    }
-
-    fn remove(&self) -> bool {
-        sys::remove_file(&self.cache) && sys::remove_file(&self.primary)
-    }
-}
-
-/// Puts `contents` into the PAG's ccache unless a later ticket of the same principal is there already: the user may
-/// have renewed it himself. True when it was put there.
-///
-/// # Errors
-/// `System` when the user's child could not write it.
-pub fn feed(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) -> Result<bool> {
-    let path = directory(user.uid, pag);
-    if let Ok(there) = read(&Place::Dir(path.display().to_string()), user, deadline)
-        && there.summary.principal == contents.summary.principal
-        && there.summary.tgt_expires >= contents.summary.tgt_expires
-    {
-        return Ok(false);
-    }
-    put(user, pag, contents, deadline).map(|()| true)
-}
-
-/// Puts `contents` into the PAG's ccache, whatever is there.
-///
-/// # Errors
-/// As [`feed`].
-pub fn put(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) -> Result<()> {
-    let path = directory(user.uid, pag);
-    let doing = || Error::system(format!("write the ccache in {}", path.display()));
-    let files = Files::of(&path).map_err(doing())?;
-    let answer = sys::ask_as(user, deadline, |_| files.write(contents, None));
-    answer.and_then(Answer::bytes).map(drop).map_err(doing())
-}
-
-/// Takes the ticket out of the PAG's ccache; the directory stays, and what else the user may have in it.
-///
-/// # Errors
-/// As [`feed`].
-pub fn empty(user: &Identity, pag: PagId, deadline: Instant) -> Result<()> {
-    let path = directory(user.uid, pag);
-    let doing = || Error::system(format!("empty the ccache in {}", path.display()));
-    let files = Files::of(&path).map_err(doing())?;
-    let answer = sys::ask_as(user, deadline, |_| files.remove());
-    answer.and_then(Answer::bytes).map(drop).map_err(doing())
-}
-
-/// By what one notices that the PAG's ccache was written: when it was, to the nanosecond, and how long it is; nothing
-/// where there is none. Links are not followed.
-pub fn stamp(uid: u32, pag: PagId) -> Option<(i64, i64, u64)> {
-    let found = std::fs::symlink_metadata(directory(uid, pag).join("tkt")).ok()?;
-    Some((found.mtime(), found.mtime_nsec(), found.len()))
-}
-
-/// Most files of a ccache that a login removes: nobody waits for what a user has filled it with.
-const FEW: usize = 32;
-
-/// What a PAG's directory is called once the PAG has ended, before its PagId.
-const ENDED: &str = "ended.";
-
-/// Removes the directory of a PAG that has ended, with the files in it. Needs root. What the user has put there besides,
-/// directories and very many files, stays, under a name that is no PAG's: the helper clears that away.
-pub fn remove(uid: u32, pag: PagId) {
-    let (path, aside) = (directory(uid, pag), of_uid(uid).join(format!("{ENDED}{pag}")));
-    // At once, whatever is in it: by its directory one knows a PAG that has not ended.
-    remove_few(uid, if std::fs::rename(&path, &aside).is_ok() { &aside } else { &path });
-}
-
-/// Removes a few files of a directory of `uid` that is a PAG's no more, and the directory if those were all.
-pub fn remove_few(uid: u32, path: &Path) {
-    // No link is followed: the directory is an entry of one of root's.
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.take(FEW).for_each(|entry| drop(std::fs::remove_file(entry.path())));
-    remove_empty(uid, path);
-}
-
-/// Removes a directory of a PAG of `uid`, and the one above it where that was the last.
-pub fn remove_empty(uid: u32, path: &Path) {
-    let _ = std::fs::remove_dir(path);
-    let _ = std::fs::remove_dir(of_uid(uid));
-}
-
-/// What is left of PAGs of `uid` that have ended.
-pub fn ended(uid: u32) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(of_uid(uid)).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(ENDED.as_bytes()))
-        .map(|e| e.path())
-        .collect()
-}
-
-/// The PAGs of `uid` that have a directory.
-pub fn of_user(uid: u32) -> Vec<PagId> {
-    let Ok(entries) = std::fs::read_dir(of_uid(uid)) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| PagId::parse(entry.file_name().to_str()?)).collect()
-}
-
-/// The uids that have directories.
-pub fn users() -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir(root()) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -157,6 +157,15 @@ fn collect_left(uid: Option<u32>) -> io::Result<()> {
     }
 }
 
+/// Waits for the children that were left, as long as that takes. For a process that has nothing else to do.
+pub fn wait_for_left() {
+    let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
+    for (pid, _) in left {
+        // SAFETY: no place for a status is given.
+        unsafe { libc::waitpid(pid, ptr::null_mut(), libc::__WCLONE) };
+    }
+}
+
 /// Collects a child if it can be collected.
 fn has_not_ended(pid: i32) -> bool {
     // SAFETY: no place for a status is given.

@@ -12,7 +12,7 @@ use super::{inside, login, pags, uid};
 use crate::bus::{Bus, Caller, HOST, Helper, MANAGER, OBJECTS, PAG, PROPERTIES, error};
 use crate::bus::{logind, pag_seed, pagctl, polkit, systemd};
 use crate::ring::{describe, members};
-use crate::sandbox::{CELL, Host, Sandbox, eventually, own_program};
+use crate::sandbox::{CELL, Host, Sandbox, eventually, own_program, silent_server};
 
 const NAME: &str = "org.pam_pag.Pag1";
 /// An id that no PAG has.
@@ -267,16 +267,84 @@ pub(super) fn errors_have_names(sandbox: &mut Sandbox) {
 pub(super) fn ccache_is_filled(sandbox: &mut Sandbox) {
     let (_bus, mut helper) = (Bus::start(), Helper::serving());
     let mut alices = login(sandbox, "alice");
-    let directory = format!("/run/pag/ccache/{}/{}", uid("alice"), id("alice"));
-    // Deeper than any path may be, and than a stack would go.
-    let deep = "chdir shift; for (1..40000) { mkdir q(d) or die; chdir q(d) or die }";
-    let done = inside(&mut alices, "alice", &format!("perl -e '{deep}' {directory}"));
+    let all = format!("/run/pag/ccache/{}", uid("alice"));
+    let directory = format!("{all}/{}/cc", id("alice"));
+    // Deeper than any path may be, and than a stack would go, as far as there is room.
+    let deep = "chdir shift; for (1..40000) { mkdir q(d) or last; chdir q(d) or die; print qq(1) }";
+    let done = inside(&mut alices, "alice", &format!("perl -e '{deep}' {directory} >/run/home/alice/depth"));
     assert_eq!(done["status"], 0, "{done}");
+    let depth = fs::metadata("/run/home/alice/depth").unwrap().len();
+    assert!((3000..4096).contains(&depth), "a user's ccaches have room for some thousand files: {depth}");
     alices.all_ok(&["close", "end"]);
-    eventually("the directory is gone", Duration::from_secs(40), || {
+    eventually("what is in the ccache is gone", Duration::from_secs(40), || {
         helper.lives();
-        (!fs::exists(format!("/run/pag/ccache/{}", uid("alice"))).unwrap()).then_some(())
+        (fs::read_dir(&all).unwrap().count() == 0).then_some(())
     });
+    helper.lives();
+}
+
+/// alice mounts a file system that never answers over her PAG's ccache, and has the helper and her hosts look there.
+pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
+    seed_stack(sandbox);
+    let _bus = Bus::start();
+    let mut helper = Helper::serving();
+    systemd(run_seed_unit);
+    let mut alices = login(sandbox, "alice");
+    let hers = id("alice");
+    let all = format!("/run/pag/ccache/{}", uid("alice"));
+    let (mut alice, mut bob) = (Caller::new(uid("alice")), Caller::new(uid("bob")));
+    sees(&mut alice, &[&hers]);
+    let mut slowest = |what: &str, time: Duration| {
+        let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+        while begun.elapsed() < time {
+            let asked = Instant::now();
+            bob.say(&format!("call {HOST} org.freedesktop.DBus.Peer Ping"));
+            slowest = slowest.max(asked.elapsed());
+        }
+        println!("bob's slowest ping while {what}: {slowest:?}");
+        assert!(slowest < Duration::from_millis(250), "bob has waited {slowest:?} while {what}");
+    };
+    slowest("nothing is done", Duration::from_secs(1));
+    let server = silent_server(&format!("{all}/{hers}/cc"), uid("alice"));
+    // Whoever waits for it all the same does so no longer than that.
+    let (end, ended) = channel::<()>();
+    let answering = std::thread::spawn(move || {
+        let _ = ended.recv_timeout(Duration::from_secs(18));
+        drop(server);
+    });
+    alice.say(&format!("begin {HOST} {MANAGER} Renew {hers}"));
+    slowest("the helper looks at alice's ticket", Duration::from_secs(4));
+    alice.say("answer");
+    // A helper that starts with it there, and watches what it can.
+    drop(helper);
+    let begun = Instant::now();
+    helper = Helper::serving();
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "another helper has waited {took:?} until it served");
+    slowest("another helper has started", Duration::from_secs(1));
+    // A login that makes a PAG sweeps, and one that ends the last removes.
+    let begun = Instant::now();
+    alices.all_ok(&["close", "end"]);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(500), "alice's host has waited {took:?} at the end of her PAG");
+    slowest("the helper clears away what can be", Duration::from_secs(1));
+    assert!(!fs::exists(format!("{all}/{hers}")).unwrap(), "the PAG is known to have ended");
+    let begun = Instant::now();
+    let mut again = login(sandbox, "alice");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(1500), "alice's next login has waited {took:?}");
+    assert!(fs::exists(format!("{all}/{}/cc/tkt", id("alice"))).unwrap(), "it has a ccache");
+    again.all_ok(&["close", "end"]);
+    // With the last PAG goes all that was mounted.
+    let pag_ccache = pag_seed().with_file_name("pag-ccache");
+    let mut bobs = login(sandbox, "bob");
+    assert!(Command::new(pag_ccache).status().unwrap().success(), "pag-ccache has tidied up");
+    assert!(!fs::exists(&all).unwrap(), "alice's file system stays: {all}");
+    let his = format!("/run/pag/ccache/{}/{}/cc/tkt", uid("bob"), id("bob"));
+    assert!(fs::exists(his).unwrap(), "bob has a PAG, and his ccache stays");
+    bobs.all_ok(&["close", "end"]);
+    drop(end);
+    answering.join().unwrap();
     helper.lives();
 }
 

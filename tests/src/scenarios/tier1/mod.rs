@@ -167,6 +167,11 @@ pub const ALL: &[Scenario] = &[
         "A login that waits for a file system over its ccache holds up no other login.",
         seeders::slow_ccache_holds_no_lock,
     ),
+    (
+        "ccaches_share_no_room",
+        "Whatever a user writes into their PAG's ccache takes no room from other users or from /run.",
+        seeders::ccaches_share_no_room,
+    ),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
     (
         "bus_shows_own_pags_only",
@@ -180,6 +185,11 @@ pub const ALL: &[Scenario] = &[
         "bus_ccache_is_filled",
         "Whatever a user leaves in his PAG's ccache is cleared away, and harms nobody.",
         bus::ccache_is_filled,
+    ),
+    (
+        "bus_mounted_ccache_holds_up_nobody",
+        "A file system over a PAG's ccache that never answers delays neither the helper nor the user's own hosts.",
+        bus::mounted_ccache_holds_up_nobody,
     ),
     ("bus_pag_vanishes", "A PAG that ends while it is called about is a named error.", bus::pag_vanishes),
     ("bus_signals_reach_their_own", "Who may not see a PAG hears nothing of it.", bus::signals_reach_their_own),

@@ -124,6 +124,56 @@ pub(super) fn slow_ccache_holds_no_lock(sandbox: &mut Sandbox) {
     }
 }
 
+/// alice fills her PAG's ccache with bytes, and then with files.
+pub(super) fn ccaches_share_no_room(sandbox: &mut Sandbox) {
+    let mut alices = login(sandbox, "alice");
+    let ccache = ccache_of(&pags("alice")[0]);
+    let room = |what: &str| -> u64 {
+        let free = shell("stat -f -c '%a %d' /run");
+        free.split_whitespace().nth(usize::from(what == "files")).unwrap().parse().unwrap()
+    };
+    let fillings = [
+        ("bytes", format!("dd if=/dev/zero of={ccache}/x bs=1M count=1024 2>/dev/null || true; stat -c %s {ccache}/x")),
+        (
+            "files",
+            format!("perl -e 'for (1..1000000) {{ open(F, q(>), qq($ARGV[0]/f$_)) or last; print 1 }}' {ccache}"),
+        ),
+    ];
+    for (what, filling) in fillings {
+        let before = room(what);
+        let done = inside(&mut alices, "alice", &format!("{{ {filling}; }} >/run/home/alice/filled"));
+        assert_eq!(done["status"], 0, "{done}");
+        let words = std::fs::read_to_string("/run/home/alice/filled").unwrap();
+        let filled = if what == "bytes" { words.trim().parse().unwrap() } else { words.len() };
+        assert!(filled <= if what == "bytes" { 16 << 20 } else { 4096 }, "alice has filled /run with {filled} {what}");
+        println!("alice's ccache takes {filled} {what}");
+        assert!(before - room(what) < 1000, "what is free of {what} on /run is what was: {before}, {}", room(what));
+        // bob's login lacks nothing, and hers has what she left it.
+        let mut bobs = login(sandbox, "bob");
+        assert!(bobs.ring().token(CELL).is_some(), "bob has his token");
+        assert!(std::fs::exists(format!("{}/tkt", ccache_of(&pags("bob")[0]))).unwrap(), "and his ticket in a ccache");
+        bobs.all_ok(&["close", "end"]);
+        let mut second = login(sandbox, "alice");
+        assert_eq!(second.ring().identity(), alices.ring().identity(), "alice's next login joins");
+        second.all_ok(&["close", "end"]);
+        shell(&format!("find {ccache} -type f -delete"));
+    }
+    alices.all_ok(&["close", "end"]);
+    // Where it cannot be mounted there is no ccache, and nothing that a user could write.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"])
+        .arg(crate::sandbox::own_program("pag-pamhost"));
+    let cache = ticket::write("/run/home/carol/cc", uid("carol"), "carol", "EXAMPLE.TEST", ticket::now() + 3600);
+    let mut carols = crate::sandbox::Host::start(command, &["sshd", "carol"]);
+    sandbox.messages();
+    carols.all_ok(&[&format!("putenv KRB5CCNAME={cache}"), "open"]);
+    assert_eq!(shell("find /run/pag/ccache/61003 -uid 61003"), "", "nothing there is carol's");
+    sandbox.heard("no file system could be mounted on /run/pag/ccache/61003");
+    assert!(carols.ring().token(CELL).is_some(), "carol has her token: {:?}", carols.ring());
+    carols.all_ok(&["close", "end"]);
+}
+
 /// Where a PAG's own ccache is.
 fn ccache_of(pag: &super::Pag) -> String {
     let name = pag.text.lines().find_map(|line| line.strip_prefix("ccache DIR:"));

@@ -96,7 +96,7 @@ pub(super) fn killed_leader_is_reaped(_: u32) {
     manager_is("alice", "inactive");
     eventually("the PAG ends with the manager", Duration::from_secs(10), || pags_of("alice").is_empty().then_some(()));
     heard("pag-logind-helper", "of uid 61001; its tokens were discarded");
-    assert_eq!(ccaches(61001), 0, "a ccache was left");
+    assert_eq!(ccaches(61001), 0, "a ccache was left: {}", sh("find /run/pag/ccache -ls"));
 }
 
 /// How many ccaches of PAGs a user has.

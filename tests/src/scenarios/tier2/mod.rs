@@ -122,6 +122,11 @@ pub const ALL: &[Scenario] = &[
         midway::login_killed_midway_is_reaped,
     ),
     Scenario::new(
+        "filled_ccache_harms_neither_systemd_nor_others",
+        "one user fills the PAG's ccache with bytes and with a million files: PID 1, logind and other logins lack nothing",
+        upkeep::filled_ccache_harms_neither_systemd_nor_others,
+    ),
+    Scenario::new(
         "dbus_interface_is_real",
         "processes ask for their PAG, seeders run in their unit, calls wait for a restart, and polkit decides",
         dbus::dbus_interface_is_real,

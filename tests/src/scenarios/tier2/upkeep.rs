@@ -159,3 +159,43 @@ pub(super) fn helper_is_one_thread_and_sleeps(_: u32) {
     assert_eq!(count(&pid, &["Threads"]), 1, "with somebody there");
     assert_eq!(helper(), pid, "it is the same process still");
 }
+
+pub(super) fn filled_ccache_harms_neither_systemd_nor_others(_: u32) {
+    let mut alice = Session::ssh("alice", Proof::Password);
+    let ccache = alice.say("systemd-run --user --quiet --wait --pipe --collect printenv KRB5CCNAME");
+    let ccache = ccache.trim().strip_prefix("DIR:").expect("the manager has the PAG's ccache").to_owned();
+    for (what, filling) in [
+        ("bytes", format!("dd if=/dev/zero of={ccache}/x bs=1M count=100000")),
+        ("files", format!("perl -e 'for (1..1000000) {{ open(F, q(>), qq(/$ARGV[0]/f$_)) or last }}' {ccache}")),
+    ] {
+        alice.say(&filling);
+        let full = alice.say(&format!("dd if=/dev/zero of={ccache}/more bs=8k count=1"));
+        assert!(full.contains("No space left on device"), "alice's ccache is full of {what}: {full}");
+        sh("systemctl daemon-reload");
+        sh("systemd-run --wait --quiet --collect true");
+        let mut bob = Session::ssh("bob", Proof::Password);
+        let sessions = sh("loginctl list-sessions --no-legend");
+        assert!(sessions.contains("bob"), "logind has bob's session: {sessions}");
+        assert_same("bob's login beside full ccaches", &bob.ring(), &bob.service_ring());
+        assert_token("bob's login", &bob.service_ring());
+        let ticket = bob.say("systemd-run --user --quiet --wait --pipe --collect klist -s && echo good");
+        assert_eq!(ticket, "good\n", "bob's services have his ticket");
+        bob.log_out();
+        // What alice has lost is her own affair, and no more than that.
+        let mut second = Session::ssh("alice", Proof::Password);
+        assert_same("alice's second login", &second.ring(), &alice.ring());
+        second.log_out();
+        alice.say(&format!("find {ccache} -type f -delete"));
+    }
+    alice.log_out();
+    for user in ["alice", "bob"] {
+        manager_is(user, "inactive");
+        eventually("the PAG has ended", Duration::from_secs(10), || pags_of(user).is_empty().then_some(()));
+    }
+    assert_eq!(sh("systemctl is-active pag-ccache.timer"), "active\n");
+    let mounted = || sh("findmnt --noheadings --output TARGET --list --types tmpfs").contains("/run/pag/ccache/");
+    assert!(mounted(), "the file systems are there");
+    sh("systemctl start pag-ccache.service");
+    assert!(!mounted(), "those of users without a PAG are taken away");
+    assert_eq!(fs::read_dir("/run/pag/ccache").unwrap().count(), 0, "with their directories");
+}

@@ -1,0 +1,40 @@
+//! pag-ccache: takes away the file systems that hold the ccaches of users who have no PAG any more. Runs as root in
+//! `pag-ccache.service`, which a timer starts: the helper has neither the right to unmount nor the host's mounts.
+//! See pag-logind-helper(8).
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pag::ccache;
+use pag::guard::{Guard, HandleGroup};
+use pag::lock::Lock;
+use pag::registry::Registry;
+use pag::report::{Event, report, speak_as};
+
+/// Longest wait for a uid's lock: a login has it, and the user is to keep the file system.
+const WAIT: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    speak_as("pag-ccache");
+    let group = HandleGroup::read();
+    let failed: Vec<String> = ccache::users().into_iter().filter_map(|uid| tidy(uid, group).err()).collect();
+    for what in &failed {
+        report(&Event::Complaint { what: what.clone() });
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Takes away the file system of `uid`, where this user has no PAG. Under the uid's lock: a login makes a ccache before it
+/// makes the PAG.
+fn tidy(uid: u32, group: HandleGroup) -> Result<(), String> {
+    let Ok(lock) = Lock::of_uid(uid, WAIT) else { return Ok(()) };
+    let words = |error: pag::Error| format!("cannot look for PAGs of uid {uid}: {error}");
+    let guard = Guard::enter(group).map_err(words)?;
+    let registry = Registry::find(&guard, group).map_err(words)?;
+    // Where the registry was lost the helper makes it anew from what it remembers.
+    let Some(registry) = registry else { return Ok(()) };
+    if registry.pags_of(&guard, &lock, uid).map_err(words)?.is_empty() && !ccache::unmount(uid) {
+        return Err(format!("the ccaches of uid {uid}, who has no PAG, cannot be unmounted"));
+    }
+    Ok(())
+}

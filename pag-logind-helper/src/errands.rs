@@ -1,0 +1,253 @@
+//! Errands into users' files. A user decides how long a look into their ccache takes: they may have mounted a file system over
+//! it that never answers. The helper has one loop for all users, so a child goes, and the loop goes on meanwhile.
+//!
+//! One user has one child at a time. The child has a deadline, and reports at that; where the kernel holds what it has made, the
+//! child stays until that ends, and the user's next errands are given up: others' are not concerned.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use pag::registry::PagId;
+use pag::sys::{self, Child};
+use zruntime::{AsyncIo, Shared, SharedRuntime};
+
+/// Longest time that an errand's work may take: its child ends then, or a second later.
+pub(crate) const TIME: Duration = Duration::from_secs(2);
+/// Longest time for the end of a child that has reported; what is left then is held by the kernel.
+const END: Duration = Duration::from_millis(100);
+/// Most children that have not reported yet.
+const AT_ONCE: usize = 16;
+/// Most errands of one user that wait.
+const MOST: usize = 64;
+/// Most bytes of a report.
+const SPACE: usize = 4096;
+
+/// What an errand is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// Which ticket is in the PAG's own ccache. A job of `ours` may have put it there; one that has ended has its result here.
+    Look { pag: PagId, ours: bool, ended: Option<Result<(), String>> },
+    /// A login's own ticket goes into the PAG's ccache.
+    Feed { pag: PagId },
+    /// The followed PAG's ticket goes into the follower's ccache; none, and that is emptied.
+    Copy { pag: PagId, leader: Option<PagId> },
+}
+
+/// What a child does, and what it reports.
+pub(crate) type Work = Box<dyn FnOnce() -> String>;
+
+/// An errand that is over.
+pub(crate) struct Done {
+    pub(crate) uid: u32,
+    pub(crate) errand: Errand,
+    /// What the child has reported; nothing where it could not.
+    pub(crate) report: String,
+}
+
+/// The errands that run and wait.
+#[derive(Default)]
+pub(crate) struct Errands {
+    running: BTreeMap<u32, Running>,
+    waiting: VecDeque<(u32, Errand, Work)>,
+}
+
+/// One user's child.
+struct Running {
+    child: Child,
+    /// Its report, and then its end. None where its end is not told: it is looked for now and then.
+    source: Option<AsyncIo<OwnedFd, Shared>>,
+    phase: Phase,
+}
+
+/// How far a child is.
+enum Phase {
+    /// It has not reported yet.
+    Away { errand: Errand, report: Vec<u8> },
+    /// It has reported, and has not ended yet.
+    Ending { since: Instant },
+}
+
+impl Errands {
+    /// Has an errand done in its turn. One that waits already is not done twice.
+    pub(crate) fn add(&mut self, uid: u32, errand: Errand, work: Work) {
+        let of_user = self.waiting.iter().filter(|(of, ..)| *of == uid);
+        let known = of_user.clone().any(|(_, other, _)| *other == errand);
+        // A job is over only when its errand is.
+        let must = matches!(&errand, Errand::Look { ended: Some(_), .. });
+        if must || !known && of_user.count() < MOST {
+            self.waiting.push_back((uid, errand, work));
+        }
+    }
+
+    /// When something is to be done although nothing is told.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        let waits = |uid: &u32| self.waiting.iter().any(|(of, ..)| of == uid);
+        let ends = self.running.iter().filter_map(|(uid, running)| match running.phase {
+            Phase::Ending { since } if waits(uid) => Some(since + END),
+            _ => None,
+        });
+        ends.min()
+    }
+
+    /// Starts what can be started, and gives what is over.
+    pub(crate) fn poll_done(&mut self, runtime: &SharedRuntime, cx: &mut Context<'_>) -> Poll<Vec<Done>> {
+        let mut over = Vec::new();
+        loop {
+            let before = over.len();
+            let begun = self.start(runtime, &mut over);
+            self.collect(runtime, cx, &mut over);
+            if !begun && over.len() == before {
+                break;
+            }
+        }
+        if over.is_empty() { Poll::Pending } else { Poll::Ready(over) }
+    }
+
+    /// Starts those of users who have none away. Those of users whose last child is held are over without a report.
+    fn start(&mut self, runtime: &SharedRuntime, over: &mut Vec<Done>) -> bool {
+        let (mut begun, mut waiting) = (false, VecDeque::new());
+        for (uid, errand, work) in std::mem::take(&mut self.waiting) {
+            let away = self.running.values().filter(|one| matches!(one.phase, Phase::Away { .. })).count();
+            match self.running.get(&uid).map(|running| &running.phase) {
+                Some(Phase::Ending { since }) if since.elapsed() >= END => {
+                    over.push(Done { uid, errand, report: String::new() });
+                }
+                None if away < AT_ONCE => match send(runtime, work) {
+                    Ok((child, pipe)) => {
+                        let phase = Phase::Away { errand, report: Vec::new() };
+                        self.running.insert(uid, Running { child, source: Some(pipe), phase });
+                        begun = true;
+                    }
+                    Err(_) => over.push(Done { uid, errand, report: String::new() }),
+                },
+                _ => waiting.push_back((uid, errand, work)),
+            }
+        }
+        self.waiting = waiting;
+        begun
+    }
+
+    /// Hears what children report, and sees which have ended.
+    fn collect(&mut self, runtime: &SharedRuntime, cx: &mut Context<'_>, over: &mut Vec<Done>) {
+        self.running.retain(|uid, running| {
+            if let Phase::Away { errand, report } = &mut running.phase {
+                if !running.source.as_ref().is_none_or(|pipe| hear(pipe, report, cx)) {
+                    return true;
+                }
+                let report = String::from_utf8_lossy(report).into_owned();
+                over.push(Done { uid: *uid, errand: errand.clone(), report });
+                let pidfd = running.child.pidfd().and_then(|fd| AsyncIo::new_nonblocking(runtime, fd));
+                (running.source, running.phase) = (pidfd.ok(), Phase::Ending { since: Instant::now() });
+            }
+            let has_ended = || !matches!(running.child.try_wait(), Ok(None));
+            let ended = |_: &OwnedFd| has_ended().then_some(()).ok_or_else(|| io::ErrorKind::WouldBlock.into());
+            running.source.as_ref().map_or_else(|| !has_ended(), |pidfd| pidfd.poll_read_with(cx, ended).is_pending())
+        });
+    }
+}
+
+/// Reads what there is of a report; whether that is all.
+fn hear(pipe: &AsyncIo<OwnedFd, Shared>, report: &mut Vec<u8>, cx: &mut Context<'_>) -> bool {
+    let mut buffer = [0; 512];
+    loop {
+        match pipe.poll_read_with(cx, |pipe| Ok(rustix::io::read(pipe, &mut buffer)?)) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(length)) if length > 0 && report.len() < SPACE => {
+                report.extend_from_slice(buffer.get(..length).unwrap_or_default());
+            }
+            Poll::Ready(_) => return true,
+        }
+    }
+}
+
+/// Sends a child that does `work` and reports.
+fn send(runtime: &SharedRuntime, work: Work) -> io::Result<(Child, AsyncIo<OwnedFd, Shared>)> {
+    let (read, write) = sys::pipe()?;
+    // This program has one thread, so that a child may allocate.
+    let child = sys::child(|| {
+        // One that the kernel holds is not to keep our name on the bus, or what we watch, beyond our end.
+        sys::close_all_but(write.as_fd());
+        let report = work();
+        let told = sys::write_all(write.as_fd(), report.as_bytes());
+        drop(write);
+        // A child of its own may be left: while that is held there is to be no other for this user.
+        sys::wait_for_left();
+        u8::from(!told)
+    })?;
+    rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
+    Ok((child, AsyncIo::new_nonblocking(runtime, read)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    fn look(pag: u64) -> Errand {
+        Errand::Look { pag: PagId::from(pag), ours: false, ended: None }
+    }
+
+    #[test]
+    fn each_user_has_one_child_at_a_time_and_waits_for_no_other() {
+        zbus::block_on(async {
+            let runtime = SharedRuntime::current().unwrap();
+            let mut errands = Errands::default();
+            let gate = tempfile::tempdir().unwrap();
+            let open = gate.path().join("open");
+            let waits = open.clone();
+            errands.add(
+                1,
+                look(1),
+                Box::new(move || {
+                    while !waits.exists() {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    "first".to_owned()
+                }),
+            );
+            for _ in 0..2 {
+                errands.add(1, look(2), Box::new(|| "second".to_owned()));
+            }
+            errands.add(2, look(3), Box::new(|| "other".to_owned()));
+            let mut said = Vec::new();
+            while said.len() < 3 {
+                let done = poll_fn(|cx| errands.poll_done(&runtime, cx)).await;
+                said.extend(done.into_iter().map(|done| (done.uid, done.report)));
+                std::fs::write(&open, "").unwrap();
+            }
+            let expected = [(2, "other"), (1, "first"), (1, "second")].map(|(uid, said)| (uid, said.to_owned()));
+            assert_eq!(said, expected, "and what waits already is not done twice");
+        });
+    }
+
+    #[test]
+    fn a_child_that_is_held_costs_its_user_errands_and_nobody_else() {
+        zbus::block_on(async {
+            let runtime = SharedRuntime::current().unwrap();
+            let mut errands = Errands::default();
+            let (child, phase) = (
+                sys::child(|| {
+                    std::thread::sleep(Duration::from_secs(20));
+                    0
+                })
+                .unwrap(),
+                Phase::Ending { since: Instant::now() - END },
+            );
+            let pid = child.pidfd().unwrap();
+            errands.running.insert(1, Running { child, source: None, phase });
+            errands.add(1, look(1), Box::new(|| "his".to_owned()));
+            errands.add(2, look(2), Box::new(|| "other".to_owned()));
+            let mut said = Vec::new();
+            while said.len() < 2 {
+                said.extend(poll_fn(|cx| errands.poll_done(&runtime, cx)).await);
+            }
+            let said: Vec<_> = said.iter().map(|done| (done.uid, &*done.report)).collect();
+            assert_eq!(said, [(1, ""), (2, "other")]);
+            errands.running.get(&1).unwrap().child.kill();
+            drop(pid);
+        });
+    }
+}
