@@ -1,64 +1,17 @@
-//! What is right and wrong about a service's stack: pure functions from stacks to findings.
+//! What is right and wrong about a service's stacks: pure functions from stacks to findings, and the one place that
+//! puts findings into words.
 //!
 //! The order that matters (design page, section 4): after pam_keyinit, which would replace our ring; after pam_krb5,
 //! which brings the ccache; before pam_systemd, which starts the user manager. pam_sss has its ccache already from
 //! authentication, so its place does not matter.
 
-use pag::config::{OPTIONS, Where};
+use pag::config::{OPTIONS, Seat, Where};
 use serde::Serialize;
 
-use super::stack::Stack;
-
-/// What a service is to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Lets people in.
-    Login,
-    /// Lets people in, and unlocks their screens by authenticating again: setcred goes through the auth stack.
-    Unlocking,
-    /// `systemd --user`.
-    Manager,
-}
-
-/// The services that need us. Greeters are left out: they are nobody's login.
-pub(crate) const SERVICES: [(&str, Kind); 36] = [
-    ("sshd", Kind::Login),
-    ("dropbear", Kind::Login),
-    ("login", Kind::Login),
-    ("remote", Kind::Login),
-    ("rlogin", Kind::Login),
-    ("rsh", Kind::Login),
-    ("su-l", Kind::Login),
-    ("runuser-l", Kind::Login),
-    ("systemd-run0", Kind::Login),
-    ("gdm", Kind::Login),
-    ("gdm3", Kind::Login),
-    ("gdm-password", Kind::Unlocking),
-    ("gdm-fingerprint", Kind::Unlocking),
-    ("gdm-smartcard", Kind::Unlocking),
-    ("gdm-smartcard-pkcs11-exclusive", Kind::Unlocking),
-    ("gdm-smartcard-sssd-exclusive", Kind::Unlocking),
-    ("gdm-smartcard-sssd-or-password", Kind::Unlocking),
-    ("gdm-autologin", Kind::Login),
-    ("lightdm", Kind::Unlocking),
-    ("lightdm-autologin", Kind::Login),
-    ("sddm", Kind::Login),
-    ("sddm-autologin", Kind::Login),
-    ("plasmalogin", Kind::Login),
-    ("plasmalogin-autologin", Kind::Login),
-    ("kde", Kind::Unlocking),
-    ("greetd", Kind::Login),
-    ("cosmic-greeter", Kind::Unlocking),
-    ("ly", Kind::Login),
-    ("lemurs", Kind::Login),
-    ("lxdm", Kind::Login),
-    ("slim", Kind::Login),
-    ("wdm", Kind::Login),
-    ("xdm", Kind::Login),
-    ("xrdp-sesman", Kind::Login),
-    ("cockpit", Kind::Login),
-    ("systemd-user", Kind::Manager),
-];
+use super::answers::{Passage, any, is_ours, pass, usual, without};
+use super::control::{Action, IGNORE, SUCCESS, name};
+use super::parse::{Entry, Facility, Libpam};
+use super::stack::{Stacks, Step};
 
 /// Whether something is to be done about a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,7 +19,7 @@ pub(crate) const SERVICES: [(&str, Kind); 36] = [
 pub(crate) enum Level {
     /// Good to know.
     Note,
-    /// Logins or user services are outside their PAG, or may be.
+    /// Logins are denied, or logins or user services are outside their PAG, or may be.
     Wrong,
 }
 
@@ -74,8 +27,14 @@ pub(crate) enum Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Problem {
+    /// The control of our line denies logins, or lets in whom the other modules don't.
+    Decides,
+    /// The control of our line keeps other modules from being called.
+    SkipsOthers,
     /// No line of ours.
     Missing,
+    /// A line of ours that libpam does not reach.
+    NotReached,
     /// pam_keyinit stands after our line and replaces the ring.
     UndoneByKeyinit,
     /// pam_krb5 stands after our line.
@@ -86,16 +45,29 @@ pub(crate) enum Problem {
     NoUnlock,
     /// An argument that pam_pag does not know.
     UnknownOption,
-    /// pam_afs_session makes PAGs, too.
+    /// Another module makes PAGs or gets tokens, too.
     TwoModules,
-    /// A line or an include that could not be followed.
+    /// A line, a file or an include that could not be followed.
     NotUnderstood,
+    /// A service that the tool does not know.
+    UnknownService,
     /// The module's file is not there.
     NoModule,
     /// The handle group is not there, or has members.
     HandleGroup,
     /// A file that is not ours to change.
     LeftAlone,
+}
+
+/// What an edit can do about a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cure {
+    /// Nothing.
+    None,
+    /// Another line in the place of one that is there.
+    Rewrite,
+    /// A line of ours for this facility.
+    Line(Facility),
 }
 
 /// One thing that the tool noticed.
@@ -109,12 +81,16 @@ pub(crate) struct Finding {
     pub(crate) service: Option<String>,
     /// In words.
     pub(crate) text: String,
+    /// What `enable` does about it.
+    #[serde(skip)]
+    pub(crate) cure: Cure,
 }
 
 impl Finding {
     /// Something to be done.
     pub(crate) fn wrong(problem: Problem, service: Option<&str>, text: impl Into<String>) -> Self {
-        Self { level: Level::Wrong, problem, service: service.map(Into::into), text: text.into() }
+        let (service, text) = (service.map(Into::into), text.into());
+        Self { level: Level::Wrong, problem, service, text, cure: Cure::None }
     }
 
     /// Good to know.
@@ -122,110 +98,355 @@ impl Finding {
         Self { level: Level::Note, ..Self::wrong(problem, service, text) }
     }
 
-    /// Whether an edit of ours can mend it.
-    pub(crate) fn placement(&self) -> bool {
-        use Problem::{AfterSystemd, BeforeKerberos, Missing, NoUnlock, UndoneByKeyinit};
-        self.level == Level::Wrong
-            && matches!(self.problem, Missing | UndoneByKeyinit | BeforeKerberos | AfterSystemd | NoUnlock)
+    /// Whether an edit of ours may mend it.
+    pub(crate) fn curable(&self) -> bool {
+        self.level == Level::Wrong && self.cure != Cure::None
     }
 }
 
-/// Where in a session stack our line belongs: positions of steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Window {
-    /// It must come after this step.
-    pub(crate) after: Option<usize>,
-    /// It should come before this one.
-    pub(crate) before: Option<usize>,
+/// Our line for a facility. With `-` libpam does not complain when the module is gone.
+pub(crate) fn our_line(facility: Facility, args: &[String]) -> String {
+    let bracketed = |arg: &String| if arg.contains([' ', '\t']) { format!(" [{arg}]") } else { format!(" {arg}") };
+    let args: String = args.iter().map(bracketed).collect();
+    format!("-{}\toptional\tpam_pag.so{args}", facility.name())
 }
 
-impl Window {
-    /// Whether the order of the other modules leaves it no place.
-    pub(crate) fn closed(self) -> bool {
-        self.before.is_some_and(|before| self.after.is_some_and(|after| before < after))
-    }
+/// The same for a message.
+fn right_line(facility: Facility, entry: &Entry) -> String {
+    our_line(facility, &entry.args).replace('\t', " ")
+}
 
-    fn holds(self, at: usize) -> bool {
-        self.after.is_none_or(|after| after < at) && self.before.is_none_or(|before| at < before)
+/// What a kind of service needs: a session line, an auth line.
+pub(crate) fn needs(seat: Seat) -> (bool, bool) {
+    match seat {
+        Seat::Login | Seat::Manager => (true, false),
+        Seat::LoginAndUnlock => (true, true),
+        Seat::Unlock => (false, true),
+        Seat::Job | Seat::Greeter | Seat::Nothing | Seat::Seed => (false, false),
     }
 }
 
-/// The window that a stack's other modules leave.
-pub(crate) fn window(stack: &Stack, kind: Kind) -> Window {
-    let before = match kind {
-        Kind::Manager => None,
-        Kind::Login | Kind::Unlocking => stack.calls("pam_systemd").map(|(at, _)| at).next(),
-    };
-    // Without `force` pam_keyinit keeps a ring that is there (pam_keyinit.c, `do_keyinit`); of several with it the first
-    // one acts and the others see that it did.
-    let forced = stack.calls("pam_keyinit").find(|(_, step)| step.entry.has_arg("force")).map(|(at, _)| at);
-    let early = |module| stack.calls(module).map(|(at, _)| at).filter(|at| before.is_none_or(|b| *at < b)).max();
-    let after = [forced, early("pam_keyinit"), early("pam_krb5")].into_iter().flatten().max();
-    Window { after, before }
-}
-
-/// Looks at one service's session and auth stacks.
-pub(crate) fn stack(service: &str, kind: Kind, session: &Stack, auth: &Stack) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let wrong = |problem, text: &str| Finding::wrong(problem, Some(service), text);
-    let window = window(session, kind);
-    let forced = session.calls("pam_keyinit").find(|(_, step)| step.entry.has_arg("force")).map(|(at, _)| at);
-    let ours: Vec<usize> = session.calls("pam_pag").map(|(at, _)| at).collect();
-    let mut lasting = ours.iter().copied().filter(|at| forced.is_none_or(|forced| forced < *at));
-    match lasting.clone().find(|at| window.holds(*at)).or_else(|| lasting.next_back()) {
-        None if ours.is_empty() => findings.push(wrong(Problem::Missing, "no session line calls pam_pag.so")),
-        None => findings.push(wrong(
-            Problem::UndoneByKeyinit,
-            "pam_keyinit.so force stands after pam_pag.so and replaces its ring; pam_pag.so must come after it",
-        )),
-        Some(at) => {
-            if session.calls("pam_krb5").any(|(krb5, _)| at < krb5 && window.after.is_some_and(|after| krb5 <= after)) {
-                findings.push(wrong(
-                    Problem::BeforeKerberos,
-                    "pam_krb5.so stands after pam_pag.so, which finds no tickets; pam_pag.so must come after it",
-                ));
-            }
-            if window.before.is_some_and(|systemd| systemd < at) {
-                let level = if window.closed() { Level::Note } else { Level::Wrong };
-                let text =
-                    "pam_systemd.so stands before pam_pag.so: the user manager starts without this login's tokens";
-                findings.push(Finding { level, ..wrong(Problem::AfterSystemd, text) });
-            }
-        }
+/// Looks at the stacks of one service; at one that we don't know for what our lines do there.
+pub(crate) fn judge(service: &str, seat: Option<Seat>, stacks: &Stacks, libpam: Libpam) -> Vec<Finding> {
+    let judge = Judge { service, stacks, libpam };
+    let (session, auth) = seat.map_or((false, false), needs);
+    let mut findings = judge.lines();
+    let concerned = session || auth || stacks.all().any(|(_, step)| is_ours(step));
+    if concerned {
+        findings.extend(judge.files());
     }
-    if kind == Kind::Unlocking && auth.calls("pam_pag").next().is_none() && !auth.steps.is_empty() {
-        findings.push(wrong(Problem::NoUnlock, "no auth line calls pam_pag.so: unlocking the screen renews no tokens"));
+    if concerned || seat == Some(Seat::Job) {
+        findings.extend(judge.rivals());
     }
-    for (_, step) in session.calls("pam_pag").chain(auth.calls("pam_pag")) {
-        for arg in &step.entry.args {
-            let name = arg.split('=').next().unwrap_or_default();
-            if !OPTIONS.iter().any(|option| option.stands == Where::Anywhere && option.name == name) {
-                let text = format!("{}: pam_pag.so has no option {arg:?}", step.path);
-                findings.push(wrong(Problem::UnknownOption, &text));
-            }
-        }
+    if stacks.refused {
+        return findings;
     }
-    if let Some((_, step)) = session.calls("pam_afs_session").chain(auth.calls("pam_afs_session")).next() {
-        let text = format!("{}: pam_afs_session.so makes PAGs beside pam_pag.so; take one of them out", step.path);
-        findings.push(wrong(Problem::TwoModules, &text));
+    if session {
+        findings.extend(judge.session(seat == Some(Seat::Manager)));
     }
-    for trouble in session.trouble.iter().chain(&auth.trouble) {
-        findings.push(Finding::note(Problem::NotUnderstood, Some(service), trouble));
+    if auth && !stacks.steps(Facility::Auth).is_empty() {
+        findings.extend(judge.unlock());
     }
     findings
 }
 
+struct Judge<'a> {
+    service: &'a str,
+    stacks: &'a Stacks,
+    libpam: Libpam,
+}
+
+impl Judge<'_> {
+    fn wrong(&self, problem: Problem, text: String, cure: Cure) -> Finding {
+        Finding { cure, ..Finding::wrong(problem, Some(self.service), text) }
+    }
+
+    /// What is odd about the files themselves.
+    fn files(&self) -> Vec<Finding> {
+        let trouble = self.stacks.trouble.iter().map(|trouble| trouble.text.clone());
+        let sure = self.stacks.trouble.iter().all(|trouble| !trouble.unsure);
+        let refused = (self.stacks.refused && sure).then(|| "libpam refuses this service as a whole".to_owned());
+        trouble.chain(refused).map(|text| self.wrong(Problem::NotUnderstood, text, Cure::None)).collect()
+    }
+
+    /// What our lines do to a login, and their options.
+    fn lines(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for facility in Facility::ALL {
+            let steps = self.stacks.steps(facility);
+            for (at, step) in steps.iter().enumerate().filter(|(_, step)| is_ours(step)) {
+                findings.extend(self.harm(facility, steps, at, step));
+                for arg in &step.entry.args {
+                    let name = arg.split('=').next().unwrap_or_default();
+                    if !OPTIONS.iter().any(|option| option.stands == Where::Anywhere && option.name == name) {
+                        let text = format!("{}: pam_pag.so has no option {arg:?}", step.place());
+                        findings.push(self.wrong(Problem::UnknownOption, text, Cure::None));
+                    }
+                }
+            }
+        }
+        findings
+    }
+
+    /// What the control of a line of ours makes of our answer, whatever the other modules say.
+    fn harm(&self, facility: Facility, steps: &[Step], at: usize, step: &Step) -> Option<Finding> {
+        let answer = if facility == Facility::Session { SUCCESS } else { IGNORE };
+        match step.control.action(answer) {
+            // Most lines: whatever the others say, these take nothing away from it.
+            Some(Action::Ignore) => return self.counted_on(facility, steps, at, step),
+            Some(Action::Ok) if answer == SUCCESS => return None,
+            _ => {}
+        }
+        let neutral = without(steps, at);
+        let (mut denies, mut may_deny, mut admits, mut lost) = (false, false, false, None);
+        let usual = usual(steps, facility).len();
+        for (index, answers) in any(steps, facility, &|_| false).into_iter().enumerate() {
+            let now = pass(steps, facility, self.libpam, &answers);
+            let then = pass(&neutral, facility, self.libpam, &answers);
+            may_deny |= then.succeeds() && !now.succeeds();
+            denies |= may_deny && index < usual;
+            // A session with no line but ours is opened because of it; who comes in is decided elsewhere.
+            admits |= now.succeeds() && !then.succeeds() && facility != Facility::Session;
+            let mut missed = then.first.called.iter().filter(|other| !now.first.called.contains(other));
+            lost = lost.or(missed.next().copied());
+        }
+        let answer = name(answer);
+        let (place, control) = (step.place(), step.entry.control_as_written());
+        let remedy = format!("write instead: {}", right_line(facility, &step.entry));
+        let (problem, what) = if denies {
+            (Problem::Decides, "denies the login".to_owned())
+        } else if admits {
+            (Problem::Decides, "lets in whom the other modules don't".to_owned())
+        } else if let Some(lost) = lost.and_then(|at| steps.get(at)) {
+            (Problem::SkipsOthers, format!("keeps {} from being called", described(lost)))
+        } else if may_deny {
+            (Problem::Decides, "denies some logins".to_owned())
+        } else {
+            return self.counted_on(facility, steps, at, step);
+        };
+        let text = format!("{place}: under {control} pam_pag.so, which answers {answer}, {what}; {remedy}");
+        Some(self.wrong(problem, text, Cure::Rewrite))
+    }
+
+    /// Whether a stack lacks nothing but a yes from our line, as pam_afs_session says it.
+    fn counted_on(&self, facility: Facility, steps: &[Step], at: usize, step: &Step) -> Option<Finding> {
+        let ways = usual(steps, facility);
+        let succeeds = |answers: &[i32]| pass(steps, facility, self.libpam, answers).succeeds();
+        let yes = |answers: &[i32]| -> Vec<i32> {
+            answers.iter().enumerate().map(|(other, answer)| if other == at { SUCCESS } else { *answer }).collect()
+        };
+        let denied =
+            !ways.iter().any(|answers| succeeds(answers)) && ways.iter().any(|answers| succeeds(&yes(answers)));
+        denied.then(|| {
+            let (place, control) = (step.place(), step.entry.control_as_written());
+            let text = format!(
+                "{place}: every login is denied: the stack counts on a yes of this line, and pam_pag.so answers \
+                 {}. Where a yes is right here, write two lines instead: {} {control} pam_permit.so, and before it: {}",
+                name(IGNORE),
+                facility.name(),
+                right_line(facility, &step.entry),
+            );
+            self.wrong(Problem::Decides, text, Cure::None)
+        })
+    }
+
+    /// Other modules that make PAGs or get tokens.
+    fn rivals(&self) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = Vec::new();
+        for (_, step) in self.stacks.all() {
+            let module = step.entry.module();
+            let place = step.place();
+            let (text, cure) = match rival(&step.entry) {
+                Some(Rival::Replaceable) => {
+                    let text = format!("{place}: {module}.so makes PAGs beside pam_pag.so; take it out");
+                    (text, Cure::Rewrite)
+                }
+                Some(Rival::Module) => {
+                    (format!("{place}: {module}.so makes PAGs beside pam_pag.so; take it out"), Cure::None)
+                }
+                Some(Rival::Option(option)) => {
+                    let text = format!(
+                        "{place}: with {option} {module}.so makes PAGs beside pam_pag.so; write ignore_afs in its place"
+                    );
+                    (text, Cure::None)
+                }
+                None => continue,
+            };
+            let finding = self.wrong(Problem::TwoModules, text, cure);
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+        findings
+    }
+
+    /// The ways in which a login goes well; all usual ones where none does.
+    fn passages(&self, facility: Facility) -> Vec<Passage> {
+        let steps = self.stacks.steps(facility);
+        let ways = usual(steps, facility).into_iter().map(|answers| pass(steps, facility, self.libpam, &answers));
+        let (good, bad): (Vec<_>, Vec<_>) = ways.partition(Passage::succeeds);
+        if good.is_empty() { bad } else { good }
+    }
+
+    /// Our line in the session stack.
+    fn session(&self, manager: bool) -> Vec<Finding> {
+        let steps = self.stacks.steps(Facility::Session);
+        let mut findings: Vec<Finding> = Vec::new();
+        let passages = self.passages(Facility::Session);
+        for passage in &passages {
+            let called: Vec<&Step> = passage.called(Facility::Session).iter().filter_map(|at| steps.get(*at)).collect();
+            for finding in self.order(&called, manager) {
+                if !findings.contains(&finding) {
+                    findings.push(finding);
+                }
+            }
+        }
+        findings.extend(self.reach(Facility::Session, &passages, Problem::Missing, "no session line calls pam_pag.so"));
+        findings
+    }
+
+    /// Our line in the auth stack of something that unlocks screens.
+    fn unlock(&self) -> Vec<Finding> {
+        let passages = self.passages(Facility::Auth);
+        let nothing = "no auth line calls pam_pag.so: unlocking the screen renews no tokens";
+        let mut findings = self.reach(Facility::Auth, &passages, Problem::NoUnlock, nothing);
+        let steps = self.stacks.steps(Facility::Auth);
+        let early = passages.iter().find_map(|passage| {
+            let called = passage.called(Facility::Auth);
+            let last =
+                |module: &str| called.iter().rposition(|at| steps.get(*at).is_some_and(|step| step.calls(module)));
+            let (ours, krb5) = (last("pam_pag")?, last("pam_krb5")?);
+            (ours < krb5).then(|| called.get(ours).and_then(|at| steps.get(*at)))?
+        });
+        findings.extend(early.map(|step| {
+            let text = "pam_krb5.so stands after pam_pag.so, which finds the old ticket when a screen is unlocked";
+            self.wrong(Problem::BeforeKerberos, format!("{}: {text}", step.place()), Cure::Line(Facility::Auth))
+        }));
+        findings
+    }
+
+    /// Whether libpam comes to our lines.
+    fn reach(&self, facility: Facility, passages: &[Passage], none: Problem, text: &str) -> Vec<Finding> {
+        let steps = self.stacks.steps(facility);
+        let ours: Vec<usize> = steps.iter().enumerate().filter(|(_, step)| is_ours(step)).map(|(at, _)| at).collect();
+        let misses = |passage: &&Passage| !ours.iter().any(|at| passage.called(facility).contains(at));
+        let missing: Vec<&Passage> = passages.iter().filter(misses).collect();
+        let Some(passage) = missing.first() else { return Vec::new() };
+        if ours.is_empty() {
+            return vec![self.wrong(none, text.to_owned(), Cure::Line(facility))];
+        }
+        let reached_at_times = missing.len() < passages.len();
+        let lines = ours.iter().filter_map(|at| {
+            let step = steps.get(*at)?;
+            let last = passage.called(facility).iter().rfind(|called| *called < at);
+            let before = last.and_then(|at| steps.get(*at)).map_or_else(|| "libpam".to_owned(), described);
+            let (place, facility) = (step.place(), facility.name());
+            Some(match reached_at_times {
+                true => format!("{place}: whether this {facility} line of pam_pag.so is reached depends on {before}"),
+                false => format!(
+                    "{place}: this {facility} line of pam_pag.so is never reached: {before} ends the stack or jumps \
+                     over it; the line belongs before that one"
+                ),
+            })
+        });
+        let finding = |text| match reached_at_times {
+            true => Finding::note(Problem::NotReached, Some(self.service), text),
+            false => self.wrong(Problem::NotReached, text, Cure::Line(facility)),
+        };
+        lines.map(finding).collect()
+    }
+
+    /// The order of the modules that a session calls; nothing where ours is not among them.
+    fn order(&self, called: &[&Step], manager: bool) -> Vec<Finding> {
+        let places = |module: &'static str| {
+            let each = called.iter().enumerate();
+            each.filter(move |(_, step)| step.calls(module)).map(|(at, _)| at)
+        };
+        let wrong = |problem, at: usize, text: &str| {
+            let place = called.get(at).map(|step| step.place()).unwrap_or_default();
+            self.wrong(problem, format!("{place}: {text}"), Cure::Line(Facility::Session))
+        };
+        let systemd = places("pam_systemd").next().filter(|_| !manager);
+        // Without `force` pam_keyinit keeps a ring that is there (pam_keyinit.c, `do_keyinit`); of several with it the
+        // first one acts and the others see that it did.
+        let forced = places("pam_keyinit").find(|at| called.get(*at).is_some_and(|step| step.entry.has_arg("force")));
+        let early = |module| places(module).filter(|at| systemd.is_none_or(|systemd| *at < systemd)).max();
+        let after = [forced, early("pam_keyinit"), early("pam_krb5")].into_iter().flatten().max();
+        let fits = |at: usize| after.is_none_or(|after| after < at) && systemd.is_none_or(|systemd| at < systemd);
+        let mut lasting = places("pam_pag").filter(|at| forced.is_none_or(|forced| forced < *at));
+        let best = lasting.clone().find(|at| fits(*at)).or_else(|| lasting.next_back());
+        let Some(at) = best else {
+            let undone =
+                "pam_keyinit.so force stands after pam_pag.so and replaces its ring; pam_pag.so must come after it";
+            return places("pam_pag")
+                .next_back()
+                .map(|at| wrong(Problem::UndoneByKeyinit, at, undone))
+                .into_iter()
+                .collect();
+        };
+        let mut findings = Vec::new();
+        if places("pam_krb5").any(|krb5| at < krb5 && after.is_some_and(|after| krb5 <= after)) {
+            let text = "pam_krb5.so stands after pam_pag.so, which finds no tickets; pam_pag.so must come after it";
+            findings.push(wrong(Problem::BeforeKerberos, at, text));
+        }
+        if let Some(systemd) = systemd.filter(|systemd| *systemd < at) {
+            let text = "pam_systemd.so stands before pam_pag.so: the user manager starts without this login's tokens";
+            let no_better_place = after.is_some_and(|after| systemd < after);
+            let level = if no_better_place { Level::Note } else { Level::Wrong };
+            findings.push(Finding { level, ..wrong(Problem::AfterSystemd, at, text) });
+        }
+        findings
+    }
+}
+
+/// A line, for people.
+fn described(step: &Step) -> String {
+    let target = step.entry.target.as_deref().unwrap_or_default();
+    format!("{} ({} {target})", step.place(), step.entry.control_as_written())
+}
+
+/// How a module does what ours does.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rival<'a> {
+    /// `enable` puts ours in its place: the options have the same names.
+    Replaceable,
+    /// As a whole.
+    Module,
+    /// By this option.
+    Option(&'a str),
+}
+
+/// Whether a line calls a module that makes PAGs or gets tokens, too.
+pub(crate) fn rival(entry: &Entry) -> Option<Rival<'_>> {
+    match entry.module() {
+        "pam_afs_session" => Some(Rival::Replaceable),
+        "pam_kafs_session" | "pam_openafs_session" | "pam_krb5afs" | "pam_newpag" | "pam_afs" | "pam_afs2" => {
+            Some(Rival::Module)
+        }
+        // Red Hat's; the module of the same name in Debian has no such options.
+        "pam_krb5" if !entry.has_arg("ignore_afs") => {
+            let afs = |arg: &&String| {
+                let name = arg.split('=').next().unwrap_or_default();
+                ["afs_cells", "tokens", "null_afs", "token_strategy"].contains(&name)
+            };
+            entry.args.iter().find(afs).map(|option| Rival::Option(option))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::parse::Facility;
-    use super::super::stack::resolve;
     use super::*;
     use std::collections::BTreeMap;
 
-    fn problems(kind: Kind, session: &str) -> Vec<(Level, Problem)> {
-        let files = BTreeMap::from([("/etc/pam.d/x", session)]);
-        let session = resolve(&files, "/etc/pam.d/x", Facility::Session);
-        stack("x", kind, &session, &Stack::default()).into_iter().map(|f| (f.level, f.problem)).collect()
+    fn findings(seat: Seat, text: &str) -> Vec<Finding> {
+        let files = BTreeMap::from([("/etc/pam.d/x", text)]);
+        judge("x", Some(seat), &Stacks::of(&files, "/etc/pam.d/x"), Libpam::NEWEST)
+    }
+
+    fn problems(seat: Seat, text: &str) -> Vec<(Level, Problem)> {
+        findings(seat, text).into_iter().map(|f| (f.level, f.problem)).collect()
     }
 
     #[test]
@@ -236,25 +457,115 @@ mod tests {
         let systemd = "-session optional pam_systemd.so\n";
         let krb5 = "session optional pam_krb5.so\n";
         let pag = "-session optional pam_pag.so\n";
-        for (kind, lines, expected) in [
-            (Kind::Login, vec![keyinit, krb5, pag, systemd], vec![]),
-            (Kind::Login, vec![keyinit, krb5, systemd], vec![(Wrong, Problem::Missing)]),
-            (Kind::Login, vec![pag, keyinit], vec![(Wrong, Problem::UndoneByKeyinit)]),
-            (Kind::Login, vec![pag, gentle], vec![]),
-            (Kind::Login, vec![keyinit, pag, systemd, keyinit], vec![]),
-            (Kind::Login, vec![pag, krb5, systemd], vec![(Wrong, Problem::BeforeKerberos)]),
-            (Kind::Login, vec![systemd, pag], vec![(Wrong, Problem::AfterSystemd)]),
-            (Kind::Login, vec![systemd, keyinit, pag], vec![(Note, Problem::AfterSystemd)]),
-            (Kind::Manager, vec![pag, keyinit, systemd], vec![(Wrong, Problem::UndoneByKeyinit)]),
-            (Kind::Manager, vec![pag, keyinit, systemd, pag], vec![]),
-            (Kind::Login, vec!["session required pam_afs_session.so\n", pag], vec![(Wrong, Problem::TwoModules)]),
+        for (seat, lines, expected) in [
+            (Seat::Login, vec![keyinit, krb5, pag, systemd], vec![]),
+            (Seat::Login, vec![keyinit, krb5, systemd], vec![(Wrong, Problem::Missing)]),
+            (Seat::Login, vec![pag, keyinit], vec![(Wrong, Problem::UndoneByKeyinit)]),
+            (Seat::Login, vec![pag, gentle], vec![]),
+            (Seat::Login, vec![keyinit, pag, systemd, keyinit], vec![]),
+            (Seat::Login, vec![pag, krb5, systemd], vec![(Wrong, Problem::BeforeKerberos)]),
+            (Seat::Login, vec![systemd, pag], vec![(Wrong, Problem::AfterSystemd)]),
+            (Seat::Login, vec![systemd, keyinit, pag], vec![(Note, Problem::AfterSystemd)]),
+            (Seat::Manager, vec![pag, keyinit, systemd], vec![(Wrong, Problem::UndoneByKeyinit)]),
+            (Seat::Manager, vec![pag, keyinit, systemd, pag], vec![]),
+            (Seat::Unlock, vec![systemd], vec![]),
             (
-                Kind::Login,
+                Seat::Login,
                 vec!["session required pam_pag.so scope=user nopga\n"],
                 vec![(Wrong, Problem::UnknownOption)],
             ),
         ] {
-            assert_eq!(problems(kind, &lines.concat()), expected, "{lines:?}");
+            assert_eq!(problems(seat, &lines.concat()), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_control_that_makes_something_of_our_answer_is_found() {
+        let krb5 = "auth [success=ok default=die] pam_krb5.so\n";
+        let session = "session optional pam_pag.so\n";
+        for (text, what) in [
+            (format!("{krb5}auth [default=done] pam_pag.so\n"), ":2: under [default=done] pam_pag.so, which answers PAM_IGNORE, denies the login"),
+            ("auth required pam_krb5.so\nauth [success=ok default=bad] pam_pag.so\n".into(), ":2: under [success=ok default=bad]"),
+            (format!("{krb5}auth [ignore=ok] pam_pag.so\n"), "denies the login"),
+            (format!("{krb5}auth [ignore=reset] pam_pag.so\n"), "denies the login"),
+            ("auth optional pam_permit.so\nauth [default=1] pam_pag.so\nauth requisite pam_deny.so\n".into(), "lets in whom"),
+            ("auth required pam_unix.so\nauth [success=1 default=ignore] pam_pag.so\nauth requisite pam_deny.so\nauth required pam_permit.so\n".into(), ":2: every login is denied"),
+            ("auth [success=1 default=ignore] pam_krb5.so\nauth requisite pam_deny.so\nauth optional pam_pag.so\n".into(), ":3: every login is denied: the stack counts on a yes"),
+        ] {
+            let found = findings(Seat::Login, &format!("{text}{session}"));
+            assert_eq!(found.iter().map(|f| (f.level, f.problem)).collect::<Vec<_>>(), [(Level::Wrong, Problem::Decides)], "{text}");
+            assert!(found[0].text.contains(what), "{}", found[0].text);
+        }
+        for (text, expected) in [
+            (
+                "session sufficient pam_pag.so\nsession required pam_limits.so\n",
+                vec![(Level::Wrong, Problem::SkipsOthers)],
+            ),
+            (
+                "session required pam_unix.so\nsession [success=1 default=ignore] pam_pag.so\nsession required pam_limits.so\n",
+                vec![(Level::Wrong, Problem::SkipsOthers)],
+            ),
+            (
+                "session required pam_limits.so\nsession [success=die] pam_pag.so\n",
+                vec![(Level::Wrong, Problem::Decides)],
+            ),
+            ("session required pam_limits.so\nsession sufficient pam_pag.so\n", vec![]),
+            ("auth required pam_unix.so\nauth required pam_pag.so\nsession required pam_pag.so\n", vec![]),
+            (
+                "account [default=bad] pam_pag.so\naccount required pam_unix.so\nsession required pam_pag.so\n",
+                vec![(Level::Wrong, Problem::Decides)],
+            ),
+        ] {
+            assert_eq!(problems(Seat::Login, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_reached_does_not_count() {
+        for before in ["session sufficient pam_permit.so\n", "session [success=1 default=ignore] pam_permit.so\n"] {
+            let found = findings(
+                Seat::Login,
+                &format!("{before}session optional pam_pag.so\nsession required pam_limits.so\n"),
+            );
+            assert_eq!((found.len(), found[0].problem), (1, Problem::NotReached), "{found:?}");
+            assert!(
+                found[0].text.contains("/etc/pam.d/x:2: ") && found[0].text.contains("/etc/pam.d/x:1 ("),
+                "{found:?}"
+            );
+        }
+        let session = "session optional pam_pag.so\n";
+        for (before, expected) in [
+            ("auth sufficient pam_unix.so\n", vec![(Level::Wrong, Problem::NotReached)]),
+            ("auth [success=done default=ignore] pam_unix.so\n", vec![(Level::Wrong, Problem::NotReached)]),
+            ("auth include ends\n", vec![(Level::Wrong, Problem::NotReached)]),
+            ("auth substack ends\n", vec![]),
+            ("auth sufficient pam_rootok.so\n", vec![(Level::Note, Problem::NotReached)]),
+            ("auth required pam_unix.so\n", vec![]),
+        ] {
+            let text = format!("{before}auth optional pam_pag.so\nauth required pam_permit.so\n{session}");
+            let files = BTreeMap::from([
+                ("/etc/pam.d/x", text.as_str()),
+                ("/etc/pam.d/ends", "auth sufficient pam_unix.so\nauth required pam_deny.so\n"),
+            ]);
+            let found = judge("x", Some(Seat::LoginAndUnlock), &Stacks::of(&files, "/etc/pam.d/x"), Libpam::NEWEST);
+            assert_eq!(found.iter().map(|f| (f.level, f.problem)).collect::<Vec<_>>(), expected, "{before}");
+        }
+    }
+
+    #[test]
+    fn rivals_are_known_as_a_kind() {
+        for (line, is_one) in [
+            ("session required pam_afs_session.so", true),
+            ("session required /lib/security/pam_kafs_session.so", true),
+            ("auth optional pam_openafs_session.so", true),
+            ("auth sufficient pam_krb5afs.so", true),
+            ("session optional pam_krb5.so afs_cells=example.org", true),
+            ("session optional pam_krb5.so tokens", true),
+            ("session optional pam_krb5.so tokens ignore_afs", false),
+            ("session optional pam_krb5.so minimum_uid=1000", false),
+        ] {
+            let found = problems(Seat::Login, &format!("{line}\nsession optional pam_pag.so\n"));
+            assert_eq!(found.contains(&(Level::Wrong, Problem::TwoModules)), is_one, "{line}: {found:?}");
         }
     }
 }

@@ -1,20 +1,17 @@
 //! The edits: pure functions from texts to texts, and taking them back.
 
-use super::check::{Kind, window};
-use super::parse::{Facility, Line, Meaning, parse};
-use super::stack::{Files, resolve};
+use super::check::our_line;
+use super::parse::{Entry, Facility, Libpam, Line, Meaning, parse};
+use super::stack::{Files, Stacks};
 
 /// Stands before each line that we add; what it marks we may take back.
 const MARK: &str = "# The next line was added by `pagctl pam enable`; `pagctl pam disable` removes it.\n";
+/// Begins the comment that keeps a line which others stand for; the number of those follows, and the line.
+const REPLACED: &str = "# Replaced by `pagctl pam enable`; `pagctl pam disable` puts it back for the next ";
 /// First line of a file that is ours as a whole.
 const OVERLAY: &str = "# Written by `pagctl pam enable`; `pagctl pam disable` removes it. Follows the vendor's file.\n";
 /// Directory of the files that an administrator may change.
-const ETC: &str = "/etc/pam.d/";
-
-/// The line for a facility. With `-` libpam does not complain when the module is gone.
-fn ours(facility: Facility) -> String {
-    format!("-{}\toptional\tpam_pag.so\n", facility.name())
-}
+pub(crate) const ETC: &str = "/etc/pam.d/";
 
 /// What a file is to be afterwards; no text: it is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,106 +22,113 @@ pub(crate) struct Edit {
     pub(crate) text: Option<String>,
 }
 
-/// Why a service is left alone, in words.
+/// Why something is left alone, in words.
 pub(crate) type Refusal = String;
 
-/// Adds our session line to a service's stack, in the file where it fits best.
-///
-/// `locked` says why a file below /etc/pam.d is not ours to change. A vendor's file is never changed: one of the same
-/// name in /etc/pam.d reads it and adds our line, so that it follows the vendor.
-pub(crate) fn session(
-    files: &dyn Files,
-    service: &str,
-    path: &str,
-    kind: Kind,
-    locked: &dyn Fn(&str) -> Option<String>,
-) -> Result<Edit, Refusal> {
-    let own = format!("{ETC}{service}");
-    if path != own {
-        return Ok(Edit { path: own, text: Some(overlay(files, path)) });
-    }
-    let refuse = |path: &str| match path.starts_with(ETC) {
-        true => locked(path),
-        false => Some("the vendor's file is not ours to change".to_owned()),
-    };
-    let stack = resolve(files, path, Facility::Session);
-    let bounds = window(&stack, kind);
-    let mut places = Vec::new();
-    if let (Some(before), false) = (bounds.before.and_then(|at| stack.steps.get(at)), bounds.closed()) {
-        places.push((before.path.clone(), before.line));
-        let lower = bounds.after.and_then(|at| stack.steps.get(at));
-        if lower.is_none_or(|lower| lower.top < before.top) {
-            places.push((path.to_owned(), before.top));
-        }
-    }
-    if bounds.before.is_none() || bounds.closed() {
-        let last = if bounds.closed() { bounds.after.and_then(|at| stack.steps.get(at)) } else { stack.steps.last() };
-        places.push((path.to_owned(), last.map_or(usize::MAX, |step| step.top + 1)));
-    }
-    let mut refusal = format!("{path}: no place between the modules that we need before us and pam_systemd.so");
-    for (path, line) in places {
-        if let Some(why) = refuse(&path) {
-            refusal = format!("{path}: {why}");
-            continue;
-        }
-        let lines = parse(&files.text(&path).unwrap_or_default());
-        match objection(&lines, line, Facility::Session) {
-            None => {
-                return Ok(Edit { path, text: Some(insert(lines, line, Facility::Session)) });
-            }
-            Some(why) => refusal = format!("{path}: {why}"),
-        }
-    }
-    Err(refusal)
+/// Why no line of this file is touched, if that is so.
+pub(crate) fn objection(lines: &[Line]) -> Option<Refusal> {
+    lines.iter().find_map(|line| {
+        let why = match line.meaning {
+            Meaning::Unfinished => "has no end",
+            _ if line.depends_on_age => "means different things to libpam before 1.6.0 and to later ones",
+            _ => return None,
+        };
+        Some(format!("line {} {why}: {:?}", line.number, line.text.trim()))
+    })
 }
 
-/// Adds our line at the end of a service's auth stack. It answers PAM_IGNORE there, so it decides nothing.
-pub(crate) fn auth(files: &dyn Files, path: &str, locked: &dyn Fn(&str) -> Option<String>) -> Result<Edit, Refusal> {
-    if !path.starts_with(ETC) {
-        return Err(format!("{path}: the vendor's file is not ours to change"));
+/// Adds our line, with these arguments, before the logical line `at`.
+pub(crate) fn insert(text: &str, libpam: Libpam, mut at: usize, facility: Facility, args: &[String]) -> String {
+    let lines = parse(text, libpam);
+    let ours = format!("{}{}\n", if is_overlay(text) { "" } else { MARK }, our_line(facility, args));
+    // A comment of ours stays with its line.
+    while at > 0 && lines.get(at - 1).is_some_and(|line| line.text == MARK || replaced(&line.text).is_some()) {
+        at -= 1;
     }
-    if let Some(why) = locked(path) {
-        return Err(format!("{path}: {why}"));
+    let mut new = String::new();
+    for line in lines.iter().take(at) {
+        new.push_str(&line.text);
     }
-    let stack = resolve(files, path, Facility::Auth);
-    let lines = parse(&files.text(path).unwrap_or_default());
-    let line = stack.steps.last().map_or(usize::MAX, |step| step.top + 1);
-    match objection(&lines, line, Facility::Auth) {
-        None => Ok(Edit { path: path.to_owned(), text: Some(insert(lines, line, Facility::Auth)) }),
-        Some(why) => Err(format!("{path}: {why}")),
+    if !new.is_empty() && !new.ends_with('\n') {
+        new.push('\n');
     }
+    new.push_str(&ours);
+    new.extend(lines.iter().skip(at).map(|line| line.text.as_str()));
+    new
+}
+
+/// Puts lines into the place of the logical line `at`; `keep` says whether it can be put back.
+pub(crate) fn replace(text: &str, libpam: Libpam, at: usize, new: &[String], keep: bool) -> String {
+    let lines = parse(text, libpam);
+    let mut result = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        if number != at {
+            result.push_str(&line.text);
+            continue;
+        }
+        if keep {
+            let (number, old) = (new.len(), one_line(line));
+            result.push_str(&format!("{REPLACED}{number}: {old}\n"));
+        }
+        for line in new {
+            result.push_str(line);
+            result.push('\n');
+        }
+    }
+    result
+}
+
+/// A line as one of the file's lines.
+fn one_line(line: &Line) -> String {
+    let text = line.text.trim_end_matches('\n');
+    match &line.meaning {
+        Meaning::Entry(entry) if text.contains('\n') => written(entry),
+        _ => text.to_owned(),
+    }
+}
+
+fn written(entry: &Entry) -> String {
+    let facility = entry.facility.map_or("", Facility::name);
+    let words = [Some(facility.to_owned()), Some(entry.control_as_written()), entry.target.clone()];
+    let args = entry.args.iter().map(|arg| if arg.contains([' ', '\t']) { format!("[{arg}]") } else { arg.clone() });
+    words.into_iter().flatten().chain(args).collect::<Vec<_>>().join(" ")
+}
+
+/// What a comment of ours keeps: how many lines stand for it, and the line.
+fn replaced(comment: &str) -> Option<(usize, &str)> {
+    let (number, old) = comment.strip_prefix(REPLACED)?.split_once(": ")?;
+    Some((number.parse().ok()?, old))
 }
 
 /// Takes back what we wrote into a file; none when nothing is ours.
-pub(crate) fn take_back(path: &str, text: &str) -> Option<Edit> {
-    if text.starts_with(OVERLAY) {
-        let only_ours = parse(text).iter().all(|line| match &line.meaning {
-            Meaning::Nothing => line.text == OVERLAY,
-            Meaning::Entry(entry) => entry.calls("pam_pag") || (entry.includes() && entry.target.starts_with('/')),
-            Meaning::IncludeAll(_) | Meaning::Unknown => false,
-        });
-        // Somebody else's lines in it stay, with what they need.
-        return only_ours.then(|| Edit { path: path.to_owned(), text: None });
+pub(crate) fn take_back(path: &str, text: &str, libpam: Libpam) -> Option<Edit> {
+    if is_overlay(text) {
+        // Other people's lines in it stay, with what they need.
+        return only_ours(text, libpam).then(|| Edit { path: path.to_owned(), text: None });
     }
+    let lines = parse(text, libpam);
     let mut kept = String::new();
-    let mut marked = false;
+    let mut at = 0;
     let mut taken = false;
-    for line in parse(text) {
-        let call = matches!(&line.meaning, Meaning::Entry(entry) if entry.calls("pam_pag"));
-        if marked && call {
+    while let Some(line) = lines.get(at) {
+        at += 1;
+        let behind = |number: usize| lines.get(at..at + number).unwrap_or_default();
+        let calls_us = |line: &Line| line.entry().is_some_and(|entry| entry.calls("pam_pag"));
+        if line.text == MARK && behind(1).first().is_some_and(calls_us) {
+            at += 1;
             taken = true;
-        } else {
-            if marked {
-                kept.push_str(MARK);
-            }
-            if line.text != MARK {
-                kept.push_str(&line.text);
+            continue;
+        }
+        if let Some((number, old)) = replaced(&line.text) {
+            let stand_in = |line: &Line| calls_us(line) || line.entry().is_some_and(|entry| entry.calls("pam_permit"));
+            if number <= 2 && behind(number).len() == number && behind(number).iter().all(stand_in) {
+                at += number;
+                kept.push_str(old);
+                taken = true;
+                continue;
             }
         }
-        marked = line.text == MARK;
-    }
-    if marked {
-        kept.push_str(MARK);
+        kept.push_str(&line.text);
     }
     taken.then(|| Edit { path: path.to_owned(), text: Some(kept) })
 }
@@ -134,79 +138,45 @@ pub(crate) fn is_overlay(text: &str) -> bool {
     text.starts_with(OVERLAY)
 }
 
-/// A file for /etc/pam.d which reads all that the vendor's file has and adds our line.
+/// Whether such a file has nothing that others have added.
+pub(crate) fn only_ours(text: &str, libpam: Libpam) -> bool {
+    parse(text, libpam).iter().all(|line| match &line.meaning {
+        Meaning::Nothing => line.text == OVERLAY || line.text == MARK,
+        Meaning::Entry(entry) => {
+            let vendors = || entry.target.as_ref().is_some_and(|target| target.starts_with('/'));
+            entry.calls("pam_pag") || (entry.includes() && vendors())
+        }
+        Meaning::IncludeAll(_) | Meaning::Unfinished => false,
+    })
+}
+
+/// A file for /etc/pam.d which reads all that the vendor's file has.
 ///
 /// An `auth` line is written only where the vendor has one: without, libpam takes the service `other` for setcred, and
 /// the vendor may count on that (systemd before 262 has none).
 pub(crate) fn overlay(files: &dyn Files, vendor: &str) -> String {
+    let stacks = Stacks::of_file(files, vendor);
     let mut text = String::from(OVERLAY);
-    for facility in Facility::ALL {
-        if !resolve(files, vendor, facility).steps.is_empty() {
-            text.push_str(&format!("{}\tinclude\t{vendor}\n", facility.name()));
-        }
+    for facility in Facility::ALL.into_iter().filter(|facility| !stacks.steps(*facility).is_empty()) {
+        text.push_str(&format!("{}\tinclude\t{vendor}\n", facility.name()));
     }
-    text.push_str(&ours(Facility::Session));
     text
 }
 
 /// What pam-auth-update or authselect will make of one of its files: our line before pam_systemd, or last.
-pub(crate) fn managed(text: &str, facility: Facility) -> String {
-    let lines = parse(text);
-    let has =
-        lines.iter().any(|l| matches!(&l.meaning, Meaning::Entry(e) if e.calls("pam_pag") && e.facility == facility));
-    if has {
+pub(crate) fn managed(text: &str, libpam: Libpam, facility: Facility) -> String {
+    let lines = parse(text, libpam);
+    if lines.iter().any(|line| line.calls(facility, "pam_pag")) {
         return text.to_owned();
     }
-    let of = |line: &Line, systemd: bool| match &line.meaning {
-        Meaning::Entry(entry) => entry.facility == facility && (!systemd || entry.calls("pam_systemd")),
-        _ => false,
-    };
-    let at = lines.iter().position(|line| of(line, true));
-    let at = at.or(lines.iter().rposition(|line| of(line, false)).map(|last| last + 1));
-    at.map_or_else(|| text.to_owned(), |at| insert(lines, at, facility))
+    let of = |line: &Line| line.entry().is_some_and(|entry| entry.facility == Some(facility));
+    let at = lines.iter().position(|line| line.calls(facility, "pam_systemd"));
+    let at = at.or(lines.iter().rposition(of).map(|last| last + 1));
+    at.map_or_else(|| text.to_owned(), |at| insert(text, libpam, at, facility, &[]))
 }
 
-fn insert(lines: Vec<Line>, at: usize, facility: Facility) -> String {
-    let mut text = String::new();
-    let mut done = false;
-    for (number, line) in lines.into_iter().enumerate() {
-        if number == at {
-            text.push_str(MARK);
-            text.push_str(&ours(facility));
-            done = true;
-        }
-        text.push_str(&line.text);
-    }
-    if !done {
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(MARK);
-        text.push_str(&ours(facility));
-    }
-    text
-}
-
-/// Why a line inserted at this place could change what the others do.
-fn objection(lines: &[Line], at: usize, facility: Facility) -> Option<Refusal> {
-    if let Some(line) = lines.iter().find(|line| line.meaning == Meaning::Unknown) {
-        return Some(format!("this line is not understood: {:?}", line.text.trim()));
-    }
-    if let Some(line) = lines.last().filter(|line| line.text.trim_end_matches(['\r', '\n']).ends_with('\\')) {
-        return Some(format!("its last line goes on and has no end: {:?}", line.text.trim()));
-    }
-    // A jump that lands behind the new line would skip one module less.
-    let before = lines.iter().take(at).rev().filter_map(|line| match &line.meaning {
-        Meaning::Entry(entry) if entry.facility == facility => Some((line, entry.longest_jump())),
-        Meaning::IncludeAll(_) => Some((line, 0)),
-        _ => None,
-    });
-    let behind = before.enumerate().find(|(distance, (_, jump))| jump > distance);
-    behind.map(|(_, (line, _))| format!("a new line would change where this one jumps to: {:?}", line.text.trim()))
-}
-
-/// Calls of our module that stand in a file without our mark: somebody else's, which stay.
-pub(crate) fn strangers(text: &str) -> bool {
-    let rest = take_back("", text).map_or_else(|| text.to_owned(), |edit| edit.text.unwrap_or_default());
-    parse(&rest).iter().any(|line| matches!(&line.meaning, Meaning::Entry(entry) if entry.calls("pam_pag")))
+/// Calls of our module that stand in a file without our mark: other people's, which stay.
+pub(crate) fn strangers(text: &str, libpam: Libpam) -> bool {
+    let rest = take_back("", text, libpam).map_or_else(|| text.to_owned(), |edit| edit.text.unwrap_or_default());
+    parse(&rest, libpam).iter().filter_map(Line::entry).any(|entry| entry.calls("pam_pag"))
 }

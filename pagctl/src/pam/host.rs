@@ -4,29 +4,61 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::edit::Edit;
-use super::stack::Files;
+use super::parse::Libpam;
+use super::stack::{Files, Opened};
 use crate::error::Error;
 
 /// Where the texts go that were replaced: out of libpam's sight.
 const BACKUPS: &str = "/var/lib/pag/pam-backup";
 /// More symbolic links in a row are a loop.
-const LINKS: usize = 8;
+const LINKS: usize = 40;
 
 /// A host's file system. Paths are absolute, as seen by that host.
 #[derive(Debug)]
 pub(crate) struct Host {
     root: PathBuf,
+    libpam: Libpam,
 }
 
 impl Host {
     /// The host whose `/` is here.
-    pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+    pub(crate) fn new(root: &Path) -> Result<Self, Error> {
+        let found = fs::metadata(root).and_then(|found| match found.is_dir() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        });
+        found.map_err(Error::file("look below", root))?;
+        let mut host = Self { root: root.to_owned(), libpam: Libpam::NEWEST };
+        host.libpam = host.read_libpam();
+        Ok(host)
+    }
+
+    /// Of which kind its libpam is. Where that is not installed, the newest of its distribution.
+    fn read_libpam(&self) -> Libpam {
+        let program = self.library_directories().into_iter().find_map(|directory| {
+            let path = self.find(&format!("{directory}/libpam.so.0")).ok()?;
+            fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+            fs::read(path).ok()
+        });
+        match program {
+            Some(program) => Libpam::of_program(&program),
+            None => Libpam { debian: self.has("/etc/debian_version"), ..Libpam::NEWEST },
+        }
+    }
+
+    /// Where libraries may be, and in `security` below that PAM modules.
+    pub(crate) fn library_directories(&self) -> Vec<String> {
+        let multiarch = ["/usr/lib", "/lib"].into_iter().flat_map(|base| {
+            let names = self.names(base).into_iter().filter(|name| name.contains("-linux-"));
+            names.map(move |name| format!("{base}/{name}"))
+        });
+        let plain = ["/usr/lib64", "/usr/lib", "/lib64", "/lib"].map(str::to_owned);
+        plain.into_iter().chain(multiarch).collect()
     }
 
     /// Whether it is the running system.
@@ -39,42 +71,61 @@ impl Host {
         &self.root
     }
 
-    /// Where a path of the host is for us, symbolic links of the last component followed inside the root.
-    pub(crate) fn find(&self, path: &str) -> PathBuf {
-        let mut here = self.outside(Path::new(path));
-        for _ in 0..LINKS {
-            let Ok(target) = fs::read_link(&here) else {
-                break;
-            };
-            here = if target.is_absolute() {
-                self.outside(&target)
-            } else {
-                here.parent().unwrap_or(&self.root).join(target)
-            };
+    /// Where a path of the host is for us: symbolic links are followed, and end, inside the root, as in a chroot. Who can
+    /// change the root at the same time is trusted.
+    pub(crate) fn find(&self, path: &str) -> io::Result<PathBuf> {
+        let mut here = PathBuf::new();
+        let mut rest: Vec<PathBuf> = parts(Path::new(path));
+        let mut links = 0;
+        while let Some(part) = rest.pop() {
+            if part == Path::new("..") {
+                here.pop();
+                continue;
+            }
+            let next = here.join(part);
+            match fs::read_link(self.root.join(&next)) {
+                Ok(_) if links == LINKS => return Err(io::Error::other("too many symbolic links")),
+                Ok(target) => {
+                    links += 1;
+                    if target.is_absolute() {
+                        here = PathBuf::new();
+                    }
+                    rest.extend(parts(&target));
+                }
+                Err(_) => here = next,
+            }
         }
-        here
+        Ok(self.root.join(here))
     }
 
-    fn outside(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    /// Where a file of the host is for us, or where its symbolic link is: links on the way are followed.
+    fn place(&self, path: &str) -> io::Result<PathBuf> {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok(self.find(directory)?.join(name))
     }
 
     /// Whether a file or directory is there.
     pub(crate) fn has(&self, path: &str) -> bool {
-        self.find(path).exists()
+        self.find(path).is_ok_and(|path| path.exists())
     }
 
     /// Where a symbolic link points, if it is one.
     pub(crate) fn link(&self, path: &str) -> Option<PathBuf> {
-        fs::read_link(self.outside(Path::new(path))).ok()
+        self.place(path).and_then(fs::read_link).ok()
     }
 
     /// Why a file is not fit to be changed, if it is not.
     pub(crate) fn unfit(&self, path: &str) -> Option<String> {
         if let Some(target) = self.link(path) {
-            return Some(format!("a symbolic link to {}: another tool looks after it", target.display()));
+            let target = target.display();
+            return Some(format!(
+                "a symbolic link to {target}: the tool that made it looks after it, and is to add the line"
+            ));
         }
-        let path = self.find(path);
+        let path = match self.place(path) {
+            Ok(path) => path,
+            Err(error) => return Some(error.to_string()),
+        };
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => Some(error.to_string()),
@@ -88,32 +139,26 @@ impl Host {
         }
     }
 
-    /// The names in a directory, sorted; none when it is not there.
-    pub(crate) fn names(&self, directory: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.find(directory)).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
-        names
-    }
-
     /// Carries out an edit: keeps what was there, then replaces the file in one step. Says where the old text is.
     pub(crate) fn write(&self, edit: &Edit, before: Option<&str>) -> Result<Option<String>, Error> {
-        let path = self.outside(Path::new(&edit.path));
+        let path = self.place(&edit.path).map_err(Error::file("find", Path::new(&edit.path)))?;
         if self.text(&edit.path).as_deref() != before {
             return Err(Error::Changed(path));
         }
+        let directory = path.parent().unwrap_or(&self.root);
+        // A host may have the vendor's alone.
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(Error::file("make", directory))?;
         let backup = before.map(|text| self.back_up(&path, text)).transpose()?;
         match &edit.text {
             None => fs::remove_file(&path).map_err(Error::file("remove", &path))?,
             Some(text) => self.replace(&path, text)?,
         }
-        let directory = path.parent().unwrap_or(&self.root);
         File::open(directory).and_then(|dir| dir.sync_all()).map_err(Error::file("sync", directory))?;
         Ok(backup)
     }
 
     fn back_up(&self, path: &Path, text: &str) -> Result<String, Error> {
-        let directory = self.outside(Path::new(BACKUPS));
+        let directory = self.find(BACKUPS).map_err(Error::file("find", Path::new(BACKUPS)))?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)
@@ -168,13 +213,50 @@ fn fill(draft: &Path, like: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
+/// The parts of a path, the last one first.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let named = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    named.rev().map(|part| PathBuf::from(part.as_os_str())).collect()
+}
+
 impl Files for Host {
-    fn text(&self, path: &str) -> Option<String> {
-        let path = self.find(path);
-        // Not a fifo, which would hang us.
-        fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
-        // What is no UTF-8 is not understood later on, and left alone.
-        fs::read(&path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    fn open(&self, path: &str) -> Opened {
+        let found = self.find(path).and_then(|path| {
+            let file = fs::metadata(&path)?;
+            match () {
+                // As libpam has it: opened, and nothing in it.
+                () if file.is_dir() => Ok(Vec::new()),
+                // Not a fifo, which would hang us.
+                () if !file.is_file() => Err(io::Error::other("not a regular file")),
+                () => fs::read(&path),
+            }
+        });
+        match found {
+            // What is no UTF-8 is not understood later on, and left alone.
+            Ok(bytes) => Opened::Text(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Opened::Missing,
+                io::ErrorKind::PermissionDenied => Opened::Unreadable(format!("{error}; run pagctl as root")),
+                _ => Opened::Unreadable(error.to_string()),
+            },
+        }
+    }
+
+    fn libpam(&self) -> Libpam {
+        self.libpam
+    }
+
+    fn real_path(&self, path: &str) -> String {
+        let found = self.find(path).ok();
+        let inside = found.as_ref().and_then(|found| found.strip_prefix(&self.root).ok()?.to_str());
+        inside.map_or_else(|| path.to_owned(), |inside| format!("/{}", inside.trim_start_matches('/')))
+    }
+
+    fn names(&self, directory: &str) -> Vec<String> {
+        let entries = self.find(directory).and_then(fs::read_dir).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
     }
 }
 
@@ -225,10 +307,28 @@ impl<'a> Draft<'a> {
 }
 
 impl Files for Draft<'_> {
-    fn text(&self, path: &str) -> Option<String> {
-        match self.edited.get(path) {
-            Some(text) => text.clone(),
-            None => self.assumed.get(path).cloned().or_else(|| self.host.text(path)),
+    fn open(&self, path: &str) -> Opened {
+        match (self.edited.get(path), self.assumed.get(path)) {
+            (Some(None), _) => Opened::Missing,
+            (Some(Some(text)), _) | (None, Some(text)) => Opened::Text(text.clone()),
+            (None, None) => self.host.open(path),
         }
+    }
+
+    fn libpam(&self) -> Libpam {
+        self.host.libpam()
+    }
+
+    fn real_path(&self, path: &str) -> String {
+        self.host.real_path(path)
+    }
+
+    fn names(&self, directory: &str) -> Vec<String> {
+        let mut names = self.host.names(directory);
+        let written = self.edited.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
+        names.extend(written.map(str::to_owned));
+        names.sort();
+        names.dedup();
+        names
     }
 }

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use super::check::{Finding, Problem};
 use super::edit::managed;
 use super::host::{Draft, Host};
-use super::parse::{Facility, Meaning, parse};
-use super::stack::Files;
+use super::parse::{Facility, parse};
+use super::stack::{Files, Opened};
 use crate::error::Error;
 
 /// Our profile, which the package installs.
@@ -22,7 +22,7 @@ const COMMON: [(&str, Facility); 3] = [
 /// What authselect was told: the profile, then its features, one a line (authselect, src/lib/files/config.c).
 const AUTHSELECT: &str = "/etc/authselect/authselect.conf";
 /// authselect's stacks that open sessions.
-const STACKS: [&str; 4] = ["system-auth", "password-auth", "fingerprint-auth", "smartcard-auth"];
+const STACKS: [&str; 5] = ["system-auth", "password-auth", "fingerprint-auth", "smartcard-auth", "switchable-auth"];
 
 /// Who looks after the shared stacks.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Manager {
         let mut differs = false;
         for (path, facility) in files {
             if let Some(text) = draft.text(&path) {
-                let then = managed(&text, facility);
+                let then = managed(&text, draft.libpam(), facility);
                 differs |= then != text;
                 draft.assume(&path, then);
             }
@@ -92,8 +92,8 @@ impl Manager {
             Self::PamAuthUpdate => COMMON.iter().map(|(path, _)| (*path).to_owned()).collect(),
             Self::Authselect { .. } => STACKS.iter().map(|name| format!("/etc/pam.d/{name}")).collect(),
         };
-        let mut lines = paths.iter().filter_map(|path| host.text(path)).flat_map(|text| parse(&text));
-        lines.any(|line| matches!(line.meaning, Meaning::Entry(entry) if entry.calls("pam_pag")))
+        let mut lines = paths.iter().filter_map(|path| host.text(path)).flat_map(|text| parse(&text, host.libpam()));
+        lines.any(|line| line.entry().is_some_and(|entry| entry.calls("pam_pag")))
     }
 
     /// What becomes of pam_afs_session's profile: ours names it as a conflict, so pam-auth-update switches it off.
@@ -109,7 +109,7 @@ impl Manager {
     }
 
     /// What an administrator types where we don't do it for him.
-    pub(crate) fn advice(&self, enable: bool) -> Vec<String> {
+    pub(crate) fn advice(&self, files: &dyn Files, enable: bool) -> Vec<String> {
         let Self::Authselect { profile, features } = self else {
             return Vec::new();
         };
@@ -124,9 +124,11 @@ impl Manager {
                 "pag"
             }
         };
+        // Older profiles have no switchable-auth.
+        let there = STACKS.iter().filter(|stack| files.open(&format!("/etc/pam.d/{stack}")) != Opened::Missing);
         advice.push(format!(
             r#"sed -i '/^-\?session.*pam_systemd\.so/i -session     optional     pam_pag.so     {{include if "with-pag"}}' {}"#,
-            STACKS.map(|stack| format!("/etc/authselect/custom/{custom}/{stack}")).join(" ")
+            there.map(|stack| format!("/etc/authselect/custom/{custom}/{stack}")).collect::<Vec<_>>().join(" ")
         ));
         let features = features.iter().map(|feature| format!(" {feature}")).collect::<String>();
         advice.push(format!("authselect select custom/{custom}{features} with-pag"));
@@ -193,10 +195,12 @@ mod tests {
     #[test]
     fn the_advice_builds_on_what_is_selected() {
         let manager = Manager::Authselect { profile: "sssd".into(), features: vec!["with-mkhomedir".into()] };
-        let advice = manager.advice(true);
+        let files = std::collections::BTreeMap::from([("/etc/pam.d/system-auth", "")]);
+        let advice = manager.advice(&files, true);
+        assert!(advice[1].ends_with(" /etc/authselect/custom/pag/system-auth"), "{}", advice[1]);
         assert_eq!(advice.first().unwrap(), "authselect create-profile pag --base-on=sssd --symlink-meta");
         assert_eq!(advice.last().unwrap(), "authselect select custom/pag with-mkhomedir with-pag");
         let custom = Manager::Authselect { profile: "custom/afs".into(), features: vec![] };
-        assert_eq!(custom.advice(true).len(), 2);
+        assert_eq!(custom.advice(&files, true).len(), 2);
     }
 }

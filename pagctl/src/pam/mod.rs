@@ -1,24 +1,29 @@
 //! `pagctl pam`: finds the PAM stacks that need us, says what is wrong, makes the edits and takes them back.
 
+mod answers;
 mod check;
+mod control;
 mod edit;
 mod host;
 mod manager;
 mod parse;
+mod place;
 mod stack;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use pag::config::{SERVICES, seat};
 use serde::Serialize;
 use similar::TextDiff;
 
-use self::check::{Finding, Kind, Level, Problem, SERVICES};
+use self::check::{Cure, Finding, Level, Problem, needs};
 use self::edit::Edit;
 use self::host::{Draft, Host};
 use self::manager::{Manager, Run};
 use self::parse::Facility;
-use self::stack::{DIRECTORIES, Files, resolve};
+use self::place::{mend_lines, place, services};
+use self::stack::{DIRECTORIES, Files, Stacks};
 use crate::Answer;
 use crate::error::Error;
 use crate::out::{self, errln, out, outln};
@@ -97,74 +102,79 @@ struct Plan {
 /// Does what was asked.
 pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
     match verb {
-        Verb::Check(look) => Ok(look_at(look)),
+        Verb::Check(look) => look_at(look),
         Verb::Enable(change) => {
-            let host = Host::new(&change.look.root);
+            let host = Host::new(&change.look.root)?;
             let plan = enable(&host);
             carry_out(change, &host, plan, true)
         }
         Verb::Disable(change) => {
-            let host = Host::new(&change.look.root);
+            let host = Host::new(&change.look.root)?;
             let plan = disable(&host);
             carry_out(change, &host, plan, false)
         }
     }
 }
 
-fn look_at(look: &Look) -> Answer {
-    let host = Host::new(&look.root);
+fn look_at(look: &Look) -> Result<Answer, Error> {
+    let host = Host::new(&look.root)?;
     let mut report = Report::default();
     (report.all_right, report.findings) = inspect(&host);
     report.findings.extend(surroundings(&host));
-    if report.all_right.is_empty() && report.findings.iter().all(|finding| finding.service.is_none()) {
-        report.findings.push(Finding::note(Problem::NotUnderstood, None, "no PAM stack that we know was found"));
-    }
     let answer = answer(report.findings.iter().any(|finding| finding.level == Level::Wrong));
-    let repairable = report.findings.iter().filter(|finding| finding.placement()).count();
+    let repairable = report.findings.iter().filter(|finding| finding.curable()).count();
     say(look, &report);
     if !look.json && repairable > 0 {
         outln!("`pagctl pam enable` shows and makes the edits that {repairable} of these need.");
     }
-    answer
+    Ok(answer)
 }
 
 fn answer(to_do: bool) -> Answer {
     if to_do { Answer::ToDo } else { Answer::AllRight }
 }
 
-/// Judges every service that is there: those which are all right, and the findings about all.
+/// Judges every service that is there: those that need us and are all right, and the findings about all.
 fn inspect(files: &dyn Files) -> (Vec<String>, Vec<Finding>) {
     let mut all_right = Vec::new();
     let mut findings = Vec::new();
-    for (service, kind) in SERVICES {
-        if let Some(path) = files.service(service) {
-            let found = judge(files, service, kind, &path);
-            if found.iter().all(|finding| finding.level == Level::Note) {
-                all_right.push(service.to_owned());
-            }
-            findings.extend(found);
+    let mut unknown = Vec::new();
+    let mut seats = 0;
+    for service in services(files) {
+        let found = service.judge(files);
+        let needs_us = service.seat.map(needs).is_some_and(|needs| needs != (false, false));
+        seats += usize::from(needs_us);
+        if needs_us && found.iter().all(|finding| finding.level == Level::Note) {
+            all_right.push(service.name.clone());
         }
+        let begins = [Facility::Auth, Facility::Session].iter().any(|facility| service.stacks.says(*facility));
+        if service.seat.is_none() && begins {
+            unknown.push(service.name);
+        }
+        findings.extend(found);
+    }
+    if !unknown.is_empty() {
+        let text = format!(
+            "not known to pagctl: {}. Such a service counts as a login, which needs a session line of pam_pag.so, and an \
+             auth line where it unlocks screens; [service NAME] placement in pag.conf(5) says what else it is",
+            unknown.join(", ")
+        );
+        findings.push(Finding::note(Problem::UnknownService, None, text));
+    }
+    if seats == 0 {
+        let text = format!("no PAM stack of a login was found in {}", DIRECTORIES.join(", "));
+        findings.push(Finding::wrong(Problem::NotUnderstood, None, text));
     }
     (all_right, findings)
-}
-
-fn judge(files: &dyn Files, service: &str, kind: Kind, path: &str) -> Vec<Finding> {
-    let session = resolve(files, path, Facility::Session);
-    let auth = resolve(files, path, Facility::Auth);
-    check::stack(service, kind, &session, &auth)
 }
 
 /// What a stack needs from its host: the module and the handle group.
 fn surroundings(host: &Host) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let multiarch = ["/usr/lib", "/lib"].into_iter().flat_map(|base| {
-        host.names(base).into_iter().filter(|name| name.contains("-linux-")).map(move |name| format!("{base}/{name}"))
-    });
-    let plain = ["/usr/lib64", "/usr/lib", "/lib64", "/lib"].map(str::to_owned);
     // Beside libpam's own: it looks nowhere else.
     let is_in =
         |directory: &str| ["pam_unix.so", "pam_pag.so"].map(|name| host.has(&format!("{directory}/security/{name}")));
-    if !plain.into_iter().chain(multiarch).any(|directory| is_in(&directory) == [true, true]) {
+    if !host.library_directories().iter().any(|directory| is_in(directory) == [true, true]) {
         findings.push(Finding::wrong(Problem::NoModule, None, "pam_pag.so is in no directory of PAM modules"));
     }
     let groups = host.text("/etc/group").unwrap_or_default();
@@ -200,53 +210,32 @@ fn enable(host: &Host) -> Plan {
     let mut draft = Draft::new(host);
     let behind = manager.assume(&mut draft);
     let locked = |path: &str| manager.owns(path).or_else(|| host.unfit(path));
-    let mut remarks = Vec::new();
-    for (service, kind) in SERVICES {
-        let Some(path) = draft.service(service) else {
-            continue;
-        };
-        let now = draft.text(&path).unwrap_or_default();
+    let mut remarks = mend_lines(&mut draft, &locked);
+    for (service, _) in SERVICES {
+        let own = format!("{}{service}", edit::ETC);
+        let now = draft.text(&own).unwrap_or_default();
         let vendor = DIRECTORIES.iter().skip(1).map(|dir| format!("{dir}/{service}"));
         let vendor = vendor.into_iter().find(|path| draft.text(path).is_some());
-        if let Some(vendor) = vendor.filter(|_| edit::is_overlay(&now)) {
+        if let Some(vendor) = vendor.filter(|_| edit::is_overlay(&now) && edit::only_ours(&now, host.libpam())) {
             // The vendor's file may have another set of facilities since.
             let text = edit::overlay(&draft, &vendor);
-            draft.edit(Edit { path: path.clone(), text: Some(text) });
+            draft.edit(Edit { path: own, text: Some(text) });
         }
-        let needs = |draft: &Draft<'_>, unlock: bool| {
-            let path = draft.service(service).unwrap_or_default();
-            let found = judge(draft, service, kind, &path);
-            found.iter().filter(|f| f.placement() && (f.problem == Problem::NoUnlock) == unlock).count()
-        };
-        for unlock in [false, true] {
-            let before = needs(&draft, unlock);
-            if before == 0 {
+        for facility in [Facility::Session, Facility::Auth] {
+            let Some(path) = draft.service(service) else { continue };
+            let stacks = Stacks::of(&draft, &path);
+            let found = check::judge(service, seat(service), &stacks, draft.libpam());
+            if !found.iter().any(|finding| finding.curable() && finding.cure == Cure::Line(facility)) {
                 continue;
             }
-            let edit = if unlock {
-                edit::auth(&draft, &draft.service(service).unwrap_or_default(), &locked)
-            } else {
-                edit::session(&draft, service, &path, kind, &locked)
-            };
-            let refused = match edit {
-                Err(refusal) => Some(refusal),
-                Ok(edit) => {
-                    let (path, old) = (edit.path.clone(), draft.edited(&edit.path));
-                    draft.edit(edit);
-                    let helped = needs(&draft, unlock) < before;
-                    if !helped {
-                        draft.restore(&path, old);
-                    }
-                    (!helped).then(|| format!("{path}: a line of ours alone can't mend it"))
-                }
-            };
+            let refused = place(&mut draft, service, facility, &locked).err();
             remarks.extend(refused.map(|text| Finding::wrong(Problem::LeftAlone, Some(service), text)));
         }
     }
     remarks.extend(manager.rival(host, true).filter(|_| behind));
     let (run, advice) = match manager {
         Manager::PamAuthUpdate if behind => (Some(Run::new(host, true)), Vec::new()),
-        Manager::Authselect { .. } if behind => (None, manager.advice(true)),
+        Manager::Authselect { .. } if behind => (None, manager.advice(host, true)),
         _ => (None, Vec::new()),
     };
     Plan { edits: draft.edits(), run, advice, remarks }
@@ -262,9 +251,9 @@ fn disable(host: &Host) -> Plan {
             continue;
         };
         let unfit = host.unfit(&path);
-        let edit = edit::take_back(&path, &text).filter(|_| unfit.is_none());
+        let edit = edit::take_back(&path, &text, host.libpam()).filter(|_| unfit.is_none());
         let after = edit.as_ref().map_or(Some(text.as_str()), |edit| edit.text.as_deref());
-        if after.is_some_and(edit::strangers) {
+        if after.is_some_and(|text| edit::strangers(text, host.libpam())) {
             let why = unfit.unwrap_or_else(|| "not written by this tool".to_owned());
             let text = format!("{path}: calls pam_pag.so and is left alone: {why}");
             remarks.push(Finding::wrong(Problem::LeftAlone, None, text));
@@ -275,7 +264,7 @@ fn disable(host: &Host) -> Plan {
     remarks.extend(manager.rival(host, false).filter(|_| knows));
     let (run, advice) = match manager {
         Manager::PamAuthUpdate if knows => (Some(Run::new(host, false)), Vec::new()),
-        Manager::Authselect { .. } if knows => (None, manager.advice(false)),
+        Manager::Authselect { .. } if knows => (None, manager.advice(host, false)),
         _ => (None, Vec::new()),
     };
     Plan { edits, run, advice, remarks }
@@ -319,11 +308,10 @@ fn carry_out(change: &Change, host: &Host, plan: Plan, enable: bool) -> Result<A
         report.findings.extend(surroundings(host));
     }
     let pending = !idle && !report.done;
-    let placement = enable && report.findings.iter().any(Finding::placement);
-    let to_do = pending
-        || placement
-        || !report.advice.is_empty()
-        || plan.remarks.iter().any(|remark| remark.level == Level::Wrong);
+    let decides = |finding: &Finding| finding.level == Level::Wrong && finding.problem == Problem::Decides;
+    let left = enable && report.findings.iter().any(|finding| finding.curable() || decides(finding));
+    let to_do =
+        pending || left || !report.advice.is_empty() || plan.remarks.iter().any(|remark| remark.level == Level::Wrong);
     if pending {
         // What was shown says it already.
         report.findings.clear();
@@ -395,14 +383,22 @@ fn say(look: &Look, report: &Report) {
     if !report.all_right.is_empty() {
         outln!("All right: {}", report.all_right.join(", "));
     }
+    let mut said: Vec<&Finding> = Vec::new();
     for finding in &report.findings {
+        let same = |other: &&Finding| (other.level, &other.text) == (finding.level, &finding.text);
+        if said.iter().any(same) {
+            continue;
+        }
+        said.push(finding);
         let level = match finding.level {
             Level::Note => "note",
             Level::Wrong => "wrong",
         };
-        match &finding.service {
-            Some(service) => outln!("{level}: {service}: {}", finding.text),
-            None => outln!("{level}: {}", finding.text),
+        // What is wrong with a shared file is said once.
+        let services = report.findings.iter().filter(same).filter_map(|finding| finding.service.as_deref());
+        match services.collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => outln!("{level}: {}", finding.text),
+            services => outln!("{level}: {services}: {}", finding.text),
         }
     }
 }

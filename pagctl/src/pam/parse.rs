@@ -1,20 +1,51 @@
-//! A PAM file as lines: what is understood beside the text it came from, so that writing it back changes nothing.
+//! The lines of a PAM file as libpam takes them apart, beside the text that they came from, so that writing a file back
+//! changes nothing.
 //!
-//! Syntax: pam.d(5), and Debian's `@include`. As libpam does, a backslash at its end joins a line with the next one
-//! and `#` begins a comment wherever it stands (Linux-PAM, pam_handlers.c, `_pam_assemble_line`).
+//! Read in the sources of Linux-PAM 1.5.2 and 1.7.0 with Debian's patches: `_pam_assemble_line` and
+//! `_pam_line_assemble` put a line together, `_pam_StrTok` and `_pam_tokenize` split it into words. `tests/libpam.rs`
+//! holds this against the libpam of the host.
 
 use std::str::FromStr;
 
-/// What a line is for.
+/// What separates words. A carriage return does not: in a file with Windows' line ends it belongs to the last word.
+const BLANKS: [char; 3] = [' ', '\t', '\n'];
+
+/// libpam before 1.6.0 cuts a line that is longer than its buffer (`BUF_SIZE`).
+const LONGEST: usize = 1000;
+
+/// In what the libpams differ that are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Libpam {
+    /// Debian's and Ubuntu's. It knows `@include`, looks for included files in /etc/pam.d alone, and a jump says
+    /// nothing in pam_setcred (patches 031_pam_include and 045_pam_dispatch_jump_is_ignore).
+    pub(crate) debian: bool,
+    /// Linux-PAM 1.6.0 or later. There an empty line or a comment ends a line that a backslash has continued; before,
+    /// it was passed over. And there no file is included more than fifteen levels deep.
+    pub(crate) since_1_6: bool,
+}
+
+impl Libpam {
+    /// Upstream's newest.
+    pub(crate) const NEWEST: Self = Self { debian: false, since_1_6: true };
+
+    /// What the program file of a libpam says of itself: by the words that it compares with, and by a message that came
+    /// with 1.6.0.
+    pub(crate) fn of_program(file: &[u8]) -> Self {
+        let holds = |words: &[u8]| file.windows(words.len()).any(|window| window == words);
+        Self { debian: holds(b"@include\0"), since_1_6: holds(b"maximum level of inclusions reached") }
+    }
+}
+
+/// What a line is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Facility {
-    /// Who is it?
+    /// Proving who a user is, and pam_setcred.
     Auth,
-    /// May he come in?
+    /// Whether the user may come in.
     Account,
     /// A new password.
     Password,
-    /// Setting up and tearing down: our place.
+    /// Setting a session up and tearing it down: our place.
     Session,
 }
 
@@ -44,12 +75,12 @@ impl FromStr for Facility {
 /// A line that names a module, or a file to be read in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// What it is for.
-    pub(crate) facility: Facility,
-    /// `required`, `include`, `[success=1 default=ignore]`, ...
-    pub(crate) control: String,
+    /// What it is for; none where libpam does not know the first word, and takes the line for one that must fail.
+    pub(crate) facility: Option<Facility>,
+    /// `required`, `include`, `success=1 default=ignore`, ...: without the square brackets.
+    pub(crate) control: Option<String>,
     /// File name or path of the module; for `include` and `substack` the service or path.
-    pub(crate) target: String,
+    pub(crate) target: Option<String>,
     /// What follows.
     pub(crate) args: Vec<String>,
 }
@@ -57,13 +88,24 @@ pub(crate) struct Entry {
 impl Entry {
     /// Whether another file is read here.
     pub(crate) fn includes(&self) -> bool {
-        self.control.eq_ignore_ascii_case("include") || self.control.eq_ignore_ascii_case("substack")
+        self.is("include") || self.is("substack")
+    }
+
+    /// Whether its control is this word.
+    pub(crate) fn is(&self, word: &str) -> bool {
+        self.control.as_ref().is_some_and(|control| control.eq_ignore_ascii_case(word))
+    }
+
+    /// The name of the module that it calls, without directory and `.so`; empty where it calls none.
+    pub(crate) fn module(&self) -> &str {
+        let target = self.target.as_deref().filter(|_| !self.includes()).unwrap_or_default();
+        let file = target.rsplit('/').next().unwrap_or_default();
+        file.strip_suffix(".so").unwrap_or(file)
     }
 
     /// Whether it calls this module, given without directory and `.so`.
     pub(crate) fn calls(&self, module: &str) -> bool {
-        let file = self.target.rsplit('/').next().unwrap_or_default();
-        !self.includes() && file.strip_suffix(".so").unwrap_or(file) == module
+        self.module() == module
     }
 
     /// Whether this word is among its arguments.
@@ -71,14 +113,12 @@ impl Entry {
         self.args.iter().any(|arg| arg == word)
     }
 
-    /// The longest jump that its control can make: how many of the following modules may be skipped.
-    pub(crate) fn longest_jump(&self) -> usize {
-        self.control
-            .trim_matches(['[', ']'])
-            .split_whitespace()
-            .filter_map(|pair| pair.split_once('=')?.1.parse().ok())
-            .max()
-            .unwrap_or(0)
+    /// Its control as one writes it.
+    pub(crate) fn control_as_written(&self) -> String {
+        match self.control.as_deref().unwrap_or_default() {
+            word if word.contains('=') || word.contains(BLANKS) => format!("[{word}]"),
+            word => word.to_owned(),
+        }
     }
 }
 
@@ -88,11 +128,11 @@ pub(crate) enum Meaning {
     /// Empty, or a comment.
     Nothing,
     /// Debian's `@include`: the lines of all facilities of a file.
-    IncludeAll(String),
+    IncludeAll(Option<String>),
     /// A module or an include.
     Entry(Entry),
-    /// Not in the syntax we know.
-    Unknown,
+    /// A line that goes on behind the end of the file: libpam gives the file up here.
+    Unfinished,
 }
 
 /// One logical line.
@@ -102,87 +142,134 @@ pub(crate) struct Line {
     pub(crate) text: String,
     /// What it says.
     pub(crate) meaning: Meaning,
+    /// The number of its first line in the file, counted from 1.
+    pub(crate) number: usize,
+    /// Whether libpams of different age take it differently.
+    pub(crate) depends_on_age: bool,
+}
+
+impl Line {
+    /// What it says, if that is a module or an include.
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        match &self.meaning {
+            Meaning::Entry(entry) => Some(entry),
+            Meaning::Nothing | Meaning::IncludeAll(_) | Meaning::Unfinished => None,
+        }
+    }
+
+    /// Whether it calls this module for this facility.
+    pub(crate) fn calls(&self, facility: Facility, module: &str) -> bool {
+        self.entry().is_some_and(|entry| entry.facility == Some(facility) && entry.calls(module))
+    }
 }
 
 /// Splits a file. The texts of the lines, put together, are the file again.
-pub(crate) fn parse(text: &str) -> Vec<Line> {
+pub(crate) fn parse(text: &str, libpam: Libpam) -> Vec<Line> {
     let mut lines = Vec::new();
-    let mut pending = String::new();
-    for physical in text.split_inclusive('\n') {
-        pending.push_str(physical);
-        let body = physical.trim_end_matches(['\n', '\r']);
-        let joined = body.ends_with('\\') && !body.trim_start().starts_with('#');
-        if !joined {
-            lines.push(line(std::mem::take(&mut pending)));
+    let mut pending = Pending::default();
+    for (index, physical) in text.split_inclusive('\n').enumerate() {
+        if pending.text.is_empty() {
+            pending.number = index + 1;
         }
+        pending.text.push_str(physical);
+        // C's strings end at a zero byte.
+        let physical = physical.split('\0').next().unwrap_or_default();
+        let said = physical.trim_start_matches(BLANKS);
+        let nothing = said.is_empty() || said.starts_with('#');
+        if !nothing && !libpam.since_1_6 {
+            // Kept before 1.6.0, which shows where a continued line goes on inside of square brackets.
+            pending.said.extend(physical.strip_suffix(said));
+        }
+        if nothing {
+            pending.odd |= pending.goes_on;
+            if pending.goes_on && !libpam.since_1_6 {
+                continue;
+            }
+            // The end of an empty line that ends another one is part of that, which shows inside of square brackets.
+            if !pending.said.is_empty() && said.is_empty() && physical.ends_with('\n') {
+                pending.said.push('\n');
+            }
+        } else if let Some((said, _)) = said.split_once('#') {
+            // A comment is no longer there when libpam looks for the backslash.
+            pending.said.push_str(said);
+        } else if let Some(said) = said.trim_end_matches(BLANKS).strip_suffix('\\') {
+            pending.goes_on = true;
+            // Linux-PAM 1.6.0 and later forget a line that has nothing but the backslash.
+            if !said.is_empty() || !libpam.since_1_6 {
+                pending.said.push_str(said);
+                pending.said.push(' ');
+            }
+            continue;
+        } else {
+            pending.said.push_str(said);
+        }
+        lines.push(std::mem::take(&mut pending).line(libpam));
     }
-    if !pending.is_empty() {
-        lines.push(line(pending));
+    if pending.goes_on {
+        let Pending { text, number, .. } = pending;
+        lines.push(Line { text, meaning: Meaning::Unfinished, number, depends_on_age: false });
     }
     lines
 }
 
-fn line(text: String) -> Line {
-    let meaning = meaning(&text);
-    Line { text, meaning }
+/// What has been read of a line that goes on.
+#[derive(Debug, Default)]
+struct Pending {
+    text: String,
+    said: String,
+    number: usize,
+    goes_on: bool,
+    odd: bool,
 }
 
-fn meaning(text: &str) -> Meaning {
-    let joined = text.replace("\\\r\n", " ").replace("\\\n", " ");
-    let said = joined.split('#').next().unwrap_or_default().trim();
-    if said.is_empty() {
-        return Meaning::Nothing;
-    }
-    let (first, rest) = word(said);
-    if first.eq_ignore_ascii_case("@include") {
-        let (file, rest) = word(rest);
-        return if file.is_empty() || !rest.is_empty() {
-            Meaning::Unknown
-        } else {
-            Meaning::IncludeAll(file.to_owned())
-        };
-    }
-    let Ok(facility) = first.strip_prefix('-').unwrap_or(first).parse() else {
-        return Meaning::Unknown;
-    };
-    let (control, rest) = if rest.starts_with('[') {
-        match rest.find(']') {
-            Some(end) => rest.split_at(end + 1),
-            None => return Meaning::Unknown,
+impl Pending {
+    fn line(self, libpam: Libpam) -> Line {
+        let blank = self.said.chars().all(|c| BLANKS.contains(&c));
+        // A line of blanks that came by continuing is a line for libpam before 1.6.0, and one that must fail.
+        let nothing = blank && (libpam.since_1_6 || !self.goes_on);
+        Line {
+            meaning: if nothing { Meaning::Nothing } else { meaning(&self.said, libpam) },
+            depends_on_age: self.odd || self.said.len() > LONGEST || (blank && self.goes_on),
+            text: self.text,
+            number: self.number,
         }
-    } else {
-        word(rest)
+    }
+}
+
+fn meaning(mut said: &str, libpam: Libpam) -> Meaning {
+    let first = word(&mut said).unwrap_or_default();
+    let first = first.strip_prefix('-').unwrap_or(&first);
+    if libpam.debian && first.eq_ignore_ascii_case("@include") {
+        return Meaning::IncludeAll(word(&mut said));
+    }
+    Meaning::Entry(Entry {
+        facility: first.parse().ok(),
+        control: word(&mut said),
+        target: word(&mut said),
+        args: std::iter::from_fn(|| word(&mut said)).collect(),
+    })
+}
+
+/// Takes the next word off a line. One that begins with a square bracket goes to the first closing one, of which `\]` is
+/// none, and loses its brackets, wherever in the line it stands.
+fn word(rest: &mut &str) -> Option<String> {
+    let from = rest.trim_start_matches(BLANKS);
+    let Some(inner) = from.strip_prefix('[') else {
+        let (word, tail) = from.split_at(from.find(BLANKS).unwrap_or(from.len()));
+        *rest = tail.get(1..).unwrap_or_default();
+        return (!word.is_empty()).then(|| word.to_owned());
     };
-    let (target, rest) = word(rest.trim_start());
-    if control.is_empty() || target.is_empty() {
-        return Meaning::Unknown;
-    }
-    Meaning::Entry(Entry { facility, control: control.to_owned(), target: target.to_owned(), args: args(rest) })
-}
-
-fn word(text: &str) -> (&str, &str) {
-    match text.find(char::is_whitespace) {
-        Some(end) => {
-            let (word, rest) = text.split_at(end);
-            (word, rest.trim_start())
-        }
-        None => (text, ""),
-    }
-}
-
-/// Arguments; one in square brackets may hold blanks.
-fn args(mut rest: &str) -> Vec<String> {
-    let mut args = Vec::new();
+    let mut word = String::new();
+    let mut after = inner.chars();
     loop {
-        rest = rest.trim_start();
-        if rest.is_empty() {
-            return args;
+        match after.next() {
+            None | Some(']') => break,
+            Some('\\') if after.as_str().starts_with(']') => word.extend(after.next()),
+            Some(other) => word.push(other),
         }
-        let bracketed = rest.strip_prefix('[').and_then(|inner| inner.split_once(']'));
-        let (arg, tail) = bracketed.unwrap_or_else(|| word(rest));
-        args.push(arg.to_owned());
-        rest = tail;
     }
+    *rest = after.as_str();
+    Some(word)
 }
 
 #[cfg(test)]
@@ -190,8 +277,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const DEBIAN: Libpam = Libpam { debian: true, since_1_6: false };
+
     fn entry(text: &str) -> Entry {
-        match parse(text).remove(0).meaning {
+        match parse(text, DEBIAN).remove(0).meaning {
             Meaning::Entry(entry) => entry,
             other => panic!("{other:?}"),
         }
@@ -199,41 +288,69 @@ mod tests {
 
     #[test]
     fn an_entry_is_taken_apart() {
-        let e = entry("-Session  [success=1 default=ignore]\tpam_succeed_if.so service in crond quiet # why\n");
-        assert_eq!(e.facility, Facility::Session);
-        assert_eq!(e.control, "[success=1 default=ignore]");
-        assert_eq!(e.args, ["service", "in", "crond", "quiet"]);
+        let e = entry("-Session  [success=1 default=ignore]\tpam_succeed_if.so service in crond [two words] # why\n");
+        assert_eq!(e.facility, Some(Facility::Session));
+        assert_eq!(e.control.as_deref(), Some("success=1 default=ignore"));
+        assert_eq!(e.control_as_written(), "[success=1 default=ignore]");
+        assert_eq!(e.args, ["service", "in", "crond", "two words"]);
         assert!(e.calls("pam_succeed_if"));
-        assert_eq!(e.longest_jump(), 1);
+        assert!(entry("[auth][required][/lib/security/pam_unix.so]").calls("pam_unix"), "brackets are no part of it");
+        assert_eq!(entry("auth required x.so\r\n").target.as_deref(), Some("x.so\r"));
     }
 
     #[test]
-    fn lines_are_joined_by_a_backslash_but_not_comments() {
-        let lines = parse("session optional \\\n pam_pag.so\n# a comment \\\nauth required pam_deny.so");
-        assert_eq!(lines.len(), 3);
-        assert!(matches!(&lines[0].meaning, Meaning::Entry(e) if e.calls("pam_pag")));
-        assert_eq!(lines[1].meaning, Meaning::Nothing);
+    fn a_backslash_joins_lines_and_a_comment_hides_it() {
+        for (text, expected) in [
+            ("session optional \\\n pam_pag.so\n", &["pam_pag"][..]),
+            ("session optional pam_pag.so \\  \n debug\n", &["pam_pag"]),
+            ("session optional a.so # ours \\\nsession optional pam_pag.so\n", &["a", "pam_pag"]),
+            ("# session optional a.so \\\nsession optional pam_pag.so\n", &["pam_pag"]),
+        ] {
+            for since_1_6 in [false, true] {
+                let lines = parse(text, Libpam { debian: true, since_1_6 });
+                let modules: Vec<_> = lines.iter().filter_map(|line| Some(line.entry()?.module())).collect();
+                assert_eq!(modules, expected, "{text}");
+                assert!(lines.iter().all(|line| !line.depends_on_age));
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_inside_a_continued_line_depends_on_the_version() {
+        for inside in ["# why\n", "\n", "  \t\n", "# why \\\n"] {
+            let text = format!("session optional \\\n{inside} pam_pag.so\n");
+            let old = parse(&text, DEBIAN);
+            assert!(old.len() == 1 && old[0].calls(Facility::Session, "pam_pag") && old[0].depends_on_age, "{text}");
+            let new = parse(&text, Libpam::NEWEST);
+            assert!(new.len() == 2 && new[0].depends_on_age, "{text}: {new:?}");
+            assert_eq!(new[0].entry().unwrap().target, None);
+        }
+        assert_eq!(parse("\\\n\n", Libpam::NEWEST)[0].meaning, Meaning::Nothing);
+        assert_eq!(parse("auth required \\\n", DEBIAN)[0].meaning, Meaning::Unfinished);
     }
 
     #[test]
     fn includes_and_nonsense() {
-        assert_eq!(parse("@include common-auth\n")[0].meaning, Meaning::IncludeAll("common-auth".into()));
+        assert_eq!(parse("@include common-auth\n", DEBIAN)[0].meaning, Meaning::IncludeAll(Some("common-auth".into())));
+        assert_eq!(parse("@include common-auth\n", Libpam::NEWEST)[0].entry().unwrap().facility, None);
         assert!(entry("auth substack /usr/lib/pam.d/x").includes());
-        for odd in ["@include", "session", "session required", "session [oops pam_unix.so", "sessoin required a.so"] {
-            assert_eq!(parse(odd)[0].meaning, Meaning::Unknown, "{odd}");
-        }
+        assert!(entry("auth [include] x").includes());
+        assert_eq!(entry("sessoin required a.so").facility, None);
+        assert_eq!(entry("session").control, None);
     }
 
     proptest! {
         #[test]
-        fn no_text_is_lost_whatever_it_is(text in "(?s).{0,200}") {
-            let back: String = parse(&text).iter().map(|line| line.text.as_str()).collect();
+        fn no_text_is_lost_whatever_it_is(text in "(?s).{0,200}", since_1_6: bool) {
+            let lines = parse(&text, Libpam { debian: true, since_1_6 });
+            let back: String = lines.iter().map(|line| line.text.as_str()).collect();
             prop_assert_eq!(back, text);
         }
 
         #[test]
-        fn text_like_pam_is_not_lost_either(text in r"(-?(session|auth|@include)[ \t]{0,2}(\[|include|required)?[ a-z=\]\[#\\]{0,9}(\n|\\\n)?){0,9}") {
-            let back: String = parse(&text).iter().map(|line| line.text.as_str()).collect();
+        fn text_like_pam_is_not_lost_either(text in r"(-?(session|auth|@include)[ \t]{0,2}(\[|include|required)?[ a-z=\]\[#\\]{0,9}(\n|\\\n)?){0,9}", since_1_6: bool) {
+            let lines = parse(&text, Libpam { debian: true, since_1_6 });
+            let back: String = lines.iter().map(|line| line.text.as_str()).collect();
             prop_assert_eq!(back, text);
         }
     }

@@ -1,6 +1,10 @@
-//! The stack of a service: its includes resolved into the order in which modules are called.
+//! The stacks of a service, and what libpam does with them: which modules it calls in what order, and what it answers.
+//!
+//! Read in Linux-PAM 1.5.2 and 1.7.0 with Debian's patches: pam_handlers.c makes the stacks (`_pam_parse_conf_file`,
+//! `_pam_load_conf_file`, `_pam_add_handler`), pam_dispatch.c runs them (`_pam_dispatch_aux`).
 
-use super::parse::{Entry, Facility, Meaning, parse};
+use super::control::{Action, Code, Control, IGNORE, PERM_DENIED, SUCCESS};
+use super::parse::{Entry, Facility, Libpam, Meaning, parse};
 
 /// Where libpam looks for a service, first match wins (Linux-PAM, pam_handlers.c, `_pam_open_config_file`: /etc, then
 /// the distribution's directory, then the vendor's where one was configured).
@@ -11,87 +15,473 @@ const DEPTH: usize = 16;
 /// No real stack reads more files; includes that multiply stop here.
 const READS: usize = 400;
 
+/// What comes of opening a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Opened {
+    /// Its text.
+    Text(String),
+    /// It is not there, for libpam neither.
+    Missing,
+    /// It is there and we cannot read it; why not. libpam may be able to.
+    Unreadable(String),
+}
+
 /// Something to read PAM files from; paths are absolute, as seen by the host that they are for.
 pub(crate) trait Files {
-    /// The text of a file; none when there is none.
-    fn text(&self, path: &str) -> Option<String>;
+    /// Opens a file.
+    fn open(&self, path: &str) -> Opened;
+
+    /// The libpam that will read them.
+    fn libpam(&self) -> Libpam;
+
+    /// The names in a directory, sorted; none when it is not there.
+    fn names(&self, directory: &str) -> Vec<String>;
+
+    /// The path of a file with all symbolic links followed.
+    fn real_path(&self, path: &str) -> String {
+        path.to_owned()
+    }
+
+    /// The text of a file that can be read.
+    fn text(&self, path: &str) -> Option<String> {
+        match self.open(path) {
+            Opened::Text(text) => Some(text),
+            Opened::Missing | Opened::Unreadable(_) => None,
+        }
+    }
 
     /// The file of a service.
     fn service(&self, name: &str) -> Option<String> {
         let path = DIRECTORIES.iter().map(|dir| format!("{dir}/{name}"));
-        path.into_iter().find(|path| self.text(path).is_some())
+        path.into_iter().find(|path| self.open(path) != Opened::Missing)
     }
 }
 
-/// One call of a module.
+/// What libpam does at a place in a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// It calls the module.
+    Module,
+    /// It calls nothing, and has the answer PAM_PERM_DENIED.
+    MustFail,
+    /// A substack begins behind it.
+    Substack,
+}
+
+/// One place in a stack.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
-    /// The call.
+    /// What is done here.
+    pub(crate) call: Call,
+    /// What is done about the answer.
+    pub(crate) control: Control,
+    /// In how many substacks it is.
+    pub(crate) level: usize,
+    /// Its line.
     pub(crate) entry: Entry,
     /// The file that it stands in.
     pub(crate) path: String,
     /// Its line there, counted from 0 in logical lines.
     pub(crate) line: usize,
+    /// The number of that line, as editors count.
+    pub(crate) number: usize,
     /// The line of the service's own file which brought it.
     pub(crate) top: usize,
 }
 
-/// A service's calls for one facility.
+impl Step {
+    /// Whether libpam calls this module here.
+    pub(crate) fn calls(&self, module: &str) -> bool {
+        self.call == Call::Module && self.entry.calls(module)
+    }
+
+    /// Its place, for people.
+    pub(crate) fn place(&self) -> String {
+        format!("{}:{}", self.path, self.number)
+    }
+}
+
+/// What is odd about a stack's files, in words, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// In words.
+    pub(crate) text: String,
+    /// Whether libpam's answer cannot be told: by us, or by anyone.
+    pub(crate) unsure: bool,
+}
+
+/// A service's stacks.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stack {
-    /// In the order in which libpam makes them.
-    pub(crate) steps: Vec<Step>,
-    /// What could not be followed, each with its place, in words.
-    pub(crate) trouble: Vec<String>,
+pub(crate) struct Stacks {
+    steps: [Vec<Step>; 4],
+    /// In the order in which it was met.
+    pub(crate) trouble: Vec<Trouble>,
+    /// Whether libpam gives up at once (pam_start fails).
+    pub(crate) refused: bool,
+    /// The files that were read.
+    pub(crate) files: Vec<String>,
+    /// The facilities that are not taken from `other`.
+    own: Vec<Facility>,
+}
+
+impl Stacks {
+    /// Reads what a service's file says. That alone: see [`Stacks::of`].
+    pub(crate) fn of_file(files: &dyn Files, path: &str) -> Self {
+        let mut stacks = Self::default();
+        let mut reader = Reader { files, libpam: files.libpam(), stacks: &mut stacks, reads: 0 };
+        let done = reader.load(path, &Reading { requested: None, includes: 0, level: 0, top: None });
+        // A service without a file of its own has the stacks of `other`.
+        stacks.refused = done.is_err() && files.open(path) != Opened::Missing;
+        stacks
+    }
+
+    /// Reads the stacks that a service has: for a facility of which its own file has no line, those of `other`.
+    pub(crate) fn of(files: &dyn Files, path: &str) -> Self {
+        let mut stacks = Self::of_file(files, path);
+        stacks.own = Facility::ALL.into_iter().filter(|facility| !stacks.steps(*facility).is_empty()).collect();
+        if let Some(other) = files.service("other") {
+            let other = Self::of_file(files, &other);
+            stacks.refused |= other.refused;
+            for (own, others) in stacks.steps.iter_mut().zip(other.steps).filter(|(own, _)| own.is_empty()) {
+                *own = others;
+            }
+        }
+        stacks
+    }
+
+    /// Its steps for a facility.
+    pub(crate) fn steps(&self, facility: Facility) -> &[Step] {
+        let [auth, account, password, session] = &self.steps;
+        match facility {
+            Facility::Auth => auth,
+            Facility::Account => account,
+            Facility::Password => password,
+            Facility::Session => session,
+        }
+    }
+
+    /// Whether its own file has something for a facility, be it by an include.
+    pub(crate) fn says(&self, facility: Facility) -> bool {
+        self.own.contains(&facility)
+    }
+
+    fn steps_mut(&mut self, facility: Facility) -> &mut Vec<Step> {
+        let [auth, account, password, session] = &mut self.steps;
+        match facility {
+            Facility::Auth => auth,
+            Facility::Account => account,
+            Facility::Password => password,
+            Facility::Session => session,
+        }
+    }
+
+    /// All steps of all facilities.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Facility, &Step)> {
+        Facility::ALL.into_iter().flat_map(|facility| self.steps(facility).iter().map(move |step| (facility, step)))
+    }
+}
+
+/// libpam gives up what it is reading (PAM_ABORT).
+struct Abort;
+
+/// How a file is read.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// The facility of the lines that are wanted, if not all are.
+    requested: Option<Facility>,
+    includes: usize,
+    level: usize,
+    /// The line of the service's own file.
+    top: Option<usize>,
+}
+
+struct Reader<'a> {
+    files: &'a dyn Files,
+    libpam: Libpam,
+    stacks: &'a mut Stacks,
     reads: usize,
 }
 
-impl Stack {
-    /// Positions of the calls of a module.
-    pub(crate) fn calls<'a>(&'a self, module: &'a str) -> impl Iterator<Item = (usize, &'a Step)> {
-        self.steps.iter().enumerate().filter(move |(_, step)| step.entry.calls(module))
+impl Reader<'_> {
+    fn complain(&mut self, unsure: bool, text: String) {
+        self.stacks.trouble.push(Trouble { text, unsure });
     }
-}
 
-/// Reads the stack that begins in this file.
-pub(crate) fn resolve(files: &dyn Files, path: &str, facility: Facility) -> Stack {
-    let mut stack = Stack::default();
-    follow(files, path, facility, None, 0, &mut stack);
-    stack
-}
-
-fn follow(files: &dyn Files, path: &str, facility: Facility, top: Option<usize>, depth: usize, stack: &mut Stack) {
-    stack.reads += 1;
-    let Some(text) = files.text(path) else {
-        stack.trouble.push(format!("{path}: can't be read"));
-        return;
-    };
-    for (number, line) in parse(&text).into_iter().enumerate() {
-        let top = top.unwrap_or(number);
-        let target = match line.meaning {
-            Meaning::Nothing => continue,
-            Meaning::Unknown => {
-                stack.trouble.push(format!("{path}: not understood: {:?}", line.text.trim()));
-                continue;
-            }
-            Meaning::IncludeAll(target) => target,
-            Meaning::Entry(entry) if entry.facility != facility => continue,
-            Meaning::Entry(entry) if entry.includes() => entry.target,
-            Meaning::Entry(entry) => {
-                stack.steps.push(Step { entry, path: path.to_owned(), line: number, top });
-                continue;
+    /// Reads a file.
+    fn load(&mut self, path: &str, how: &Reading) -> Result<(), Abort> {
+        let text = match self.files.open(path) {
+            Opened::Text(text) => text,
+            Opened::Missing => return Err(Abort),
+            Opened::Unreadable(why) => {
+                self.complain(true, format!("{path}: cannot be read: {why}"));
+                return Err(Abort);
             }
         };
-        if stack.reads > READS {
-            return;
+        self.reads += 1;
+        if !self.stacks.files.iter().any(|known| known == path) {
+            self.stacks.files.push(path.to_owned());
         }
-        let found = if target.starts_with('/') { Some(target.clone()) } else { files.service(&target) };
-        match found {
-            Some(found) if depth < DEPTH => follow(files, &found, facility, Some(top), depth + 1, stack),
-            Some(_) => stack.trouble.push(format!("{path}: includes nest too deep at {target:?}")),
-            None => stack.trouble.push(format!("{path}: includes {target:?}, which does not exist")),
+        for (index, line) in parse(&text, self.libpam).into_iter().enumerate() {
+            let place = format!("{path}:{}", line.number);
+            if line.depends_on_age {
+                let text = "libpam before 1.6.0 and later ones take this line differently: it is very long, or an \
+                            empty line or a comment stands inside of it";
+                self.complain(false, format!("{place}: {text}"));
+            }
+            match line.meaning {
+                Meaning::Nothing => {}
+                Meaning::Unfinished => {
+                    self.complain(false, format!("{place}: the last line goes on and has no end"));
+                    return Err(Abort);
+                }
+                Meaning::IncludeAll(target) => {
+                    if self.include(&place, target.as_deref(), how.requested, how, index).is_err() {
+                        // libpam has a failure of no facility then, which is none of its own, or takes the actions of
+                        // whatever line it has read before.
+                        let Some(facility) = how.requested else { return Err(Abort) };
+                        self.complain(true, format!("{place}: what libpam does about a missing file here is chance"));
+                        let entry = Entry { facility: Some(facility), control: None, target: None, args: Vec::new() };
+                        self.add(facility, Call::MustFail, Control::BAD, entry, path, index, line.number, how)?;
+                    }
+                }
+                Meaning::Entry(entry) => self.entry(entry, &place, path, index, line.number, how)?,
+            }
         }
+        Ok(())
     }
+
+    fn entry(
+        &mut self,
+        entry: Entry,
+        place: &str,
+        path: &str,
+        index: usize,
+        number: usize,
+        how: &Reading,
+    ) -> Result<(), Abort> {
+        // What libpam does not know is the most important thing that it could be.
+        let facility = entry.facility.or(how.requested).unwrap_or(Facility::Auth);
+        if how.requested.is_some_and(|requested| requested != facility) {
+            return Ok(());
+        }
+        let mut call = if entry.facility.is_some() { Call::Module } else { Call::MustFail };
+        if entry.facility.is_none() {
+            let text = format!("{place}: begins with no facility; libpam takes it for {} and fails", facility.name());
+            self.complain(false, text);
+        }
+        let mut control = entry.control.as_deref().map_or(Control::BAD, Control::of);
+        if entry.includes() {
+            let inner = if entry.is("substack") {
+                self.add(facility, Call::Substack, Control::IGNORE, entry.clone(), path, index, number, how)?;
+                Reading { level: how.level + 1, ..*how }
+            } else {
+                *how
+            };
+            if self.include(place, entry.target.as_deref(), Some(facility), &inner, index).is_ok() {
+                return Ok(());
+            }
+            (call, control) = (Call::MustFail, Control::BAD);
+        } else if entry.target.is_none() {
+            self.complain(false, format!("{place}: names no module; libpam fails here"));
+            call = Call::MustFail;
+        }
+        self.add(facility, call, control, entry, path, index, number, how)
+    }
+
+    /// Reads an included file.
+    fn include(
+        &mut self,
+        place: &str,
+        target: Option<&str>,
+        facility: Option<Facility>,
+        how: &Reading,
+        index: usize,
+    ) -> Result<(), Abort> {
+        let Some(target) = target else {
+            // Debian's looks at the first letter of the name, where there is none.
+            self.complain(self.libpam.debian, format!("{place}: names no file; libpam fails here, Debian's crashes"));
+            return Err(Abort);
+        };
+        let inner =
+            Reading { requested: facility, includes: how.includes + 1, level: how.level, top: how.top.or(Some(index)) };
+        let too_deep = if self.libpam.since_1_6 { inner.includes >= DEPTH } else { inner.level >= DEPTH };
+        if too_deep || inner.includes > 2 * DEPTH || self.reads > READS {
+            if self.stacks.trouble.len() < READS {
+                self.complain(!too_deep, format!("{place}: includes nest too deep; libpam fails here"));
+            }
+            return Err(Abort);
+        }
+        let path = match target {
+            absolute if absolute.starts_with('/') => Some(absolute.to_owned()),
+            name if self.libpam.debian => Some(format!("{}/{name}", DIRECTORIES[0])),
+            name => self.files.service(name),
+        };
+        let there = path.filter(|path| self.files.open(path) != Opened::Missing);
+        let Some(path) = there else {
+            self.complain(false, format!("{place}: includes {target:?}, which is not there; libpam fails here"));
+            return Err(Abort);
+        };
+        self.load(&path, &inner)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a step, part by part")]
+    fn add(
+        &mut self,
+        facility: Facility,
+        call: Call,
+        control: Control,
+        entry: Entry,
+        path: &str,
+        line: usize,
+        number: usize,
+        how: &Reading,
+    ) -> Result<(), Abort> {
+        // `extract_modulename`: a name that auditing could not show ends it all. That of an include is not looked at.
+        let named = entry.target.as_deref().filter(|_| call == Call::Substack || !entry.includes());
+        let name = named.map(|target| target.rsplit('/').next().unwrap_or_default());
+        let stem = name.map(|name| name.rsplit_once('.').map_or(name, |(stem, _)| stem));
+        if stem.is_some_and(|stem| stem.is_empty() || stem == "?") {
+            // What has been half made of the step stays in a stack that goes on being used, when this was included.
+            let text = format!("{path}:{number}: {named:?} is no name for a module; libpam gives up here");
+            self.complain(how.includes > 0 && !self.libpam.since_1_6, text);
+            return Err(Abort);
+        }
+        let top = how.top.unwrap_or(line);
+        let step = Step { call, control, level: how.level, entry, path: path.to_owned(), line, number, top };
+        self.stacks.steps_mut(facility).push(step);
+        Ok(())
+    }
+}
+
+/// What came of running a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Positions of the modules that were called, in this order.
+    pub(crate) called: Vec<usize>,
+    /// libpam's answer.
+    pub(crate) result: Code,
+    /// What each step answered: libpam keeps it for pam_setcred and pam_close_session.
+    pub(crate) answers: Vec<Option<Code>>,
+}
+
+impl Outcome {
+    /// Whether the application goes on.
+    pub(crate) fn passes(&self) -> bool {
+        self.result == SUCCESS
+    }
+}
+
+/// What the answers so far have come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Impression {
+    Undefined,
+    Positive,
+    Negative,
+}
+
+/// What libpam has for the answer of a step that it has not called yet.
+const NEVER: Code = -1;
+
+/// Runs a stack with these answers of its modules.
+///
+/// For pam_setcred and pam_close_session `frozen` is what pam_authenticate and pam_open_session had answered. It decides
+/// which modules are called, and the new answers only what comes of it; of a step that was not called then, the new one
+/// decides.
+pub(crate) fn run(
+    steps: &[Step],
+    libpam: Libpam,
+    frozen: Option<&[Option<Code>]>,
+    answer: &mut dyn FnMut(usize) -> Code,
+) -> Outcome {
+    let mut outcome = Outcome { called: Vec::new(), result: PERM_DENIED, answers: vec![None; steps.len()] };
+    if steps.is_empty() {
+        return outcome;
+    }
+    let (mut impression, mut status) = (Impression::Undefined, PERM_DENIED);
+    // What they were when each substack began.
+    let mut before = [(impression, status); DEPTH + 1];
+    let mut at = 0;
+    let mut last_level = 0;
+    while let Some(step) = steps.get(at) {
+        let level = step.level;
+        if let Some(slot) = before.get_mut(level).filter(|_| last_level < level) {
+            *slot = (impression, status);
+        }
+        last_level = level;
+        let mut said = match step.call {
+            Call::Substack => {
+                at += 1;
+                continue;
+            }
+            Call::MustFail => PERM_DENIED,
+            Call::Module => {
+                outcome.called.push(at);
+                answer(at)
+            }
+        };
+        if let Some(slot) = outcome.answers.get_mut(at) {
+            *slot = Some(said);
+        }
+        let deciding = frozen.and_then(|frozen| frozen.get(at).copied().flatten());
+        let deciding = deciding.filter(|code| *code != NEVER).unwrap_or(said);
+        let action = step.control.action(deciding).unwrap_or_else(|| {
+            said = PERM_DENIED;
+            Action::Bad
+        });
+        let open = impression == Impression::Undefined || (impression == Impression::Positive && status == SUCCESS);
+        // PAM_IGNORE is no answer for a stack whose order was frozen with another one.
+        let counts = said != IGNORE || deciding == said;
+        let mut ended = false;
+        match action {
+            Action::Ignore => {}
+            Action::Reset => (impression, status) = before.get(level).copied().unwrap_or((impression, status)),
+            Action::Ok | Action::Done => {
+                if open && counts {
+                    (impression, status) = (Impression::Positive, said);
+                }
+                ended = action == Action::Done && impression == Impression::Positive;
+            }
+            Action::Bad | Action::Die => {
+                if impression != Impression::Negative {
+                    (impression, status) = (Impression::Negative, if said == IGNORE { PERM_DENIED } else { said });
+                }
+                ended = action == Action::Die;
+            }
+            Action::Jump(far) => {
+                if frozen.is_some() && !libpam.debian && open && counts {
+                    (impression, status) = (Impression::Positive, said);
+                }
+                let (last, missing) = jump(steps, at, far);
+                at = last;
+                if missing > 0 {
+                    (impression, status) = (Impression::Negative, PERM_DENIED);
+                }
+            }
+        }
+        if ended {
+            while steps.get(at + 1).is_some_and(|next| next.level >= level) {
+                at += 1;
+            }
+        }
+        at += 1;
+    }
+    outcome.result = if status == SUCCESS && impression != Impression::Positive { PERM_DENIED } else { status };
+    outcome
+}
+
+/// Passes over so many steps: the last of them, and how many there are too few. A substack is one step.
+pub(crate) fn jump(steps: &[Step], from: usize, mut far: u32) -> (usize, u32) {
+    let level = steps.get(from).map_or(0, |step| step.level);
+    let next = |at: usize| steps.get(at + 1).map(|step| step.level);
+    let mut at = from;
+    while far > 0 && next(at).is_some_and(|next| next >= level) {
+        at += 1;
+        while next(at).is_some_and(|next| next > level) {
+            at += 1;
+        }
+        far -= 1;
+    }
+    (at, far)
 }
 
 #[cfg(test)]
@@ -100,34 +490,62 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     impl Files for BTreeMap<&str, &str> {
-        fn text(&self, path: &str) -> Option<String> {
-            self.get(path).map(|text| (*text).to_owned())
+        fn open(&self, path: &str) -> Opened {
+            self.get(path).map_or(Opened::Missing, |text| Opened::Text((*text).to_owned()))
+        }
+
+        fn libpam(&self) -> Libpam {
+            Libpam { debian: self.contains_key("/etc/debian_version"), ..Libpam::NEWEST }
+        }
+
+        fn names(&self, directory: &str) -> Vec<String> {
+            let inside = self.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
+            inside.map(str::to_owned).collect()
         }
     }
 
     #[test]
     fn includes_are_followed_etc_first_and_by_facility() {
-        let files = BTreeMap::from([
+        let mut files = BTreeMap::from([
             (
                 "/etc/pam.d/sshd",
-                "auth include a\nsession required one.so\n@include c\nsession include /usr/lib/pam.d/c\n",
+                "auth include a\nsession required one.so\n@include c\nsession include /usr/lib/pam.d/c\nsession include d\n",
             ),
             ("/etc/pam.d/c", "auth required x.so\nsession required two.so\n"),
             ("/usr/lib/pam.d/c", "session required three.so\n"),
+            ("/usr/lib/pam.d/d", "session required four.so\n"),
+            ("/etc/debian_version", "12\n"),
         ]);
-        let stack = resolve(&files, "/etc/pam.d/sshd", Facility::Session);
-        let seen: Vec<_> = stack.steps.iter().map(|s| (s.entry.target.as_str(), s.top)).collect();
-        assert_eq!(seen, [("one.so", 1), ("two.so", 2), ("three.so", 3)]);
-        assert!(stack.trouble.is_empty());
-        let auth = resolve(&files, "/etc/pam.d/sshd", Facility::Auth);
-        assert_eq!(auth.trouble, ["/etc/pam.d/sshd: includes \"a\", which does not exist"]);
+        let stacks = Stacks::of(&files, "/etc/pam.d/sshd");
+        let seen: Vec<_> = stacks.steps(Facility::Session).iter().map(|s| (s.entry.module(), s.top)).collect();
+        assert_eq!(seen, [("one", 1), ("two", 2), ("three", 3), ("", 4)], "Debian's looks in /etc alone");
+        let auth = stacks.steps(Facility::Auth);
+        assert_eq!((auth[0].call, auth[1].entry.module()), (Call::MustFail, "x"));
+        assert_eq!(stacks.trouble.len(), 2);
+        assert!(stacks.trouble[0].text.starts_with("/etc/pam.d/sshd:1: includes \"a\", which is not there"));
+        files.remove("/etc/debian_version");
+        let stacks = Stacks::of(&files, "/etc/pam.d/sshd");
+        let last = stacks.steps(Facility::Session).last().unwrap();
+        assert_eq!(last.entry.module(), "four");
+        assert!(stacks.trouble.iter().any(|trouble| trouble.text.contains(":3: begins with no facility")));
+    }
+
+    #[test]
+    fn what_a_service_does_not_say_other_says() {
+        let files = BTreeMap::from([
+            ("/etc/pam.d/x", "session required one.so\n"),
+            ("/etc/pam.d/other", "auth required two.so\nsession required three.so\n"),
+        ]);
+        let stacks = Stacks::of(&files, "/etc/pam.d/x");
+        let modules: Vec<_> = stacks.all().map(|(_, step)| step.entry.module()).collect();
+        assert_eq!(modules, ["two", "one"]);
     }
 
     #[test]
     fn includes_that_multiply_end() {
         let text = "session include x\n".repeat(50);
         let files = BTreeMap::from([("/etc/pam.d/x", text.as_str())]);
-        let stack = resolve(&files, "/etc/pam.d/x", Facility::Session);
-        assert!(stack.reads < 2 * READS && !stack.trouble.is_empty());
+        let stacks = Stacks::of(&files, "/etc/pam.d/x");
+        assert!(stacks.trouble.len() < 2 * READS && !stacks.trouble.is_empty());
     }
 }

@@ -36,7 +36,7 @@ impl Scene {
     }
 
     fn host(&self) -> Host {
-        Host::new(self.root.path())
+        Host::new(self.root.path()).unwrap()
     }
 
     fn change(&self) -> Change {
@@ -80,8 +80,8 @@ impl Scene {
     /// The modules of a session stack that matter to the order.
     fn order(&self, service: &str) -> Vec<String> {
         let host = self.host();
-        let stack = resolve(&host, &host.service(service).unwrap(), Facility::Session);
-        let names = stack.steps.iter().map(|step| step.entry.target.trim_end_matches(".so").to_owned());
+        let stacks = Stacks::of(&host, &host.service(service).unwrap());
+        let names = stacks.steps(Facility::Session).iter().map(|step| step.entry.module().to_owned());
         names.filter(|name| ["pam_keyinit", "pam_krb5", "pam_systemd", "pam_pag"].contains(&name.as_str())).collect()
     }
 }
@@ -128,6 +128,7 @@ fn debian(profile: bool) -> Scene {
     let auth = if profile { "auth\toptional\tpam_pag.so \n" } else { "" };
     let interactive = format!("{session}session\toptional\tpam_systemd.so \n");
     Scene::new(&[
+        ("/etc/debian_version", "13\n"),
         ("/usr/share/pam-configs/unix", "Name: Unix authentication\n"),
         ("/etc/pam.d/common-session", &DEBIAN_SESSION.replace("PAG_HERE", &interactive)),
         ("/etc/pam.d/common-session-noninteractive", &DEBIAN_SESSION.replace("PAG_HERE", session)),
@@ -194,6 +195,7 @@ fn a_vendor_that_gains_auth_lines_gets_them_into_our_file() {
 #[test]
 fn an_own_systemd_user_is_appended_to_and_restored() {
     let scene = Scene::new(&[
+        ("/etc/debian_version", "13\n"),
         ("/etc/pam.d/systemd-user", DEBIAN_MANAGER),
         ("/etc/pam.d/common-account", "account required pam_unix.so\n"),
         ("/etc/pam.d/common-session-noninteractive", "session required pam_unix.so\n"),
@@ -345,14 +347,20 @@ fn suse_keyinit_behind_pam_systemd_leaves_the_place_after_it() {
 }
 
 #[test]
-fn a_line_behind_a_jump_is_not_inserted() {
+fn a_line_never_changes_where_a_jump_lands() {
     let text = "session [success=1 default=ignore] pam_succeed_if.so uid < 1000\nsession optional pam_systemd.so\n";
     let safe = Scene::new(&[("/etc/pam.d/sshd", text)]);
-    let plan = enable(&safe.host());
+    assert_eq!(safe.enable(), Answer::AllRight);
+    assert_eq!(safe.order("sshd"), ["pam_pag", "pam_systemd"]);
+    assert!(safe.get("/etc/pam.d/sshd").unwrap().ends_with(text), "before the jump, not behind it");
+
+    let text = "session [success=ok default=1] pam_keyinit.so force\nsession optional pam_systemd.so\n";
+    let narrow = Scene::new(&[("/etc/pam.d/sshd", text)]);
+    let plan = enable(&narrow.host());
     assert_eq!(plan.remarks.len(), 1, "{:?}", plan.edits);
-    assert!(plan.remarks[0].text.contains("jumps"), "{}", plan.remarks[0].text);
-    assert_eq!(safe.enable(), Answer::ToDo);
-    assert_eq!(safe.get("/etc/pam.d/sshd").unwrap(), text);
+    assert!(plan.remarks[0].text.contains("where /etc/pam.d/sshd:1 jumps"), "{}", plan.remarks[0].text);
+    assert_eq!(narrow.enable(), Answer::ToDo);
+    assert_eq!(narrow.get("/etc/pam.d/sshd").unwrap(), text);
 }
 
 #[test]
@@ -438,4 +446,245 @@ proptest::proptest! {
             proptest::prop_assert_eq!(old.as_deref().map(str::trim_end), new.as_deref().map(str::trim_end), "{}", name);
         }
     }
+}
+
+#[test]
+fn pam_afs_session_is_replaced_by_lines_that_let_the_same_people_in() {
+    let session = "session optional pam_keyinit.so force revoke\nsession required pam_afs_session.so minimum_uid=100 debug\nsession optional pam_systemd.so\n";
+    let ours = "-auth\toptional\tpam_pag.so";
+    for (auth, expected) in [
+        (
+            "auth [success=ok default=die] pam_krb5.so\nauth [default=done] pam_afs_session.so program=/usr/bin/aklog\n",
+            vec!["auth [success=ok default=die] pam_krb5.so", "-auth\toptional\tpam_pag.so program=/usr/bin/aklog"],
+        ),
+        (
+            "auth required pam_krb5.so\nauth [success=ok default=bad] pam_afs_session.so\n",
+            vec!["auth required pam_krb5.so", ours],
+        ),
+        (
+            "auth required pam_krb5.so\nauth [success=1 default=ignore] pam_afs_session.so\nauth requisite pam_deny.so\nauth required pam_env.so\n",
+            vec![
+                "auth required pam_krb5.so",
+                ours,
+                "auth [success=1 default=ignore] pam_permit.so",
+                "auth requisite pam_deny.so",
+                "auth required pam_env.so",
+            ],
+        ),
+        (
+            "auth [success=1 default=ignore] pam_krb5.so\nauth requisite pam_deny.so\nauth [default=done] pam_afs_session.so\n",
+            vec![
+                "auth [success=1 default=ignore] pam_krb5.so",
+                "auth requisite pam_deny.so",
+                ours,
+                "auth [default=done] pam_permit.so",
+            ],
+        ),
+        (
+            "auth sufficient pam_unix.so\nauth requisite pam_krb5.so\nauth [success=1 ignore=ignore default=die] pam_afs_session.so\nauth requisite pam_deny.so\nauth optional pam_permit.so\n",
+            vec![
+                "auth sufficient pam_unix.so",
+                "auth requisite pam_krb5.so",
+                ours,
+                "auth [success=1 ignore=ignore default=die] pam_permit.so",
+                "auth requisite pam_deny.so",
+                "auth optional pam_permit.so",
+            ],
+        ),
+    ] {
+        let text = format!("{auth}account required pam_unix.so\n{session}");
+        let scene = Scene::new(&[("/etc/pam.d/sshd", &text)]);
+        assert_eq!(scene.enable(), Answer::AllRight, "{auth}");
+        let now = scene.get("/etc/pam.d/sshd").unwrap();
+        let said: Vec<&str> = now.lines().filter(|line| !line.starts_with('#') && line.contains("auth")).collect();
+        assert_eq!(said, expected, "{now}");
+        assert!(now.contains("\n-session\toptional\tpam_pag.so minimum_uid=100 debug\n"), "{now}");
+        assert_eq!(scene.check(), Answer::AllRight, "{now}");
+        assert_eq!(scene.enable(), Answer::AllRight);
+        assert_eq!(scene.get("/etc/pam.d/sshd").unwrap(), now, "twice is once");
+        assert_eq!(scene.disable(), Answer::AllRight);
+        assert_eq!(scene.get("/etc/pam.d/sshd").unwrap(), text);
+    }
+}
+
+#[test]
+fn pam_afs_session_beside_ours_goes() {
+    let text = "auth required pam_krb5.so\nauth [default=done] pam_afs_session.so\nauth optional pam_pag.so\n\
+                session required pam_afs_session.so\nsession optional pam_pag.so scope=session\n";
+    let scene = Scene::new(&[("/etc/pam.d/sshd", text)]);
+    assert_eq!(scene.check(), Answer::ToDo);
+    assert_eq!(scene.enable(), Answer::AllRight);
+    let now = scene.get("/etc/pam.d/sshd").unwrap();
+    let said: Vec<&str> = now.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(
+        said,
+        ["auth required pam_krb5.so", "auth optional pam_pag.so", "session optional pam_pag.so scope=session"]
+    );
+    scene.disable();
+    assert_eq!(scene.get("/etc/pam.d/sshd").unwrap(), text);
+}
+
+#[test]
+fn a_control_that_locks_people_out_is_mended() {
+    for auth in [
+        "auth [success=ok default=die] pam_krb5.so\nauth [default=done] pam_pag.so scope=session\n",
+        "auth required pam_krb5.so\nauth [success=ok default=bad] pam_pag.so scope=session\n",
+    ] {
+        let scene = Scene::new(&[(
+            "/etc/pam.d/sshd",
+            &format!("{auth}session sufficient pam_pag.so\nsession required pam_limits.so\n"),
+        )]);
+        assert_eq!(scene.check(), Answer::ToDo);
+        assert_eq!(scene.enable(), Answer::AllRight, "{:?}", inspect(&scene.host()).1);
+        let now = scene.get("/etc/pam.d/sshd").unwrap();
+        assert!(now.contains("\n-auth\toptional\tpam_pag.so scope=session\n-session\toptional\tpam_pag.so\n"), "{now}");
+    }
+    // Where nothing else says yes the tool writes no yes of its own, and says what there is to decide.
+    let text = "auth requisite pam_unix.so\nauth [success=1 default=ignore] pam_pag.so\nauth requisite pam_deny.so\nsession optional pam_pag.so\n";
+    let scene = Scene::new(&[("/etc/pam.d/sshd", text)]);
+    assert_eq!(scene.enable(), Answer::ToDo);
+    assert_eq!(scene.get("/etc/pam.d/sshd").unwrap(), text);
+}
+
+#[test]
+fn a_line_goes_where_it_is_reached() {
+    for before in ["session sufficient pam_permit.so\n", "session [success=1 default=ignore] pam_permit.so\n"] {
+        let text = format!(
+            "session optional pam_keyinit.so force\n{before}session optional pam_pag.so debug\nsession optional pam_systemd.so\n"
+        );
+        let scene = Scene::new(&[("/etc/pam.d/sshd", &text)]);
+        assert_eq!(scene.check(), Answer::ToDo);
+        assert_eq!(scene.enable(), Answer::AllRight, "{:?}", inspect(&scene.host()).1);
+        let now = scene.get("/etc/pam.d/sshd").unwrap();
+        assert!(now.contains("\n-session\toptional\tpam_pag.so debug\n"), "{now}");
+        assert_eq!(scene.check(), Answer::AllRight, "{now}");
+    }
+    for (auth, line) in [
+        ("auth sufficient pam_unix.so\nauth required pam_deny.so\n", 0),
+        ("auth required pam_env.so\nauth [success=done default=ignore] pam_sss.so\nauth required pam_deny.so\n", 1),
+        ("auth required pam_env.so\nauth include ends\n", 1),
+        ("auth required pam_env.so\nauth substack ends\n", 2),
+    ] {
+        let text = format!("{auth}account required pam_unix.so\nsession optional pam_pag.so\n");
+        let ends = "auth sufficient pam_unix.so\nauth required pam_deny.so\n";
+        let scene = Scene::new(&[("/etc/pam.d/gdm-password", &text), ("/etc/pam.d/ends", ends)]);
+        assert_eq!(scene.check(), Answer::ToDo);
+        assert_eq!(scene.enable(), Answer::AllRight, "{auth}: {:?}", inspect(&scene.host()).1);
+        let now = scene.get("/etc/pam.d/gdm-password").unwrap();
+        let said: Vec<&str> = now.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(said[line], "-auth\toptional\tpam_pag.so", "{now}");
+        assert_eq!(scene.get("/etc/pam.d/ends").unwrap(), ends);
+    }
+    // After pam_krb5, which brings the ticket, nothing is reached here.
+    let text = "auth sufficient pam_krb5.so\nauth required pam_deny.so\nsession optional pam_pag.so\n";
+    let scene = Scene::new(&[("/etc/pam.d/gdm-password", text)]);
+    let plan = enable(&scene.host());
+    assert!(
+        plan.edits.is_empty() && plan.remarks[0].text.contains("(sufficient pam_krb5.so) ends the stack"),
+        "{:?}",
+        plan.remarks
+    );
+}
+
+#[test]
+fn each_seat_has_its_own_needs_and_strangers_are_named() {
+    let auth = "auth required pam_unix.so\naccount required pam_unix.so\n";
+    let session = "auth required pam_unix.so\nsession required pam_unix.so\n";
+    for (service, needs) in [
+        ("gdm-pin", vec![Problem::Missing, Problem::NoUnlock]),
+        ("gdm-switchable-auth", vec![Problem::Missing, Problem::NoUnlock]),
+        ("gdm-authd", vec![Problem::Missing, Problem::NoUnlock]),
+        ("chrome-remote-desktop", vec![Problem::Missing]),
+        ("xrdp-sesman", vec![Problem::Missing]),
+        ("cockpit", vec![Problem::Missing]),
+        ("i3lock", vec![Problem::NoUnlock]),
+        ("swaylock", vec![Problem::NoUnlock]),
+        ("xscreensaver", vec![Problem::NoUnlock]),
+        ("xsecurelock", vec![Problem::NoUnlock]),
+        ("mate-screensaver", vec![Problem::NoUnlock]),
+        ("cinnamon-screensaver", vec![Problem::NoUnlock]),
+        ("xfce4-screensaver", vec![Problem::NoUnlock]),
+        ("kde-fingerprint", vec![Problem::NoUnlock]),
+        ("kde-smartcard", vec![Problem::NoUnlock]),
+        ("fcron", vec![]),
+        ("lightdm-greeter", vec![]),
+        ("sudo", vec![]),
+    ] {
+        let scene = Scene::new(&[
+            ("/etc/pam.d/sshd", "session optional pam_pag.so\n"),
+            (&format!("/etc/pam.d/{service}"), session),
+        ]);
+        let found: Vec<Problem> = inspect(&scene.host()).1.into_iter().map(|finding| finding.problem).collect();
+        assert_eq!(found, needs, "{service}");
+        assert_eq!(scene.enable(), Answer::AllRight, "{service}");
+    }
+    let scene = Scene::new(&[
+        ("/etc/pam.d/sshd", "auth include shared\nsession optional pam_pag.so\n"),
+        ("/etc/pam.d/shared", auth),
+        ("/etc/pam.d/strange-locker", auth),
+        ("/etc/pam.d/sshd.dpkg-old", auth),
+        ("/etc/pam.d/other", auth),
+        ("/usr/lib/pam.d/vendors-own", session),
+    ]);
+    let findings = inspect(&scene.host()).1;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(findings[0].text.starts_with("not known to pagctl: strange-locker, vendors-own. "), "{}", findings[0].text);
+}
+
+#[test]
+fn a_locker_of_the_vendors_gets_its_auth_line() {
+    let scene = Scene::new(&[
+        ("/usr/lib/pam.d/swaylock", "auth include login\n"),
+        ("/usr/lib/pam.d/login", "auth required pam_unix.so\nsession optional pam_pag.so\n"),
+    ]);
+    scene.goes_in_and_out();
+    scene.enable();
+    let text = scene.get("/etc/pam.d/swaylock").unwrap();
+    let said: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(said, ["auth\tinclude\t/usr/lib/pam.d/swaylock", "-auth\toptional\tpam_pag.so"]);
+}
+
+#[test]
+fn links_lead_to_files_of_the_root_that_was_named() {
+    let stack = "session optional pam_keyinit.so revoke\nsession optional pam_systemd.so\n";
+    let scene = Scene::new(&[
+        ("/etc/pam.d/sshd", "session include password-auth\n"),
+        ("/etc/pam.d/password-auth-ac", stack),
+        ("/elsewhere/login", "session optional pam_pag.so\n"),
+    ]);
+    let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, scene.at(at)).unwrap();
+    link("/etc/pam.d/password-auth-ac", "/etc/pam.d/password-auth");
+    link("/elsewhere", "/usr/lib/pam.d");
+    link("../../../../../../elsewhere/login", "/etc/pam.d/login");
+    link("/etc/pam.d/su-l", "/etc/pam.d/su-l");
+    let host = scene.host();
+    assert_eq!(host.find("/usr/lib/pam.d/login").unwrap(), scene.at("/elsewhere/login"));
+    assert_eq!(host.find("/etc/pam.d/../pam.d/password-auth").unwrap(), scene.at("/etc/pam.d/password-auth-ac"));
+    let (right, findings) = inspect(&host);
+    assert_eq!(right, ["login"]);
+    let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert!(
+        texts.iter().any(|text| text.contains("/etc/pam.d/su-l: cannot be read: too many symbolic links")),
+        "{texts:?}"
+    );
+    assert!(!texts.iter().any(|text| text.contains("password-auth-ac")), "it is no service: {texts:?}");
+    scene.enable();
+    assert_eq!(scene.order("sshd"), ["pam_pag", "pam_keyinit", "pam_systemd"]);
+    assert_eq!(scene.get("/etc/pam.d/password-auth-ac").unwrap(), stack, "it belongs to the tool that made the link");
+}
+
+#[test]
+fn nothing_to_look_at_is_not_all_right() {
+    let gone = Look { root: "/nonexistent/root".into(), json: true };
+    let error = run(&Verb::Check(gone)).unwrap_err();
+    assert!(error.to_string().starts_with("cannot look below /nonexistent/root: No such file"), "{error}");
+    assert_eq!(Scene::new(&[]).check(), Answer::ToDo, "no stack at all");
+    let scene = Scene::new(&[("/etc/pam.d/sshd", "session include gone\nsession optional pam_pag.so\n")]);
+    assert_eq!(scene.check(), Answer::ToDo);
+    let scene = Scene::new(&[("/etc/pam.d/sshd", "session optional pam_pag.so\n"), ("/etc/pam.d/login", "")]);
+    fs::remove_file(scene.at("/etc/pam.d/login")).unwrap();
+    std::os::unix::net::UnixListener::bind(scene.at("/etc/pam.d/login")).unwrap();
+    let (right, findings) = inspect(&scene.host());
+    assert_eq!((right, findings.len()), (vec!["sshd".to_owned()], 1), "{findings:?}");
+    assert!(findings[0].text.starts_with("/etc/pam.d/login: cannot be read: not a regular file"), "{findings:?}");
 }

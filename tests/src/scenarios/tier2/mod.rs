@@ -191,6 +191,11 @@ pub const ALL: &[Scenario] = &[
         upkeep::pam_check_is_right_and_disable_takes_back,
     ),
     Scenario::new(
+        "a_lock_out_is_found_and_mended",
+        "a control that makes a denial of our answer locks a right password out; check names the line, enable mends it",
+        upkeep::a_lock_out_is_found_and_mended,
+    ),
+    Scenario::new(
         "manager_from_before_is_adopted",
         "a user manager that was started outside of the PAG gets its tokens by `pagctl adopt`, and nobody else does",
         main_job::manager_from_before_is_adopted,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::outages::helper;
 use crate::guest::{
-    Proof, Session, assert_same, assert_token, eventually, heard, journal, manager_is, pags_of, run, sh,
+    Proof, Session, assert_same, assert_token, eventually, heard, journal, knock, manager_is, pags_of, run, sh,
 };
 
 /// The PAM stacks, by file name.
@@ -76,6 +76,37 @@ pub(super) fn pam_check_is_right_and_disable_takes_back(_: u32) {
     alice.log_out();
     sh("pagctl pam enable --yes; pagctl pam disable --yes");
     assert_eq!(stacks(), disabled, "there and back");
+}
+
+/// As sites have the auth lines of pam_afs_session, with the module's name changed.
+const LOCKS_OUT: &str =
+    "auth [success=ok default=die] pam_krb5.so minimum_uid=1000\nauth [default=done] pam_pag.so debug\n";
+
+pub(super) fn a_lock_out_is_found_and_mended(_: u32) {
+    let path = "/etc/pam.d/sshd";
+    let text = fs::read_to_string(path).unwrap();
+    fs::write(path, text.replace("@include common-auth\n", LOCKS_OUT)).unwrap();
+    let denied = knock("alice", Proof::Password).wait_with_output().unwrap();
+    assert!(!denied.status.success(), "the right password is denied, which is what check must find");
+    let (code, words) = check();
+    assert_eq!(code, Some(1), "a lock-out: {words}");
+    let line = 2 + text.lines().position(|line| line == "@include common-auth").unwrap();
+    let told = format!(
+        "wrong: sshd: {path}:{line}: under [default=done] pam_pag.so, which answers PAM_IGNORE, denies the login"
+    );
+    assert!(words.contains(&told), "the line that denies is named: {words}");
+
+    let mended = sh("pagctl pam enable --yes");
+    assert!(
+        mended.contains("-auth [default=done] pam_pag.so debug\n+-auth\toptional\tpam_pag.so debug\n"),
+        "the control is mended: {mended}"
+    );
+    let (code, words) = check();
+    assert_eq!(code, Some(0), "mended: {words}");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    assert_token("the login that was denied", &alice.ring());
+    alice.log_out();
+    is_over();
 }
 
 pub(super) fn wrong_order_is_said_and_put_right(_: u32) {

@@ -1,0 +1,196 @@
+//! How the modules of a stack may answer, and what becomes of a login then.
+
+use super::control::{AUTH_ERR, Code, Control, IGNORE, SESSION_ERR, SUCCESS};
+use super::parse::{Facility, Libpam};
+use super::stack::{Outcome, Step, run};
+
+/// Modules that say whether a condition holds, or need a person's finger or key: a login may go on either way.
+const CONDITIONS: [&str; 14] = [
+    "pam_access",
+    "pam_exec",
+    "pam_fprintd",
+    "pam_listfile",
+    "pam_localuser",
+    "pam_nologin",
+    "pam_rootok",
+    "pam_securetty",
+    "pam_shells",
+    "pam_succeed_if",
+    "pam_time",
+    "pam_u2f",
+    "pam_usertype",
+    "pam_wheel",
+];
+/// Of so many conditions each combination is looked at; later ones hold.
+const COMBINED: usize = 6;
+/// Of so many modules each pair is looked at; later ones succeed.
+const PAIRED: usize = 30;
+
+/// Whether a step calls our module.
+pub(crate) fn is_ours(step: &Step) -> bool {
+    step.calls("pam_pag")
+}
+
+/// What each step answers when a login begins; ours as it does.
+pub(crate) type Answers = Vec<Code>;
+
+/// What becomes of a login: of pam_authenticate and pam_setcred, of pam_open_session and pam_close_session, or of the
+/// one call of the other facilities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Passage {
+    /// The first call.
+    pub(crate) first: Outcome,
+    /// The second, whose order the first has frozen.
+    pub(crate) second: Option<Outcome>,
+}
+
+impl Passage {
+    /// Whether the login goes on.
+    pub(crate) fn succeeds(&self) -> bool {
+        self.first.passes() && self.second.as_ref().is_none_or(Outcome::passes)
+    }
+
+    /// Positions of the modules that were called, in order, by the call that our module works in.
+    pub(crate) fn called(&self, facility: Facility) -> &[usize] {
+        match &self.second {
+            Some(second) if facility == Facility::Auth => &second.called,
+            _ => &self.first.called,
+        }
+    }
+}
+
+/// Lets a stack give these answers.
+pub(crate) fn pass(steps: &[Step], facility: Facility, libpam: Libpam, answers: &[Code]) -> Passage {
+    let given = |at: usize| answers.get(at).copied().unwrap_or(SUCCESS);
+    let first = run(steps, libpam, None, &mut |at| given(at));
+    let second = matches!(facility, Facility::Auth | Facility::Session).then(|| {
+        run(steps, libpam, Some(&first.answers), &mut |at| match steps.get(at) {
+            Some(step) if is_ours(step) => SUCCESS,
+            _ => given(at),
+        })
+    });
+    Passage { first, second }
+}
+
+fn failure(facility: Facility) -> Code {
+    if facility == Facility::Session { SESSION_ERR } else { AUTH_ERR }
+}
+
+/// Everything goes well, and all conditions hold.
+fn best(steps: &[Step], facility: Facility) -> Answers {
+    let answer = |step: &Step| match step {
+        ours if is_ours(ours) && facility != Facility::Session => IGNORE,
+        deny if deny.calls("pam_deny") => failure(facility),
+        _ => SUCCESS,
+    };
+    steps.iter().map(answer).collect()
+}
+
+/// Some of the steps.
+pub(crate) type Which<'a> = &'a dyn Fn(&Step) -> bool;
+
+fn positions(steps: &[Step], wanted: impl Fn(&Step) -> bool) -> Vec<usize> {
+    steps.iter().enumerate().filter(|(_, step)| wanted(step)).map(|(at, _)| at).collect()
+}
+
+fn with(answers: &[Code], changed: &[usize], code: Code) -> Answers {
+    let each = answers.iter().enumerate();
+    each.map(|(at, answer)| if changed.contains(&at) { code } else { *answer }).collect()
+}
+
+/// The ways in which a login goes well: whatever can succeed does, and conditions hold or don't.
+pub(crate) fn usual(steps: &[Step], facility: Facility) -> Vec<Answers> {
+    let best = best(steps, facility);
+    let mut conditions = positions(steps, |step| CONDITIONS.contains(&step.entry.module()));
+    conditions.truncate(COMBINED);
+    let combinations = 0..1_usize << conditions.len();
+    let chosen = |set: usize| -> Vec<usize> {
+        let each = conditions.iter().enumerate();
+        each.filter(|(bit, _)| set & (1 << bit) != 0).map(|(_, at)| *at).collect()
+    };
+    combinations.map(|set| with(&best, &chosen(set), failure(facility))).collect()
+}
+
+/// The usual ways, and others: each module alone, each pair, all before one and all at once fail, or say PAM_IGNORE.
+/// What is `fixed` never does.
+pub(crate) fn any(steps: &[Step], facility: Facility, fixed: Which<'_>) -> Vec<Answers> {
+    let best = best(steps, facility);
+    let others =
+        positions(steps, |step| !is_ours(step) && !fixed(step) && !step.calls("pam_deny") && !step.calls("pam_permit"));
+    let mut ways = usual(steps, facility);
+    for code in [failure(facility), IGNORE] {
+        for (index, at) in others.iter().enumerate() {
+            ways.push(with(&best, &[*at], code));
+            ways.push(with(&best, others.get(..=index).unwrap_or_default(), code));
+            let second = others.iter().take(PAIRED).skip(index + 1).filter(|_| index < PAIRED);
+            ways.extend(second.map(|second| with(&best, &[*at, *second], code)));
+        }
+    }
+    ways
+}
+
+/// The stack as if what this step answers counted for nothing.
+pub(crate) fn without(steps: &[Step], at: usize) -> Vec<Step> {
+    let mut steps = steps.to_vec();
+    if let Some(step) = steps.get_mut(at) {
+        step.control = Control::IGNORE;
+    }
+    steps
+}
+
+/// Whether a new stack can take the place of an old one, of which a step always says yes: it lets nobody in whom the
+/// old one did not, and where another module has vouched for the user, or it is about a session, the same modules are
+/// called in the same order and the login goes on or not as before. `aside` says, for the old and for the new stack, which
+/// steps are not compared.
+pub(crate) fn can_replace(
+    old: &[Step],
+    new: &[Step],
+    facility: Facility,
+    libpam: Libpam,
+    aside: (Which<'_>, Which<'_>),
+) -> bool {
+    let others = |steps: &[Step], aside: Which<'_>| positions(steps, |step| !aside(step));
+    let (in_old, in_new) = (others(old, aside.0), others(new, aside.1));
+    if in_old.len() != in_new.len() {
+        return false;
+    }
+    let seen = |passage: &Passage, others: &[usize]| -> Vec<Vec<usize>> {
+        let rank = |at: &usize| others.iter().position(|other| other == at);
+        let calls = [Some(&passage.first), passage.second.as_ref()].into_iter().flatten();
+        calls.map(|outcome| outcome.called.iter().filter_map(rank).collect()).collect()
+    };
+    any(old, facility, aside.0).into_iter().all(|answers| {
+        let mut theirs = best(new, facility);
+        for (from, to) in in_old.iter().zip(&in_new) {
+            if let (Some(answer), Some(slot)) = (answers.get(*from), theirs.get_mut(*to)) {
+                *slot = *answer;
+            }
+        }
+        let (was, is) = (pass(old, facility, libpam, &answers), pass(new, facility, libpam, &theirs));
+        let vouches = |at: &usize| {
+            let says_yes = answers.get(*at) == Some(&SUCCESS) && in_old.contains(at);
+            says_yes && old.get(*at).is_some_and(|step| !step.calls("pam_permit"))
+        };
+        let vouched = facility == Facility::Session || was.first.called.iter().any(vouches);
+        match (was.succeeds(), vouched) {
+            (true, false) => true,
+            (was_so, _) => was_so == is.succeeds() && seen(&was, &in_old) == seen(&is, &in_new),
+        }
+    })
+}
+
+/// Where each jump of a stack lands: for jumps and places, only steps that are not ours count.
+pub(crate) fn landings(steps: &[Step]) -> Vec<(usize, u32, Option<usize>)> {
+    let others = positions(steps, |step| !is_ours(step));
+    let rank = |from: usize| others.iter().position(|at| *at >= from).unwrap_or(others.len());
+    let mut landings = Vec::new();
+    for (from, at) in others.iter().enumerate() {
+        let jumps = steps.get(*at).into_iter().flat_map(|step| step.control.jumps());
+        landings.extend(jumps.map(|far| match super::stack::jump(steps, *at, far) {
+            (last, 0) => (from, far, Some(rank(last + 1))),
+            _ => (from, far, None),
+        }));
+    }
+    landings.dedup();
+    landings
+}
