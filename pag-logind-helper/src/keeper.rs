@@ -8,6 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use pag::account::Account;
 use pag::ccache::format::{Principal, Summary};
 use pag::ccache::{self, Place};
 use pag::client::openafs::{self, Equipped};
@@ -560,9 +561,9 @@ impl Keeper {
             _ if self.following.setting() == Follow::None => {
                 Some("the administrator wants services to follow nobody (follow = none in pag.conf)")
             }
-            record if record.kind != Kind::Session || !record.has_login() => {
-                Some("only the PAG that a login has to itself (scope = session) can be followed")
-            }
+            record if !policy::can_be_followed(&record) => Some(
+                "only the PAG that a login has to itself (scope = session), or one of another identity, can be followed",
+            ),
             _ if !pags.iter().any(is_follower) => {
                 Some("no user manager is there to follow it, or the manager shares its PAG with a login")
             }
@@ -756,19 +757,21 @@ impl Keeper {
     }
 
     /// The errand that puts a login's own ticket, which is in `file`, into the PAG's ccache, where it is a later one than what is
-    /// there. A PAG without an identity takes the user's natural one and no other: it lends and borrows no rights.
+    /// there. A PAG without an identity takes the natural principal's and no other: it lends and borrows no rights.
     pub(crate) fn feed(&self, id: PagId, file: &Path) -> Option<(u32, Work)> {
         let known = self.known.get(&id).filter(|known| known.has_ccache())?;
         let (uid, principal, ticket) = (known.uid, known.record.principal.clone(), known.record.ticket);
         let (place, user) = (Place::File(file.display().to_string()), passwd(uid));
+        let account = principal.is_none().then(|| Account::configured(&user.name));
         let work = move || {
             let deadline = Instant::now() + errands::TIME;
             let Ok(contents) = ccache::read(&place, &reader(uid), deadline) else { return String::new() };
             let (its, expires) = (&contents.summary.principal, contents.summary.tgt_expires.unwrap_or(0));
-            let fits =
-                principal.map_or_else(|| its.is_natural_for(&user.name.to_string_lossy()), |known| known == *its);
-            if !fits || expires <= ticket.max(pag::now()) {
+            if principal.is_some_and(|known| known != *its) || expires <= ticket.max(pag::now()) {
                 return String::new();
+            }
+            if account.is_some_and(|account| !account.owns(its)) {
+                return format!("apart {its}");
             }
             let identity = Identity { uid, gid: user.gid, groups: vec![user.gid] };
             match ccache::feed(&identity, id, &contents, deadline) {
@@ -785,6 +788,10 @@ impl Keeper {
         match said.split_once(' ') {
             Some(("fed", end)) => {
                 report(&Event::CcacheFed { uid, pag, expires: end.parse().unwrap_or(0) });
+            }
+            Some(("apart", whose)) => {
+                let name = passwd(uid).name.to_string_lossy().into_owned();
+                report(&Event::Apart { uid, name, pag, principal: whose.to_owned() });
             }
             Some((_, why)) => report(&Event::CcacheRefused { uid, why: why.to_owned() }),
             None => {}

@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::account;
 use crate::keytab::{Keytab, Whose};
 
 /// How wide a PAG is.
@@ -176,6 +177,8 @@ pub struct Settings {
     pub afs_cells: Vec<Cell>,
     /// Whether the seeder runs without a ticket, too.
     pub always_aklog: bool,
+    /// The principals that are the user's own, `%u` standing for his name. Empty: the one that his name stands for.
+    pub identity: Vec<String>,
     /// Whether the cell of the home directory is wanted, too.
     pub aklog_homedir: bool,
     /// Accepted for pam_afs_session's sake: root is left alone in any case.
@@ -253,7 +256,7 @@ const fn only(stands: Where, option: Opt) -> Opt {
 }
 
 /// Every option that there is.
-pub const OPTIONS: [Opt; 23] = [
+pub const OPTIONS: [Opt; 24] = [
     text("scope", |s, v| v.parse().map(|scope| s.scope = scope)),
     text("join", |s, v| v.parse().map(|join| s.join = join)),
     text("retain", |s, v| v.parse().map(|retain| s.retain = retain)),
@@ -278,6 +281,7 @@ pub const OPTIONS: [Opt; 23] = [
             _ => Err("login or own or none".to_owned()),
         }),
     ),
+    only(Where::Sections, text("identity", |s, v| identity(v).map(|words| s.identity = words))),
     text("timeout", |s, v| timeout(v).map(|timeout| s.timeout = timeout)),
     switch("strict", |s, v| s.strict = v),
     only(Where::Sections, text("client", |s, v| clients(v).map(|client| s.client = client))),
@@ -309,6 +313,7 @@ fn shown(name: &str, s: &Settings) -> Option<String> {
         "retain_after_close" => yes_or_no(s.retain == Retain::Processes),
         "follow" => s.follow.to_string(),
         "placement" => s.placement.to_string(),
+        "identity" => s.identity.join(","),
         "timeout" => format!("{}ms", crate::sys::millis(s.timeout)),
         "strict" => yes_or_no(s.strict),
         "client" => s.client.to_string(),
@@ -398,6 +403,16 @@ fn principal(value: &str) -> Result<Option<String>, String> {
             Ok(Some(value.to_owned()))
         }
         _ => Err("a principal, such as alice/cron@EXAMPLE.ORG".to_owned()),
+    }
+}
+
+/// Principals, in which `%u` may stand for the user's name. An empty value takes back what was set before.
+fn identity(value: &str) -> Result<Vec<String>, String> {
+    let words: Vec<String> = list(value).map(str::to_owned).collect();
+    if words.iter().all(|word| account::is_identity(word)) {
+        Ok(words)
+    } else {
+        Err("principals with their realms, such as %u@EXAMPLE.ORG".to_owned())
     }
 }
 
@@ -833,6 +848,7 @@ impl Reading {
             afs_cells: Vec::new(),
             always_aklog: false,
             aklog_homedir: false,
+            identity: Vec::new(),
             ignore_root: false,
             minimum_uid: MINIMUM_UID,
             nopag: false,

@@ -7,6 +7,7 @@
 //! [`login`] strings these together for the PAM module. [`membership`] is what every process may do by itself.
 //! [`report`] owns every message. System calls stand in [`sys`], keys in [`keyring`], switching of ids in [`guard`].
 
+pub mod account;
 pub mod adopt;
 pub mod ccache;
 pub mod client;

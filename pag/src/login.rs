@@ -3,11 +3,13 @@
 //! Everything that touches the registry runs under a [`Guard`] and the uid's [`Lock`]; a seeder runs under neither.
 
 use std::cell::OnceCell;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::account::Account;
 use crate::ccache::{self, Contents, Place};
 use crate::client::openafs::{self, Equipped};
 use crate::client::{self, Client, Token};
@@ -256,6 +258,11 @@ impl<'a> Entering<'a> {
         Identity { uid: user.uid, gid: user.gid, groups: vec![user.gid] }
     }
 
+    /// The user as Kerberos may know him.
+    fn account(&self) -> Account {
+        Account::new(&self.request.user.name, self.request.settings)
+    }
+
     fn is_manager(&self) -> bool {
         self.request.settings.placement == Role::Manager
     }
@@ -418,7 +425,7 @@ impl<'a> Entering<'a> {
                 scope: self.request.settings.scope,
             },
         };
-        match policy::place(newcomer, &self.request.user.name.to_string_lossy(), &candidates(pags)) {
+        match policy::place(newcomer, &self.account(), &candidates(pags)) {
             Placement::Make(kind) => Choice::Make(kind),
             Placement::Nowhere => Choice::Nowhere,
             Placement::Join(id) => pags
@@ -438,11 +445,11 @@ impl<'a> Entering<'a> {
     /// PAG, when this process has opened it; else the one that it is in, as a screen locker is; else, from outside, the
     /// one of the login that it looks like, whatever scope that has come under; else the one that would be joined.
     fn refreshes(&self, pags: &[Pag]) -> Option<(usize, Ring)> {
-        let user = self.request.user.name.to_string_lossy();
+        let account = self.account();
         let brought = self.ticket.as_ref().map(|ticket| &ticket.summary.principal);
         let fits = |record: &Record| match (&record.principal, brought) {
             (Some(there), Some(brought)) => there == brought,
-            (None, Some(brought)) => brought.is_natural_for(&user),
+            (None, Some(brought)) => account.owns(brought),
             (_, None) => true,
         };
         let at = |wanted: &dyn Fn(&Pag) -> bool| {
@@ -462,7 +469,7 @@ impl<'a> Entering<'a> {
             let (tty, service) = (Word::clean(self.request.tty), Word::clean(self.request.service));
             let scope = self.request.settings.scope;
             let news = policy::Refreshed { principal: brought, tty: &tty, service: &service, scope };
-            if let Some(id) = policy::refreshed(&candidates(pags), news, &user) {
+            if let Some(id) = policy::refreshed(&candidates(pags), news, &account) {
                 return at(&|pag| pag.id == id);
             }
         }
@@ -527,11 +534,23 @@ impl<'a> Entering<'a> {
             return Err(why);
         }
         report(&Event::Made { uid, pag: id, ring: ring.serial });
+        self.say_if_apart(id, kind);
         let mut record =
             pag.record.clone().unwrap_or_else(|_| Record::new(uid, kind, String::new(), self.request.settings.retain));
         let (need, work) = self.take_ticket(&mut record, id, &ring, Found::New { filled });
         registry.store(guard, &mut pag, record.clone())?;
         Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, work, seeded: false, moved: true })
+    }
+
+    /// Says that a login has a PAG apart from its user's services because of whom its ticket names: what an account's own
+    /// identity is called cannot always be guessed.
+    fn say_if_apart(&self, pag: PagId, kind: Kind) {
+        let account = self.account();
+        let brought = self.ticket.as_ref().map(|ticket| &ticket.summary.principal);
+        if let Some(principal) = brought.filter(|brought| kind == Kind::User && !account.owns(brought)) {
+            let (name, principal) = (account.name().to_owned(), principal.to_string());
+            report(&Event::Apart { uid: self.uid(), name, pag, principal });
+        }
     }
 
     /// Sees to it that the PAG is one of OpenAFS, too. Without that it has no tokens of OpenAFS; the others are not
@@ -1012,24 +1031,42 @@ pub fn note_seeding(
 /// Whether the user's manager stays when he has logged out: the file that `loginctl enable-linger` makes
 /// (systemd, src/login/logind-user.c, user_check_linger_file).
 pub fn is_lingering(user: &Passwd) -> bool {
-    user.name.to_str().is_ok_and(|name| {
-        !name.is_empty() && !name.contains('/') && Path::new("/var/lib/systemd/linger").join(name).exists()
-    })
+    let name = user.name.to_bytes();
+    let file = OsString::from_vec(linger_file(name));
+    !name.is_empty() && !name.contains(&b'/') && Path::new("/var/lib/systemd/linger").join(file).exists()
 }
 
-/// Whether a user has a login that has a PAG to itself.
-fn has_session(pags: &[Pag]) -> bool {
+/// What systemd calls a user's file there: what is no printable ASCII, and what means something between quotes, is escaped as
+/// in C (src/basic/escape.c, cescape_char), so that `DOM\alice` has the file `DOM\\alice`.
+fn linger_file(name: &[u8]) -> Vec<u8> {
+    let escaped = |letter: &u8| match letter {
+        7 => b"\\a".to_vec(),
+        8 => b"\\b".to_vec(),
+        12 => b"\\f".to_vec(),
+        11 => b"\\v".to_vec(),
+        b'\n' => b"\\n".to_vec(),
+        b'\r' => b"\\r".to_vec(),
+        b'\t' => b"\\t".to_vec(),
+        b'\\' | b'"' | b'\'' => vec![b'\\', *letter],
+        b' '..=b'~' => vec![*letter],
+        other => format!("\\{other:03o}").into_bytes(),
+    };
+    name.iter().flat_map(escaped).collect()
+}
+
+/// The PAGs of a user that logins hold, those of jobs excepted. While there is one, logind keeps the manager.
+fn with_logins(pags: &[Pag]) -> Vec<PagId> {
     let is_one = |record: &Record| {
-        record.kind == Kind::Session
+        record.kind != Kind::Own
             && record.leases.iter().any(|lease| lease.role == LeaseRole::Login && lease.process.is_alive())
     };
-    pags.iter().any(|pag| pag.record.as_ref().is_ok_and(is_one))
+    pags.iter().filter(|pag| pag.record.as_ref().is_ok_and(is_one)).map(|pag| pag.id).collect()
 }
 
 /// Takes dead leases out of the user's PAGs and ends those that are over; what stays in `pags` can be used. Repairs a
 /// damaged record, as one of kind `repaired`, and leaves one of another version alone. Held under the uid's lock.
 pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd, repaired: Kind) {
-    let has_session = has_session(pags);
+    let with_logins = with_logins(pags);
     pags.retain_mut(|pag| {
         if let Err(why) = &pag.ring {
             report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why: why.clone() });
@@ -1062,7 +1099,9 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
         } else if before > 0 {
             return true;
         }
-        settle(guard, registry, pag, record, || has_session || is_lingering(user))
+        let id = pag.id;
+        let stays = || with_logins.iter().any(|other| *other != id) || is_lingering(user);
+        settle(guard, registry, pag, record, stays)
     });
 }
 
@@ -1192,7 +1231,7 @@ fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
     let stays = || {
         let pags = registry.pags_of(&guard, &lock, marker.uid).unwrap_or_default();
         let lingers = |user: Option<Passwd>| user.is_some_and(|user| is_lingering(&user));
-        has_session(&pags) || sys::passwd(Who::Uid(marker.uid)).is_ok_and(lingers)
+        with_logins(&pags).iter().any(|other| *other != id) || sys::passwd(Who::Uid(marker.uid)).is_ok_and(lingers)
     };
     settle(&guard, &registry, &mut pag, record, stays);
     Ok(())
@@ -1271,4 +1310,24 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     }
     nudge(user.uid);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_user_who_lingers_has_the_name_that_systemd_gives_it() {
+        let table: [(&[u8], &[u8]); 6] = [
+            (b"alice", b"alice"),
+            (b"alice@example.test", b"alice@example.test"),
+            (br"DOM\alice", br"DOM\\alice"),
+            ("j\u{f6}rg".as_bytes(), br"j\303\266rg"),
+            (b"o'neil \"x\"", br#"o\'neil \"x\""#),
+            (b"\x07\x08\x0c\x0b\n\r\t\x01\x7f", br"\a\b\f\v\n\r\t\001\177"),
+        ];
+        for (name, expected) in table {
+            assert_eq!(linger_file(name), expected, "{}", String::from_utf8_lossy(name));
+        }
+    }
 }

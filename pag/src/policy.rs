@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use crate::account::Account;
 use crate::ccache::format::Principal;
 use crate::config::{Follow, Join, Retain, Scope};
 use crate::lease::{Lease, Role, Word};
@@ -48,8 +49,11 @@ pub enum Placement {
     Nowhere,
 }
 
-/// Decides where a newcomer of the user `name` belongs.
-pub fn place(newcomer: Newcomer<'_>, name: &str, candidates: &[Candidate<'_>]) -> Placement {
+/// Decides where a newcomer of the user `account` belongs. What brings no identity, a manager or a login without a ticket,
+/// joins no PAG of an identity that is not the user's own: it would have that one's tokens, and keep them when that one has
+/// logged out.
+pub fn place(newcomer: Newcomer<'_>, account: &Account, candidates: &[Candidate<'_>]) -> Placement {
+    let is_own = |record: &Record| record.principal.as_ref().is_none_or(|principal| account.owns(principal));
     let found = match newcomer {
         Newcomer::Own | Newcomer::Login { principal: None, join: Join::Credentials, .. } => {
             return Placement::Make(Kind::Own);
@@ -59,19 +63,26 @@ pub fn place(newcomer: Newcomer<'_>, name: &str, candidates: &[Candidate<'_>]) -
             let asked = candidates.iter().find(|candidate| candidate.record.reseed);
             return asked.map_or(Placement::Nowhere, |candidate| Placement::Join(candidate.id));
         }
-        // The PAG of a person at the machine is more to the point than what a dead login has left.
-        Newcomer::Manager => oldest(candidates, Record::has_login).or_else(|| oldest(candidates, |_| true)),
-        Newcomer::Login { principal: None, .. } => oldest(candidates, |_| true),
-        Newcomer::Login { principal: Some(p), .. } => of_principal(candidates, p, name),
+        // The PAG of a person at the machine is more to the point than what a dead login has left, and one with an identity
+        // than one that waits for it.
+        Newcomer::Manager => {
+            oldest(candidates, |record| record.has_login() && record.principal.is_some() && is_own(record))
+                .or_else(|| oldest(candidates, |record| record.has_login() && is_own(record)))
+                .or_else(|| oldest(candidates, is_own))
+        }
+        Newcomer::Login { principal: None, .. } => oldest(candidates, is_own),
+        Newcomer::Login { principal: Some(p), .. } => of_principal(candidates, p, account),
     };
     found.map_or(Placement::Make(Kind::User), Placement::Join)
 }
 
-/// The PAG that tokens of `principal` belong into: the one that has this identity; else, for the identity that is the
-/// user's own, one that has none yet. Another identity (alice/admin) neither lends nor borrows rights.
-pub fn of_principal(candidates: &[Candidate<'_>], principal: &Principal, name: &str) -> Option<PagId> {
+/// The PAG that tokens of `principal` belong into: the one that has this identity; else, for an identity that is the
+/// user's own, one that has none yet, the manager's first. Another identity (alice/admin) neither lends nor borrows rights.
+pub fn of_principal(candidates: &[Candidate<'_>], principal: &Principal, account: &Account) -> Option<PagId> {
+    let blank = |record: &Record| record.principal.is_none() && account.owns(principal);
     oldest(candidates, |record| record.principal.as_ref() == Some(principal))
-        .or_else(|| oldest(candidates, |record| record.principal.is_none() && principal.is_natural_for(name)))
+        .or_else(|| oldest(candidates, |record| record.has_manager() && blank(record)))
+        .or_else(|| oldest(candidates, blank))
 }
 
 fn oldest(candidates: &[Candidate<'_>], fits: impl Fn(&Record) -> bool) -> Option<PagId> {
@@ -100,10 +111,10 @@ pub struct Refreshed<'a> {
 /// The PAG that a refreshed ticket is for, among those with a login: of those with its identity the one of a login on the
 /// same terminal, else of the same service; else one of this scope. Of logins that have PAGs to themselves the newest, of
 /// shared ones the first, as a login would join it. Never one of another identity.
-pub fn refreshed(candidates: &[Candidate<'_>], news: Refreshed<'_>, name: &str) -> Option<PagId> {
+pub fn refreshed(candidates: &[Candidate<'_>], news: Refreshed<'_>, account: &Account) -> Option<PagId> {
     let fits = |record: &Record| match (&record.principal, news.principal) {
         (Some(there), Some(brought)) => there == brought,
-        (None, Some(brought)) => brought.is_natural_for(name),
+        (None, Some(brought)) => account.owns(brought),
         (_, None) => true,
     };
     let rank = |record: &Record| {
@@ -126,6 +137,17 @@ pub fn refreshed(candidates: &[Candidate<'_>], news: Refreshed<'_>, name: &str) 
             (record.principal.is_some(), rank(record), of_scope(record), newest, first)
         })
         .map(|candidate| candidate.id)
+}
+
+/// Whether the services of a user may follow a PAG: a login is in it, and it is not the one that the user's manager would be
+/// in. That is the PAG of a login that has it to itself, or of an identity that is kept apart.
+pub fn can_be_followed(record: &Record) -> bool {
+    let is_apart = match record.kind {
+        Kind::Session => true,
+        Kind::User => record.principal.is_some() && !record.has_manager(),
+        Kind::Own => false,
+    };
+    is_apart && record.has_login()
 }
 
 /// Whether the services in a PAG follow a session: it is the user manager's, which lives, and no login has made it his
@@ -172,7 +194,7 @@ impl Sessions {
     }
 }
 
-/// The PAG that the services of a user follow, of those that logins have to themselves: the one that somebody has chosen,
+/// The PAG that the services of a user follow, of those that they are not in: the one that somebody has chosen,
 /// else as `setting` says. `current` is the one that they follow now; `sessions` is none while logind has not answered,
 /// and then they stay with that. `scope_of` as in [`Sessions::of`].
 pub fn followed(
@@ -188,7 +210,7 @@ pub fn followed(
     }
     let mut live: Vec<(Candidate<'_>, Option<&Session>)> = candidates
         .iter()
-        .filter(|candidate| candidate.record.kind == Kind::Session && candidate.record.has_login())
+        .filter(|candidate| can_be_followed(candidate.record))
         .map(|candidate| (*candidate, sessions.and_then(|known| known.of(candidate.record, &scope_of))))
         .filter(|(_, session)| session.is_none_or(|session| session.person && !session.closing))
         .collect();
@@ -302,7 +324,7 @@ mod tests {
     fn at(newcomer: Newcomer<'_>, records: &[Record]) -> Placement {
         let candidates: Vec<_> =
             records.iter().enumerate().map(|(i, record)| Candidate { id: PagId::from(i as u64), record }).collect();
-        place(newcomer, "alice", &candidates)
+        place(newcomer, &Account::of_realm("alice", "R"), &candidates)
     }
 
     fn login(principal: Option<&Principal>) -> Newcomer<'_> {
@@ -334,6 +356,24 @@ mod tests {
         for other in ["alice/admin@R", "bob@R"] {
             assert_eq!(at(login(Some(&principal(other))), &records), Placement::Make(Kind::User), "{other}");
         }
+    }
+
+    #[test]
+    fn what_brings_no_identity_joins_none_but_the_users_own() {
+        let admin = record(Kind::User, 1, Some("alice/admin@R"), &[Role::Login]);
+        let elsewhere = record(Kind::User, 2, Some("alice@OTHER"), &[Role::Login]);
+        let records = [admin, elsewhere];
+        for newcomer in [Newcomer::Manager, login(None)] {
+            assert_eq!(at(newcomer, &records), Placement::Make(Kind::User), "{newcomer:?}");
+        }
+        // Whichever came first: the manager's own PAG, then the one of the user's own identity.
+        let waiting = record(Kind::User, 3, None, &[Role::Manager]);
+        let records = [&records[..], &[record(Kind::User, 0, None, &[Role::Login]), waiting]].concat();
+        assert_eq!(at(login(Some(&principal("alice@R"))), &records), Placement::Join(PagId::from(3)));
+        assert_eq!(at(login(None), &records), Placement::Join(PagId::from(2)));
+        let own = record(Kind::User, 9, Some("alice@R"), &[Role::Login]);
+        let records = [&records[..], &[own]].concat();
+        assert_eq!(at(Newcomer::Manager, &records), Placement::Join(PagId::from(4)));
     }
 
     #[test]
@@ -471,9 +511,18 @@ mod tests {
         let own = record(Kind::Own, 1, None, &[Role::Login]);
         let users = record(Kind::User, 1, None, &[Role::Login]);
         let over = record(Kind::Session, 1, None, &[]);
-        for other in [own, users, over] {
+        let services = record(Kind::User, 1, Some("alice@R"), &[Role::Login, Role::Manager]);
+        let admin_over = record(Kind::User, 1, Some("alice/admin@R"), &[]);
+        for other in [own, users, over, services, admin_over] {
             assert_eq!(follows(Follow::Display, &[other], None, Some((None, &[]))), None);
         }
+    }
+
+    #[test]
+    fn services_follow_another_identity_while_it_is_there() {
+        let admin = record(Kind::User, 1, Some("alice/admin@R"), &[Role::Login]);
+        assert_eq!(follows(Follow::Display, std::slice::from_ref(&admin), None, Some((None, &[]))), Some(0));
+        assert_eq!(follows(Follow::None, &[admin], None, Some((None, &[]))), None);
     }
 
     #[test]
@@ -535,7 +584,7 @@ mod tests {
         let find_in = |scope, principal, tty: &str, service: &str, from: usize| {
             let (tty, service) = (Word::clean(tty), Word::clean(service));
             let news = Refreshed { principal, tty: &tty, service: &service, scope };
-            let found = refreshed(&candidates[from..], news, "alice");
+            let found = refreshed(&candidates[from..], news, &Account::of_realm("alice", "R"));
             found.map(|id| (0..9).find(|number| PagId::from(*number) == id).unwrap())
         };
         let find = |principal, tty: &str, service: &str, from| find_in(Scope::Session, principal, tty, service, from);
@@ -550,11 +599,12 @@ mod tests {
         assert_eq!(find_in(Scope::User, Some(&alice), "", "other", 0), Some(4));
         assert_eq!(find_in(Scope::User, Some(&admin), "", "other", 0), Some(2));
         // A login without a ticket takes the user's own identity, and no other.
+        let account = Account::of_realm("alice", "R");
         let candidates = &candidates[..4];
         let (tty, service) = (Word::clean(""), Word::clean("sshd"));
         let news = |principal| Refreshed { principal, tty: &tty, service: &service, scope: Scope::Session };
-        assert_eq!(refreshed(&candidates[2..], news(Some(&alice)), "alice"), Some(PagId::from(3)));
-        assert_eq!(refreshed(&candidates[3..], news(Some(&admin)), "alice"), None);
+        assert_eq!(refreshed(&candidates[2..], news(Some(&alice)), &account), Some(PagId::from(3)));
+        assert_eq!(refreshed(&candidates[3..], news(Some(&admin)), &account), None);
     }
 
     #[test]

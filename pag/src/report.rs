@@ -44,6 +44,17 @@ pub enum Event {
         /// Its ring.
         ring: Serial,
     },
+    /// A ticket names somebody who is not the account's own identity, as far as can be told.
+    Apart {
+        /// The user.
+        uid: u32,
+        /// His name.
+        name: String,
+        /// The PAG that the identity has to itself, or that does not take its ticket.
+        pag: PagId,
+        /// The identity.
+        principal: String,
+    },
     /// No PAG could be made or joined; the login goes on.
     NotPlaced {
         /// The user.
@@ -281,6 +292,10 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Event::Made { uid, pag, ring } => write!(f, "made PAG {pag} (ring {ring}) for uid {uid}"),
+            Event::Apart { uid, name, pag, principal } => write!(
+                f,
+                "{principal} is not known as an identity of {name}'s own (uid {uid}), so PAG {pag} keeps its tickets and tokens apart from those of other logins. If it is one, set 'identity = {principal}' in section [user {name}] of pag.conf(5)"
+            ),
             Event::NotPlaced { uid, why } => write!(f, "uid {uid} goes on without a PAG and without tokens: {why}"),
             Event::Private { uid, why } => write!(f, "uid {uid} gets a PAG that nobody else can join: {why}"),
             Event::RingBroken { uid, pag, why } => write!(
@@ -366,7 +381,8 @@ impl Message for Event {
             | Event::Reaped { .. }
             | Event::Follows { .. }
             | Event::FollowsNobody { .. } => Severity::LOG_INFO,
-            Event::StrangersLost { .. }
+            Event::Apart { .. }
+            | Event::StrangersLost { .. }
             | Event::CcacheRefused { .. }
             | Event::UserKeyringNotLinked { .. }
             | Event::Healed { .. } => Severity::LOG_NOTICE,
@@ -390,6 +406,7 @@ impl Message for Event {
     fn message_id(&self) -> &'static str {
         match self {
             Event::Made { .. } => "f3c95789ace14954ac5d6baed2eac902",
+            Event::Apart { .. } => "398f2e2fe36a431fb48b93af24828210",
             Event::NotPlaced { .. } => "e0a3a91f23464c13bc27ed12b10877a9",
             Event::Private { .. } => "f1260ebc7d564b56b714dc919b27dbdf",
             Event::RingBroken { .. } => "6caf76a5703548ae8280ad3729a6f2e7",
@@ -424,6 +441,9 @@ impl Message for Event {
         match self {
             Event::Made { uid, pag, ring } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("KEYRING", ring.to_string())]
+            }
+            Event::Apart { uid, pag, principal, .. } => {
+                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("KRB5_PRINCIPAL", principal.clone())]
             }
             Event::NotPlaced { uid, .. }
             | Event::Private { uid, .. }

@@ -3,11 +3,13 @@
 //! One of the manager's services, this very program, opens their keyring to its owner for a moment, in which root gives it
 //! to the handle group: see [`pag::adopt`]. No ring is opened to anybody.
 
+use std::ffi::CStr;
 use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pag::account::Account;
 use pag::adopt;
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Mask, Serial};
@@ -60,9 +62,11 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
         inside.end("")?;
         return Ok(Answer::AllRight);
     }
-    let Some(mut pag) = chosen(pags, &name) else {
+    let Some(mut pag) = chosen(pags, &user.name) else {
         inside.end("")?;
-        let why = format!("{name} has no PAG that could be lent; he must log in first, through a stack with pam_pag");
+        let why = format!(
+            "{name} has no PAG that could be lent; a login through a stack with pam_pag makes one, unless its ticket is of another identity than the account's own"
+        );
         return Err(Error::Refused(why));
     };
     let lent = keyring.opened(&unit).and_then(|keyring| lend(&mut pag, keyring, manager));
@@ -117,13 +121,15 @@ fn manager(unit: &str) -> Result<Process, Error> {
 }
 
 /// The PAG that the manager would have joined.
-fn chosen(pags: Vec<Pag>, name: &str) -> Option<Pag> {
+fn chosen(pags: Vec<Pag>, name: &CStr) -> Option<Pag> {
     let candidates: Vec<Candidate<'_>> = pags
         .iter()
         .filter(|pag| pag.ring.is_ok())
         .filter_map(|pag| Some(Candidate { id: pag.id, record: pag.record.as_ref().ok()? }))
         .collect();
-    let Placement::Join(id) = policy::place(Newcomer::Manager, name, &candidates) else { return None };
+    let Placement::Join(id) = policy::place(Newcomer::Manager, &Account::configured(name), &candidates) else {
+        return None;
+    };
     pags.into_iter().find(|pag| pag.id == id)
 }
 

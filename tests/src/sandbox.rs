@@ -123,6 +123,7 @@ impl Sandbox {
         fs::write("/etc/passwd", passwd).unwrap();
         fs::write("/etc/group", group).unwrap();
         fs::create_dir_all("/etc/pag").unwrap();
+        fs::write("/etc/krb5.conf", "[libdefaults]\n\tdefault_realm = EXAMPLE.TEST\n").unwrap();
         fs::create_dir_all("/run/systemd/journal").unwrap();
         fs::create_dir_all("/run/pam.d").unwrap();
         let journal = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();

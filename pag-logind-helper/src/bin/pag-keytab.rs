@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use pag::account;
 use pag::ccache::{self, Place};
 use pag::config::{self, Dirs};
 use pag::guard::{Guard, HandleGroup};
@@ -98,7 +99,7 @@ fn kinit(keytab: &Keytab, name: &str, user: &Identity) -> Result<(), String> {
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
     command.args(["-k", "-t", &format!("FILE:/proc/self/fd/{}", copy.as_raw_fd()), "-c", &format!("FILE:{CCACHE}")]);
     // Behind `--`: a name of the user database is no option, whatever it begins with.
-    command.arg("--").arg(keytab.principal.as_deref().unwrap_or(name));
+    command.arg("--").arg(keytab.principal.clone().unwrap_or_else(|| account::key_name(name)));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     // Without other groups (std sets none, as root, where a uid is given).
     command.uid(user.uid).gid(user.gid);

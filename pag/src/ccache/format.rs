@@ -70,9 +70,23 @@ impl Principal {
         Self::new(components, realm.ok_or(FormatError("it has no realm"))?)
     }
 
-    /// Whether it is the identity that a user of this name has for himself, whatever the realm.
-    pub fn is_natural_for(&self, user: &str) -> bool {
-        matches!(&self.components[..], [only] if only == user)
+    /// Its name and its realm, where the name has one part.
+    pub fn simple(&self) -> Option<(&str, &str)> {
+        match &self.components[..] {
+            [only] => Some((only, &self.realm)),
+            _ => None,
+        }
+    }
+
+    /// Its realm.
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// Whether two are the same, but for the case of their names.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let name = |principal: &Self| principal.components.join("/").to_ascii_lowercase();
+        self.realm == other.realm && self.components.len() == other.components.len() && name(self) == name(other)
     }
 }
 
@@ -311,11 +325,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_bare_name_is_a_users_own() {
-        assert!(Principal::parse("alice@R").unwrap().is_natural_for("alice"));
-        for other in ["alice/admin@R", "bob@R", r"alice\/x@R"] {
-            assert!(!Principal::parse(other).unwrap().is_natural_for("alice"), "{other}");
-        }
+    fn a_name_of_one_part_is_simple() {
+        assert_eq!(Principal::parse("alice@R").unwrap().simple(), Some(("alice", "R")));
+        assert_eq!(Principal::parse(r"alice\/x@R").unwrap().simple(), Some(("alice/x", "R")));
+        assert_eq!(Principal::parse("alice/admin@R").unwrap().simple(), None);
+    }
+
+    #[test]
+    fn case_counts_in_realms_and_not_in_names() {
+        let same = |one, other| Principal::parse(one).unwrap().is_same(&Principal::parse(other).unwrap());
+        assert!(same("alice/admin@R", "Alice/admin@R"));
+        assert!(!same("alice@R", "alice@r") && !same(r"a\/b@R", "a/b@R") && !same("alice@R", "bob@R"));
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 mod bus;
 mod ends;
 mod hosts;
+mod identity;
 mod life;
 mod member;
 mod options;
@@ -140,6 +141,18 @@ pub const ALL: &[Scenario] = &[
         "login_ends_following",
         "A login that shares the manager's PAG ends its following, and harms neither session.",
         scope::login_ends_following,
+    ),
+    (
+        "names_of_directories_are_their_own",
+        "An account has its own identity by whatever name sssd or winbind has for it, and the option says what cannot be \
+         guessed; what is kept apart is said, and no other realm's is taken.",
+        identity::names_of_directories_are_their_own,
+    ),
+    (
+        "manager_keeps_to_its_users_identity",
+        "A manager goes with its user's own identity, whichever came first, and has another's tokens only while that is \
+         the only one there.",
+        identity::manager_keeps_to_its_users_identity,
     ),
     (
         "tokens_and_unlog",

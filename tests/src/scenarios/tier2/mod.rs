@@ -3,6 +3,7 @@
 mod cycles;
 mod dbus;
 mod desktop;
+mod identity;
 mod logins;
 mod main_job;
 mod midway;
@@ -163,6 +164,18 @@ pub const ALL: &[Scenario] = &[
         "user for the desktop and session for ssh, then the other way round: new logins go by it, old ones, their services and \
          an unlock of their screen do not notice",
         scope::scope_change_disturbs_no_login,
+    ),
+    Scenario::new(
+        "services_keep_to_their_users_identity",
+        "services go with their user's own identity, whichever login came first, and have another's tokens no longer than that \
+         is there",
+        identity::services_keep_to_their_users_identity,
+    ),
+    Scenario::new(
+        "accounts_of_directories_have_their_tickets",
+        "accounts with a domain in their names have the tickets that they stand for, by the option where that cannot be guessed; \
+         of those that linger, tokens end with the last login",
+        identity::accounts_of_directories_have_their_tickets,
     ),
     Scenario::new(
         "su_and_root_find_no_tokens",

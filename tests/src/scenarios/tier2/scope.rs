@@ -10,7 +10,7 @@ use crate::guest::{CELL, Proof, Session, assert_same, assert_token, eventually, 
 use crate::ring::Ring;
 
 /// How soon services are to follow.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// Lets alice in as alice/admin, too: with that one's password, and so with its ticket.
 pub(super) const TWO_IDENTITIES: &str = r#"
@@ -52,13 +52,13 @@ while sleep 0.05; do
 done
 ";
 
-fn start_watcher(session: &mut Session) {
+pub(super) fn start_watcher(session: &mut Session) {
     fs::write("/usr/local/bin/watcher", WATCHER).unwrap();
     sh("chmod 755 /usr/local/bin/watcher");
     session.say("systemd-run --user --quiet --unit=watcher watcher");
 }
 
-fn watcher_sees(who: &str, what: &str, limit: Duration) {
+pub(super) fn watcher_sees(who: &str, what: &str, limit: Duration) {
     let begun = Instant::now();
     eventually(&format!("{what}: the service sees the token of {who}"), limit, || {
         let seen = fs::read_to_string("/run/user/61001/who").unwrap_or_default();
@@ -91,7 +91,7 @@ fn kinds() -> Vec<String> {
     kinds
 }
 
-fn is_over() {
+pub(super) fn is_over() {
     manager_is("alice", "inactive");
     eventually("the PAGs have ended", Duration::from_secs(10), || pags_of("alice").is_empty().then_some(()));
 }
