@@ -162,6 +162,11 @@ impl Following {
         }
     }
 
+    /// The ticket of a PAG has ended with its last login, and is to be taken out of its ccache, too.
+    pub(crate) fn forget_ticket(&mut self, uid: u32, pag: PagId) {
+        self.copies.push(Copying { uid, pag, leader: None });
+    }
+
     /// The tickets that are to be copied now.
     pub(crate) fn take_copies(&mut self) -> Vec<Copying> {
         std::mem::take(&mut self.copies)
@@ -292,7 +297,7 @@ impl Copying {
         })
     }
 
-    /// Whether the follower follows the same PAG still, or none, and has no login of its own.
+    /// Whether the follower follows the same PAG still, or none and has no ticket of its own, and has no login.
     fn is_wanted(&self, group: HandleGroup) -> bool {
         let record = || -> Result<Option<Record>> {
             let guard = Guard::enter(group)?;
@@ -301,7 +306,10 @@ impl Copying {
             Ok(pag.and_then(|pag| pag.record.ok()))
         };
         let leader = self.leader.map(|(id, _)| id);
-        record().ok().flatten().is_some_and(|record| record.follows == leader && !record.has_login())
+        let fits = |record: Record| {
+            record.follows == leader && (leader.is_some() || record.ticket == 0) && !record.has_login()
+        };
+        record().ok().flatten().is_some_and(fits)
     }
 }
 

@@ -35,6 +35,7 @@ use crate::errands::{self, Work};
 use crate::event::HelperEvent;
 use crate::following::Following;
 use crate::heal;
+use crate::leaving::Leaving;
 use crate::renew::{self, Means, Plan, Way};
 use crate::tickets::{self, NOGROUP};
 use crate::watch::{Coverage, Watch};
@@ -64,6 +65,8 @@ pub(crate) struct Keeper {
     uncleared: BTreeSet<u32>,
     /// Whom managers follow.
     pub(crate) following: Following,
+    /// Managers that no login is with any more.
+    pub(crate) leaving: Leaving,
     /// Managers outside of their PAGs that have their tokens.
     adopted: Adopted,
     /// The keytabs that the configuration names.
@@ -109,6 +112,7 @@ impl Keeper {
             unnoted: BTreeSet::new(),
             uncleared: BTreeSet::new(),
             following: Following::new(),
+            leaving: Leaving::default(),
             adopted: Adopted::default(),
             keytabs: Vec::new(),
             names: BTreeMap::new(),
@@ -143,6 +147,12 @@ impl Keeper {
     /// The handle group.
     pub(crate) fn group(&self) -> HandleGroup {
         self.group
+    }
+
+    /// The users whose managers have had their time to stop, and go on.
+    pub(crate) fn left(&mut self, now: Instant) -> Vec<u32> {
+        let due = self.leaving.due(now);
+        due.into_iter().filter_map(|id| self.user_of(id)).collect()
     }
 
     /// How many PAGs there are.
@@ -280,6 +290,7 @@ impl Keeper {
             if pags.iter().any(is_over_or_broken) {
                 login::tidy(&guard, &registry, &mut pags, &passwd(uid), Kind::User);
             }
+            self.end_leaving(&guard, &registry, &mut pags);
             for pag in &mut pags {
                 if self.restore(&guard, &registry, pag) {
                     waiting.push(pag.id);
@@ -310,6 +321,20 @@ impl Keeper {
         let registry = Registry::find(&guard, self.group)?;
         Ok(registry
             .is_some_and(|registry| registry.pags(&guard).is_ok_and(|pags| pags.iter().any(|pag| pag.uid == uid))))
+    }
+
+    /// Discards the tokens of managers that have had their time to stop. Who lingers has tokens for a reason of his own, if he
+    /// has any; so has who has a keytab.
+    fn end_leaving(&mut self, guard: &Guard, registry: &Registry, pags: &mut [Pag]) {
+        for pag in pags {
+            let Ok(record) = pag.record.clone() else { continue };
+            if !self.leaving.take(pag.id) || self.known.get(&pag.id).is_some_and(|known| self.means(known).keytab) {
+                continue;
+            }
+            if !login::is_lingering(&passwd(pag.uid)) {
+                login::settle(guard, registry, pag, record, || true);
+            }
+        }
     }
 
     /// Puts back what was cut out of the registry: a PAG that was not ended, whose ring is whole, and of whose leases
@@ -450,7 +475,12 @@ impl Keeper {
             let (Ok(ring), Ok(record)) = (&pag.ring, &pag.record) else { continue };
             processes.extend(record.leases.iter().map(|lease| lease.process));
             let known = Known { id: pag.id, uid, ring: *ring, record: record.clone(), keys: keys_of(ring).into() };
-            if self.known.get(&pag.id).is_none_or(|before| **before != known) {
+            let before = self.known.get(&pag.id);
+            if before.is_none_or(|before| **before != known) {
+                if record.ticket == 0 && known.has_ccache() && before.is_some_and(|before| before.record.ticket > 0) {
+                    self.following.forget_ticket(uid, pag.id);
+                }
+                self.leaving.changed(pag.id, record, Instant::now());
                 self.known.insert(pag.id, Rc::new(known));
                 changed = true;
             }
@@ -462,6 +492,7 @@ impl Keeper {
         let known = &self.known;
         self.orphans.retain(|id| known.contains_key(id) && !there.contains(id));
         self.following.forget_all_but(|id| known.contains_key(id));
+        self.leaving.forget_all_but(|id| known.contains_key(id));
         self.adopted.forget_all_but(|id| known.contains_key(id));
         let coverage = watch.set(uid, &processes);
         if coverage == Coverage::Partial {

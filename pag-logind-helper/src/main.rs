@@ -13,6 +13,7 @@ mod event;
 mod following;
 mod heal;
 mod keeper;
+mod leaving;
 mod logind;
 mod managers;
 mod notify;
@@ -267,6 +268,7 @@ impl<'a> Helper<'a> {
             for pag in self.ccaches.due(now) {
                 self.look_at_ticket(pag, self.jobs.runs_for(pag), None);
             }
+            self.dirty.extend(self.keeper.left(now));
             if self.dirty.len() > MANY {
                 self.dirty.clear();
                 self.all = true;
@@ -684,7 +686,7 @@ impl<'a> Helper<'a> {
     /// The next moment at which something is due without anybody telling.
     fn next_moment(&self) -> Option<Instant> {
         let Clock { alive, look, renew, round, read, written, .. } = self.clock;
-        let ours = [alive, look, renew, round, read, written];
+        let ours = [alive, look, renew, round, read, written, self.keeper.leaving.next()];
         let others =
             [self.jobs.next(), self.ccaches.next(), self.errands.next(), self.tickets.next(), self.managers.next()];
         ours.into_iter().chain(others).flatten().min()

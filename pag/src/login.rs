@@ -1147,6 +1147,9 @@ pub fn settle(
                 report(&Event::TokensDropped { uid, pag: id });
             }
             record.tokens.clear();
+            // Services would have the tokens back from it, and a new manager gets some when it starts. The helper takes it out
+            // of the ccache, which is the user's: nobody waits for that under the lock.
+            (record.ticket, record.renewable, record.authenticated) = (0, 0, 0);
             // Whoever has a keytab for it need not wait, and it was the logins' that were discarded.
             record.attempt = None;
             record.discarded.clear();

@@ -261,8 +261,8 @@ pub enum Fate {
 /// Decides what becomes of a PAG whose record, dead leases taken out, is `record`.
 ///
 /// A manager that is about to stop keeps the tokens: its services may still write to an AFS home meanwhile. One that
-/// `stays`, since the user lingers or has logins with PAGs of their own, does not. Whether it does is asked only where
-/// that decides, since the answer takes the user's name.
+/// `stays`, since the user lingers, has logins in other PAGs, or was given time enough to stop, does not. Whether it does is
+/// asked only where that decides, since the answer takes the user's name.
 pub fn fate(record: &Record, stays: impl FnOnce() -> bool) -> Fate {
     if record.leases.is_empty() {
         return Fate::End { discard: record.retain != Retain::Processes && !record.unsure };

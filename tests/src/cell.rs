@@ -154,14 +154,19 @@ pub fn login_with(ccache: &str) -> Session {
     Session::ssh("alice", Proof::Key)
 }
 
-/// Starts a process of the session that outlives it. It says what a command's exit status is when it is asked.
-pub fn leave_behind(session: &mut Session, command: &str) {
+/// Starts a process of the session that outlives it, and for which logind keeps session and manager. It says what a command's
+/// exit status is when it is asked.
+pub fn leave_in_session(session: &mut Session, command: &str) {
     sh("rm -rf /run/left; mkdir -m 1777 /run/left");
     session.say(&format!(
         "setsid sh -c 'echo $$ > /run/left/pid; while ! test -e /run/left/ask; do sleep 0.2; done; {command}; \
          echo $? > /run/left/code' >/dev/null 2>&1 </dev/null & while ! test -s /run/left/pid; do sleep 0.1; done"
     ));
-    // Out of the session's control group: logind would keep session and manager for it.
+}
+
+/// The same out of the session's control group, so that session and manager end.
+pub fn leave_behind(session: &mut Session, command: &str) {
+    leave_in_session(session, command);
     sh("cat /run/left/pid > /sys/fs/cgroup/$(sed -n 's/^0:://p' /proc/self/cgroup)/cgroup.procs");
 }
 

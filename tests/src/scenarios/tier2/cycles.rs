@@ -9,8 +9,8 @@ use super::logins::{leave_cgroup, logins, ring_at};
 use super::long;
 use super::outages::helper;
 use crate::guest::{
-    Proof, Session, assert_same, assert_token, eventually, key_count, manager_is, pags_of, run, seeder_runs, sh, ssh,
-    uid,
+    CELL, Proof, Session, assert_same, assert_token, eventually, key_count, manager_is, pags_of, run, seeder_runs, sh,
+    ssh, uid,
 };
 use crate::ring::Ring;
 
@@ -188,7 +188,7 @@ pub(super) fn retain_decides_over_ssh(_: u32) {
         assert_token("alice", &alices);
         assert_token("bob", &bobs);
         let (left, below) = (Stayer::of_shell(&mut alice, "alice"), Stayer::of_manager(&mut bob, "bob"));
-        // Out of the session's control group: logind would keep the manager for it, and that keeps the tokens.
+        // Out of the session's control group: logind would keep the manager for it.
         leave_cgroup(&left.pid());
         alice.log_out();
         bob.log_out();
@@ -209,19 +209,52 @@ pub(super) fn retain_decides_over_ssh(_: u32) {
         eventually("bob's PAG has ended", Duration::from_secs(10), || pags_of("bob").is_empty().then_some(()));
     }
 
-    // As it is mostly: logind keeps session and manager for what runs in the session, so tokens stay whatever retain says.
-    fs::write("/etc/pag/pag.conf.d/zz-retain.conf", "[pag]\nretain = none\n").unwrap();
-    let mut carol = Session::ssh("carol", Proof::Password);
-    let ring = carol.ring();
-    let stayer = Stayer::of_shell(&mut carol, "carol");
-    carol.log_out();
-    eventually("the login's lease has ended", Duration::from_secs(10), || logins("carol").is_empty().then_some(()));
-    // Longer than logind waits before it stops a manager that nobody needs.
-    thread::sleep(Duration::from_secs(4));
-    manager_is("carol", "active");
-    let left = stayer.sees();
-    assert_same("what is left in the session", &ring, &left);
-    assert_token("what is left in the session", &left);
-    manager_is("carol", "inactive");
-    eventually("the PAG has ended", Duration::from_secs(10), || pags_of("carol").is_empty().then_some(()));
+    // As it is mostly: what was left runs in the session, and logind keeps session and manager for it. The tokens go with the
+    // last login all the same, once services have had their time to stop.
+    let own = "[pag]\nretain = none\n[user dave]\nretain = processes\n";
+    fs::write("/etc/pag/pag.conf.d/zz-retain.conf", own).unwrap();
+    let left = ["carol", "dave"].map(|user| {
+        let mut session = Session::ssh(user, Proof::Password);
+        let ring = session.ring();
+        assert_token(user, &ring);
+        let pid = leave_watcher(&mut session, user);
+        session.log_out();
+        (user, ring, pid)
+    });
+    for (user, ..) in &left {
+        eventually("the login's lease has ended", Duration::from_secs(10), || logins(user).is_empty().then_some(()));
+    }
+    watcher_sees("carol", "nobody", "retain = none: the last login has gone, and the session goes on", 30);
+    watcher_sees("dave", "dave", "retain = processes: what was left running keeps its token", 1);
+    for (user, ring, pid) in left {
+        manager_is(user, "active");
+        let tickets = sh(&format!("find /run/pag/ccache/{} -name tkt", uid(user)));
+        assert_eq!(tickets.is_empty(), user == "carol", "the PAG's ticket goes with the tokens: {tickets}");
+        // As tmux or mosh would have it: the next login is in the same PAG, and what was left has its tokens.
+        let mut next = Session::ssh(user, Proof::Password);
+        assert_same("the next login", &ring, &next.ring());
+        watcher_sees(user, user, "what was left running has the next login's token", 2);
+        next.say(&format!("kill {pid}"));
+        next.log_out();
+        manager_is(user, "inactive");
+        eventually("the PAG has ended", Duration::from_secs(10), || pags_of(user).is_empty().then_some(()));
+    }
+}
+
+/// Leaves a process in the session that writes down whose token it finds, over and over; its pid.
+fn leave_watcher(session: &mut Session, user: &str) -> String {
+    let script = format!(
+        "while sleep 0.1; do who=nobody; key=$(keyctl search @s user afs@{CELL} 2>/dev/null) && who=$(keyctl pipe $key)\n\
+         echo ${{who%%@*}} > /home/{user}/who.new; mv /home/{user}/who.new /home/{user}/who; done"
+    );
+    fs::write("/usr/local/bin/left-watcher", format!("#!/bin/sh\n{script}\n")).unwrap();
+    sh(&format!("install -m 755 /usr/local/bin/left-watcher /usr/local/bin/left-{user}"));
+    session.say(&format!("setsid left-{user} >/dev/null 2>&1 </dev/null & echo $!")).trim().to_owned()
+}
+
+fn watcher_sees(user: &str, whom: &str, what: &str, seconds: u64) {
+    eventually(&format!("{what}: {user}'s sees the token of {whom}"), Duration::from_secs(seconds), || {
+        let seen = fs::read_to_string(format!("/home/{user}/who")).unwrap_or_default();
+        (seen.trim() == whom).then_some(())
+    });
 }

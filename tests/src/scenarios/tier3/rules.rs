@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Client;
 use crate::cell;
-use crate::guest::{Proof, Session, eventually, sh};
+use crate::guest::{Proof, Session, eventually, journal, sh};
 
 /// Whether the processes behind a shell have a token: pagctl's exit status.
 fn has_token(session: &mut Session, within: &str) -> bool {
@@ -121,4 +121,15 @@ pub(super) fn afs_rules_of_pags(client: Client) {
         alice = Session::ssh("alice", Proof::Password);
         second = Session::ssh("alice", Proof::Key);
     }
+
+    // Nor does a session that goes on for what was left in it keep them.
+    assert!(has_token(&mut second, ""), "before a session that goes on");
+    cell::leave_in_session(&mut second, "pagctl tokens");
+    second.log_out();
+    alice.log_out();
+    eventually("the manager has had its time", Duration::from_secs(60), || {
+        journal("pag-logind-helper").contains("its last login is gone, and the user manager stays").then_some(())
+    });
+    assert!(!cell::left_behind(), "retain = none: what was left in a session that goes on");
+    cell::is_over("alice");
 }

@@ -1,0 +1,129 @@
+//! Managers that no login is with any more. Mostly they are about to stop, and their services may still write to an AFS home
+//! while they do, so they keep the tokens for a moment. One that goes on after that, since logind keeps it for something
+//! that was left in a session, loses them as a lingering one does at once: see `retain` in pag.conf(5).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use pag::config::Retain;
+use pag::record::Record;
+use pag::registry::PagId;
+
+/// How long such a manager keeps tokens. logind stops one 10 s after the last session (UserStopDelaySec in logind.conf(5)),
+/// and then its services stop.
+const MOMENT: Duration = Duration::from_secs(20);
+
+/// The PAGs whose managers may be about to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    /// Until when each keeps its tokens.
+    until: BTreeMap<PagId, Instant>,
+    /// Those whose time is over, and which nobody has looked at yet.
+    over: BTreeSet<PagId>,
+}
+
+impl Leaving {
+    /// The record of a PAG is another than before. What was got without a login counts from then on.
+    pub(crate) fn changed(&mut self, id: PagId, record: &Record, now: Instant) {
+        let is_leaving = record.has_manager() && !record.has_login() && record.retain == Retain::None;
+        if is_leaving && record.follows.is_none() {
+            self.until.entry(id).or_insert(now + MOMENT);
+        } else {
+            self.until.remove(&id);
+            self.over.remove(&id);
+        }
+    }
+
+    /// The PAGs whose time is over now; each is named once.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<PagId> {
+        let due: Vec<PagId> = self.until.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
+        self.until.retain(|id, _| !due.contains(id));
+        self.over.extend(&due);
+        due
+    }
+
+    /// Whether the time of this one is over; that is said once.
+    pub(crate) fn take(&mut self, id: PagId) -> bool {
+        self.over.remove(&id)
+    }
+
+    /// When [`Leaving::due`] has something next.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.until.values().min().copied()
+    }
+
+    /// PAGs that are no more do not leave.
+    pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&PagId) -> bool) {
+        self.until.retain(|id, _| is_there(id));
+        self.over.retain(is_there);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pag::lease::{Lease, Process, Role, Word};
+    use pag::record::Kind;
+
+    fn record(retain: Retain, roles: &[Role]) -> Record {
+        let lease = |role: &Role| Lease {
+            process: Process { pid: 1, start: 1 },
+            cookie: 0,
+            role: *role,
+            service: Word::clean("x"),
+            tty: Word::clean(""),
+            ccache: Word::clean(""),
+            sessions: 1,
+        };
+        Record { leases: roles.iter().map(lease).collect(), ..Record::new(61001, Kind::User, String::new(), retain) }
+    }
+
+    #[test]
+    fn a_manager_without_a_login_keeps_tokens_for_a_moment() {
+        let (mut leaving, begin, id) = (Leaving::default(), Instant::now(), PagId::from(1));
+        leaving.changed(id, &record(Retain::None, &[Role::Manager]), begin);
+        assert_eq!(leaving.next(), Some(begin + MOMENT));
+        assert_eq!(leaving.due(begin + MOMENT / 2), []);
+        // What changes meanwhile gives it no more time.
+        leaving.changed(id, &record(Retain::None, &[Role::Manager]), begin + MOMENT / 2);
+        assert_eq!(leaving.due(begin + MOMENT), [id]);
+        assert_eq!(leaving.due(begin + MOMENT), [], "it is named once");
+        assert!(leaving.take(id) && !leaving.take(id), "and looked at once");
+    }
+
+    #[test]
+    fn a_login_that_comes_and_a_pag_that_ends_are_in_time() {
+        let (mut leaving, begin, id) = (Leaving::default(), Instant::now(), PagId::from(1));
+        let alone = record(Retain::None, &[Role::Manager]);
+        for due in [false, true] {
+            leaving.changed(id, &alone, begin);
+            if due {
+                leaving.due(begin + MOMENT);
+            }
+            leaving.changed(id, &record(Retain::None, &[Role::Manager, Role::Login]), begin);
+            assert!(leaving.next().is_none() && !leaving.take(id));
+            leaving.changed(id, &alone, begin);
+            if due {
+                leaving.due(begin + MOMENT);
+            }
+            leaving.forget_all_but(|_| false);
+            assert!(leaving.next().is_none() && !leaving.take(id));
+        }
+    }
+
+    #[test]
+    fn who_keeps_tokens_or_has_none_of_his_own_is_not_looked_at() {
+        let (mut leaving, id) = (Leaving::default(), PagId::from(1));
+        let follower = Record { follows: Some(PagId::from(2)), ..record(Retain::None, &[Role::Manager]) };
+        let others = [
+            record(Retain::Linger, &[Role::Manager]),
+            record(Retain::Processes, &[Role::Manager]),
+            record(Retain::None, &[Role::Login]),
+            follower,
+        ];
+        for other in others {
+            leaving.changed(id, &other, Instant::now());
+            assert_eq!(leaving.next(), None, "{other:?}");
+        }
+    }
+}
