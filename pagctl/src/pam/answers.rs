@@ -5,7 +5,7 @@ use super::parse::{Facility, Libpam};
 use super::stack::{Outcome, Step, run};
 
 /// Modules that say whether a condition holds, or need a person's finger or key: a login may go on either way.
-const CONDITIONS: [&str; 14] = [
+const CONDITIONS: [&str; 15] = [
     "pam_access",
     "pam_exec",
     "pam_fprintd",
@@ -16,11 +16,14 @@ const CONDITIONS: [&str; 14] = [
     "pam_securetty",
     "pam_shells",
     "pam_succeed_if",
+    "pam_systemd_home",
     "pam_time",
     "pam_u2f",
     "pam_usertype",
     "pam_wheel",
 ];
+/// Modules that know users whom the local files do not know.
+const DIRECTORIES: [&str; 4] = ["pam_krb5", "pam_ldap", "pam_sss", "pam_winbind"];
 /// Of so many conditions each combination is looked at; later ones hold.
 const COMBINED: usize = 6;
 /// Of so many modules each pair is looked at; later ones succeed.
@@ -101,7 +104,10 @@ fn with(answers: &[Code], changed: &[usize], code: Code) -> Answers {
 /// The ways in which a login goes well: whatever can succeed does, and conditions hold or don't.
 pub(crate) fn usual(steps: &[Step], facility: Facility) -> Vec<Answers> {
     let best = best(steps, facility);
-    let mut conditions = positions(steps, |step| CONDITIONS.contains(&step.entry.module()));
+    // With those, a login that goes well may be one of a user who is unknown to pam_unix.
+    let directories = steps.iter().any(|step| DIRECTORIES.contains(&step.entry.module()));
+    let mut conditions =
+        positions(steps, |step| CONDITIONS.contains(&step.entry.module()) || (directories && step.calls("pam_unix")));
     conditions.truncate(COMBINED);
     let combinations = 0..1_usize << conditions.len();
     let chosen = |set: usize| -> Vec<usize> {

@@ -216,7 +216,7 @@ impl Judge<'_> {
         let (problem, what) = if denies {
             (Problem::Decides, "denies the login".to_owned())
         } else if admits {
-            (Problem::Decides, "lets in whom the other modules don't".to_owned())
+            (Problem::Decides, "lets users in whom no other module let in".to_owned())
         } else if let Some(lost) = lost.and_then(|at| steps.get(at)) {
             (Problem::SkipsOthers, format!("keeps {} from being called", described(lost)))
         } else if may_deny {
@@ -254,24 +254,14 @@ impl Judge<'_> {
     fn rivals(&self) -> Vec<Finding> {
         let mut findings: Vec<Finding> = Vec::new();
         for (_, step) in self.stacks.all() {
-            let module = step.entry.module();
-            let place = step.place();
-            let (text, cure) = match rival(&step.entry) {
-                Some(Rival::Replaceable) => {
-                    let text = format!("{place}: {module}.so makes PAGs beside pam_pag.so; take it out");
-                    (text, Cure::Rewrite)
-                }
-                Some(Rival::Module) => {
-                    (format!("{place}: {module}.so makes PAGs beside pam_pag.so; take it out"), Cure::None)
-                }
-                Some(Rival::Option(option)) => {
-                    let text = format!(
-                        "{place}: with {option} {module}.so makes PAGs beside pam_pag.so; write ignore_afs in its place"
-                    );
-                    (text, Cure::None)
-                }
-                None => continue,
+            let Some(rival) = rival(&step.entry) else { continue };
+            let (place, module) = (step.place(), step.entry.module());
+            let (by, remedy) = match rival {
+                Rival::Replaceable | Rival::Module => (String::new(), "take it out"),
+                Rival::Option(option) => (format!(" with {option}"), "write ignore_afs in the place of that option"),
             };
+            let text = format!("{place}: {module}.so{by} makes PAGs beside pam_pag.so; {remedy}");
+            let cure = if rival == Rival::Replaceable { Cure::Rewrite } else { Cure::None };
             let finding = self.wrong(Problem::TwoModules, text, cure);
             if !findings.contains(&finding) {
                 findings.push(finding);
@@ -488,7 +478,7 @@ mod tests {
             ("auth required pam_krb5.so\nauth [success=ok default=bad] pam_pag.so\n".into(), ":2: under [success=ok default=bad]"),
             (format!("{krb5}auth [ignore=ok] pam_pag.so\n"), "denies the login"),
             (format!("{krb5}auth [ignore=reset] pam_pag.so\n"), "denies the login"),
-            ("auth optional pam_permit.so\nauth [default=1] pam_pag.so\nauth requisite pam_deny.so\n".into(), "lets in whom"),
+            ("auth optional pam_permit.so\nauth [default=1] pam_pag.so\nauth requisite pam_deny.so\n".into(), "lets users in whom no other module let in"),
             ("auth required pam_unix.so\nauth [success=1 default=ignore] pam_pag.so\nauth requisite pam_deny.so\nauth required pam_permit.so\n".into(), ":2: every login is denied"),
             ("auth [success=1 default=ignore] pam_krb5.so\nauth requisite pam_deny.so\nauth optional pam_pag.so\n".into(), ":3: every login is denied: the stack counts on a yes"),
         ] {
@@ -540,6 +530,8 @@ mod tests {
             ("auth include ends\n", vec![(Level::Wrong, Problem::NotReached)]),
             ("auth substack ends\n", vec![]),
             ("auth sufficient pam_rootok.so\n", vec![(Level::Note, Problem::NotReached)]),
+            ("auth sufficient pam_unix.so\nauth required pam_krb5.so\n", vec![(Level::Note, Problem::NotReached)]),
+            ("auth sufficient pam_unix.so\nauth sufficient pam_krb5.so\n", vec![(Level::Wrong, Problem::NotReached)]),
             ("auth required pam_unix.so\n", vec![]),
         ] {
             let text = format!("{before}auth optional pam_pag.so\nauth required pam_permit.so\n{session}");

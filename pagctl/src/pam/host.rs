@@ -1,5 +1,6 @@
 //! The host whose PAM files are looked at: reading below its root, drafts of changes, and writing them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -268,12 +269,16 @@ pub(crate) struct Draft<'a> {
     assumed: BTreeMap<String, String>,
     /// What we will write.
     edited: BTreeMap<String, Option<String>>,
+    /// What was read of the host, once for each path: many places are tried in a draft.
+    read: RefCell<BTreeMap<String, Opened>>,
+    listed: RefCell<BTreeMap<String, Vec<String>>>,
 }
 
 impl<'a> Draft<'a> {
     /// Nothing changed yet.
     pub(crate) fn new(host: &'a Host) -> Self {
-        Self { host, assumed: BTreeMap::new(), edited: BTreeMap::new() }
+        let (read, listed) = (RefCell::default(), RefCell::default());
+        Self { host, assumed: BTreeMap::new(), edited: BTreeMap::new(), read, listed }
     }
 
     /// From now on a file reads like this, without our doing.
@@ -311,7 +316,10 @@ impl Files for Draft<'_> {
         match (self.edited.get(path), self.assumed.get(path)) {
             (Some(None), _) => Opened::Missing,
             (Some(Some(text)), _) | (None, Some(text)) => Opened::Text(text.clone()),
-            (None, None) => self.host.open(path),
+            (None, None) => {
+                let mut read = self.read.borrow_mut();
+                read.entry(path.to_owned()).or_insert_with(|| self.host.open(path)).clone()
+            }
         }
     }
 
@@ -324,7 +332,8 @@ impl Files for Draft<'_> {
     }
 
     fn names(&self, directory: &str) -> Vec<String> {
-        let mut names = self.host.names(directory);
+        let mut listed = self.listed.borrow_mut();
+        let mut names = listed.entry(directory.to_owned()).or_insert_with(|| self.host.names(directory)).clone();
         let written = self.edited.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
         names.extend(written.map(str::to_owned));
         names.sort();

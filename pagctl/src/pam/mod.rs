@@ -210,7 +210,7 @@ fn enable(host: &Host) -> Plan {
     let mut draft = Draft::new(host);
     let behind = manager.assume(&mut draft);
     let locked = |path: &str| manager.owns(path).or_else(|| host.unfit(path));
-    let mut remarks = mend_lines(&mut draft, &locked);
+    let mut remarks = mend_lines(&mut draft, &|path| manager.owns(path).is_some(), &locked);
     for (service, _) in SERVICES {
         let own = format!("{}{service}", edit::ETC);
         let now = draft.text(&own).unwrap_or_default();

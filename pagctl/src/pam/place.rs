@@ -6,7 +6,7 @@ use super::answers::{can_replace, is_ours, landings};
 use super::check::{Cure, Finding, Level, Problem, Rival, judge, our_line, rival};
 use super::edit::{ETC, Edit, Refusal, insert, objection, overlay, replace};
 use super::host::Draft;
-use super::parse::{Entry, Facility, Line, Meaning, parse};
+use super::parse::{Entry, Facility, Line, parse};
 use super::stack::{DIRECTORIES, Files, Stacks, Step};
 
 /// A service and its stacks.
@@ -25,8 +25,21 @@ impl Service {
         judge(&self.name, self.seat, &self.stacks, files.libpam())
     }
 
-    fn faults(&self, files: &dyn Files) -> usize {
-        self.judge(files).iter().filter(|finding| finding.level == Level::Wrong).count()
+    /// How much is wrong, and of that, how much decides about logins or other modules.
+    fn faults(&self, files: &dyn Files) -> [usize; 2] {
+        let found = self.judge(files);
+        let wrong = || found.iter().filter(|finding| finding.level == Level::Wrong);
+        let decides = |finding: &&Finding| matches!(finding.problem, Problem::Decides | Problem::SkipsOthers);
+        [wrong().count(), wrong().filter(decides).count()]
+    }
+
+    fn reads(&self, path: &str) -> bool {
+        self.stacks.files.iter().any(|file| file == path)
+    }
+
+    /// The lines for a facility that are not ours.
+    fn others(&self, facility: Facility) -> Vec<&Step> {
+        self.stacks.steps(facility).iter().filter(|step| !is_ours(step)).collect()
     }
 }
 
@@ -57,12 +70,6 @@ pub(crate) fn services(files: &dyn Files) -> Vec<Service> {
     services.into_iter().map(|(service, _)| service).collect()
 }
 
-impl Service {
-    fn reads(&self, path: &str) -> bool {
-        self.stacks.files.iter().any(|file| file == path)
-    }
-}
-
 /// The services whose stacks this file is part of.
 fn readers(draft: &Draft<'_>, path: &str) -> Vec<Service> {
     services(draft).into_iter().filter(|service| service.reads(path)).collect()
@@ -87,13 +94,8 @@ pub(crate) fn place(
     let stacks = Stacks::of(draft, &own);
     let steps = stacks.steps(facility);
     let args = steps.iter().find(|step| is_ours(step)).map(|step| step.entry.args.clone()).unwrap_or_default();
-    let before: Vec<(Service, usize)> = services(draft)
-        .into_iter()
-        .map(|service| {
-            let faults = service.faults(draft);
-            (service, faults)
-        })
-        .collect();
+    let before: Vec<Service> = services(draft);
+    let before: Vec<_> = before.into_iter().map(|service| (service.faults(draft), service)).collect();
     let mut refusals: Vec<(u8, Refusal)> = Vec::new();
     for (path, at) in places(steps, &own, facility) {
         match try_at(draft, name, facility, (&path, at), &args, &before, locked) {
@@ -104,33 +106,30 @@ pub(crate) fn place(
     draft.restore(&own, edited);
     // The first of the weightiest.
     refusals.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-    Err(refusals
-        .into_iter()
-        .next()
-        .map_or_else(|| format!("{own}: there is no place for a line of ours"), |(_, why)| why))
+    let first = refusals.into_iter().next().map(|(_, why)| why);
+    Err(first.unwrap_or_else(|| format!("{own}: there is no place for a line of ours")))
 }
 
 /// The places where a line of ours may go, the best first: before pam_systemd, else as late as possible in the service's
 /// own file, else in another one.
 fn places(steps: &[Step], own: &str, facility: Facility) -> Vec<(String, usize)> {
-    let mut places = Vec::new();
+    let mut all = Vec::new();
     if let Some(systemd) = steps.iter().find(|step| step.calls("pam_systemd") && facility == Facility::Session) {
-        places.push((systemd.path.clone(), systemd.line));
-        places.push((own.to_owned(), systemd.top));
+        all.push((systemd.path.clone(), systemd.line));
+        all.push((own.to_owned(), systemd.top));
     }
     let around = |path: &str, line: usize| [(path.to_owned(), line + 1), (path.to_owned(), line)];
-    places.extend(steps.iter().rev().flat_map(|step| around(own, step.top)));
-    places.extend(steps.iter().rev().flat_map(|step| around(&step.path, step.line)));
+    all.extend(steps.iter().rev().flat_map(|step| around(own, step.top)));
+    all.extend(steps.iter().rev().flat_map(|step| around(&step.path, step.line)));
     if steps.is_empty() {
-        places.push((own.to_owned(), usize::MAX));
+        all.push((own.to_owned(), usize::MAX));
     }
-    let mut seen = Vec::new();
-    places.retain(|place| {
-        !seen.contains(place) && {
-            seen.push(place.clone());
-            true
+    let mut places = Vec::new();
+    for place in all {
+        if !places.contains(&place) {
+            places.push(place);
         }
-    });
+    }
     places
 }
 
@@ -141,106 +140,113 @@ fn try_at(
     facility: Facility,
     (path, at): (&str, usize),
     args: &[String],
-    before: &[(Service, usize)],
+    before: &[([usize; 2], Service)],
     locked: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(), (u8, Refusal)> {
     let libpam = draft.libpam();
-    let lock =
-        if path.starts_with(ETC) { locked(path) } else { Some("the vendor's file is not ours to change".to_owned()) };
-    if let Some(why) = lock {
+    let vendors = || Some("the vendor's file is not ours to change".to_owned());
+    if let Some(why) = if path.starts_with(ETC) { locked(path) } else { vendors() } {
         return Err((2, format!("{path}: {why}")));
+    }
+    if !before.iter().any(|(_, service)| service.name == name && service.reads(path)) {
+        return Err((0, format!("{path}: is not a file of {name}'s")));
     }
     let text = draft.text(path).unwrap_or_default();
     if let Some(why) = objection(&parse(&text, libpam)) {
         return Err((4, format!("{path}: {why}")));
     }
-    let before: Vec<&(Service, usize)> = before.iter().filter(|(service, _)| service.reads(path)).collect();
     let edited = draft.edited(path);
     draft.edit(Edit { path: path.to_owned(), text: Some(insert(&text, libpam, at, facility, args)) });
-    let problem = {
-        let after = readers(draft, path);
-        let own = after.iter().find(|service| service.name == name);
-        let left = own.map(|service| service.judge(draft)).unwrap_or_default();
-        let left = left.into_iter().find(|finding| finding.curable() && finding.cure == Cure::Line(facility));
-        let jumps = before.iter().zip(&after).find_map(|((before, _), after)| {
-            let (old, new) = (before.stacks.steps(facility), after.stacks.steps(facility));
-            let changed = landings(old).into_iter().zip(landings(new)).find(|(old, new)| old != new);
-            let others: Vec<&Step> = old.iter().filter(|step| !is_ours(step)).collect();
-            changed.and_then(|((from, ..), _)| others.get(from).map(|step| step.place()))
-        });
-        let worse = after.iter().zip(&before).find(|(service, (_, faults))| service.faults(draft) > *faults);
-        match (jumps, left, worse) {
-            (Some(place), ..) => Some((3, format!("{path}: a new line would change where {place} jumps to"))),
-            (None, Some(finding), _) => {
-                Some((1, format!("{path}: no place for a line of ours is in order and is reached: {}", finding.text)))
-            }
-            (None, None, Some((service, _))) => {
-                Some((1, format!("{path}: a line that {name} needs would harm {}", service.name)))
-            }
-            (None, None, None) => None,
+    let after = readers(draft, path);
+    let own = after.iter().find(|service| service.name == name).map(|service| service.judge(draft));
+    let left = own.into_iter().flatten().find(|finding| finding.curable() && finding.cure == Cure::Line(facility));
+    let before = before.iter().filter(|(_, service)| service.reads(path));
+    let harm = before.zip(&after).find_map(|((faults, before), after)| {
+        let others = before.others(facility);
+        let same = |(old, new): (&&Step, &Step)| (&old.path, &old.entry) == (&new.path, &new.entry);
+        let new = after.others(facility);
+        if others.len() != new.len() || !others.iter().zip(new).all(same) {
+            let why = "with a line of ours it would no longer have those of `other`";
+            return Some((3, format!("{}: has no {} lines, and {why}", before.name, facility.name())));
         }
-    };
-    problem.map_or(Ok(()), |problem| {
-        draft.restore(path, edited);
-        Err(problem)
-    })
+        let (old, new) = (landings(before.stacks.steps(facility)), landings(after.stacks.steps(facility)));
+        if let Some(((from, ..), _)) = old.into_iter().zip(new).find(|(old, new)| old != new) {
+            let place = others.get(from).map(|step| step.place()).unwrap_or_default();
+            return Some((3, format!("{path}: a new line would change where {place} jumps to")));
+        }
+        let worse = after.faults(draft).iter().zip(faults).any(|(new, old)| new > old);
+        worse.then(|| (1, format!("{path}: a line that {name} needs would harm {}", before.name)))
+    });
+    let unfit = |finding: Finding| (1, format!("{path}: no line of ours is in order and is reached: {}", finding.text));
+    match harm.or_else(|| left.map(unfit)) {
+        None => Ok(()),
+        Some(why) => {
+            draft.restore(path, edited);
+            Err(why)
+        }
+    }
 }
 
 /// Mends lines that are there: puts ours into the place of pam_afs_session's, and gives ours a control that makes nothing
-/// of their answer. What else there is to say.
-pub(crate) fn mend_lines(draft: &mut Draft<'_>, locked: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
+/// of their answer. Files that another tool writes are left to it, and files that no service reads are no stacks.
+pub(crate) fn mend_lines(
+    draft: &mut Draft<'_>,
+    is_managed: &dyn Fn(&str) -> bool,
+    locked: &dyn Fn(&str) -> Option<String>,
+) -> Vec<Finding> {
     let mut remarks = Vec::new();
     for name in draft.names(ETC.trim_end_matches('/')) {
         let path = format!("{ETC}{name}");
-        let lines = |draft: &Draft<'_>| parse(&draft.text(&path).unwrap_or_default(), draft.libpam());
+        if is_managed(&path) {
+            continue;
+        }
         let mut at = 0;
-        while let Some(line) = lines(draft).get(at).cloned() {
+        while let Some(line) = parse(&draft.text(&path).unwrap_or_default(), draft.libpam()).get(at) {
+            remarks.extend(mend_line(draft, &path, at, line, locked));
             at += 1;
-            let Meaning::Entry(entry) = &line.meaning else { continue };
-            let Some(facility) = entry.facility else { continue };
-            let ours =
-                entry.calls("pam_pag") && !["optional", "required", "requisite"].iter().any(|word| entry.is(word));
-            let theirs = rival(entry) == Some(Rival::Replaceable);
-            if !ours && !theirs {
-                continue;
-            }
-            let place = format!("{path}:{}", line.number);
-            let why = locked(&path).or_else(|| objection(&lines(draft)));
-            if let Some(why) = why.filter(|_| theirs) {
-                let text = format!("{place}: {}.so stays: {why}", entry.module());
-                remarks.push(Finding::note(Problem::LeftAlone, None, text));
-                continue;
-            } else if locked(&path).is_some() {
-                continue;
-            }
-            let with_yes = if ours {
-                control(draft, &path, at - 1, facility, entry);
-                continue;
-            } else {
-                stand_in(draft, &path, at - 1, facility, entry)
-            };
-            remarks.extend(match with_yes {
-                Some(false) => None,
-                Some(true) => Some(Finding::note(
-                    Problem::Decides,
-                    None,
-                    format!(
-                        "{place}: pam_permit.so says yes to pam_authenticate where {}.so did; pam_pag.so never does",
-                        entry.module()
-                    ),
-                )),
-                None => Some(Finding::wrong(
-                    Problem::LeftAlone,
-                    None,
-                    format!(
-                        "{place}: {}.so stays: no line of ours in its place would leave the other modules as they are",
-                        entry.module()
-                    ),
-                )),
-            });
         }
     }
     remarks
+}
+
+fn mend_line(
+    draft: &mut Draft<'_>,
+    path: &str,
+    at: usize,
+    line: &Line,
+    locked: &dyn Fn(&str) -> Option<String>,
+) -> Option<Finding> {
+    let entry = line.entry()?;
+    let facility = entry.facility?;
+    let harmless = ["optional", "required", "requisite"].iter().any(|word| entry.is(word));
+    let ours = entry.calls("pam_pag") && !harmless;
+    let works_here = matches!(facility, Facility::Auth | Facility::Session);
+    let theirs = works_here && rival(entry) == Some(Rival::Replaceable);
+    if !(ours || theirs) || readers(draft, path).is_empty() {
+        return None;
+    }
+    let (place, module) = (format!("{path}:{}", line.number), entry.module());
+    let lines = parse(&draft.text(path).unwrap_or_default(), draft.libpam());
+    if let Some(why) = locked(path).or_else(|| objection(&lines)) {
+        let text = format!("{place}: {module}.so keeps its line: {why}");
+        return Some(Finding::note(Problem::LeftAlone, None, text));
+    }
+    if ours {
+        control(draft, path, at, facility, entry);
+        return None;
+    }
+    match stand_in(draft, path, at, facility, entry) {
+        Some(StandIn::Ours) => None,
+        Some(StandIn::WithYes) => {
+            let text = format!("{place}: pam_permit.so says yes where {module}.so did, since pam_pag.so never does");
+            Some(Finding::note(Problem::Decides, None, text))
+        }
+        None => {
+            let text =
+                format!("{place}: {module}.so keeps its line: without its yes other people would be let in, or fewer");
+            Some(Finding::wrong(Problem::LeftAlone, None, text))
+        }
+    }
 }
 
 /// Gives a line of ours the right control, where that helps.
@@ -260,9 +266,17 @@ fn control(draft: &mut Draft<'_>, path: &str, at: usize, facility: Facility, ent
     }
 }
 
-/// Puts ours into the place of another module's line that always says yes, so that nothing changes for the others.
-/// Whether something must say yes in its stead; none where there is no way.
-fn stand_in(draft: &mut Draft<'_>, path: &str, at: usize, facility: Facility, entry: &Entry) -> Option<bool> {
+/// What stands in the place of another module's line.
+enum StandIn {
+    /// Our line, if there is none yet.
+    Ours,
+    /// The same, and one of pam_permit that says yes.
+    WithYes,
+}
+
+/// Puts ours into the place of another module's line that always says yes, so that the same people are let in. None where
+/// there is no way.
+fn stand_in(draft: &mut Draft<'_>, path: &str, at: usize, facility: Facility, entry: &Entry) -> Option<StandIn> {
     let libpam = draft.libpam();
     let text = draft.text(path).unwrap_or_default();
     let ours = our_line(facility, &entry.args);
@@ -278,12 +292,12 @@ fn stand_in(draft: &mut Draft<'_>, path: &str, at: usize, facility: Facility, en
         let written = at..=at + lines.len();
         let new = |step: &Step| is_ours(step) || (step.path == path && written.contains(&step.line));
         let after = readers(draft, path);
-        let as_before = before.len() == after.len()
+        let the_same = before.len() == after.len()
             && before.iter().zip(&after).all(|(before, after)| {
                 can_replace(before.stacks.steps(facility), after.stacks.steps(facility), facility, libpam, (&old, &new))
             });
-        if as_before {
-            return Some(lines.contains(&yes));
+        if the_same {
+            return Some(if lines.contains(&yes) { StandIn::WithYes } else { StandIn::Ours });
         }
         draft.restore(path, edited.clone());
     }

@@ -11,7 +11,10 @@ struct Scene {
 
 impl Scene {
     fn new(files: &[(&str, &str)]) -> Self {
-        let scene = Self { root: tempfile::tempdir().unwrap() };
+        // In memory where that is: each edit waits for the disk.
+        let memory = Path::new("/dev/shm");
+        let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let scene = Self { root: root.unwrap() };
         scene.put("/etc/group", "root:x:0:\npag:x:995:\n");
         scene.put("/usr/lib/security/pam_unix.so", "");
         scene.put("/usr/lib/security/pam_pag.so", "");
@@ -687,4 +690,34 @@ fn nothing_to_look_at_is_not_all_right() {
     let (right, findings) = inspect(&scene.host());
     assert_eq!((right, findings.len()), (vec!["sshd".to_owned()], 1), "{findings:?}");
     assert!(findings[0].text.starts_with("/etc/pam.d/login: cannot be read: not a regular file"), "{findings:?}");
+}
+
+#[test]
+fn a_service_that_has_the_lines_of_other_keeps_them() {
+    let scene = Scene::new(&[
+        ("/etc/pam.d/swaylock", "account required pam_unix.so\n"),
+        ("/etc/pam.d/other", "auth required pam_unix.so\nsession required pam_unix.so\n"),
+        ("/etc/pam.d/login", "auth required pam_unix.so\n"),
+        ("/etc/pam.d/sshd", "session optional pam_pag.so\n"),
+    ]);
+    let before = scene.files();
+    let plan = enable(&scene.host());
+    let texts: Vec<&str> = plan.remarks.iter().map(|remark| remark.text.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "login: has no session lines, and with a line of ours it would no longer have those of `other`",
+            "swaylock: has no auth lines, and with a line of ours it would no longer have those of `other`",
+        ]
+    );
+    scene.enable();
+    assert_eq!(scene.files(), before);
+}
+
+#[test]
+fn files_that_no_service_reads_are_left() {
+    let text = "session required pam_afs_session.so\n";
+    let scene = Scene::new(&[("/etc/pam.d/sshd", "session optional pam_pag.so\n"), ("/etc/pam.d/sshd.dpkg-old", text)]);
+    assert_eq!(scene.enable(), Answer::AllRight);
+    assert_eq!(scene.get("/etc/pam.d/sshd.dpkg-old").unwrap(), text);
 }
