@@ -95,6 +95,7 @@ mod tests {
             cell: cell.parse().unwrap(),
             expires: *expires,
             since: 1,
+            aliases: vec![],
         };
         Record {
             tokens: tokens.iter().map(held).collect(),

@@ -861,8 +861,9 @@ impl Keeper {
             }
             let registry = Guard::enter(group).and_then(|guard| Registry::find(&guard, group));
             let Ok(Some(registry)) = registry else { return false };
-            let seeding = login::Seeding { ok: true, tokens: None };
-            let noted = login::note_seeding(uid, group, &registry, *id, &known.ring, &seeding, LOCK_WAIT);
+            let tokens = client::tokens(&known.ring, Instant::now() + INSIDE).ok();
+            let seeding = login::Seeding { ok: true, tokens, aliases: Vec::new() };
+            let noted = login::note_seeding(uid, group, &registry, *id, &seeding, LOCK_WAIT);
             let later = matches!(noted, Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut);
             done &= !later;
             later

@@ -185,7 +185,7 @@ mod tests {
             made: T,
             ticket: T + life,
             renewable: if renewable > 0 { T + renewable } else { 0 },
-            tokens: vec![Held { client: Client::Keyring, cell, expires: T + life, since: T }],
+            tokens: vec![Held { client: Client::Keyring, cell, expires: T + life, since: T, aliases: vec![] }],
             attempt: attempt.map(|(at, ok)| Attempt { at: T + at, ok, ticket: T + life }),
             ..Record::new(61001, Kind::User, String::new(), Retain::None)
         }

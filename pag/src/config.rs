@@ -126,7 +126,10 @@ words!(Role, "login" => Role::Login, "own" => Role::Own, "none" => Role::Nothing
 words!(ClientKind, "keyring" => ClientKind::Keyring, "openafs" => ClientKind::OpenAfs, "kafs" => ClientKind::Kafs);
 
 /// Name of a cell: what DNS would take, at most 64 characters (MAXCELLCHARS of OpenAFS, src/afs/afs.h).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// Upper and lower case are the same, as for every AFS client (OpenAFS, src/auth/cellconfig.c, afsconf_GetCellInfo; Linux,
+/// fs/afs/cell.c, afs_alloc_cell). It is shown as it was written.
+#[derive(Debug, Clone)]
 pub struct Cell(String);
 
 impl Cell {
@@ -135,6 +138,14 @@ impl Cell {
         &self.0
     }
 }
+
+impl PartialEq for Cell {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(&other.0)
+    }
+}
+
+impl Eq for Cell {}
 
 impl FromStr for Cell {
     type Err = String;

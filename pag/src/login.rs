@@ -26,7 +26,7 @@ use crate::record::{Attempt, Held, Kind, Record, Unreadable};
 use crate::registry::{self, Pag, PagId, Registry};
 use crate::report::{Event, report};
 use crate::ring::{self, Ring};
-use crate::seed::{self, Budget, Job, Need, Wanted, Without};
+use crate::seed::{self, Alias, Brought, Budget, Job, Need, Wanted, Without};
 use crate::sys::{self, Identity, Passwd, RootDirectory, Who};
 
 /// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
@@ -176,6 +176,8 @@ struct Entering<'a> {
     request: &'a Request<'a>,
     identity: OnceCell<Identity>,
     process: OnceCell<Option<Process>>,
+    /// The tokens that were in the ring before a seeder runs, where this login has looked, or the ring is new.
+    before: OnceCell<Vec<Token>>,
     budget: Budget,
     group: HandleGroup,
     ticket: Option<Contents>,
@@ -233,7 +235,15 @@ struct Placed {
 
 impl<'a> Entering<'a> {
     fn new(request: &'a Request<'a>, budget: Budget, group: HandleGroup) -> Self {
-        Entering { request, identity: OnceCell::new(), process: OnceCell::new(), budget, group, ticket: None }
+        Entering {
+            request,
+            identity: OnceCell::new(),
+            process: OnceCell::new(),
+            before: OnceCell::new(),
+            budget,
+            group,
+            ticket: None,
+        }
     }
 
     fn uid(&self) -> u32 {
@@ -769,10 +779,15 @@ impl<'a> Entering<'a> {
         let clients = Client::present(settings);
         match seed::need(settings, &clients, attempt, ticket, self.is_manager(), now) {
             Need::No => Need::No,
-            need if new => need,
+            need if new => {
+                let _ = self.before.set(Vec::new());
+                need
+            }
             need => {
-                let tokens = client::tokens(ring, Instant::now() + INSIDE).unwrap_or_default();
-                let held = seed::held(&tokens, record.map_or(&[], |record| &record.tokens), now);
+                let tokens =
+                    client::tokens(ring, Instant::now() + INSIDE).map(|tokens| self.before.get_or_init(|| tokens));
+                let tokens = tokens.map_or(&[][..], Vec::as_slice);
+                let held = seed::held(tokens, record.map_or(&[], |record| &record.tokens), now);
                 if seed::are_good(&held, &seed::cells(&clients, settings, self.request.user), now) {
                     Need::Good
                 } else {
@@ -819,10 +834,10 @@ impl<'a> Entering<'a> {
             environment: &self.request.environment,
             without: Without::default(),
         };
-        let seeding = run_seeder(&job, Some(&placed.ring), &self.budget);
+        let seeding = run_seeder(&job, Some(&placed.ring), self.before.get(), &self.budget);
         if let Some((registry, pag, record)) = &placed.pag {
             let ok = seeding.ok;
-            let _ = note_seeding(self.uid(), self.group, registry, pag.id, &placed.ring, &seeding, LOCK_WAIT);
+            let _ = note_seeding(self.uid(), self.group, registry, pag.id, &seeding, LOCK_WAIT);
             let fed = self.ticket.as_ref().is_some_and(|t| t.summary.tgt_expires.unwrap_or(0) <= record.ticket);
             if ok && fed && self.request.settings.kdestroy {
                 let destroyed = job.kdestroy(&self.budget).unwrap_or_else(|error| Err(error.to_string()));
@@ -850,7 +865,7 @@ impl<'a> Entering<'a> {
                 environment: &self.request.environment,
                 without: Without::default(),
             };
-            run_seeder(&job, None, &self.budget);
+            run_seeder(&job, None, None, &self.budget);
         }
         let marker = Marker {
             uid: self.uid(),
@@ -909,48 +924,56 @@ pub struct Seeding {
     pub ok: bool,
     /// The tokens in the ring afterwards, where they were seen.
     pub tokens: Option<Vec<Token>>,
+    /// Those that came for other names than their own.
+    pub aliases: Vec<Alias>,
 }
 
-/// Runs the seeders of a job and says what came of it.
-pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, budget: &Budget) -> Seeding {
+/// What is wrong with a seeder that ended well and has brought nothing.
+const NOTHING_THERE: &str = "the seeder ended with status 0, and no such token is in the ring. It must end when the \
+     tokens are there: what it leaves in the background is killed";
+
+/// Runs the seeders of a job and says what came of it. What the ring holds decides, and not what a seeder says. `before` are
+/// the tokens in it, where somebody has looked already.
+pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>>, budget: &Budget) -> Seeding {
     let begun = Instant::now();
     let wanted = job.wanted();
     if wanted.is_empty() && !job.without.is_nothing() {
-        return Seeding { ok: true, tokens: None };
+        return Seeding { ok: true, tokens: None, aliases: Vec::new() };
     }
-    // A seeder of several cells says that it has failed, and not for which.
-    let look = || {
-        let left = budget.left().min(INSIDE);
-        let ring = ring.filter(|_| wanted.len() > 1 && !left.is_zero())?;
-        client::tokens(ring, Instant::now() + left).ok()
-    };
-    let before = look();
+    let look = |time: Duration| client::tokens(ring.filter(|_| !time.is_zero())?, Instant::now() + time).ok();
+    let before = before.cloned().or_else(|| look(budget.left().min(INSIDE)));
+    let before = before.as_deref();
     let uid = job.user.uid;
     let place = ring.map(|ring| ring.serial);
     let result = job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string()));
-    let mut tokens = None;
-    let ok = result.is_ok();
-    let (got, missed) = match (&result, before) {
-        (Ok(()), _) => (wanted, Vec::new()),
-        (Err(_), None) => (Vec::new(), wanted),
-        (Err(_), Some(before)) => {
-            let after = look();
-            let missed = after.as_ref().map_or_else(|| wanted.clone(), |after| seed::missed(&wanted, &before, after));
-            tokens = after;
-            (wanted.into_iter().filter(|wanted| !missed.contains(wanted)).collect(), missed)
+    let after = look(INSIDE);
+    let (brought, result) = match (result, &after) {
+        (Ok(()), None) => (Brought { got: wanted, ..Brought::default() }, Ok(())),
+        (Ok(()), Some(after)) => {
+            let brought = seed::brought(&wanted, before, after);
+            let all = brought.missed.is_empty();
+            (brought, if all { Ok(()) } else { Err(NOTHING_THERE.to_owned()) })
+        }
+        // A seeder of several cells says that it has failed, and not for which.
+        (Err(why), after) => {
+            let told = before.zip(after.as_deref()).map(|(before, after)| seed::missed(&wanted, before, after));
+            let missed = told.unwrap_or_else(|| wanted.clone());
+            let got = wanted.into_iter().filter(|wanted| !missed.contains(wanted)).collect();
+            (Brought { got, missed, aliases: Vec::new() }, Err(why))
         }
     };
-    if ok || !got.is_empty() {
-        let (client, cell) = names(&got);
+    let ok = result.is_ok();
+    if !brought.got.is_empty() {
+        let (client, cell) = names(&brought.got);
         report(&Event::Seeded { uid, ring: place, client, cell, millis: sys::millis(begun.elapsed()) });
     }
     if let Err(why) = result {
         let quota = keyring::quota_is_short(uid).map(|quota| format!("; {quota}")).unwrap_or_default();
         let why = why + &quota;
-        let (client, cell) = names(&missed);
+        let (client, cell) = names(&brought.missed);
         report(&Event::SeedFailed { uid, ring: place, client, cell, why });
     }
-    Seeding { ok, tokens }
+    Seeding { ok, tokens: after, aliases: brought.aliases }
 }
 
 /// Clients and cells, for people: each once, in the order in which they are wanted.
@@ -1004,15 +1027,14 @@ pub fn note_seeding(
     group: HandleGroup,
     registry: &Registry,
     id: PagId,
-    ring: &Ring,
     seeding: &Seeding,
     wait: Duration,
 ) -> Result<()> {
-    let look = || client::tokens(ring, Instant::now() + INSIDE).ok();
-    let tokens = seeding.tokens.clone().or_else(look).unwrap_or_default();
+    let tokens = seeding.tokens.as_deref().unwrap_or_default();
     change_record(uid, group, registry, id, wait, |record| {
         let now = crate::now();
-        let mut held = seed::held(&tokens, &record.tokens, now);
+        let mut held = seed::held(tokens, &record.tokens, now);
+        seed::note_aliases(&mut held, &seeding.aliases);
         // A seeder that has succeeded has brought them: somebody has cut them away since, and they are to be had back.
         if seeding.ok && record.discarded.is_empty() {
             let is_cut = |known: &&Held| {
@@ -1274,7 +1296,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
         Ok(guard) => guard,
         Err(Error::NotRoot) => {
             if let Some(ring) = Ring::current().filter(|ring| ring.owner == user.uid) {
-                run_seeder(&job, Some(&ring), &entering.budget);
+                run_seeder(&job, Some(&ring), entering.before.get(), &entering.budget);
             }
             return Ok(());
         }
@@ -1308,8 +1330,8 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     drop(guard);
     entering.do_ccache_work(work, &registry, pag.id, &mut record);
     if wanted {
-        let seeding = run_seeder(&job, Some(&ring), &entering.budget);
-        let _ = note_seeding(user.uid, group, &registry, pag.id, &ring, &seeding, LOCK_WAIT);
+        let seeding = run_seeder(&job, Some(&ring), entering.before.get(), &entering.budget);
+        let _ = note_seeding(user.uid, group, &registry, pag.id, &seeding, LOCK_WAIT);
     }
     nudge(user.uid);
     Ok(())

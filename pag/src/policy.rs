@@ -421,7 +421,13 @@ mod tests {
 
     #[test]
     fn a_managers_pag_follows_until_a_login_makes_it_his_own() {
-        let held = |expires| Held { client: Client::Keyring, cell: "a.test".parse().unwrap(), expires, since: 0 };
+        let held = |expires| Held {
+            client: Client::Keyring,
+            cell: "a.test".parse().unwrap(),
+            expires,
+            since: 0,
+            aliases: vec![],
+        };
         let manager = record(Kind::User, 1, None, &[Role::Manager]);
         let kept = |retain, expires| Record { retain, tokens: vec![held(expires)], ..manager.clone() };
         let table = [

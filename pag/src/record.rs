@@ -9,7 +9,7 @@
 //! ccache DIR:/run/pag/ccache/61001.5f2e...
 //! ticket 1764036000 1764604800 1764000000
 //! retain none
-//! token openafs example.test 1764036000 1764000003
+//! token openafs example.test 1764036000 1764000003 ex,example
 //! attempt 1764000003 ok 1764036000
 //! follows 5f2e91c07ab3d846
 //! mirrored 738684871
@@ -86,6 +86,16 @@ pub struct Held {
     pub expires: u64,
     /// When it was first seen: its whole life is counted from there.
     pub since: u64,
+    /// Other names of the cell, by which the configuration asks for this token: a seeder that was asked for them has
+    /// brought it.
+    pub aliases: Vec<Cell>,
+}
+
+impl Held {
+    /// Whether this is the token of the cell that somebody calls so.
+    pub fn is_of(&self, cell: &Cell) -> bool {
+        self.cell == *cell || self.aliases.contains(cell)
+    }
 }
 
 /// Tokens that a member, or a caller over D-Bus, has discarded. Renewal does not bring them back.
@@ -256,7 +266,10 @@ impl Record {
             text.push_str("reseed\n");
         }
         for token in &self.tokens {
-            let _ = writeln!(text, "token {} {} {} {}", token.client, token.cell, token.expires, token.since);
+            let Held { client, cell, expires, since, aliases } = token;
+            let _ = write!(text, "token {client} {cell} {expires} {since}");
+            let aliases: Vec<&str> = aliases.iter().map(Cell::as_str).collect();
+            let _ = if aliases.is_empty() { writeln!(text) } else { writeln!(text, " {}", aliases.join(",")) };
         }
         if let Some(a) = self.attempt {
             let _ = writeln!(text, "attempt {} {} {}", a.at, if a.ok { "ok" } else { "failed" }, a.ticket);
@@ -371,6 +384,10 @@ impl Parts {
                 cell: words.next()?.parse().ok()?,
                 expires: words.next()?.parse().ok()?,
                 since: words.next()?.parse().ok()?,
+                aliases: match words.next() {
+                    Some(names) => names.split(',').map(|name| name.parse().ok()).collect::<Option<_>>()?,
+                    None => Vec::new(),
+                },
             }),
             "attempt" => {
                 self.attempt = Some(Attempt {
@@ -446,7 +463,13 @@ mod tests {
             ccache: Word::whole("FILE:/tmp/krb5cc_61001_that_is_longer_than_other_words"),
             sessions: if role == Role::Login { 12 } else { 1 },
         };
-        let held = |client| Held { client, cell: "example.test".parse().unwrap(), expires: 18, since: 9 };
+        let held = |client| Held {
+            client,
+            cell: "example.test".parse().unwrap(),
+            expires: 18,
+            since: 9,
+            aliases: vec!["EX".parse().unwrap(), "b".parse().unwrap()],
+        };
         Record {
             principal: Some(Principal::parse("alice/admin@EXAMPLE.TEST").unwrap()),
             ticket: 17,
@@ -476,6 +499,25 @@ mod tests {
             let record = Record { kind, renewable, authenticated, ..full() };
             assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
         }
+    }
+
+    /// A release of ours that is not this one has written such lines: each must be read as long as its version is.
+    #[test]
+    fn what_the_release_before_wrote_is_read_and_what_the_next_one_adds_is_passed_over() {
+        let first = "pag-record 1\nuid 61001\nkind user\nmade 5\nccache KCM:\nticket 17 99 4\nretain none\n\
+                     token openafs example.test 18 9\nattempt 5 ok 17\nlease 7 99 feed login sshd ssh FILE:/tmp/cc\n";
+        let read = Record::decode(first.as_bytes()).unwrap();
+        assert_eq!((read.ticket, read.renewable, read.authenticated), (17, 99, 4));
+        assert_eq!((read.tokens[0].expires, read.tokens[0].aliases.len()), (18, 0));
+        let later = first
+            .replace("99 4\n", "99 4 more\n")
+            .replace("18 9\n", "18 9 ex,b more\n")
+            .replace("ok 17\n", "ok 17 more\n")
+            .replace("/tmp/cc\n", "/tmp/cc 1 more\n");
+        let mut more = Record::decode(later.as_bytes()).unwrap();
+        assert_eq!(more.tokens[0].aliases.len(), 2);
+        more.tokens[0].aliases.clear();
+        assert_eq!(more, read);
     }
 
     #[test]
@@ -508,7 +550,7 @@ mod tests {
             record.discarded.iter().map(|one| one.cell.as_ref().map_or("*".to_owned(), ToString::to_string)).collect()
         };
         let cell = |name: &str| name.parse::<Cell>().unwrap();
-        let held = |name: &str| Held { client: Client::Kafs, cell: cell(name), expires: 18, since: 9 };
+        let held = |name: &str| Held { client: Client::Kafs, cell: cell(name), expires: 18, since: 9, aliases: vec![] };
         let mut record = Record { tokens: vec![held("a.test"), held("b.test")], discarded: Vec::new(), ..full() };
         record.discard(Some(&cell("b.test")), 5);
         record.discard(Some(&cell("b.test")), 6);
@@ -600,7 +642,8 @@ mod tests {
             let [unsure, reseed, chosen, ok, some] = flags;
             let cell: Option<Cell> = cell.parse().ok();
             let serials: Vec<Serial> = serials.into_iter().filter_map(Serial::new).collect();
-            let held = |cell: &Cell| Held { client, cell: cell.clone(), expires, since: at };
+            let aliases: Vec<Cell> = cell.iter().filter(|_| ok).cloned().collect();
+            let held = |cell: &Cell| Held { client, cell: cell.clone(), expires, since: at, aliases: aliases.clone() };
             Record {
                 uid: 61001,
                 kind,

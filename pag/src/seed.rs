@@ -145,15 +145,19 @@ fn cell_of_path(path: &[u8]) -> Option<Cell> {
     str::from_utf8(name.strip_prefix(b".").unwrap_or(name)).ok()?.parse().ok()
 }
 
-/// Whether the tokens in a ring serve: each that is wanted is there and good, and where no cell is named, some token of
-/// that client is good and none is bad.
+/// Whether the tokens in a ring serve: each that is wanted is there and good, by its cell's own name or by all that it is an
+/// alias of; and where no cell is named, some token of that client is good and none is bad.
 pub fn are_good(held: &[Held], wanted: &[Wanted], now: u64) -> bool {
-    let good = |held: &Held| policy::is_good(held.expires, held.expires.saturating_sub(held.since), now);
+    let good = |held: &&Held| policy::is_good(held.expires, held.expires.saturating_sub(held.since), now);
+    let all_good = |held: Vec<&Held>| !held.is_empty() && held.iter().all(good);
     wanted.iter().all(|wanted| {
-        let mut of_client = held.iter().filter(|held| held.client == wanted.client).peekable();
+        let of_client = held.iter().filter(|held| held.client == wanted.client);
         match &wanted.cell {
-            Some(cell) => of_client.any(|held| held.cell == *cell && good(held)),
-            None => of_client.peek().is_some() && of_client.all(good),
+            Some(cell) if of_client.clone().any(|held| held.cell == *cell) => {
+                of_client.filter(|held| held.cell == *cell).any(|held| good(&held))
+            }
+            Some(cell) => all_good(of_client.filter(|held| held.is_of(cell)).collect()),
+            None => all_good(of_client.collect()),
         }
     })
 }
@@ -179,6 +183,71 @@ pub fn missed(wanted: &[Wanted], before: &[Token], after: &[Token]) -> Vec<Wante
     if missed.is_empty() { wanted.to_vec() } else { missed }
 }
 
+/// A token that came when its cell was asked for by another name: in other letters it is the same name, but OpenAFS knows
+/// aliases, too (CellAlias, and the short names of linked cells in CellServDB).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    /// Whose token it is.
+    pub client: Client,
+    /// The name that was asked for.
+    pub name: Cell,
+    /// The name that the token has.
+    pub cell: Cell,
+}
+
+/// What a seeder has brought that says that all went well.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// What is there of what was wanted.
+    pub got: Vec<Wanted>,
+    /// What is not.
+    pub missed: Vec<Wanted>,
+    /// The tokens that are there under other names.
+    pub aliases: Vec<Alias>,
+}
+
+/// Tells by the tokens in the ring what a seeder has brought that says that all went well. A name that no token has is an
+/// alias of the cells of which tokens are new and that nothing else has asked for. Where nobody has looked `before`, the
+/// seeder is believed as to such a name. Where tokens are gone that were there before, a member has cut them away, and
+/// perhaps those that the seeder has brought: it is not blamed then.
+pub fn brought(wanted: &[Wanted], before: Option<&[Token]>, after: &[Token]) -> Brought {
+    let good = |client: Client| after.iter().filter(move |token| token.client == client && token.state == State::Good);
+    let is_there =
+        |one: &Wanted| good(one.client).any(|token| one.cell.as_ref().is_none_or(|cell| token.cell == *cell));
+    let is_wanted = |token: &Token| {
+        wanted.iter().any(|one| one.client == token.client && one.cell.as_ref().is_none_or(|cell| token.cell == *cell))
+    };
+    let mut brought = Brought::default();
+    for one in wanted {
+        let Some(name) = one.cell.as_ref().filter(|_| !is_there(one)) else {
+            if is_there(one) { &mut brought.got } else { &mut brought.missed }.push(one.clone());
+            continue;
+        };
+        let Some(before) = before else {
+            brought.got.push(one.clone());
+            continue;
+        };
+        let others = good(one.client).filter(|token| !before.contains(token) && !is_wanted(token));
+        let aliases: Vec<Alias> =
+            others.map(|token| Alias { client: one.client, name: name.clone(), cell: token.cell.clone() }).collect();
+        if aliases.is_empty() { &mut brought.missed } else { &mut brought.got }.push(one.clone());
+        brought.aliases.extend(aliases);
+    }
+    let is_gone = |old: &Token| old.state == State::Good && !good(old.client).any(|token| token.cell == old.cell);
+    if before.is_some_and(|before| before.iter().any(is_gone)) {
+        brought.missed.clear();
+    }
+    brought
+}
+
+/// Notes in what a record says of tokens by which other names they were asked for.
+pub fn note_aliases(held: &mut [Held], aliases: &[Alias]) {
+    for Alias { client, name, cell } in aliases {
+        let of_cell = held.iter_mut().filter(|held| held.client == *client && held.cell == *cell);
+        of_cell.filter(|held| !held.is_of(name)).for_each(|held| held.aliases.push(name.clone()));
+    }
+}
+
 /// What the record says of the tokens that are in the ring now and serve. A token that was known before keeps the time
 /// when it was first seen.
 pub fn held(tokens: &[Token], before: &[Held], now: u64) -> Vec<Held> {
@@ -186,9 +255,12 @@ pub fn held(tokens: &[Token], before: &[Held], now: u64) -> Vec<Held> {
         .iter()
         .filter(|token| token.state == State::Good)
         .map(|token| {
-            let it = Held { client: token.client, cell: token.cell.clone(), expires: token.expires, since: now };
-            let known = before.iter().find(|held| Held { since: now, ..(*held).clone() } == it);
-            Held { since: known.map_or(now, |held| held.since), ..it }
+            let (client, cell, expires) = (token.client, token.cell.clone(), token.expires);
+            let known = || before.iter().filter(|held| held.client == client && held.cell == cell);
+            let since = known().find(|held| held.expires == expires).map_or(now, |held| held.since);
+            // A cell keeps its names, whoever has got its token anew.
+            let aliases = known().next().map_or_else(Vec::new, |held| held.aliases.clone());
+            Held { client, cell, expires, since, aliases }
         })
         .collect()
 }
@@ -461,7 +533,13 @@ mod tests {
 
     #[test]
     fn every_wanted_cell_needs_a_good_token() {
-        let held = |name: &str, expires| Held { client: Client::Keyring, cell: cell(name), expires, since: 0 };
+        let held = |name: &str, expires| Held {
+            client: Client::Keyring,
+            cell: cell(name),
+            expires,
+            since: 0,
+            aliases: vec![],
+        };
         let want = |cells: &[&str]| want(Client::Keyring, cells);
         let any = [Wanted { client: Client::Keyring, cell: None }];
         let now = 100_000;
@@ -476,7 +554,7 @@ mod tests {
 
     #[test]
     fn every_client_needs_a_good_token_of_its_own() {
-        let held = |client| Held { client, cell: cell("a.test"), expires: 3600, since: 0 };
+        let held = |client| Held { client, cell: cell("a.test"), expires: 3600, since: 0, aliases: vec![] };
         let both = [want(Client::OpenAfs, &["a.test"]), want(Client::Kafs, &["a.test"])].concat();
         assert!(!are_good(&[held(Client::OpenAfs)], &both, 0));
         assert!(are_good(&[held(Client::OpenAfs), held(Client::Kafs)], &both, 0));
@@ -598,6 +676,63 @@ mod tests {
         let revoked = Token { state: State::Revoked, ..b.clone() };
         assert_eq!(told(&[a.clone(), b.clone()], &[a.clone(), revoked]), "b.test");
         assert_eq!(told(&[a.clone(), b.clone()], &[a, b]), "a.test b.test", "it cannot be told");
+    }
+
+    fn tokens(client: Client, all: &[(&str, u64)]) -> Vec<Token> {
+        let token = |(name, expires): &(&str, u64)| Token {
+            client,
+            cell: cell(name),
+            principal: None,
+            vice_id: None,
+            kind: None,
+            expires: *expires,
+            state: State::Good,
+        };
+        all.iter().map(token).collect()
+    }
+
+    #[test]
+    fn what_the_ring_holds_decides_what_a_seeder_has_brought() {
+        let told = |names: &[&str], before: Option<&[(&str, u64)]>, after: &[(&str, u64)]| -> String {
+            let before = before.map(|before| tokens(Client::OpenAfs, before));
+            let after = tokens(Client::OpenAfs, after);
+            let Brought { got, missed, aliases } = brought(&want(Client::OpenAfs, names), before.as_deref(), &after);
+            let list = |all: &[Wanted]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            let aliases: Vec<String> = aliases.iter().map(|one| format!("{}={}", one.name, one.cell)).collect();
+            format!("{}|{}|{}", list(&got), list(&missed), aliases.join(" "))
+        };
+        let none = Some(&[][..]);
+        assert_eq!(told(&["a.test"], none, &[("a.test", 9)]), "a.test||");
+        assert_eq!(told(&["A.TEST"], none, &[("a.test", 9)]), "A.TEST||", "upper and lower case are the same");
+        assert_eq!(told(&["a.test"], none, &[]), "|a.test|", "it has gone into the background");
+        assert_eq!(told(&["a"], none, &[("a.test", 9)]), "a||a=a.test");
+        assert_eq!(told(&["a"], Some(&[("b.test", 9)]), &[("b.test", 9)]), "|a|", "what was there before is not its");
+        assert_eq!(told(&["a"], Some(&[("a.test", 8)]), &[("a.test", 9)]), "a||a=a.test");
+        assert_eq!(told(&["a", "b.test"], none, &[("a.test", 9), ("b.test", 9)]), "a b.test||a=a.test");
+        assert_eq!(told(&["a", "b.test"], none, &[("b.test", 9)]), "b.test|a|", "one token is not for two names");
+        assert_eq!(told(&["a"], None, &[("a.test", 9)]), "a||", "nobody has looked before");
+        assert_eq!(told(&["a.test"], Some(&[("a.test", 9)]), &[]), "||", "a member has cut it away");
+        let default = [Wanted { client: Client::OpenAfs, cell: None }];
+        assert_eq!(brought(&default, None, &tokens(Client::OpenAfs, &[("x.test", 9)])).got, default);
+        assert_eq!(brought(&default, None, &tokens(Client::Kafs, &[("x.test", 9)])).missed, default);
+    }
+
+    #[test]
+    fn a_name_that_has_brought_a_token_is_known_at_the_next_login() {
+        let of = |all: &[(&str, u64)], before: &[Held]| held(&tokens(Client::OpenAfs, all), before, 0);
+        let alias = |name: &str, of: &str| Alias { client: Client::OpenAfs, name: cell(name), cell: cell(of) };
+        let mut first = of(&[("a.test", 3600), ("b.test", 3600)], &[]);
+        let wanted = want(Client::OpenAfs, &["EX", "B.TEST"]);
+        assert!(!are_good(&first, &wanted, 0));
+        note_aliases(&mut first, &[alias("EX", "a.test"), alias("ex", "a.test"), alias("A.test", "a.test")]);
+        assert_eq!(first[0].aliases, [cell("ex")], "each name once, and not its own");
+        assert!(are_good(&first, &wanted, 0));
+        let renewed = of(&[("a.test", 7200), ("b.test", 3600)], &first);
+        assert!(are_good(&renewed, &wanted, 0), "a new token of the cell has the cell's names");
+        assert!(!are_good(&of(&[("b.test", 3600)], &first), &wanted, 0), "without the token the name is of no use");
+        let mut both = of(&[("a.test", 3600), ("b.test", 5)], &[]);
+        note_aliases(&mut both, &[alias("ex", "a.test"), alias("ex", "b.test")]);
+        assert!(!are_good(&both, &want(Client::OpenAfs, &["ex"]), 4), "of two that a name has brought both must serve");
     }
 
     #[test]

@@ -72,10 +72,9 @@ fn seed() -> Result<bool, String> {
     let budget = Budget::new(TIME, Duration::ZERO);
     let renewed = renew(&job, &budget);
     // With what is left of the ticket where it could not be renewed.
-    let seeded = run_seeder(&job, Some(&ring), &budget).ok;
-    // Where a seeder chooses the cell, nothing but the token tells which it was.
-    let chooses = settings.aklog_homedir || settings.afs_cells.is_empty();
-    for cell in job.without.cells.iter().filter(|_| chooses) {
+    let seeded = run_seeder(&job, Some(&ring), None, &budget).ok;
+    // A seeder may choose the cell, and the configuration may name it by an alias: the token tells which it was.
+    for cell in &job.without.cells {
         if let Err(why) = client::discard_here(Some(cell), Instant::now() + DISCARDING) {
             report(&Event::Complaint { what: why.to_string() });
         }

@@ -542,7 +542,7 @@ fn refused() -> std::io::Error {
 /// Discards the tokens that are keys in `place`: of one cell, or all. False when it cannot be read. Allocates nothing.
 fn forget_keys(place: Serial, cell: Option<&str>) -> bool {
     visit_keys(place, &mut |key| {
-        if cell.is_none_or(|cell| cell.as_bytes() == key.cell) {
+        if cell.is_none_or(|cell| key.cell.eq_ignore_ascii_case(cell.as_bytes())) {
             // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key. And held
             // meanwhile: nobody but who possesses a key may invalidate it, wherever else somebody has linked it.
             let held = keys::link(key.serial, keys::process_id());

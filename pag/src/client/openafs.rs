@@ -257,13 +257,31 @@ pub(super) fn visit(interface: &Interface, look: &mut dyn FnMut(&Seen<'_>) -> bo
     !interface.is_member() || interface.tokens(look)
 }
 
+/// A cell's name as the module has it, who takes upper and lower case for different, where it has a token of that cell.
+fn spelling<'a>(interface: &Interface, cell: &str, out: &'a mut [u8; 64]) -> Option<&'a str> {
+    let mut length = 0;
+    interface.tokens(&mut |seen| {
+        if seen.cell.eq_ignore_ascii_case(cell.as_bytes())
+            && let Some(place) = out.get_mut(..seen.cell.len())
+        {
+            place.copy_from_slice(seen.cell);
+            length = seen.cell.len();
+        }
+        length == 0
+    });
+    str::from_utf8(out.get(..length)?).ok().filter(|name| !name.is_empty())
+}
+
 /// Discards the tokens of the PAG that the thread is in, of one cell or all. True when there are none any more.
 pub(super) fn forget(interface: &Interface, cell: Option<&str>) -> bool {
     if !interface.is_member() {
         return true;
     }
     let forgotten = match cell {
-        Some(cell) => interface.unlog_cell(cell),
+        Some(cell) => {
+            let mut spelled = [0; 64];
+            interface.unlog_cell(spelling(interface, cell, &mut spelled).unwrap_or(cell))
+        }
         None => interface.unlog(),
     };
     // EIO: its daemons do not run, so nobody could set a token (src/afs/afs_pioctl.c, PSetTokens2 and PUnlog).

@@ -231,6 +231,16 @@ pub const ALL: &[Scenario] = &[
         bus::polkit_decides,
     ),
     (
+        "background_seeder",
+        "A seeder that goes into the background and brings nothing has failed, and the journal says so.",
+        seeders::background_seeder,
+    ),
+    (
+        "names_of_cells",
+        "A cell in other letters, and an alias, need the seeder once, and not at each login.",
+        seeders::names_of_cells,
+    ),
+    (
         "bus_closed_outputs",
         "Each verb of pagctl ends quietly where nobody reads on, and says one line where a disk is full.",
         bus::closed_outputs,

@@ -219,3 +219,44 @@ pub(super) fn bad_seeders(sandbox: &mut Sandbox) {
     host.kill();
     eventually("a seeder goes with its host", Duration::from_secs(5), || (running() == b"0\n").then_some(()));
 }
+
+/// What is left in the background is killed: it has brought nothing, whatever its first process says.
+pub(super) fn background_seeder(sandbox: &mut Sandbox) {
+    sandbox.seeder("#!/bin/sh\n(sleep 1; keyctl add user afs@example.test 'alice@R 4000000000' @s) &\nexit 0\n");
+    let mut host = login(sandbox, "alice");
+    let messages = sandbox.messages();
+    let texts: Vec<&str> = messages.iter().map(crate::sandbox::Message::text).collect();
+    assert!(!texts.iter().any(|text| text.contains("got tokens")), "nothing is told that is not there: {texts:#?}");
+    let told = texts.iter().any(|text| text.contains("no tokens of cell example.test") && text.contains("background"));
+    assert!(told, "what is wrong is told: {texts:#?}");
+    let record = &pags("alice")[0].text;
+    assert!(record.lines().any(|line| line.starts_with("attempt ") && line.contains(" failed ")), "{record}");
+    host.all_ok(&["close", "end"]);
+}
+
+/// Cells are compared without case, and an alias is known by the token that it has brought.
+pub(super) fn names_of_cells(sandbox: &mut Sandbox) {
+    for name in ["EXAMPLE.TEST", "ex"] {
+        let config = format!("[pag]\nclient = keyring\nprogram = /run/seeder\nafs_cells = {name}\n");
+        std::fs::write("/etc/pag/pag.conf", config).unwrap();
+        let before = sandbox.seeder_runs();
+        let mut hosts: Vec<_> = (0..3).map(|_| login(sandbox, "alice")).collect();
+        let runs = sandbox.seeder_runs() - before;
+        let record = pags("alice")[0].text.clone();
+        assert_eq!(runs, 1, "{name}: the token that the first login got is good for the others: {record}");
+        // Whoever gets the token anew, it is that cell's.
+        let cache =
+            ticket::write("/run/home/alice/cc.later", uid("alice"), "alice", "EXAMPLE.TEST", ticket::now() + 9000);
+        hosts[0].all_ok(&[&format!("putenv KRB5CCNAME={cache}"), "refresh"]);
+        hosts.push(login(sandbox, "alice"));
+        assert_eq!(sandbox.seeder_runs() - before, 2, "{name}: nor does a login after a refresh run it");
+        std::fs::copy(crate::sandbox::pagctl(), "/run/pagctl").unwrap();
+        let unlog = inside(&mut hosts[0], "alice", "/run/pagctl unlog EXAMPLE.TEST");
+        assert_eq!(unlog["stdout"], "Discarded one token of cell EXAMPLE.TEST.\n", "{name}: {unlog}");
+        assert!(hosts[0].ring().token(CELL).is_none(), "{name}: it is discarded by any spelling");
+        for host in &mut hosts {
+            host.all_ok(&["close", "end"]);
+        }
+    }
+    sandbox.configure("");
+}
