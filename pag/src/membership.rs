@@ -49,6 +49,8 @@ pub struct Membership {
     pub session: Option<Serial>,
     /// The same, where it is the ring of a PAG that was made by the PAM module.
     pub ring: Option<Ring>,
+    /// Whether the session keyring looks like such a ring, and this user namespace does not show the group that proves it.
+    pub untold: bool,
     /// What OpenAFS says.
     pub openafs: OpenAfs,
     /// The clients that are served here and take the session keyring for the PAG.
@@ -61,10 +63,13 @@ impl Membership {
         let mut by_session = Client::present(settings);
         by_session.retain(|client| *client != Client::OpenAfs);
         let user_session = keyring::resolve(keyring::user_session_id()).ok();
+        let session = keyring::session().ok().filter(|session| Some(*session) != user_session);
+        // Others' keyrings may have such a name and mask; its group is what a user cannot give.
+        let ring = Ring::current().filter(|ring| ring.group == HandleGroup::read());
         Membership {
-            session: keyring::session().ok().filter(|session| Some(*session) != user_session),
-            // Others' keyrings may have such a name and mask; its group is what a user cannot give.
-            ring: Ring::current().filter(|ring| ring.group == HandleGroup::read()),
+            session,
+            ring,
+            untold: ring.is_none() && !ids_are_told() && session.is_some_and(Ring::looks_like_one),
             openafs: OpenAfs::here(),
             by_session,
         }
@@ -81,6 +86,16 @@ impl Membership {
             || matches!(self.openafs, OpenAfs::Pag(_))
             || (self.session.is_some() && !self.by_session.is_empty())
     }
+}
+
+/// Whether keys show their owners and groups as they are. In a user namespace that does not map all ids (`PrivateUsers=`,
+/// `unshare --user`) the kernel shows those that it does not map as the overflow ids.
+pub fn ids_are_told() -> bool {
+    ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|map| std::fs::read_to_string(map).is_ok_and(maps_all))
+}
+
+fn maps_all(map: String) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Puts the calling thread into a new PAG, whose only member it is. Whatever was in its session keyring is lost to it,
@@ -174,6 +189,14 @@ mod tests {
             assert_eq!(keyring::members(after).unwrap(), [user], "nothing else has come along");
             let closed = keyring::describe(after, |found| found.mask.0 & 0x00ff_ffff).unwrap();
             assert_eq!(closed, 0x0003_0000, "others of this uid may see it, and no more");
+        }
+    }
+
+    #[test]
+    fn a_user_namespace_of_ones_own_does_not_tell_ids() {
+        assert!(maps_all("         0          0 4294967295\n".to_owned()));
+        for map in ["", "     61001      61001          1\n", "0 0 1\n61001 61001 1\n", "0 100000 65536\n"] {
+            assert!(!maps_all(map.to_owned()), "{map}");
         }
     }
 

@@ -145,6 +145,16 @@ impl Ring {
         (found.mask == mask).then_some(Ring { serial, name, owner: found.uid, group: HandleGroup(found.gid) })
     }
 
+    /// Whether a keyring has the name and the mask of a ring. Users can give theirs both; what proves a ring is its owner and
+    /// its group.
+    pub fn looks_like_one(serial: Serial) -> bool {
+        let masks = [Mask::RING, Mask::RING_OF_ROOT];
+        let alike = |found: Description<'_>| {
+            found.is_keyring() && masks.contains(&found.mask) && RingName::parse(found.name).is_some()
+        };
+        keyring::describe(serial, alike).unwrap_or(false)
+    }
+
     /// The ring that this thread is in, if its session keyring is one. Needs no permissions.
     pub fn current() -> Option<Self> {
         let serial = keyring::session().ok()?;

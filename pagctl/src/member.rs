@@ -101,6 +101,8 @@ struct Id {
     member: bool,
     /// The ring of a PAG that the PAM module has made.
     ring: Option<i32>,
+    /// Whether it may be such a ring, which cannot be told from inside this user namespace.
+    untold: bool,
     /// The session keyring; none for one that all processes of the uid have who have no other.
     session: Option<i32>,
     /// The clients that take the session keyring for the PAG.
@@ -132,6 +134,7 @@ fn id(settings: &Settings, json: bool) -> Answer {
         let id = Id {
             member: here.is_one(),
             ring: here.ring.map(|ring| ring.serial.get()),
+            untold: here.untold,
             session: here.session.map(|session| session.get()),
             by_session: here.by_session.iter().map(|client| client.as_str()).collect(),
             openafs: OpenAfsId::from(&here.openafs),
@@ -145,8 +148,17 @@ fn id(settings: &Settings, json: bool) -> Answer {
 
 /// Where one is, for people.
 fn words(here: &Membership) -> String {
-    let mut lines = vec![if here.is_one() { "You are in a PAG.".to_owned() } else { "You are in no PAG.".to_owned() }];
+    let first = match () {
+        () if here.is_one() => "You are in a PAG.",
+        () if here.untold => "It cannot be told from inside this user namespace whether you are in a PAG.",
+        () => "You are in no PAG.",
+    };
+    let mut lines = vec![first.to_owned()];
     match (&here.ring, here.session) {
+        (None, Some(session)) if here.untold => lines.push(format!(
+            "  keyring    {session}, which looks like a ring of pam_pag's: inside this user namespace (PrivateUsers=, unshare) the \
+             kernel does not show the group that would prove it; run pagctl outside of it"
+        )),
         (Some(ring), _) => lines.push(format!("  ring       {} of uid {}", ring.serial, ring.owner)),
         (None, Some(session)) => lines.push(format!("  keyring    {session}, no ring of pam_pag's")),
         (None, None) => lines.push("  keyring    none of your own".to_owned()),
@@ -184,7 +196,7 @@ mod tests {
     use pag::keyring::Serial;
 
     fn here(openafs: OpenAfs, by_session: Vec<Client>) -> Membership {
-        Membership { session: Serial::new(7), ring: None, openafs, by_session }
+        Membership { session: Serial::new(7), ring: None, untold: false, openafs, by_session }
     }
 
     #[test]
@@ -200,6 +212,8 @@ mod tests {
         let nowhere = words(&Membership { session: None, ..here(OpenAfs::Absent, vec![Client::Kafs]) });
         assert!(nowhere.starts_with("You are in no PAG.\n") && nowhere.contains("none of your own"), "{nowhere}");
         assert!(!nowhere.contains("openafs") && !nowhere.contains("clients"), "{nowhere}");
+        let untold = words(&Membership { untold: true, ..here(OpenAfs::Absent, Vec::new()) });
+        assert!(untold.starts_with("It cannot be told") && !untold.contains("no ring of"), "{untold}");
         let nobody = words(&here(OpenAfs::Absent, Vec::new()));
         assert!(nobody.contains("no AFS client"), "{nobody}");
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use pag::client::{self, State, Token};
 use pag::guard::{Guard, HandleGroup};
 use pag::lease::Lease;
+use pag::membership;
 use pag::record::Record;
 use pag::registry::{Pag, Registry};
 use pag::ring::Ring;
@@ -30,7 +31,8 @@ struct Status {
 #[derive(Debug, Serialize)]
 struct Mine {
     ring: i32,
-    uid: u32,
+    /// Its owner; none where this user namespace does not show it.
+    uid: Option<u32>,
     tokens: Vec<OneToken>,
 }
 
@@ -127,7 +129,8 @@ fn tokens(ring: &Ring) -> pag::Result<Vec<OneToken>> {
 
 fn mine() -> Option<Mine> {
     let ring = Ring::current()?;
-    Some(Mine { ring: ring.serial.get(), uid: ring.owner, tokens: tokens(&ring).unwrap_or_default() })
+    let uid = Some(ring.owner).filter(|_| membership::ids_are_told());
+    Some(Mine { ring: ring.serial.get(), uid, tokens: tokens(&ring).unwrap_or_default() })
 }
 
 /// None for callers that are not root: records are root's.
@@ -182,7 +185,11 @@ fn words(status: &Status) -> String {
     let mut text = String::new();
     match &status.mine {
         Some(mine) => {
-            text.push_str(&format!("You are in a PAG: ring {} of uid {}.\n", mine.ring, mine.uid));
+            let whose = match mine.uid {
+                Some(uid) => format!("of uid {uid}"),
+                None => "of an owner that this user namespace does not show".to_owned(),
+            };
+            text.push_str(&format!("You are in a PAG: ring {} {whose}.\n", mine.ring));
             text.push_str(&token_lines(&mine.tokens, "  "));
         }
         None => text.push_str("You are in no PAG.\n"),
@@ -276,8 +283,10 @@ mod tests {
             expired: false,
             state: "good",
         };
-        let inside =
-            words(&Status { mine: Some(Mine { ring: 7, uid: 61001, tokens: vec![token, unread] }), all: Some(vec![]) });
+        let inside = words(&Status {
+            mine: Some(Mine { ring: 7, uid: Some(61001), tokens: vec![token, unread] }),
+            all: Some(vec![]),
+        });
         assert!(inside.contains("ring 7 of uid 61001"), "{inside}");
         assert!(inside.contains("example.test as alice@EXAMPLE.TEST for no time"), "{inside}");
         assert!(inside.contains("a.test as AFS id 1001 good (kafs)"), "{inside}");

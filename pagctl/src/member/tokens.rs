@@ -171,7 +171,7 @@ mod tests {
     use pag::keyring::Serial;
 
     fn here(openafs: OpenAfs) -> Membership {
-        Membership { session: Serial::new(7), ring: None, openafs, by_session: vec![Client::Kafs] }
+        Membership { session: Serial::new(7), ring: None, untold: false, openafs, by_session: vec![Client::Kafs] }
     }
 
     fn token(expires: u64, state: State) -> Token {

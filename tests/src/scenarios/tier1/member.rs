@@ -193,3 +193,33 @@ fn same_uid_stays_outside() {
     assert_eq!(output.next().unwrap().unwrap(), "0", "the member still has his token");
     child.wait().unwrap();
 }
+
+/// As in a service with `PrivateUsers=`.
+pub(super) fn user_namespace(sandbox: &mut Sandbox) {
+    install();
+    let mut host = login(sandbox, "alice");
+    let ring = host.ring().identity().0;
+    // Root in alice's ring: not every kernel lets plain users make such a namespace.
+    let mut pagctl = |words: &str| {
+        let done = host.ask(&format!("run unshare --user /run/pagctl {words}"));
+        (done["stdout"].as_str().unwrap().to_owned(), done["status"].as_i64().unwrap(), done["stderr"].clone())
+    };
+    // The configuration is not believed there, since its owner is not shown either: no client is served.
+    let (text, status, errors) = pagctl("id");
+    assert!(
+        text.contains("the kernel does not show the group that would prove it") && !text.contains("no ring of"),
+        "a ring of ours is nobody else's there: {text}"
+    );
+    assert!(text.starts_with("It cannot be told from inside") && status == 1, "status {status}: {text}{errors}");
+    let (id, _, _) = pagctl("id --json");
+    let id: Value = serde_json::from_str(&id).unwrap();
+    assert_eq!((&id["ring"], &id["untold"], &id["session"]), (&Value::Null, &true.into(), &ring.into()), "{id}");
+    let (text, status, _) = pagctl("status");
+    assert!(text.starts_with(&format!("You are in a PAG: ring {ring} of an owner that this user")), "{status}: {text}");
+    // Outside of it, and in a keyring of one's own, all is told.
+    let (id, _) = told(&mut host, "exec /run/pagctl id --json");
+    assert_eq!((&id["ring"], &id["untold"]), (&ring.into(), &false.into()), "{id}");
+    let done = host.ask("run keyctl session - unshare --user /run/pagctl id");
+    assert!(done["stdout"].as_str().unwrap().contains("no ring of pam_pag's"), "{done}");
+    host.all_ok(&["close", "end"]);
+}

@@ -241,6 +241,11 @@ pub const ALL: &[Scenario] = &[
         seeders::names_of_cells,
     ),
     (
+        "user_namespace",
+        "In a user namespace pagctl says that it cannot be told whose ring it is in.",
+        member::user_namespace,
+    ),
+    (
         "bus_closed_outputs",
         "Each verb of pagctl ends quietly where nobody reads on, and says one line where a disk is full.",
         bus::closed_outputs,
