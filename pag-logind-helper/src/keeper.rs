@@ -22,7 +22,7 @@ use pag::lease::{Process, Role};
 use pag::lock::Lock;
 use pag::login;
 use pag::policy::{self, Fate};
-use pag::record::{Attempt, Kind, Record, Unreadable};
+use pag::record::{Attempt, Kind, Record};
 use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
 use pag::ring::Ring;
@@ -57,6 +57,8 @@ pub(crate) struct Keeper {
     orphans: BTreeSet<PagId>,
     /// PAGs that cannot be looked after, and of which that was said.
     said: BTreeSet<PagId>,
+    /// PAGs whose records a newer release has written, and their users: nobody here knows who is in them.
+    foreign: BTreeMap<PagId, u32>,
     /// Users of whose processes the kernel will not tell the end.
     blind: BTreeSet<u32>,
     /// PAGs whose seeders have ended, which a login's lock did not let us note.
@@ -108,6 +110,7 @@ impl Keeper {
             changed: BTreeSet::new(),
             orphans: BTreeSet::new(),
             said: BTreeSet::new(),
+            foreign: BTreeMap::new(),
             blind: BTreeSet::new(),
             unnoted: BTreeSet::new(),
             uncleared: BTreeSet::new(),
@@ -184,7 +187,9 @@ impl Keeper {
         for known in self.known.values().filter(|known| known.record.kind != Kind::Own) {
             let placed = known.record.leases.iter().any(|lease| lease.role == Role::Manager);
             if known.record.has_login() || placed {
-                *managers.entry(known.uid).or_default() |= placed || known.record.unsure;
+                // A newer release may have put it into one of its own.
+                let elsewhere = known.record.unsure || self.foreign.values().any(|uid| *uid == known.uid);
+                *managers.entry(known.uid).or_default() |= placed || elsewhere;
             }
         }
         managers
@@ -202,6 +207,9 @@ impl Keeper {
         }
         let pags = registry.as_ref().map(|registry| registry.pags(&guard)).transpose()?.unwrap_or_default();
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
+        let is_foreign = |pag: &&Pag| login::of_newer_release(pag).is_some();
+        self.foreign = pags.iter().filter(is_foreign).map(|pag| (pag.id, pag.uid)).collect();
+        self.said.retain(|id| there.contains(id));
         let mut of_uid: BTreeMap<u32, Vec<Pag>> = BTreeMap::new();
         for pag in pags {
             of_uid.entry(pag.uid).or_default().push(pag);
@@ -379,15 +387,16 @@ impl Keeper {
         let mut aside = Vec::new();
         pags.retain_mut(|pag| {
             let (uid, id) = (pag.uid, pag.id);
+            if let Some(event) = login::of_newer_release(pag) {
+                self.foreign.insert(id, uid);
+                if self.said.insert(id) {
+                    report(&event);
+                }
+                aside.push(id);
+                return false;
+            }
             let why = match &pag.record {
                 Ok(_) => return true,
-                Err(why @ Unreadable::Foreign(_)) => {
-                    if self.said.insert(id) {
-                        report(&Event::RecordForeign { uid, pag: id, why: why.to_string() });
-                    }
-                    aside.push(id);
-                    return false;
-                }
                 // What is wrong with its ring is worse.
                 Err(_) if pag.ring.is_err() => return true,
                 Err(why) => why.to_string(),

@@ -363,6 +363,7 @@ impl<'a> Entering<'a> {
         let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
         let mut pags = registry.pags_of(guard, lock, self.uid())?;
         let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
+        let foreign: Vec<Event> = pags.iter().filter_map(of_newer_release).collect();
         tidy(guard, &registry, &mut pags, self.request.user, self.repaired());
         let lease = self.lease()?;
         let kind = match self.choose(&pags) {
@@ -377,7 +378,11 @@ impl<'a> Entering<'a> {
                     Kind::User
                 }
             },
-            Choice::Make(kind) => kind,
+            Choice::Make(kind) => {
+                // Once, and not by each login that joins the one that is made now.
+                foreign.iter().for_each(|event| report(event));
+                kind
+            }
             Choice::Nowhere => {
                 let nothing = io::Error::from_raw_os_error(libc::ENOENT);
                 return Err(Error::key(format!("find a PAG of uid {} to seed", self.uid()))(nothing));
@@ -1085,26 +1090,29 @@ fn with_logins(pags: &[Pag]) -> Vec<PagId> {
     pags.iter().filter(|pag| pag.record.as_ref().is_ok_and(is_one)).map(|pag| pag.id).collect()
 }
 
+/// What is to be said of a PAG whose record a newer release has written; none of any other.
+pub fn of_newer_release(pag: &Pag) -> Option<Event> {
+    let why = pag.record.as_ref().err().filter(|why| matches!(why, Unreadable::Foreign(_)))?;
+    Some(Event::RecordForeign { uid: pag.uid, pag: pag.id, why: why.to_string() })
+}
+
 /// Takes dead leases out of the user's PAGs and ends those that are over; what stays in `pags` can be used. Repairs a
-/// damaged record, as one of kind `repaired`, and leaves one of another version alone. Held under the uid's lock.
+/// damaged record, as one of kind `repaired`, and leaves those of a newer release alone. Held under the uid's lock.
 pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd, repaired: Kind) {
     let with_logins = with_logins(pags);
     pags.retain_mut(|pag| {
+        if matches!(pag.record, Err(Unreadable::Foreign(_))) {
+            return false;
+        }
         if let Err(why) = &pag.ring {
             report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why: why.clone() });
-            if !matches!(pag.record, Err(Unreadable::Foreign(_))) {
-                let _ = registry.retire(guard, pag);
-                ccache::remove(pag.uid, pag.id);
-            }
+            let _ = registry.retire(guard, pag);
+            ccache::remove(pag.uid, pag.id);
             return false;
         }
         let mut record = match &pag.record {
             Ok(record) => record.clone(),
-            Err(why @ Unreadable::Foreign(_)) => {
-                report(&Event::RecordForeign { uid: pag.uid, pag: pag.id, why: why.to_string() });
-                return false;
-            }
-            Err(why @ Unreadable::Garbled(_)) => {
+            Err(why) => {
                 report(&Event::RecordDamaged { uid: pag.uid, pag: pag.id, why: why.to_string() });
                 let ccache = ccache::name(pag.uid, pag.id);
                 let record =

@@ -31,8 +31,17 @@ use crate::keyring::Serial;
 use crate::lease::{Lease, Process, Role, Word};
 use crate::registry::PagId;
 
-/// The version that this code writes, and the only one that it reads.
+/// The version that this code writes.
 pub const VERSION: u32 = 1;
+
+/// The newest version that this code reads. Module, helper and pagctl of two releases meet at every upgrade: sshd and display
+/// managers go on with the old module for days. So a release that reads a version comes before the one that writes it.
+const READS: u32 = 1;
+
+/// The newest version that the release before this one reads. (Before the first one there is none.)
+const READ_BEFORE: u32 = 1;
+
+const _: () = assert!(VERSION <= READ_BEFORE && READ_BEFORE <= READS, "read it in one release, write it in the next");
 
 /// Largest payload that the kernel takes for a `user` key (security/keys/user_defined.c, user_preparse).
 const LIMIT: usize = 32767;
@@ -159,7 +168,8 @@ pub struct Record {
 /// Why a record cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unreadable {
-    /// Of a version that this code does not know: to be left alone, neither reaped nor rewritten.
+    /// Of a version that this code does not know, since a newer release has written it: to be left alone, neither reaped nor
+    /// rewritten.
     Foreign(u32),
     /// Not a record at all; the line that is wrong.
     Garbled(String),
@@ -169,7 +179,10 @@ impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unreadable::Foreign(version) => {
-                write!(f, "its record has version {version}, and this program knows {VERSION}")
+                write!(
+                    f,
+                    "its record has version {version}, of a newer release, and this release reads {READS} at most"
+                )
             }
             Unreadable::Garbled(what) => write!(f, "its record is damaged: {what}"),
         }
@@ -322,7 +335,7 @@ impl Record {
         let mut lines = text.lines();
         let version = lines.next().and_then(|line| line.strip_prefix("pag-record "));
         match version.and_then(|number| number.parse().ok()) {
-            Some(VERSION) => {}
+            Some(1..=READS) => {}
             Some(other) => return Err(Unreadable::Foreign(other)),
             None => return Err(garbled("the first line names no version")),
         }

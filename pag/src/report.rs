@@ -87,7 +87,7 @@ pub enum Event {
         /// In words.
         why: String,
     },
-    /// A record of another version: module and helper are of different releases.
+    /// A record of a newer version: a newer release is at work beside this one.
     RecordForeign {
         /// The user.
         uid: u32,
@@ -306,7 +306,10 @@ impl fmt::Display for Event {
                 f,
                 "PAG {pag} of uid {uid}: {why}; it was written anew, and the tokens will not be discarded at the end"
             ),
-            Event::RecordForeign { uid, pag, why } => write!(f, "PAG {pag} of uid {uid} is left alone: {why}"),
+            Event::RecordForeign { uid, pag, why } => write!(
+                f,
+                "PAG {pag} of uid {uid} is left alone: {why}. Until its processes end nobody of this release renews its tokens or ends it, and new logins get another PAG. Restart pag-logind-helper, sshd and the display manager, so that all are of one release"
+            ),
             Event::Displaced { uid, ring } => write!(
                 f,
                 "something has replaced the session keyring since this login was put into ring {ring} of uid {uid}; it is put back. pam_keyinit must come before pam_pag in the stack: run 'pagctl pam check'"

@@ -6,7 +6,7 @@ use pag::client::{self, State, Token};
 use pag::guard::{Guard, HandleGroup};
 use pag::lease::Lease;
 use pag::membership;
-use pag::record::Record;
+use pag::record::{Record, Unreadable};
 use pag::registry::{Pag, Registry};
 use pag::ring::Ring;
 use pag::sys::{self, Who};
@@ -44,6 +44,8 @@ struct OnePag {
     /// None when the ring cannot be used; `trouble` says why.
     ring: Option<i32>,
     trouble: Vec<String>,
+    /// The version of its record, where a newer release has written it: it is left alone then.
+    newer: Option<u32>,
     kind: Option<&'static str>,
     principal: Option<String>,
     ccache: Option<String>,
@@ -160,7 +162,12 @@ fn one(pag: &Pag) -> OnePag {
             Vec::new()
         }
     };
-    let record: Option<&Record> = pag.record.as_ref().map_err(|why| trouble.push(why.to_string())).ok();
+    let (mut record, mut newer): (Option<&Record>, _) = (None, None);
+    match &pag.record {
+        Ok(known) => record = Some(known),
+        Err(Unreadable::Foreign(version)) => newer = Some(*version),
+        Err(why) => trouble.push(why.to_string()),
+    }
     let user = sys::passwd(Who::Uid(pag.uid)).ok().flatten();
     OnePag {
         pag: pag.id.to_string(),
@@ -177,6 +184,7 @@ fn one(pag: &Pag) -> OnePag {
         leases: record.map_or(&[][..], |record| &record.leases).iter().map(OneLease::from).collect(),
         tokens: found,
         trouble,
+        newer,
     }
 }
 
@@ -200,6 +208,11 @@ fn words(status: &Status) -> String {
         text.push_str(&format!("\nPAG {} of {user} (uid {}), ring {ring}\n", pag.pag, pag.uid));
         for trouble in &pag.trouble {
             text.push_str(&format!("  trouble    {trouble}\n"));
+        }
+        if let Some(version) = pag.newer {
+            text.push_str(&format!(
+                "  record     of version {version}, left alone: this release renews no tokens there and does not end it\n"
+            ));
         }
         if let Some(principal) = &pag.principal {
             text.push_str(&format!("  principal  {principal}\n"));

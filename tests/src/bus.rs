@@ -317,6 +317,11 @@ impl<F: Fn(&str) -> bool + Send + Sync + 'static> SystemdObject<F> {
         job
     }
 
+    /// Whichever: see [`systemd_with_manager`].
+    async fn get_unit(&self, _name: &str) -> ObjectPath<'static> {
+        ObjectPath::from_static_str_unchecked(MANAGER_UNIT)
+    }
+
     #[zbus(signal)]
     async fn job_removed(
         emitter: &SignalEmitter<'_>,
@@ -330,6 +335,49 @@ impl<F: Fn(&str) -> bool + Send + Sync + 'static> SystemdObject<F> {
 /// Starts a systemd whose units are run by `run`, which says whether that went well.
 pub fn systemd(run: impl Fn(&str) -> bool + Send + Sync + 'static) {
     stand_in("org.freedesktop.systemd1", "/org/freedesktop/systemd1", SystemdObject(run));
+}
+
+/// The object of the one unit that [`systemd_with_manager`] has.
+const MANAGER_UNIT: &str = "/org/freedesktop/systemd1/unit/user_40manager_2eservice";
+
+struct UnitObject;
+
+#[interface(name = "org.freedesktop.systemd1.Unit")]
+impl UnitObject {
+    #[zbus(property)]
+    async fn active_state(&self) -> String {
+        "active".to_owned()
+    }
+}
+
+struct ServiceObject(u32);
+
+#[interface(name = "org.freedesktop.systemd1.Service")]
+impl ServiceObject {
+    #[zbus(property, name = "MainPID")]
+    async fn main_pid(&self) -> u32 {
+        self.0
+    }
+}
+
+/// Starts a systemd by whose word every user has a manager, this process.
+pub fn systemd_with_manager(pid: u32) {
+    let (ready, waits) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        zbus::block_on(async {
+            let served = zbus::connection::Builder::system()
+                .serve_at("/org/freedesktop/systemd1", SystemdObject(|_: &str| true))
+                .serve_at(MANAGER_UNIT, UnitObject)
+                .serve_at(MANAGER_UNIT, ServiceObject(pid))
+                .name("org.freedesktop.systemd1")
+                .build()
+                .await
+                .unwrap();
+            ready.send(()).unwrap();
+            served.closed().await;
+        });
+    });
+    waits.recv_timeout(Duration::from_secs(10)).expect("a stand-in on the bus");
 }
 
 struct LogindObject;

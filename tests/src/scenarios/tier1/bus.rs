@@ -1225,3 +1225,38 @@ pub(super) fn closed_outputs(sandbox: &mut Sandbox) {
     }
     host.all_ok(&["close", "end"]);
 }
+
+pub(super) fn newer_record(sandbox: &mut Sandbox) {
+    let _bus = Bus::start();
+    crate::bus::systemd_with_manager(std::process::id());
+    // The module of a newer release has put alice's manager into a PAG of its own.
+    let mut manager = sandbox.host("systemd-user", "alice");
+    manager.ok("open");
+    let newer = "pag-record 9\nwhat only that release knows\n";
+    let theirs = pags("alice").remove(0);
+    let length = newer.len() as i64;
+    crate::ring::keyctl(libc::KEYCTL_UPDATE, theirs.record.into(), newer.as_ptr() as i64, length).unwrap();
+    sandbox.messages();
+    let _helper = Helper::serving();
+    let mut alices = login(sandbox, "alice");
+    // Bob has no manager in his PAG: what is said of him comes later than what could be said of alice.
+    let mut bobs = login(sandbox, "bob");
+    let mut messages = Vec::new();
+    eventually("the helper finds a manager outside", Duration::from_secs(20), || {
+        messages.extend(sandbox.messages());
+        let outside = format!("the user manager of uid {}", uid("bob"));
+        messages.iter().any(|message| message.text().contains(&outside)).then_some(())
+    });
+    let texts: Vec<&str> = messages.iter().map(crate::sandbox::Message::text).collect();
+    let of_alice = format!("the user manager of uid {}", uid("alice"));
+    assert!(!texts.iter().any(|text| text.contains(&of_alice)), "no word of alice's PAM stack: {texts:#?}");
+    let left: Vec<_> = messages.iter().filter(|one| one.text().contains("of a newer release")).collect();
+    let by = |who: &str| left.iter().filter(|one| one.0["SYSLOG_IDENTIFIER"] == who).count();
+    assert_eq!((by("pam_pag"), by("pag-logind-helper")), (1, 1), "it is told of once: {texts:#?}");
+    assert!(left.iter().all(|one| one.text().contains("nobody of this release renews its tokens")), "{texts:#?}");
+    let there = pags("alice").into_iter().find(|pag| pag.name == theirs.name);
+    assert_eq!(there.map(|pag| pag.text).as_deref(), Some(newer), "and left alone");
+    for host in [&mut alices, &mut bobs, &mut manager] {
+        host.all_ok(&["close", "end"]);
+    }
+}

@@ -246,6 +246,11 @@ pub const ALL: &[Scenario] = &[
         member::user_namespace,
     ),
     (
+        "bus_newer_record",
+        "A PAG of a newer release is told of once, and nobody is accused of a wrong PAM stack because of it.",
+        bus::newer_record,
+    ),
+    (
         "bus_closed_outputs",
         "Each verb of pagctl ends quietly where nobody reads on, and says one line where a disk is full.",
         bus::closed_outputs,

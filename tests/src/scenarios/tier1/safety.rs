@@ -8,7 +8,7 @@ use pag::keyring::Serial;
 
 use super::{inside, login, own_keyring, pags, registry, shell, uid};
 use crate::ring::{describe, keyctl, members};
-use crate::sandbox::{CELL, HANDLE, Host, Message, Sandbox, own_program};
+use crate::sandbox::{CELL, HANDLE, Host, Message, Sandbox, own_program, pagctl};
 
 /// Whether `keyctl` succeeds for a process of these ids that is outside every PAG.
 pub(super) fn can(uid: u32, gid: u32, groups: &str, words: &[&str]) -> bool {
@@ -235,6 +235,13 @@ pub(super) fn damaged_and_foreign_records(sandbox: &mut Sandbox) {
     assert_eq!(message.0.get("PRIORITY").map(String::as_str), Some("4"), "it is a warning: {message:?}");
     assert_ne!(first.ring().identity(), second.ring().identity(), "a PAG of another version is not joined");
     assert!(second.ring().token(CELL).is_some(), "the new PAG has a token");
+    let mut third = login(sandbox, "bob");
+    assert_eq!(second.ring().identity(), third.ring().identity(), "the next login joins the new PAG");
+    let again: Vec<Message> = sandbox.messages().into_iter().filter(|one| one.text().contains("version 9")).collect();
+    assert!(again.is_empty(), "a PAG of another version is told of once, and not by each login: {again:#?}");
+    let status = shell(&format!("{} status", pagctl().display()));
+    assert!(status.contains("record     of version 9, left alone") && !status.contains("trouble"), "{status}");
+    third.all_ok(&["close", "end"]);
     for host in [&mut second, &mut first] {
         host.all_ok(&["close", "end"]);
         let left = pags("bob").into_iter().find(|pag| pag.name == old.name);
