@@ -456,8 +456,8 @@ fn clients(value: &str) -> Result<ClientChoice, String> {
     }
 }
 
-/// Whether a service's process becomes the user's own after the end of its PAM handle, though that opened no session: vsftpd
-/// has it so (session_support in vsftpd.conf(5)).
+/// Whether the process of a service still runs as root when it ends its PAM handle, and starts the user's process later. vsftpd
+/// does so (see session_support in vsftpd.conf(5)).
 pub fn lives_on_without_session(service: &str) -> bool {
     matches!(service, "vsftpd" | "ftp")
 }

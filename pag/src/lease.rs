@@ -53,7 +53,7 @@ impl Process {
         Self::find(i32::try_from(std::process::id()).ok()?)
     }
 
-    /// What people know it by: its name, which it has chosen, and its pid.
+    /// Its pid and its name, for people. The process can choose its name.
     pub fn label(self) -> String {
         let name = std::fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
         format!("process {} ({})", self.pid, name.trim_end())
@@ -77,9 +77,9 @@ impl Process {
         i32::try_from(std::process::id()) == Ok(self.pid)
     }
 
-    /// Whether it still runs. What a `/proc` does not show is not gone for that: a host that has entered a chroot finds none
-    /// there, or one of another pid namespace, and one that is mounted with `hidepid=` hides processes from a root without
-    /// CAP_SYS_PTRACE (Linux, fs/proc/base.c, has_pid_permissions). Where it can't be told it counts as running.
+    /// Whether it still runs. A process that `/proc` does not show may run all the same: a chroot may have no `/proc`, or that
+    /// of another pid namespace, and `hidepid=` hides processes from a root without CAP_SYS_PTRACE (Linux, fs/proc/base.c,
+    /// has_pid_permissions). Where nothing tells the process counts as running.
     pub fn is_alive(self) -> bool {
         let mut stat = [0; STAT];
         match read_stat(self.pid, &mut stat) {
@@ -143,12 +143,12 @@ pub struct Lease {
     pub sessions: u32,
 }
 
-/// As many leases in one PAG as this has one process. A host that opens sessions and closes none of them would else fill the
-/// record, which the logins of all other hosts need.
+/// How many leases one process can have in a PAG. A host that opens sessions and closes none would otherwise fill the record, in
+/// which the user's other logins need room.
 pub const OF_ONE_PROCESS: usize = 16;
 
-/// Takes `lease` in, and gives the lease that stands for the session now: that one, or, where its process has as many as it
-/// may have, the newest of the same service, else of all, which stands for one session more.
+/// Adds `lease`, and gives the lease that stands for the session. This is `lease` itself, or, where its process has no lease
+/// left, the process's newest one of the same PAM service (else its newest one), which stands for one session more then.
 pub fn admit(leases: &mut Vec<Lease>, lease: Lease) -> Lease {
     let of_process = |known: &&mut Lease| known.process == lease.process;
     if leases.iter_mut().filter(of_process).count() < OF_ONE_PROCESS {

@@ -132,8 +132,8 @@ fn open(name: &str) -> io::Result<File> {
     }
 }
 
-/// Whether the files that are locked here are those that every other process locks. A process that has entered a chroot
-/// finds others there, which keep nobody out, or makes them, as root, in what may be a user's directory.
+/// Whether this process and all others lock the same files. In a chroot the paths lead to other files, which lock nothing,
+/// and the process would make them as root in a directory that may be a user's.
 ///
 /// # Errors
 /// In words, why they are not.
@@ -141,7 +141,7 @@ pub fn is_within_reach() -> io::Result<()> {
     if !Process::sees_itself() {
         return Err(io::Error::other("/proc does not show this process, which may be in a chroot"));
     }
-    // Who lacks CAP_SYS_PTRACE may not look there, and is believed.
+    // The look at process 1 needs CAP_SYS_PTRACE. Without it the first test has to do.
     let root = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
     match (root("/"), root("/proc/1/root")) {
         (Ok(own), Ok(first)) if own != first => {

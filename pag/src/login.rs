@@ -72,6 +72,8 @@ pub struct Request<'a> {
     /// Whether the session is being opened. Debian's stack of the user manager has us before pam_keyinit and after it:
     /// that the second time puts right what pam_keyinit has replaced is then nothing to complain about.
     pub opening: bool,
+    /// Whether this process has sessions of other users open, too. It is in no ring between its hooks then.
+    pub several: bool,
 }
 
 /// What a login remembers from hook to hook. Plain values: a fork of the host has them too, and so does its end.
@@ -97,7 +99,7 @@ pub struct Marker {
     pub opened: bool,
     /// Whether it has put the process into the ring, which was not there before.
     pub moved: bool,
-    /// Whether the process becomes the user's own without a session.
+    /// Whether the process becomes the user's own after the end of its handle.
     pub lives_on: bool,
     /// `strict` and `debug`, as the login that entered had them: its end reads no configuration.
     pub strict: bool,
@@ -106,8 +108,8 @@ pub struct Marker {
 }
 
 impl Marker {
-    /// Whether the process has entered a chroot since (proftpd). What stands there under our names is not the host's and may
-    /// be a user's: lock, configuration, `/proc`, sockets. Keyrings are within reach.
+    /// Whether the process has entered a chroot since (proftpd). There the paths of lock, configuration, `/proc` and sockets lead
+    /// to other files, which may be a user's. Keyrings have no paths.
     fn is_out_of_reach(&self) -> bool {
         self.root != sys::root_directory()
     }
@@ -410,7 +412,7 @@ impl<'a> Entering<'a> {
             return Ok(None);
         }
         if !ring.is_current() {
-            if marker.opened && !self.request.opening {
+            if marker.opened && !self.request.opening && !self.request.several {
                 report(&Event::Displaced { uid: self.uid(), ring: ring.serial });
             }
             if ring.join(guard).is_err() {
@@ -653,8 +655,8 @@ impl<'a> Entering<'a> {
         Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, work, seeded: false, moved: true })
     }
 
-    /// Takes this login's lease into the record, and gives its cookie; 0 where there is no room for it. A login without a
-    /// lease is in the PAG all the same, and loses its tokens with the last login that has one.
+    /// Adds this login's lease to the record, and gives its cookie, or 0 where the record has no room. A login without a lease is
+    /// in the PAG all the same, and loses its tokens with the last login that has one.
     fn take_lease(&self, record: &mut Record, id: PagId, lease: Lease) -> u64 {
         let (uid, process, before) = (self.uid(), lease.process, record.leases.clone());
         let admitted = lease::admit(&mut record.leases, lease);
@@ -665,7 +667,7 @@ impl<'a> Entering<'a> {
             report(&Event::RecordFull { uid, pag: id, leases, busiest, sessions });
             return 0;
         }
-        // Not at each of them: a host that goes on like that would write nothing else.
+        // Said at 2, 4, 8, ... of them: a host that goes on like that would fill the journal.
         if admitted.sessions > 1 && admitted.sessions.is_power_of_two() {
             let sessions = lease::sessions_of(&record.leases, process);
             report(&Event::ManySessions { uid, pag: id, process: process.label(), sessions });
@@ -899,7 +901,7 @@ impl<'a> Entering<'a> {
             None => (None, None, Without::default()),
         };
         let before = self.request.marker;
-        // Where /proc can't be read the process knows its pid all the same, and so leaves the ring when it closes.
+        // Without /proc the start time is unknown, but the pid is enough for the process to leave the ring when it closes.
         let unknown = Process { pid: i32::try_from(std::process::id()).unwrap_or(0), start: 0 };
         let process = before.map(|marker| marker.process).or_else(|| self.process.get().copied().flatten());
         let marker = Marker {
@@ -1220,6 +1222,57 @@ pub fn give_up(marker: &Marker) -> Result<()> {
     end(marker, marker.moved)
 }
 
+/// Takes a process out of the ring of a session that stays open, where the process goes on as root: it has ended the handle
+/// (JupyterHub), or has a session of another user open, too, so its next program may be that of any user. A process that has
+/// become the user is the session, and stays.
+///
+/// # Errors
+/// EDQUOT: then it is still in the ring.
+pub fn step_out(marker: &Marker) -> Result<()> {
+    let Some(ring) = marker.ring else { return Ok(()) };
+    let [_, effective, _] = sys::ids().uid;
+    let goes_on = effective == 0 && marker.process.is_this();
+    if goes_on && (ring.is_current() || keyring::session_is_dead()) { ring::leave() } else { Ok(()) }
+}
+
+/// Ends a session that this process has opened with another handle: the newest of this user and PAM service. JupyterHub (by
+/// pamela) and smbd start a handle for each call, and end it.
+///
+/// # Errors
+/// When the registry is out of reach: the lease ends with its process all the same.
+pub fn leave_by_another_handle(user: &Passwd, service: &str) -> Result<()> {
+    let group = HandleGroup::read();
+    let guard = match Guard::enter(group) {
+        Err(Error::NotRoot) => return Ok(()),
+        guard => guard?,
+    };
+    let Some(process) = Process::current() else { return Ok(()) };
+    let lock = Lock::of_uid(user.uid, LOCK_WAIT)?;
+    let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
+    let service = Word::clean(service);
+    let is_meant =
+        |lease: &&Lease| lease.process == process && lease.role == LeaseRole::Login && lease.service == service;
+    let newest = |pag: Pag| {
+        let record = pag.record.as_ref().ok()?;
+        let cookie = record.leases.iter().rev().find(is_meant)?.cookie;
+        Some((record.made, cookie, pag))
+    };
+    let open = registry.pags_of(&guard, &lock, user.uid)?.into_iter().filter_map(newest);
+    let Some((_, cookie, pag)) = open.max_by_key(|(made, ..)| *made) else {
+        log::debug!("this process has no session of uid {} open for {service}", user.uid);
+        return Ok(());
+    };
+    let is_inside = pag.ring.as_ref().is_ok_and(Ring::is_current);
+    end_session(&guard, &lock, &registry, pag, cookie);
+    drop(lock);
+    drop(guard);
+    if is_inside {
+        ring::leave()?;
+    }
+    nudge(user.uid);
+    Ok(())
+}
+
 fn end(marker: &Marker, out: bool) -> Result<()> {
     let Some(ring) = marker.ring else { return Ok(()) };
     // A ring that a member has revoked leaves the host with a session keyring in which nothing works.
@@ -1233,7 +1286,7 @@ fn end(marker: &Marker, out: bool) -> Result<()> {
         report(&Event::Displaced { uid: marker.uid, ring: ring.serial });
     }
     let result = if is_out_of_reach {
-        // The lease ends with the process: the helper sees that, and the next login.
+        // The lease ends with the process, as the helper and the next login see.
         log::debug!("uid {} keeps its lease until this process ends, which has entered a chroot", marker.uid);
         Guard::enter(ring.group).map(drop)
     } else {
@@ -1257,17 +1310,24 @@ fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
     let Some((id, place)) = marker.pag else { return Ok(()) };
     let lock = Lock::of_uid(marker.uid, LOCK_WAIT)?;
     let found = Registry::look_up(&guard, ring.group, place, marker.uid, id)?;
-    let Some((registry, mut pag)) = found else { return Ok(()) };
-    let Ok(mut record) = pag.record.clone() else { return Ok(()) };
-    lease::release(&mut record.leases, marker.cookie);
+    if let Some((registry, pag)) = found {
+        end_session(&guard, &lock, &registry, pag, marker.cookie);
+    }
+    Ok(())
+}
+
+/// Ends one session that the lease with this cookie stands for.
+fn end_session(guard: &Guard, lock: &Lock, registry: &Registry, mut pag: Pag, cookie: u64) {
+    let Ok(mut record) = pag.record.clone() else { return };
+    let (uid, id) = (pag.uid, pag.id);
+    lease::release(&mut record.leases, cookie);
     record.leases.retain(|lease| lease.process.is_alive());
     let stays = || {
-        let pags = registry.pags_of(&guard, &lock, marker.uid).unwrap_or_default();
+        let pags = registry.pags_of(guard, lock, uid).unwrap_or_default();
         let lingers = |user: Option<Passwd>| user.is_some_and(|user| is_lingering(&user));
-        with_logins(&pags).iter().any(|other| *other != id) || sys::passwd(Who::Uid(marker.uid)).is_ok_and(lingers)
+        with_logins(&pags).iter().any(|other| *other != id) || sys::passwd(Who::Uid(uid)).is_ok_and(lingers)
     };
-    settle(&guard, &registry, &mut pag, record, stays);
-    Ok(())
+    settle(guard, registry, &mut pag, record, stays);
 }
 
 /// Brings a refreshed ticket into the PAG that it belongs to, and fresh tokens from it, without putting the caller into

@@ -46,7 +46,7 @@ const _: () = assert!(VERSION <= READ_BEFORE && READ_BEFORE <= READS, "read it i
 /// Largest payload that the kernel takes for a `user` key (security/keys/user_defined.c, user_preparse).
 const LIMIT: usize = 32767;
 
-/// As much of that is kept free of leases of logins: for the manager's, for tokens, for what renewal notes.
+/// The bytes of it that leases of logins leave free: for the lease of a manager, for tokens, for what renewal notes.
 const ROOM: usize = 2048;
 
 /// Who belongs into a PAG.
@@ -313,13 +313,13 @@ impl Record {
             let role = l.role.as_str();
             let _ = write!(text, "lease {pid} {start} {:016x} {role} ", l.cookie);
             let _ = write!(text, "{} {} {}", l.service, l.tty, l.ccache);
-            // A word more, which a release that does not know it passes over.
+            // One word more. A release that does not know it passes over it.
             let _ = if l.sessions == 1 { writeln!(text) } else { writeln!(text, " {}", l.sessions) };
         }
         text
     }
 
-    /// Whether it fits into a key, with a lease in it that such a newcomer has brought.
+    /// Whether the record fits into a key after a newcomer of this role has added its lease.
     pub fn has_room(&self, newcomer: Role) -> bool {
         let kept_free = if newcomer == Role::Manager { 0 } else { ROOM };
         self.text().len() + kept_free <= LIMIT

@@ -221,6 +221,13 @@ pub enum Event {
         /// In words.
         what: String,
     },
+    /// A process has sessions of several users open at once.
+    SeveralUsers {
+        /// The user of the last one.
+        uid: u32,
+        /// Its pid and name.
+        process: String,
+    },
     /// A process opens sessions and does not close them.
     ManySessions {
         /// The user.
@@ -348,6 +355,10 @@ impl fmt::Display for Event {
             }
             Event::UserKeyringNotLinked { uid, why } => write!(f, "{why}; uid {uid} goes on without it"),
             Event::Complaint { what } => write!(f, "{what}"),
+            Event::SeveralUsers { uid, process } => write!(
+                f,
+                "{process} has a session of uid {uid} and sessions of other users open at once; what it starts is in no PAG and has no tokens, since it could be any of these users'. Have it use a process for each login"
+            ),
             Event::ManySessions { uid, pag, process, sessions } => write!(
                 f,
                 "{process} has {sessions} open sessions of uid {uid} in PAG {pag}; those beyond {} share its leases. Other logins are not affected. Find out why it does not close its sessions (pam_close_session)",
@@ -355,7 +366,7 @@ impl fmt::Display for Event {
             ),
             Event::RecordFull { uid, pag, leases, busiest, sessions } => write!(
                 f,
-                "PAG {pag} of uid {uid} has {leases} leases and no room for another: this login is in the PAG without one, and loses its tokens with the last login that has one. {busiest} has most sessions open, {sessions}"
+                "PAG {pag} of uid {uid} has {leases} leases and no room for another: this login is in the PAG without one, and loses its tokens with the last login that has one. {busiest} has most sessions open: {sessions}"
             ),
             Event::Panicked { place } => write!(f, "internal error at {place}; the login goes on. Please report this"),
             Event::Reaped { uid, pag, count } => {
@@ -398,6 +409,7 @@ impl Message for Event {
             | Event::SeedFailed { .. }
             | Event::NotRenewed { .. }
             | Event::KeytabRefused { .. }
+            | Event::SeveralUsers { .. }
             | Event::ManySessions { .. }
             | Event::RecordFull { .. }
             | Event::Complaint { .. } => Severity::LOG_WARNING,
@@ -430,6 +442,7 @@ impl Message for Event {
             Event::KeytabRefused { .. } => "13afde39db394ddf890fbb34772ba15e",
             Event::UserKeyringNotLinked { .. } => "23cc390c935440e38e1f39485d23d1f3",
             Event::Complaint { .. } => "4d1dd7de07c1437b95d0c57b811008b7",
+            Event::SeveralUsers { .. } => "5b0e8d7c2f7a4c1d9c3e6a1f8b2d4e90",
             Event::ManySessions { .. } => "8f1d6f0f1c8e4d6cb1a3f5b0a4a7c9d2",
             Event::RecordFull { .. } => "c4d2b7e1909a4f7d8e5f63a12b70cd41",
             Event::Panicked { .. } => "06f3179fec434ae0a6e144cf0b4152c8",
@@ -451,6 +464,7 @@ impl Message for Event {
             Event::NotPlaced { uid, .. }
             | Event::Private { uid, .. }
             | Event::StrangersLost { uid, .. }
+            | Event::SeveralUsers { uid, .. }
             | Event::CcacheRefused { uid, .. }
             | Event::NotRenewed { uid, .. }
             | Event::UserKeyringNotLinked { uid, .. } => vec![("USER_ID", uid.to_string())],

@@ -181,8 +181,8 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Whether there is a process with this pid, or a zombie. The kernel is asked, and no `/proc`, which may be another pid
-/// namespace's, or hide it.
+/// Whether a process or a zombie has this pid. This asks the kernel, since a `/proc` may hide the process or be that of another
+/// pid namespace.
 pub fn is_process(pid: i32) -> bool {
     // SAFETY: takes integers; signal 0 is no signal.
     let is_there = unsafe { libc::kill(pid, 0) } == 0;

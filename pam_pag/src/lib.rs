@@ -4,6 +4,7 @@
 //! PAM_IGNORE from the only module of a stack is a denial; `strict` turns failures of placement into PAM_SESSION_ERR.
 
 mod handle;
+mod sessions;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -12,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use pag::config::{self, Complaint, Dirs, Role, Settings, Subject};
+use pag::lock;
 use pag::login::{self, Marker, Request};
 use pag::person::Person;
 use pag::report::{self, Event, report};
@@ -37,7 +39,7 @@ impl PamHooks for PamPag {
     }
 
     fn sm_close_session(pamh: &mut PamHandle, args: Vec<&CStr>, _flags: PamFlag) -> PamResultCode {
-        hook(pamh, &args, "session", PamResultCode::PAM_SESSION_ERR, |call| call.leave())
+        hook(pamh, &args, "session", PamResultCode::PAM_SESSION_ERR, |call| call.close())
     }
 
     /// Credentials come with or without a session, before it or after it, once or twice: every order leads to the same
@@ -139,19 +141,35 @@ fn quiet_panics() {
     });
 }
 
-/// What an earlier hook has left.
+/// The state of a handle from hook to hook: none when its session has ended, or was never made.
 struct Kept(Cell<Option<Marker>>);
 
+impl Kept {
+    /// Stores the state, and notes in the list of this process which user's session the handle has.
+    fn set(&self, marker: Option<Marker>) {
+        self.0.set(marker);
+        let user = marker.filter(|marker| marker.ring.is_some()).map(|marker| marker.uid);
+        sessions::note(std::ptr::from_ref(self).addr(), user);
+    }
+}
+
 impl Drop for Kept {
-    /// With the handle. A host that has taken credentials and opens no session (who asks for a password that way: smbd) goes
-    /// on as what it was before. Where a session is open the process is the session, or its end is somebody's affair; and a
-    /// process that was forked off ends a copy.
+    /// The host ends the handle. A host that has taken credentials and opened no session (smbd asks for passwords that way) gives
+    /// its lease back. A session stays open, and another handle can close it (JupyterHub). In both cases the host leaves the
+    /// ring, unless it is a child of the process that entered, or becomes the user later.
     fn drop(&mut self) {
-        let ends_here = |marker: &Marker| !marker.opened && !marker.lives_on && marker.process.is_this();
-        if let Some(marker) = self.0.take().filter(ends_here) {
+        let ends_here = |marker: &Marker| !marker.lives_on && marker.process.is_this();
+        let marker = self.0.get().filter(ends_here);
+        self.set(None);
+        if let Some(marker) = marker {
             report::speak_as("pam_pag");
             report::set_debug(marker.debug);
-            if let Err(why) = login::give_up(&marker) {
+            let ended = match marker.opened {
+                true if marker.moved => login::step_out(&marker),
+                true => Ok(()),
+                false => login::give_up(&marker),
+            };
+            if let Err(why) = ended {
                 report(&Event::NotPlaced { uid: marker.uid, why: why.to_string() });
             }
         }
@@ -164,10 +182,15 @@ fn remembered(pamh: &PamHandle) -> Option<Marker> {
 }
 
 fn remember(pamh: &mut PamHandle, marker: Option<Marker>) {
-    match handle::data::<Kept>(pamh, DATA) {
-        Some(kept) => kept.0.set(marker),
-        // Refused only for want of memory.
-        None => drop(pamh.set_data(DATA, Box::new(Kept(Cell::new(marker))))),
+    if let Some(kept) = handle::data::<Kept>(pamh, DATA) {
+        return kept.set(marker);
+    }
+    // Refused only for want of memory.
+    let kept = Box::new(Kept(Cell::new(None)));
+    if pamh.set_data(DATA, kept).is_ok()
+        && let Some(kept) = handle::data::<Kept>(pamh, DATA)
+    {
+        kept.set(marker);
     }
 }
 
@@ -194,6 +217,25 @@ impl Call<'_> {
         login::leave(&marker)?;
         remember(self.pamh, None);
         Ok(())
+    }
+
+    /// Closes the session of this handle, or, where it has had none, one that this process has opened with another.
+    fn close(&mut self) -> pag::Result<()> {
+        if handle::data::<Kept>(self.pamh, DATA).is_some() {
+            return self.leave();
+        }
+        // In a chroot configuration and accounts may be a user's.
+        if let Err(why) = lock::is_within_reach() {
+            log::debug!("no session is looked for: {why}");
+            return Ok(());
+        }
+        let closed = self.begin(|login| match login.settings.placement {
+            Role::Login | Role::Own if !login.left_alone => login::leave_by_another_handle(&login.user, login.service),
+            _ => Ok(()),
+        });
+        // Once: a second call is not about yet another one.
+        remember(self.pamh, None);
+        closed
     }
 }
 
@@ -256,6 +298,7 @@ impl<'a> Login<'a> {
             environment,
             marker,
             opening,
+            several: sessions::are_of_others(self.user.uid),
         })
     }
 
@@ -264,6 +307,14 @@ impl<'a> Login<'a> {
     }
 
     fn enter(&mut self, opened: bool) -> pag::Result<()> {
+        let before = remembered(self.pamh);
+        if let Some(marker) = before.filter(|marker| marker.uid != self.user.uid) {
+            log::debug!("the user of this handle was uid {}: that session ends", marker.uid);
+            // If that fails the lease ends with the process.
+            let _ = login::leave(&marker);
+        }
+        // From here on this handle counts as one that has had a session, also if the hook fails: its close ends no other.
+        remember(self.pamh, self.marker());
         if self.left_alone {
             return login::keep_out(&self.user);
         }
@@ -280,6 +331,12 @@ impl<'a> Login<'a> {
             log::debug!("uid {} is in ring {}, after {} ms", marker.uid, ring.serial, pag::sys::millis(marker.spent));
         }
         remember(self.pamh, Some(marker));
+        if sessions::are_of_others(marker.uid) {
+            login::step_out(&marker)?;
+            if self.settings.placement != Role::Seed && before.is_none_or(|before| before.uid != marker.uid) {
+                report(&Event::SeveralUsers { uid: marker.uid, process: marker.process.label() });
+            }
+        }
         if let Some(ccache) = entered.ccache {
             handle::set_variable(self.pamh, "KRB5CCNAME", &ccache);
         }

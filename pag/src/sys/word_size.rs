@@ -1,8 +1,8 @@
 //! Refuses to be built for processors of 32 bits.
 //!
-//! There `SYS_setresuid`, `SYS_setgroups`, `SYS_setfsuid` and their like are the calls with ids of 16 bits (i386, arm): a
-//! child that is to become uid 65536 would stay root. The layouts of the AFS ioctl and of times differ, too, and nobody has
-//! run any of it. This file holds nothing else, so that a test can give it to the compiler by itself.
+//! On i386 and arm `SYS_setresuid`, `SYS_setgroups`, `SYS_setfsuid` and their like take ids of 16 bits, so a child that is to
+//! become uid 65536 would stay root. The AFS ioctl and times have other layouts there, too, and no test runs any of it. This
+//! file holds nothing else, so that a test can give it to the compiler by itself.
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!(

@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::io::{BufRead, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
 use serde_json::{Value, json};
@@ -37,6 +40,7 @@ unsafe extern "C" {
     fn pam_setcred(handle: *mut c_void, flags: c_int) -> c_int;
     fn pam_authenticate(handle: *mut c_void, flags: c_int) -> c_int;
     fn pam_putenv(handle: *mut c_void, text: *const c_char) -> c_int;
+    fn pam_set_item(handle: *mut c_void, item: c_int, text: *const c_void) -> c_int;
     fn pam_getenv(handle: *mut c_void, name: *const c_char) -> *const c_char;
 }
 
@@ -64,10 +68,10 @@ impl Host {
         result
     }
 
-    /// Does what one line says, in which `\ ` is a space in a word, and in `putenv` `%0A` a byte. Lines: `start SERVICE USER`, `use N`, `open`, `close`, `establish`, `delete`,
+    /// Does what one line says, in which `\ ` is a space in a word, and in `putenv` `%0A` a byte. Lines: `start SERVICE USER`, `use N`, `user NAME`, `open`, `close`, `establish`, `delete`,
     /// `reinitialize`, `refresh`, `authenticate`, `end`, `end-in-child`, `putenv K=V`, `getenv K`; `egid N` and `gid N` (as gdm),
-    /// `ruid N` (as a setuid program), `groups N,N`, `umask OCTAL`, `pdeathsig N`, `sigchld ignore|default`, `thread`
-    /// (one that waits for ever), `chroot PATH`,
+    /// `ruid N` (as a setuid program), `become N` (for good), `groups N,N`, `umask OCTAL`, `pdeathsig N`, `sigchld ignore|default`, `thread`
+    /// (one that waits for ever), `exec` (this program anew), `chroot PATH`,
     /// `newring` (a session keyring as pam_keyinit makes it), `link SERIAL RING`,
     /// `report`, and `run PROGRAM ARG...` (as the user and in the PAM environment's stead, to look from inside).
     fn obey(&mut self, line: &str) -> Value {
@@ -83,6 +87,10 @@ impl Host {
             "use" => {
                 self.current = number() as usize;
                 0
+            }
+            "user" => {
+                let name = CString::new(rest[0]).unwrap();
+                unsafe { pam_set_item(handle, 2, name.as_ptr().cast()) }
             }
             "open" => unsafe { pam_open_session(handle, 0) },
             "close" => unsafe { pam_close_session(handle, 0) },
@@ -119,6 +127,9 @@ impl Host {
             "egid" => unsafe { libc::setegid(number()) },
             "gid" => unsafe { libc::setresgid(number(), number(), number()) },
             "ruid" => unsafe { libc::setresuid(number(), u32::MAX, u32::MAX) },
+            "become" => unsafe {
+                libc::setresgid(number(), number(), number()) | libc::setresuid(number(), number(), number())
+            },
             "groups" => {
                 let groups: Vec<u32> = rest[0].split(',').map(|n| n.parse().unwrap()).collect();
                 unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }
@@ -140,6 +151,13 @@ impl Host {
                     }
                 });
                 0
+            }
+            // The same process, as another program that knows nothing of these handles.
+            "exec" => {
+                println!("{}", json!({ "result": 0 }));
+                let confdir = OsStr::from_bytes(self.confdir.as_bytes());
+                let error = Command::new("/proc/self/exe").arg(confdir).exec();
+                panic!("exec: {error}");
             }
             "chroot" => {
                 let path = CString::new(rest[0]).unwrap();
@@ -201,7 +219,7 @@ fn report() -> Value {
 
 /// Runs a program as a child and returns what it writes.
 fn run(words: &[&str]) -> Value {
-    let output = std::process::Command::new(words[0]).args(&words[1..]).output().unwrap();
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
     json!({
         "status": output.status.code(),
         "stdout": String::from_utf8_lossy(&output.stdout),

@@ -1,29 +1,29 @@
-//! Ends that are not where one looks for them: in a chroot, by another handle, in a process that goes on.
+//! Sessions that end in unusual ways: in a chroot, by another handle, in a process that goes on.
 
 use std::fs;
 use std::process::Command;
 
 use super::hosts::{another, bare, works_for};
-use super::{login, pags, shell, ticketed};
+use super::{inside, login, pags, shell, ticketed, uid};
 use crate::sandbox::{CELL, Host, Message, Sandbox, own_program};
 
-/// What is in a directory, but for a `proc`.
+/// The files in a directory, without those in its `proc`.
 fn files(directory: &str) -> String {
     shell(&format!("cd {directory}; find . -path ./proc -prune -o -print | sort"))
 }
 
-/// A host of root's that may not look into other processes, as proftpd's is.
+/// A host that runs as root and may not look into other processes, as proftpd.
 fn without_ptrace(login: &[&str]) -> Host {
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"]).arg(own_program("pag-pamhost"));
     Host::start(command, login)
 }
 
-/// As proftpd does it, which is in a chroot of the user's home by then.
+/// proftpd closes the session when it is in a chroot of the user's home.
 pub(super) fn host_closes_in_a_chroot(sandbox: &mut Sandbox) {
     bare(sandbox, &["proftpd", "sshd"]);
     let site = "/run/home/alice/site";
-    shell(&format!("mkdir -p {site}/proc; chown -R alice: {site}"));
+    shell(&format!("mkdir -p {site}/proc {site}/run; chown -R alice: {site}"));
     let empty = files(site);
     let mut other = login(sandbox, "alice");
     for (what, mount, can_trace) in [
@@ -34,7 +34,7 @@ pub(super) fn host_closes_in_a_chroot(sandbox: &mut Sandbox) {
         if !mount.is_empty() {
             shell(&format!("{mount} {site}/proc"));
         }
-        for ends in [&["close", "end"][..], &["delete", "close", "end"], &["establish", "refresh", "close"]] {
+        for ends in [&["close", "end"][..], &["delete", "close", "end"], &["end"], &["establish", "refresh", "close"]] {
             let when = format!("in a chroot {what}, after {ends:?}");
             let mut host = if can_trace {
                 Host::start(Command::new(own_program("pag-pamhost")), &[])
@@ -89,7 +89,71 @@ pub(super) fn host_closes_in_a_chroot(sandbox: &mut Sandbox) {
     fs::remove_dir_all(site).unwrap();
 }
 
-/// As JupyterHub does it, where a session is opened for each server and never closed.
+/// What a program that this host starts as `user` sees of a PAG.
+fn program(host: &mut Host, user: &str) -> String {
+    inside(host, user, "keyctl show @s 2>&1")["stdout"].as_str().unwrap().to_owned()
+}
+
+/// JupyterHub does so, by pamela.
+pub(super) fn another_handle_closes(sandbox: &mut Sandbox) {
+    bare(sandbox, &["hub", "spawner", "sshd"]);
+    let mut host = Host::start(Command::new(own_program("pag-pamhost")), &[]);
+    let open = |host: &mut Host, service: &str, user: &str| {
+        another(host, service, user);
+        host.all_ok(&["open", "end"]);
+        works_for(host, None, &format!("{service}, after the end of the handle that has opened {user}'s session"));
+    };
+    let close = |host: &mut Host, service: &str, user: &str| {
+        host.all_ok(&[&format!("start {service} {user}"), "close", "end"]);
+    };
+    let leases = |user: &str| pags(user).first().map_or(0, |pag| pag.leases().len());
+    for user in ["alice", "bob"] {
+        open(&mut host, "hub", user);
+        let mut other = login(sandbox, user);
+        works_for(&mut other, Some(user), "another login of a user whose session is open");
+        other.all_ok(&["close", "end"]);
+        assert_eq!(leases(user), 1, "the session of {user} stays open after the end of its handle");
+    }
+    for user in ["alice", "bob"] {
+        let seen = program(&mut host, user);
+        assert!(!seen.contains("pag:") && !seen.contains("afs@"), "a program of {user}'s is in no PAG: {seen}");
+    }
+    // Another process cannot close it, nor can a handle of another service.
+    let mut stranger = Host::start(Command::new(own_program("pag-pamhost")), &[]);
+    close(&mut stranger, "hub", "alice");
+    close(&mut host, "spawner", "alice");
+    assert_eq!((leases("alice"), leases("bob")), (1, 1), "a close of another process or service ends nothing");
+    close(&mut host, "hub", "alice");
+    assert_eq!((leases("alice"), leases("bob")), (0, 1), "a session is closed by another handle");
+    assert!(pags("alice").is_empty(), "and the PAG ends");
+    close(&mut host, "hub", "bob");
+    assert!(pags("bob").is_empty(), "a session is closed by another handle, the other user's, too");
+    // A call ends one session, and a handle that has had a session of its own ends no other.
+    open(&mut host, "hub", "alice");
+    open(&mut host, "hub", "alice");
+    another(&mut host, "hub", "alice");
+    host.all_ok(&["establish", "open", "delete", "close", "close", "delete", "end"]);
+    assert_eq!(leases("alice"), 2, "a second close of a handle ends no other session");
+    host.all_ok(&["start hub alice", "delete", "close", "close", "end"]);
+    assert_eq!(leases("alice"), 1, "a handle without a session closes one");
+    close(&mut host, "hub", "alice");
+    assert!(pags("alice").is_empty(), "and the next handle the next one");
+    // A handle that is still there.
+    another(&mut host, "hub", "alice");
+    host.ok("open");
+    works_for(&mut host, Some("alice"), "a session whose handle is there");
+    host.all_ok(&["start hub alice", "close"]);
+    works_for(&mut host, None, "a session that another handle has closed");
+    assert!(pags("alice").is_empty(), "a session that another handle has closed has ended");
+    host.all_ok(&["end", "use 0", "close", "end"]);
+    // A process that has become the user before it ends its handle is the session.
+    let uid = uid("alice");
+    another(&mut host, "hub", "alice");
+    host.all_ok(&["open", &format!("become {uid}"), "end"]);
+    works_for(&mut host, Some("alice"), "a process that has become the user, after the end of its handle");
+}
+
+/// JupyterHub may open a session for each server, and close none.
 pub(super) fn many_sessions_of_one_process(sandbox: &mut Sandbox) {
     const SESSIONS: usize = 700;
     sandbox.configure("notokens");
@@ -114,7 +178,7 @@ pub(super) fn many_sessions_of_one_process(sandbox: &mut Sandbox) {
         assert_eq!(pags("alice")[0].leases().len(), 17, "{service} of the same user has a lease");
         other.all_ok(&["close", "end"]);
     }
-    // Whatever the order in which it closes them, the last one has its tokens.
+    // The order in which it closes them does not matter: the last one has its tokens.
     for number in (0..SESSIONS).rev().filter(|number| *number != 300) {
         host.all_ok(&[&format!("use {number}"), "close"]);
     }
@@ -139,13 +203,13 @@ pub(super) fn many_sessions_of_one_process(sandbox: &mut Sandbox) {
     late.ok("open");
     assert_eq!(late.ring().identity(), first.ring().identity(), "a login for which there is no room is in the PAG");
     let message = sandbox.heard("no room for another");
-    let named = format!("process {} (pag-pamhost) has most sessions open, {full}", first.pid());
+    let named = format!("process {} (pag-pamhost) has most sessions open: {full}", first.pid());
     assert!(message.text().contains(&named), "the message names the process with most sessions: {message:?}");
     let mut manager = sandbox.host("systemd-user", "alice");
     manager.ok("open");
     assert_eq!(pags("alice")[0].leases().len(), full + 1, "the user manager has a lease all the same");
     late.all_ok(&["close", "end"]);
-    assert_eq!(pags("alice")[0].leases().len(), full + 1, "the end of a login without a lease ends nobody's");
+    assert_eq!(pags("alice")[0].leases().len(), full + 1, "the end of a login without a lease ends no other lease");
     drop((first, manager, late));
     sandbox.configure("");
     login(sandbox, "alice").all_ok(&["close", "end"]);

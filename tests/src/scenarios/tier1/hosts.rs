@@ -227,17 +227,27 @@ pub(super) fn two_users_in_one_host(sandbox: &mut Sandbox) {
             host.ok("end");
             assert!(pags(user).is_empty(), "{service}: the PAG of {user} has ended");
         }
-        // The later one's ring is the host's; whoever closes, the other keeps what is his.
+        // With sessions of both open the host is in no ring: its next program may be either user's. Whoever closes, the other
+        // keeps the PAG.
         for (first, second) in [(0, 1), (1, 0)] {
             let users = ["alice", "bob"];
-            for user in users {
+            sandbox.messages();
+            for (user, works_on) in [("alice", Some("alice")), ("bob", None)] {
                 another(&mut host, service, user);
                 host.ok("open");
-                works_for(&mut host, Some(user), &format!("{service}, {user} interleaved"));
+                works_for(&mut host, works_on, &format!("{service}, {user} interleaved"));
+                assert_eq!(pags(user)[0].leases().len(), 1, "{service}, {user} interleaved: a session is open");
+            }
+            let message = sandbox.heard("sessions of other users open at once");
+            let named = format!("process {} (pag-pamhost) has a session of uid 61002", host.pid());
+            assert!(message.text().contains(&named), "the message names the process: {message:?}");
+            for line in ["establish", "open"] {
+                host.ok(line);
+                works_for(&mut host, None, &format!("{service}, bob interleaved, after {line}"));
             }
             host.all_ok(&[&format!("use {first}"), "close"]);
             let when = format!("{service}: {} has closed before {}", users[first], users[second]);
-            works_for(&mut host, (first == 0).then_some("bob"), &when);
+            works_for(&mut host, None, &when);
             assert!(pags(users[first]).is_empty(), "{when}: the first PAG has ended");
             assert_eq!(pags(users[second]).len(), 1, "{when}: the second goes on");
             let mut other = login(sandbox, users[second]);
@@ -249,6 +259,14 @@ pub(super) fn two_users_in_one_host(sandbox: &mut Sandbox) {
             host.all_ok(&["end", "end"]);
         }
     }
+    // One handle for both, in turn.
+    let mut host = Host::start(Command::new(own_program("pag-pamhost")), &[]);
+    another(&mut host, "bare", "alice");
+    host.all_ok(&["open", "user bob", "open"]);
+    assert_eq!(host.ring().ring.unwrap().uid, i64::from(uid("bob")), "a handle whose user has changed has his ring");
+    assert!(pags("alice").is_empty(), "a handle whose user has changed ends the session of the user before");
+    host.all_ok(&["close", "end"]);
+    assert!(pags("bob").is_empty(), "a handle whose user has changed closes the session of the user that it has now");
     let messages = sandbox.messages();
     let blamed = messages.iter().find(|message| message.text().contains("has replaced"));
     assert!(blamed.is_none(), "nobody has replaced a session keyring but this host: {blamed:?}");
@@ -286,17 +304,15 @@ pub(super) fn setcred_only_and_twice(sandbox: &mut Sandbox) {
         host.ok("end");
     }
     // Who asks for a password that way and opens no session (smbd) goes on as what it was; who ends the handle of a session
-    // that is open has become the session.
-    for (order, works_on) in
-        [(&["establish"][..], None), (&["establish", "establish"], None), (&["open"], Some("alice"))]
-    {
+    // goes on outside of it, and the session stays open.
+    for (order, is_open) in [(&["establish"][..], false), (&["establish", "establish"], false), (&["open"], true)] {
         let mut host = ticketed(sandbox, "bare", "alice", "alice");
         host.all_ok(order);
         host.ok("end-in-child");
         works_for(&mut host, Some("alice"), &format!("the end of a child's copy of a handle after {order:?}"));
         host.ok("end");
-        works_for(&mut host, works_on, &format!("the end of a handle after {order:?}"));
-        assert_eq!(pags("alice").len(), usize::from(works_on.is_some()), "the PAG after the end of a handle");
+        works_for(&mut host, None, &format!("the end of a handle after {order:?}"));
+        assert_eq!(pags("alice").len(), usize::from(is_open), "the PAG after the end of a handle");
     }
     // But vsftpd forks the user's process after that.
     bare(sandbox, &["vsftpd"]);
@@ -423,8 +439,8 @@ pub(super) fn su_to_another(sandbox: &mut Sandbox) {
     bare(sandbox, &["su-l", "sshd"]);
     let mut host = login(sandbox, "alice");
     let ring = host.ring();
-    // As su runs it: with its caller's real ids, and groups.
-    host.all_ok(&["groups 61001", "egid 61001", "ruid 61001"]);
+    // As su runs: another program, with its caller's real ids, and groups.
+    host.all_ok(&["exec", "groups 61001", "egid 61001", "ruid 61001"]);
     another(&mut host, "su-l", "bob");
     host.all_ok(&["establish", "open"]);
     works_for(&mut host, Some("bob"), "su -l bob by alice");

@@ -97,6 +97,11 @@ pub const ALL: &[Scenario] = &[
         ends::host_closes_in_a_chroot,
     ),
     (
+        "another_handle_closes",
+        "A process that starts a handle for each call can close its sessions, and starts no program in another user's PAG.",
+        ends::another_handle_closes,
+    ),
+    (
         "many_sessions_of_one_process",
         "A process that opens sessions without end takes no room from other logins, and keeps its tokens until it ends.",
         ends::many_sessions_of_one_process,

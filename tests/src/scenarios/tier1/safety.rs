@@ -108,7 +108,7 @@ pub(super) fn root_stays_out(sandbox: &mut Sandbox) {
         assert!(ring.keys.iter().all(|key| key.serial != token), "{service} of {user} sees alice's token");
         host.all_ok(&["close", "end"]);
     }
-    // Without pam_keyinit `su -` takes along what its caller is in, whatever the caller has done to that.
+    // Without pam_keyinit `su -` keeps its caller's session keyring, even if the caller has revoked it.
     sandbox.stack("su-l", &format!("session required {}\n", crate::sandbox::module().display()));
     for act in ["revoke", "invalidate"] {
         for user in ["root", "daemon"] {
