@@ -18,7 +18,6 @@ use std::time::Instant;
 use zeroize::Zeroizing;
 
 use self::format::Summary;
-use self::own::root;
 pub use self::own::{
     directory, empty, ended, feed, make, name, of_user, open_directory, put, remove, remove_few, stamp, unmount, users,
 };
@@ -134,15 +133,11 @@ fn read_file(path: &str, user: &Identity, deadline: Instant) -> std::result::Res
     })
 }
 
-/// Reads a ccache without a child, in the places where it usually is and where nobody has to be waited for: `/tmp`, and
-/// where the PAGs' own ones are.
+/// Reads a ccache without a child where it usually is and where nobody has to be waited for: `/tmp`.
 fn read_at_once(path: &str, uid: u32) -> Option<Zeroizing<Vec<u8>>> {
-    let (tmp, own) = (Path::new("/tmp"), root());
-    let (directory, name) = [tmp, &own]
-        .into_iter()
-        .find_map(|directory| Some((directory, Path::new(path).strip_prefix(directory).ok()?)))?;
-    let c = |path: &Path| CString::new(path.as_os_str().as_bytes()).ok();
-    sys::read_at_once(&c(directory)?, &c(name)?, uid, LIMIT).ok()
+    let name = Path::new(path).strip_prefix("/tmp").ok()?;
+    let name = CString::new(name.as_os_str().as_bytes()).ok()?;
+    sys::read_at_once(c"/tmp", &name, uid, LIMIT).ok()
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ fn of_uid(uid: u32) -> PathBuf {
 }
 
 /// Where all of them are.
-pub(super) fn root() -> PathBuf {
+fn root() -> PathBuf {
     Path::new(crate::RUN).join("ccache")
 }
 
