@@ -127,6 +127,9 @@ pub fn unmount(uid: u32) -> bool {
     let path = of_uid(uid);
     let Ok(c_path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     let unmounted = is_mounted(&path).is_ok_and(|mounted| !mounted || sys::detach_mount(&c_path));
+    // What is below it is root's: directories of PAGs that had no ccache.
+    let below = std::fs::read_dir(&path).into_iter().flatten().flatten().filter(|_| unmounted);
+    below.for_each(|entry| drop(std::fs::remove_dir(entry.path())));
     unmounted && std::fs::remove_dir(&path).is_ok()
 }
 

@@ -338,8 +338,11 @@ pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
     // With the last PAG goes all that was mounted.
     let pag_ccache = pag_seed().with_file_name("pag-ccache");
     let mut bobs = login(sandbox, "bob");
+    // What a PAG has where nothing could be mounted.
+    fs::create_dir_all(format!("/run/pag/ccache/{}/{NOBODYS}", uid("carol"))).unwrap();
     assert!(Command::new(pag_ccache).status().unwrap().success(), "pag-ccache has tidied up");
     assert!(!fs::exists(&all).unwrap(), "alice's file system stays: {all}");
+    assert!(!fs::exists(format!("/run/pag/ccache/{}", uid("carol"))).unwrap(), "what is left of carol's PAG stays");
     let his = format!("/run/pag/ccache/{}/{}/cc/tkt", uid("bob"), id("bob"));
     assert!(fs::exists(his).unwrap(), "bob has a PAG, and his ccache stays");
     bobs.all_ok(&["close", "end"]);
