@@ -305,15 +305,20 @@ pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
         assert!(slowest < Duration::from_millis(250), "bob has waited {slowest:?} while {what}");
     };
     slowest("nothing is done", Duration::from_secs(1));
+    // Over the ticket: whatever is written beside it has the helper look there.
+    let over_the_ticket = silent_server(&format!("{all}/{hers}/cc/tkt"), uid("alice"));
+    assert_eq!(inside(&mut alices, "alice", &format!("echo x >{all}/{hers}/cc/beside"))["status"], 0);
+    slowest("the helper looks at alice's ticket", Duration::from_secs(4));
+    // Over the whole ccache.
     let server = silent_server(&format!("{all}/{hers}/cc"), uid("alice"));
-    // Whoever waits for it all the same does so no longer than that.
+    // Whoever waits for them all the same does so no longer than that.
     let (end, ended) = channel::<()>();
     let answering = std::thread::spawn(move || {
         let _ = ended.recv_timeout(Duration::from_secs(18));
-        drop(server);
+        drop((over_the_ticket, server));
     });
     alice.say(&format!("begin {HOST} {MANAGER} Renew {hers}"));
-    slowest("the helper looks at alice's ticket", Duration::from_secs(4));
+    slowest("a job renews alice's tokens", Duration::from_secs(1));
     alice.say("answer");
     // A helper that starts with it there, and watches what it can.
     drop(helper);
