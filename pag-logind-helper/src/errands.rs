@@ -14,6 +14,8 @@ use pag::registry::PagId;
 use pag::sys::{self, Child};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
+use crate::tickets::Due;
+
 /// Longest time that an errand's work may take: its child ends then, or a second later.
 pub(crate) const TIME: Duration = Duration::from_secs(2);
 /// Longest time for the end of a child that has reported; what is left then is held by the kernel.
@@ -30,8 +32,8 @@ const SPACE: usize = 4096;
 pub(crate) enum Errand {
     /// Which ticket is in the PAG's own ccache. A job of `ours` may have put it there; one that has ended has its result here.
     Look { pag: PagId, ours: bool, ended: Option<Result<(), String>> },
-    /// A login's own ticket goes into the PAG's ccache.
-    Feed { pag: PagId },
+    /// Tickets of a login's own ccache go into the ccaches of PAGs.
+    Feed(Due),
     /// The followed PAG's ticket goes into the follower's ccache; none, and that is emptied.
     Copy { pag: PagId, leader: Option<PagId> },
 }

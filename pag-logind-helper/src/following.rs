@@ -276,8 +276,7 @@ impl Copying {
         Errand::Copy { pag: self.pag, leader: self.leader.map(|(id, _)| id) }
     }
 
-    /// Gives a follower's services the ticket of whom they follow, in the ccache that they know. One that is the uid's own
-    /// (KCM, a persistent keyring) is out of our reach: they have none then.
+    /// Gives a follower's services the ticket of whom they follow, in the ccache that they know.
     pub(crate) fn work(self, group: HandleGroup) -> Work {
         let user = identity(self.uid);
         Box::new(move || {

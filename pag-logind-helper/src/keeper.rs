@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pag::account::Account;
 use pag::ccache::format::{Principal, Summary};
-use pag::ccache::{self, Place};
+use pag::ccache::{self, Contents, Place, Unread};
 use pag::client::openafs::{self, Equipped};
 use pag::client::{self, Client};
 use pag::config::{Cell, Follow};
@@ -36,16 +35,17 @@ use crate::event::HelperEvent;
 use crate::following::Following;
 use crate::heal;
 use crate::leaving::Leaving;
-use crate::renew::{self, Means, Plan, Way};
-use crate::tickets::{self, NOGROUP};
+use crate::renew::{self, Plan, Way};
+use crate::tickets::{Due, NOGROUP};
 use crate::watch::{Coverage, Watch};
 
 /// Longest wait for a uid's lock: a login that holds it needs about a millisecond, and everybody else waits for us.
 const LOCK_WAIT: Duration = Duration::from_millis(20);
 /// Longest time for a look into a ring.
 const INSIDE: Duration = Duration::from_secs(1);
-/// Seconds for which a login's seeder may run: its `timeout` is 5 by default.
-const SEEDING: u64 = 10;
+
+/// The first line of a report about a ccache that was read.
+const READ: &str = "read";
 
 /// All PAGs of the host, as they were seen last.
 pub(crate) struct Keeper {
@@ -336,7 +336,7 @@ impl Keeper {
     fn end_leaving(&mut self, guard: &Guard, registry: &Registry, pags: &mut [Pag]) {
         for pag in pags {
             let Ok(record) = pag.record.clone() else { continue };
-            if !self.leaving.take(pag.id) || self.known.get(&pag.id).is_some_and(|known| self.means(known).keytab) {
+            if !self.leaving.take(pag.id) || self.known.get(&pag.id).is_some_and(|known| self.has_keytab(known)) {
                 continue;
             }
             if !login::is_lingering(&passwd(pag.uid)) {
@@ -697,14 +697,13 @@ impl Keeper {
     }
 
     /// The tickets outside of the PAGs' own ccaches: files of logins, keyrings, KCM. Cron's are its own affair.
-    pub(crate) fn tickets(&self) -> impl Iterator<Item = (PagId, u32, tickets::Place)> {
-        let open = self.known.values().filter(|known| known.record.follows.is_none() && known.record.kind != Kind::Own);
-        open.flat_map(|known| {
-            let leases = known.record.leases.iter().filter(|_| known.has_ccache());
-            let files = leases.filter_map(|lease| lease.ticket_file(known.uid)).map(tickets::Place::File);
-            let of_uid = Some(&known.record.ccache)
-                .filter(|name| matches!(ccache::Place::parse(name), Ok(ccache::Place::OfUid(_))));
-            files.chain(of_uid.cloned().map(tickets::Place::OfUid)).map(|place| (known.id, known.uid, place))
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = (PagId, u32, Place)> {
+        let default = ccache::DefaultName::read();
+        let open = self.known.values().filter(|known| known.has_ccache() && known.record.kind != Kind::Own);
+        open.flat_map(move |known| {
+            let default = default.of(known.uid);
+            let places = known.record.leases.iter().filter_map(move |lease| lease.tickets(default.as_ref()));
+            places.map(|place| (known.id, known.uid, place))
         })
     }
 
@@ -719,22 +718,22 @@ impl Keeper {
                 }
             }
         }
-        let one =
-            |known: &Rc<Known>| (known.id, known.uid, renew::plan(known.id, &known.record, self.means(known), now));
+        let one = |known: &Rc<Known>| {
+            (known.id, known.uid, renew::plan(known.id, &known.record, self.has_keytab(known), now))
+        };
         self.known.values().filter(|known| known.record.follows.is_none()).map(one).collect()
     }
 
-    fn means(&self, known: &Known) -> Means {
-        let of_uid = known.record.ccache != ccache::name(known.uid, known.id);
+    /// Whether the administrator has given this PAG a keytab.
+    fn has_keytab(&self, known: &Known) -> bool {
         let name = self.names.get(&known.uid);
-        let keytab = name.and_then(|name| keytab::choose(&self.keytabs, name, &known.record.leases));
-        Means { of_uid, keytab: keytab.is_some() && !of_uid }
+        name.is_some_and(|name| keytab::choose(&self.keytabs, name, &known.record.leases).is_some())
     }
 
     /// How a renewal of this PAG would go about it now. Nothing else is of use to somebody who asks for one.
     pub(crate) fn way(&self, id: PagId) -> Way {
         let known = self.known.get(&id).filter(|known| known.record.follows.is_none());
-        let plan = known.map(|known| renew::plan(known.id, &known.record, self.means(known), pag::now()));
+        let plan = known.map(|known| renew::plan(known.id, &known.record, self.has_keytab(known), pag::now()));
         plan.and_then(|plan| plan.job).map_or(Way::Seed, |(_, way)| way)
     }
 
@@ -781,61 +780,71 @@ impl Keeper {
         })
     }
 
-    /// What a job would be good for where a ccache of the uid's, which this PAG has, has changed. Of what the ticket is
-    /// nothing is known. Tokens that were discarded, or that ended with the last login, are not brought back.
-    pub(crate) fn use_of(&self, id: PagId, change: tickets::Change) -> Use {
-        let Some(record) = self.known.get(&id).map(|known| &known.record) else { return Use::None };
-        let wanted = record.tokens.is_empty() && record.discarded.is_empty() && record.has_login();
-        let has = !record.tokens.is_empty() && change == tickets::Change::Another;
-        let now = pag::now();
-        let may_run = |last: Attempt| !last.ok && last.at <= now && now - last.at < SEEDING;
-        match record.attempt {
-            _ if !wanted && !has => Use::None,
-            Some(last) if may_run(last) => Use::Later,
-            _ => Use::Now,
-        }
-    }
-
-    /// The errand that puts a login's own ticket, which is in `file`, into the PAG's ccache, where it is a later one than what is
-    /// there. A PAG without an identity takes the natural principal's and no other: it lends and borrows no rights.
-    pub(crate) fn feed(&self, id: PagId, file: &Path) -> Option<(u32, Work)> {
-        let known = self.known.get(&id).filter(|known| known.has_ccache())?;
-        let (uid, principal, ticket) = (known.uid, known.record.principal.clone(), known.record.ticket);
-        let (place, user) = (Place::File(file.display().to_string()), passwd(uid));
-        let account = principal.is_none().then(|| Account::configured(&user.name));
-        let work = move || {
+    /// The errand that puts the ticket of a login, which is in a ccache of the login's own, into the ccaches of the PAGs, where it is
+    /// of the PAG's identity and a later one than what is there. A PAG without an identity takes the natural principal's and no
+    /// other: it lends and borrows no rights.
+    pub(crate) fn feed(&self, due: &Due) -> Work {
+        let of = |id: &PagId| self.known.get(id).filter(|known| known.has_ccache());
+        let pags = due.pags.iter().filter_map(of).map(|known| {
+            let Known { id, record: Record { principal, ticket, .. }, .. } = &**known;
+            (*id, principal.clone(), *ticket)
+        });
+        let (pags, place, user) = (pags.collect::<Vec<_>>(), due.place.clone(), passwd(due.uid));
+        let account = Account::configured(&user.name);
+        Box::new(move || {
             let deadline = Instant::now() + errands::TIME;
-            let Ok(contents) = ccache::read(&place, &reader(uid), deadline) else { return String::new() };
-            let (its, expires) = (&contents.summary.principal, contents.summary.tgt_expires.unwrap_or(0));
-            if principal.is_some_and(|known| known != *its) || expires <= ticket.max(pag::now()) {
-                return String::new();
+            let all = match ccache::read_all(&place, &reader(user.uid), deadline) {
+                Ok(all) => all,
+                Err(Unread::NotNow(_)) => return String::new(),
+                Err(_) => return READ.to_owned(),
+            };
+            let identity = Identity { uid: user.uid, gid: user.gid, groups: vec![user.gid] };
+            let mut report = READ.to_owned();
+            for (id, principal, ticket) in pags {
+                let is_its_own = |contents: &&Contents| match (&principal, &contents.summary.principal) {
+                    (Some(its), principal) => its == principal,
+                    (None, principal) => account.owns(principal),
+                };
+                let latest = |fits: &dyn Fn(&&Contents) -> bool| {
+                    let later = |contents: &&Contents| contents.summary.tgt_expires > Some(ticket.max(pag::now()));
+                    all.iter().filter(fits).filter(later).max_by_key(|contents| contents.summary.tgt_expires)
+                };
+                let Some(contents) = latest(&is_its_own) else {
+                    if let Some(other) = latest(&|_| true).filter(|_| principal.is_none()) {
+                        report += &format!("\n{id} apart {}", other.summary.principal);
+                    }
+                    continue;
+                };
+                let expires = contents.summary.tgt_expires.unwrap_or(0);
+                match ccache::feed(&identity, id, contents, deadline) {
+                    Ok(true) => report += &format!("\n{id} fed {expires}"),
+                    Ok(false) => {}
+                    Err(why) => report += &format!("\n{id} refused {why}"),
+                }
             }
-            if account.is_some_and(|account| !account.owns(its)) {
-                return format!("apart {its}");
-            }
-            let identity = Identity { uid, gid: user.gid, groups: vec![user.gid] };
-            match ccache::feed(&identity, id, &contents, deadline) {
-                Ok(true) => format!("fed {expires}"),
-                Ok(false) => String::new(),
-                Err(why) => format!("refused {why}"),
-            }
-        };
-        Some((uid, Box::new(work)))
+            report
+        })
     }
 
-    /// Says what has come of [`Keeper::feed`].
-    pub(crate) fn fed(uid: u32, pag: PagId, said: &str) {
-        match said.split_once(' ') {
-            Some(("fed", end)) => {
-                report(&Event::CcacheFed { uid, pag, expires: end.parse().unwrap_or(0) });
+    /// Says what has come of [`Keeper::feed`]. False where the ccache could not be read in time.
+    pub(crate) fn fed(uid: u32, said: &str) -> bool {
+        let mut lines = said.lines();
+        let read = lines.next() == Some(READ);
+        for line in lines {
+            let mut words = line.splitn(3, ' ');
+            let pag = words.next().and_then(PagId::parse);
+            match (pag, words.next(), words.next()) {
+                (Some(pag), Some("fed"), Some(end)) => {
+                    report(&Event::CcacheFed { uid, pag, expires: end.parse().unwrap_or(0) });
+                }
+                (Some(pag), Some("apart"), Some(whose)) => {
+                    let name = passwd(uid).name.to_string_lossy().into_owned();
+                    report(&Event::Apart { uid, name, pag, principal: whose.to_owned() });
+                }
+                (_, _, why) => report(&Event::CcacheRefused { uid, why: why.unwrap_or_default().to_owned() }),
             }
-            Some(("apart", whose)) => {
-                let name = passwd(uid).name.to_string_lossy().into_owned();
-                report(&Event::Apart { uid, name, pag, principal: whose.to_owned() });
-            }
-            Some((_, why)) => report(&Event::CcacheRefused { uid, why: why.to_owned() }),
-            None => {}
         }
+        read
     }
 
     /// Says that a seeder has brought this PAG nothing. One that it did not need is not tried again.
@@ -879,17 +888,6 @@ impl Keeper {
         });
         done
     }
-}
-
-/// What a job would be good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// Nothing.
-    None,
-    /// Tokens; but a login may be at it.
-    Later,
-    /// Tokens.
-    Now,
 }
 
 impl Known {

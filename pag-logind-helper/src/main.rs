@@ -45,12 +45,12 @@ use crate::bus::{Interface, Order, Trouble, What};
 use crate::ccaches::Ccaches;
 use crate::errands::{Done, Errand, Errands};
 use crate::event::HelperEvent;
-use crate::keeper::{Keeper, Use};
+use crate::keeper::Keeper;
 use crate::logind::{Bus, JobUnit, News};
 use crate::managers::{Manager, Managers};
 use crate::renew::{Notice, Way};
 use crate::seedjobs::{Jobs, Run};
-use crate::tickets::{Change, Due, Tickets};
+use crate::tickets::Tickets;
 use crate::watch::Watch;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
@@ -254,16 +254,9 @@ impl<'a> Helper<'a> {
                 self.all = true;
             }
             // What is put into a PAG's ccache is told like what its user writes there.
-            let jobs = &self.jobs;
-            for due in self.tickets.due(now, |uid| jobs.running(uid).is_some()) {
-                match due {
-                    Due::File(pag, path) => {
-                        if let Some((uid, work)) = self.keeper.feed(pag, &path) {
-                            self.errands.add(uid, Errand::Feed { pag }, work);
-                        }
-                    }
-                    Due::OfUid { uid, name, pags, change } => self.use_ticket(uid, name, &pags, change),
-                }
+            for due in self.tickets.due(now) {
+                let work = self.keeper.feed(&due);
+                self.errands.add(due.uid, Errand::Feed(due), work);
             }
             for pag in self.ccaches.due(now) {
                 self.look_at_ticket(pag, self.jobs.runs_for(pag), None);
@@ -323,7 +316,11 @@ impl<'a> Helper<'a> {
                 }
                 self.clock.renew = Some(Instant::now());
             }
-            Errand::Feed { pag } => Keeper::fed(uid, pag, &report),
+            Errand::Feed(due) => {
+                if !Keeper::fed(uid, &report) {
+                    self.tickets.put_off(due);
+                }
+            }
             Errand::Copy { pag, .. } => self.keeper.following.copied(uid, pag, &report),
         }
     }
@@ -332,19 +329,6 @@ impl<'a> Helper<'a> {
     fn tell_callers(&mut self) {
         for uid in self.keeper.take_changed() {
             self.interface.pin(uid, self.keeper.pags_of(uid));
-        }
-    }
-
-    /// Has tokens got from a ccache of the uid's in which something has changed, in all PAGs that have it. It stays due
-    /// until there is something to start a job with, and no login is at it.
-    fn use_ticket(&mut self, uid: u32, name: String, pags: &[PagId], change: Change) {
-        let uses: Vec<Use> = pags.iter().map(|pag| self.keeper.use_of(*pag, change)).collect();
-        if uses.iter().all(|one| *one == Use::None) {
-            self.tickets.accept(uid, name);
-        } else if self.bus.is_there() && !uses.contains(&Use::Later) {
-            for (pag, _) in pags.iter().zip(uses).filter(|(_, one)| *one == Use::Now) {
-                self.renew(*pag, Way::Seed);
-            }
         }
     }
 
@@ -558,7 +542,6 @@ impl<'a> Helper<'a> {
     fn ended(&mut self, uid: u32, result: Result<(), String>, ticket: Option<u64>) {
         let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
         self.keeper.discard_again(pag);
-        self.tickets.settle(pag, result.is_ok(), Instant::now());
         let renewal = self.renewals.remove(&pag).is_some();
         match &result {
             Ok(()) => self.keeper.seeded(pag, wanted && !renewal),

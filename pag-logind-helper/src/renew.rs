@@ -19,15 +19,6 @@ const NOTICE: u64 = 1800;
 /// Longest sleep: a timer is set again then, which makes up for a clock that was set.
 const SLEEP: u64 = 3600;
 
-/// What a PAG lives on, besides what its record says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Means {
-    /// Its ccache is one of the uid's own, of which only the user's processes can tell what is in it.
-    pub(crate) of_uid: bool,
-    /// The administrator has given it a keytab.
-    pub(crate) keytab: bool,
-}
-
 /// How a PAG gets new tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -79,11 +70,11 @@ struct Life {
 
 impl Life {
     /// A PAG that has a ticket and no token lives as long as that, where it has a keytab, or its tokens were discarded.
-    fn of(record: &Record, means: Means) -> Option<Self> {
+    fn of(record: &Record, keytab: bool) -> Option<Self> {
         let tokens = record.tokens.iter().map(|token| Life { since: token.since, end: token.expires });
         let got = record.attempt.filter(|last| last.ok).map(|last| last.at);
         let discarded = record.discarded.iter().map(|one| one.at).max();
-        let since = if means.keytab || discarded.is_some() { got.max(discarded) } else { None };
+        let since = if keytab || discarded.is_some() { got.max(discarded) } else { None };
         let ticket = since.filter(|_| record.ticket > 0).map(|since| Life { since, end: record.ticket });
         tokens.min_by_key(|life| life.end).or(ticket)
     }
@@ -104,14 +95,14 @@ impl Life {
 }
 
 /// How tokens could be had that end later than `end`. None: there is no hope but a new ticket of the user's.
-fn way(record: &Record, means: Means, life: Option<Life>, now: u64) -> Option<Way> {
+fn way(record: &Record, keytab: bool, life: Option<Life>, now: u64) -> Option<Way> {
     // Some clients take a second off; a ticket that ends a little later only is the one that the token was made of.
     let later = |moment: u64| life.is_none_or(|life| moment > life.end.saturating_add(2 + life.length() / 16));
     let ticket_lives = record.ticket > now;
     let renewable = record.renewable > record.ticket.saturating_add(2);
-    if means.of_uid || ticket_lives && (renewable || later(record.ticket)) {
+    if ticket_lives && (renewable || later(record.ticket)) {
         Some(Way::Seed)
-    } else if means.keytab {
+    } else if keytab {
         Some(Way::Keytab)
     } else {
         None
@@ -123,13 +114,14 @@ fn again(at: u64, end: u64) -> u64 {
     at.saturating_add(if at < end { (end - at) / 4 } else { (at - end) / 2 }.clamp(SHORTEST, LONGEST))
 }
 
-/// Plans for a PAG that is in use. One that never had tokens, and has no keytab, is left to its logins.
-pub(crate) fn plan(pag: PagId, record: &Record, means: Means, now: u64) -> Plan {
-    let life = Life::of(record, means);
-    let way = way(record, means, life, now);
+/// Plans for a PAG that is in use; `keytab`: the administrator has given it one. One that never had tokens, and has no keytab,
+/// is left to its logins.
+pub(crate) fn plan(pag: PagId, record: &Record, keytab: bool, now: u64) -> Plan {
+    let life = Life::of(record, keytab);
+    let way = way(record, keytab, life, now);
     let tried = record.attempt.map(|last| last.at);
     let due = match (life, tried) {
-        (None, _) if !means.keytab => return Plan::default(),
+        (None, _) if !keytab => return Plan::default(),
         (None, None) => now,
         (None, Some(at)) => again(at, record.made.min(at)),
         (Some(life), Some(at)) if at >= life.due(pag) => again(at, life.end),
@@ -142,7 +134,7 @@ pub(crate) fn plan(pag: PagId, record: &Record, means: Means, now: u64) -> Plan 
     plan.look = discarded.map(|life| (life.length() / 8).clamp(SHORTEST, LONGEST));
     let Some(life) = life.filter(|_| !record.tokens.is_empty()) else { return plan };
     let why = match way {
-        _ if record.ticket == 0 && !means.of_uid => "its ccache holds no ticket",
+        _ if record.ticket == 0 => "its ccache holds no ticket",
         None if record.ticket > now => "its ticket cannot be renewed any further",
         None => "its ticket has ended, and only a new one helps",
         Some(Way::Seed) => "renewing has failed so far, and is tried again",
@@ -174,9 +166,8 @@ mod tests {
 
     const HOUR: u64 = 3600;
     const T: u64 = 1_764_000_000;
-    const NONE: Means = Means { of_uid: false, keytab: false };
-    const KEYTAB: Means = Means { of_uid: false, keytab: true };
-    const OF_UID: Means = Means { of_uid: true, keytab: false };
+    const NONE: bool = false;
+    const KEYTAB: bool = true;
 
     /// A PAG whose token began at T, and whose ticket ends when that does.
     fn record(life: u64, renewable: u64, attempt: Option<(u64, bool)>) -> Record {
@@ -191,8 +182,8 @@ mod tests {
         }
     }
 
-    fn planned(record: &Record, means: Means, now: u64) -> Option<(u64, Way)> {
-        plan(PagId::from(0), record, means, T + now).job.map(|(moment, way)| (moment - T, way))
+    fn planned(record: &Record, keytab: bool, now: u64) -> Option<(u64, Way)> {
+        plan(PagId::from(0), record, keytab, T + now).job.map(|(moment, way)| (moment - T, way))
     }
 
     #[test]
@@ -216,7 +207,6 @@ mod tests {
                 1,
                 Some((5 * HOUR, Way::Seed)),
             ),
-            ("nobody but the user knows", record(ten, 0, Some((0, true))), OF_UID, 1, Some((5 * HOUR, Way::Seed))),
             (
                 "failed at 6 h: after a quarter of what is left, but soon",
                 record(ten, 70 * HOUR, Some((6 * HOUR, false))),
@@ -241,8 +231,8 @@ mod tests {
             ),
             ("short ones", record(40, 360, Some((0, true))), NONE, 1, Some((20, Way::Seed))),
         ];
-        for (what, record, means, now, expected) in table {
-            assert_eq!(planned(&record, means, now), expected, "{what}");
+        for (what, record, keytab, now, expected) in table {
+            assert_eq!(planned(&record, keytab, now), expected, "{what}");
         }
     }
 
@@ -296,8 +286,8 @@ mod tests {
 
     #[test]
     fn the_end_is_announced_and_explained() {
-        let said = |record: &Record, means, now| {
-            let plan = plan(PagId::from(0), record, means, T + now);
+        let said = |record: &Record, keytab, now| {
+            let plan = plan(PagId::from(0), record, keytab, T + now);
             (plan.notice.map(|notice| (notice.over, notice.why)), plan.speak.map(|moment| moment - T))
         };
         let last = record(10 * HOUR, 0, None);
@@ -336,16 +326,16 @@ mod tests {
         #[test]
         fn no_times_make_the_planner_panic(
             ends in any::<(u64, u64)>(), ticket in any::<(u64, u64)>(), at in any::<(u64, u64, u64)>(), now in any::<u64>(),
-            (number, of_uid, keytab, discarded) in any::<(u64, bool, bool, bool)>(),
+            (number, ok, keytab, discarded) in any::<(u64, bool, bool, bool)>(),
         ) {
             let mut one = record(40, 360, Some((0, true)));
             one.tokens.retain(|_| !discarded);
             one.tokens.iter_mut().for_each(|token| (token.expires, token.since) = ends);
             (one.ticket, one.renewable) = ticket;
-            (one.made, one.attempt) = (at.0, Some(Attempt { at: at.1, ok: of_uid, ticket: at.2 }));
+            (one.made, one.attempt) = (at.0, Some(Attempt { at: at.1, ok, ticket: at.2 }));
             one.discarded = if discarded { vec![Discarded { at: at.2, cell: None }] } else { vec![] };
             for now in [now, ends.0, ends.0.saturating_sub(1)] {
-                plan(PagId::from(number), &one, Means { of_uid, keytab }, now);
+                plan(PagId::from(number), &one, keytab, now);
             }
         }
     }

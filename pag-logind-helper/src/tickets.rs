@@ -1,16 +1,16 @@
-//! Looks at the tickets that are not in a PAG's own ccache: those that logins keep for themselves in `/tmp`, and those of
-//! the uid in keyrings or KCM. Who renews or replaces his there, by kinit or by a Kerberos module that unlocks screens, has done
-//! it for his PAG.
+//! Looks at the tickets that are not in a PAG's own ccache: those that logins keep for themselves in `/tmp`, in KCM and in
+//! keyrings of the uid. A user who renews or replaces a ticket there, by kinit or by a Kerberos module that unlocks screens, has
+//! done it for the PAG.
 //!
 //! Nobody tells of them, so there is a look every few seconds. It asks for a file's times and opens nothing: a kinit
 //! replaces the file, so a watch of inotify's would be lost with the first, and one of the directory would wake us for
-//! whatever anybody does in `/tmp`. Of a keyring or KCM it asks which tickets are in it.
+//! whatever anybody does in `/tmp`. Of a keyring or KCM it asks for the numbers of the tickets. What has changed is then read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pag::ccache;
+use pag::ccache::{self, Place};
 use pag::registry::PagId;
 use pag::sys::Identity;
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
@@ -25,114 +25,63 @@ const PAUSE: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_millis(500);
 /// The part of our time that rounds may take: one in so many.
 const SHARE: u32 = 20;
-/// Pause after a job that could make no use of a ticket, and the longest, as the pauses double.
-const FAILED: Duration = Duration::from_secs(30);
-const LONGEST: Duration = Duration::from_secs(600);
-/// A user's files that are looked at for one PAG; he may have any number of logins.
+/// A user's ccaches that are looked at for one PAG, which may have any number of logins.
 const MOST: usize = 16;
 /// Names where our unit shows us the host's `/tmp`: what the unit gives us for `/tmp` is another.
 const VARIABLE: &str = "PAG_TMP";
 
-/// Where a ticket is.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// A file of a login's, which the PAG's ccache is fed from.
-    File(PathBuf),
-    /// The PAG's ccache itself, in keyrings of the uid's or in KCM.
-    OfUid(String),
-}
-
 /// By what one notices that a file was written or replaced, or a ticket in a keyring or in KCM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stamp {
-    File { inode: u64, length: u64, seconds: i64, nanoseconds: u32 },
-    Keyring(u64),
-    Kcm(BTreeSet<ccache::kcm::Number>),
-}
-
-impl Stamp {
-    /// Whether nothing is there that a token could be made from.
-    fn is_empty(&self) -> bool {
-        match self {
-            Stamp::File { .. } => false,
-            Stamp::Keyring(sum) => *sum == 0,
-            Stamp::Kcm(tickets) => tickets.is_empty(),
-        }
-    }
-
-    /// Whether it is of another ticket than `before` was. In KCM tickets for services are among them, which come by
-    /// themselves; a new ticket-granting ticket leaves none of what was there.
-    fn is_another(&self, before: &Stamp) -> bool {
-        match (self, before) {
-            (Stamp::Kcm(now), Stamp::Kcm(before)) => now.is_disjoint(before),
-            _ => self != before,
-        }
-    }
-}
-
-/// What is new about a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// It is another than it was.
-    Another,
-    /// It is the first that is known of: the tokens that there are may be from it.
-    First,
+enum Stamp {
+    File {
+        inode: u64,
+        length: u64,
+        seconds: i64,
+        nanoseconds: u32,
+    },
+    /// Of the numbers of the tickets; 0 without any.
+    OfUid(u64),
 }
 
-/// What has to be seen to.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    /// A login's file, which may have a ticket for this PAG.
-    File(PagId, PathBuf),
-    /// A ccache of the uid's, and the PAGs whose ccache that is.
-    OfUid { uid: u32, name: String, pags: Vec<PagId>, change: Change },
+/// A ccache that may have a ticket for these PAGs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) uid: u32,
+    /// A file by its path in our view of the host's `/tmp`.
+    pub(crate) place: Place,
+    pub(crate) pags: Vec<PagId>,
 }
 
-/// A ccache of a uid's own.
+/// A ccache that is looked at.
 #[derive(Debug, Default)]
-struct Cache {
-    /// Whose it is: PAGs of one user may share it.
+struct Watched {
+    /// PAGs with a login that has this ccache.
     pags: BTreeSet<PagId>,
-    /// What tokens are from. None: nobody has looked.
+    /// What was there when it was read for all of them. None: it is to be read, whatever is there.
     seen: Option<Stamp>,
-    /// What the last look has found.
-    found: Option<Stamp>,
-    failure: Option<Failure>,
 }
 
-/// A job that could make no use of what it found.
-#[derive(Debug)]
-struct Failure {
-    /// What it has left: it may have renewed the ticket, and then failed.
-    left: Option<Stamp>,
-    /// When another is worth while, if nothing is new.
-    until: Instant,
-    times: u32,
-}
-
-impl Cache {
-    fn change(&self, now: Instant) -> Option<Change> {
-        // No job can make a token of what is empty.
-        let found = self.found.as_ref().filter(|found| !found.is_empty())?;
-        let change = match &self.seen {
-            None => Change::First,
-            Some(seen) if found.is_another(seen) => Change::Another,
-            Some(_) => return None,
-        };
-        let is_new = |left: &Option<Stamp>| left.as_ref().is_some_and(|left| found.is_another(left));
-        let waits = self.failure.as_ref().is_some_and(|failure| now < failure.until && !is_new(&failure.left));
-        (!waits).then_some(change)
+impl Watched {
+    /// Takes in what a look has found; whether the ccache is to be read.
+    fn is_due(&mut self, found: Option<Stamp>) -> bool {
+        // No answer tells nothing; no ticket is nothing to be read.
+        let Some(found) = found else { return false };
+        self.seen.replace(found) != Some(found) && found != Stamp::OfUid(0)
     }
 }
+
+/// A ccache, and which user's it is.
+type Key = (u32, Place);
 
 /// What is looked at.
 pub(crate) struct Tickets {
     tmp: PathBuf,
-    files: BTreeMap<(PagId, PathBuf), (u32, Option<Stamp>)>,
-    caches: BTreeMap<(u32, String), Cache>,
+    files: BTreeMap<Key, Watched>,
+    /// Those in KCM and keyrings, which take a child each.
+    of_uid: BTreeMap<Key, Watched>,
     next: Option<Instant>,
     /// Where a round has ended before its time, and the next one begins.
-    cut: Option<(u32, String)>,
+    cut: Option<Key>,
 }
 
 impl Tickets {
@@ -142,104 +91,89 @@ impl Tickets {
     }
 
     fn within(tmp: PathBuf) -> Self {
-        Tickets { tmp, files: BTreeMap::new(), caches: BTreeMap::new(), next: None, cut: None }
+        Tickets { tmp, files: BTreeMap::new(), of_uid: BTreeMap::new(), next: None, cut: None }
     }
 
-    /// Looks at these and no others: PAG, user, and where the ticket is, a file by its path on the host.
+    /// Looks at these and no others: PAG, user, and where the tickets are, a file by its path on the host. One that is new for a
+    /// PAG is read: something may have been written while nobody looked.
     pub(crate) fn set(&mut self, wanted: impl Iterator<Item = (PagId, u32, Place)>) {
-        let (mut files, mut caches) = (std::mem::take(&mut self.files), std::mem::take(&mut self.caches));
-        caches.values_mut().for_each(|cache| cache.pags.clear());
+        let mut before = std::mem::take(&mut self.files);
+        before.append(&mut self.of_uid);
+        let mut count: BTreeMap<PagId, BTreeSet<Key>> = BTreeMap::new();
         for (pag, uid, place) in wanted {
-            match place {
-                Place::File(path) => {
-                    let file = (pag, self.tmp.join(path.strip_prefix("/tmp").unwrap_or(&path)));
-                    // One that is new is looked into: something may have been written while nobody looked.
-                    let seen = files.remove(&file).unwrap_or((uid, None));
-                    if self.files.keys().filter(|(of, _)| *of == pag).count() < MOST {
-                        self.files.insert(file, seen);
-                    }
-                }
-                Place::OfUid(name) => {
-                    let key = (uid, name);
-                    let before = caches.remove(&key);
-                    self.caches.entry(key).or_insert_with(|| before.unwrap_or_default()).pags.insert(pag);
-                }
+            let place = match place {
+                Place::File(path) => Place::File(self.seen_from_here(&path)),
+                place => place,
+            };
+            let key = (uid, place);
+            let of_pag = count.entry(pag).or_default();
+            if of_pag.len() < MOST && of_pag.insert(key.clone()) {
+                let all = if key.1.is_of_uid() { &mut self.of_uid } else { &mut self.files };
+                all.entry(key).or_default().pags.insert(pag);
             }
         }
+        for (key, watched) in self.files.iter_mut().chain(&mut self.of_uid) {
+            let known = before.remove(key).filter(|before| watched.pags.is_subset(&before.pags));
+            watched.seen = known.and_then(|before| before.seen);
+        }
         self.next = match self.next {
-            _ if self.files.is_empty() && self.caches.is_empty() => None,
+            _ if self.files.is_empty() && self.of_uid.is_empty() => None,
             None => Some(Instant::now() + PAUSE),
             next => next,
         };
     }
 
-    /// The tickets that are others than they were: a file's once; one of the uid's until a job has made use of it, which
-    /// [`Tickets::settle`] is told, or nobody wants to ([`Tickets::accept`]). So, too, one that nobody could look at
-    /// before. A uid that `is_busy` has a job, which renews the ticket itself.
-    pub(crate) fn due(&mut self, now: Instant, is_busy: impl Fn(u32) -> bool) -> Vec<Due> {
+    fn seen_from_here(&self, path: &str) -> String {
+        self.tmp.join(path.strip_prefix("/tmp/").unwrap_or(path)).display().to_string()
+    }
+
+    /// The ccaches with other tickets than there were, each once.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Due> {
         if self.next.is_none_or(|moment| moment > now) {
             return Vec::new();
         }
         let (begun, mut due) = (Instant::now(), Vec::new());
-        for ((pag, path), (uid, seen)) in &mut self.files {
-            let found = stamp(path, *uid);
-            if found.is_some() && found != *seen {
-                due.push(Due::File(*pag, path.clone()));
+        let one = |(uid, place): &Key, watched: &Watched| Due {
+            uid: *uid,
+            place: place.clone(),
+            pags: watched.pags.iter().copied().collect(),
+        };
+        for (key, watched) in &mut self.files {
+            let (uid, Place::File(path)) = key else { continue };
+            let found = stamp(Path::new(path), *uid);
+            // One that was removed and comes back is read anew.
+            watched.seen = watched.seen.filter(|_| found.is_some());
+            if watched.is_due(found) {
+                due.push(one(key, watched));
             }
-            *seen = found;
         }
-        let mut first = self.cut.take().map_or_else(BTreeMap::new, |cut| self.caches.split_off(&cut));
+        let mut first = self.cut.take().map_or_else(BTreeMap::new, |cut| self.of_uid.split_off(&cut));
         let mut silent = BTreeSet::new();
-        for ((uid, name), cache) in first.iter_mut().chain(&mut self.caches).filter(|((uid, _), _)| !is_busy(*uid)) {
+        for (key, watched) in first.iter_mut().chain(&mut self.of_uid) {
             if begun.elapsed() >= ROUND {
-                self.cut.get_or_insert_with(|| (*uid, name.clone()));
+                self.cut.get_or_insert_with(|| key.clone());
                 continue;
             }
             // Who does not answer for one does not for another.
             let asked = Instant::now();
-            cache.found = if silent.contains(uid) { None } else { stamp_of_uid(name, *uid) };
+            let found = if silent.contains(&key.0) { None } else { stamp_of_uid(key) };
             if asked.elapsed() >= INSIDE {
-                silent.insert(*uid);
+                silent.insert(key.0);
             }
-            match cache.change(now) {
-                Some(change) => {
-                    let pags = cache.pags.iter().copied().collect();
-                    due.push(Due::OfUid { uid: *uid, name: name.clone(), pags, change });
-                }
-                // In KCM a ticket for a service has come or gone, or all of them have.
-                None if cache.failure.is_none() && cache.found.is_some() => cache.seen.clone_from(&cache.found),
-                None => {}
+            if watched.is_due(found) {
+                due.push(one(key, watched));
             }
         }
-        self.caches.append(&mut first);
+        self.of_uid.append(&mut first);
         self.next = Some(now + PAUSE.max(begun.elapsed() * SHARE));
         due
     }
 
-    /// Nobody has a use for what has changed in this ccache.
-    pub(crate) fn accept(&mut self, uid: u32, name: String) {
-        if let Some(cache) = self.caches.get_mut(&(uid, name)) {
-            (cache.seen, cache.failure) = (cache.found.take(), None);
-        }
-    }
-
-    /// A job of this PAG has ended: if it is `ok`, tokens are from what is there now. Other names of its user's may be
-    /// names of the same ccache.
-    pub(crate) fn settle(&mut self, pag: PagId, ok: bool, now: Instant) {
-        let Some(user) = self.caches.iter().find_map(|((uid, _), cache)| cache.pags.contains(&pag).then_some(*uid))
-        else {
-            return;
-        };
-        let begun = Instant::now();
-        for ((uid, name), cache) in self.caches.iter_mut().filter(|((uid, _), _)| *uid == user) {
-            let found = if begun.elapsed() < ROUND { stamp_of_uid(name, *uid) } else { None };
-            if ok {
-                (cache.seen, cache.failure) = (found.or(cache.seen.take()), None);
-            } else {
-                let times = cache.failure.as_ref().map_or(0, |failure| failure.times);
-                let pause = FAILED.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST);
-                cache.failure = Some(Failure { left: found, until: now + pause, times: times.saturating_add(1) });
-            }
+    /// This one could not be read just now: it is due with the next round again.
+    pub(crate) fn put_off(&mut self, due: Due) {
+        let key = (due.uid, due.place);
+        if let Some(watched) = self.files.get_mut(&key).or_else(|| self.of_uid.get_mut(&key)) {
+            watched.seen = None;
         }
     }
 
@@ -250,13 +184,14 @@ impl Tickets {
 }
 
 /// None without an answer.
-fn stamp_of_uid(name: &str, uid: u32) -> Option<Stamp> {
-    let (identity, deadline) = (Identity { uid, gid: NOGROUP, groups: Vec::new() }, Instant::now() + INSIDE);
-    if name.starts_with("KCM:") {
-        ccache::kcm::tickets(name, &identity, deadline).map(Stamp::Kcm)
-    } else {
-        ccache::keyring::stamp(name, &identity, deadline).map(Stamp::Keyring)
-    }
+fn stamp_of_uid((uid, place): &Key) -> Option<Stamp> {
+    let (user, deadline) = (Identity { uid: *uid, gid: NOGROUP, groups: Vec::new() }, Instant::now() + INSIDE);
+    let sum = match place {
+        Place::Kcm(name) => ccache::kcm::stamp(name, &user, deadline),
+        Place::Keyring(name) => ccache::keyring::stamp(name, &user, deadline),
+        Place::File(_) | Place::Dir(_) => None,
+    };
+    sum.map(Stamp::OfUid)
 }
 
 /// None for what is not there, or no file of this user's own. A link is not followed, and a file system that a user has
@@ -280,8 +215,12 @@ mod tests {
 
     fn due(tickets: &mut Tickets) -> usize {
         let moment = tickets.next().expect("something is looked at");
-        assert_eq!(tickets.due(moment - Duration::from_millis(1), |_| false), []);
-        tickets.due(moment, |_| false).len()
+        assert_eq!(tickets.due(moment - Duration::from_millis(1)), []);
+        tickets.due(moment).len()
+    }
+
+    fn kcm() -> Place {
+        Place::parse("KCM:").unwrap()
     }
 
     #[test]
@@ -302,7 +241,11 @@ mod tests {
         assert_eq!(due(&mut tickets), 1);
         std::fs::write(top.path().join("new"), "another ticket").unwrap();
         std::fs::rename(top.path().join("new"), &file).unwrap();
-        assert_eq!(due(&mut tickets), 1);
+        let moment = tickets.next().unwrap();
+        let late = tickets.due(moment).pop().unwrap();
+        assert_eq!((late.uid, &late.pags[..]), (uid, &[PagId::from(1)][..]));
+        tickets.put_off(late);
+        assert_eq!((due(&mut tickets), due(&mut tickets)), (1, 0), "what could not be read is due again");
         std::fs::remove_file(&file).unwrap();
         assert_eq!(due(&mut tickets), 0);
         tickets.set(std::iter::empty());
@@ -312,53 +255,45 @@ mod tests {
     #[test]
     fn a_round_that_was_cut_goes_on_where_it_has_ended() {
         let mut tickets = Tickets::within("/nowhere".into());
-        let all = || (1..5).map(|uid| (PagId::from(uid), uid as u32, Place::OfUid("none".to_owned())));
-        tickets.set(all());
-        tickets.cut = Some((3, "none".to_owned()));
-        assert_eq!((due(&mut tickets), tickets.caches.len()), (0, 4), "none is lost");
-        assert_eq!(tickets.cut, None, "and this time there was time for all");
-    }
-
-    fn kcm(numbers: &[u8]) -> Stamp {
-        Stamp::Kcm(numbers.iter().map(|number| [*number; 16]).collect())
+        tickets.set((1..5).map(|uid| (PagId::from(uid), uid as u32, kcm())));
+        tickets.cut = Some((3, kcm()));
+        due(&mut tickets);
+        assert_eq!(
+            (tickets.of_uid.len(), &tickets.cut),
+            (4, &None),
+            "none is lost, and this time there was time for all"
+        );
     }
 
     #[test]
-    fn a_ccache_is_due_until_a_job_has_made_use_of_it() {
-        let now = Instant::now();
-        let mut cache = Cache { found: Some(kcm(&[])), ..Cache::default() };
-        assert_eq!(cache.change(now), None, "an empty one is of no use");
-        cache.found = Some(kcm(&[1]));
-        assert_eq!(cache.change(now), Some(Change::First));
-        cache.seen = Some(kcm(&[1]));
-        assert_eq!(cache.change(now), None);
-        cache.found = Some(kcm(&[2]));
-        assert_eq!(cache.change(now), Some(Change::Another));
-        // A job has renewed it, and then failed; nothing has happened since.
-        cache.found = Some(kcm(&[3]));
-        let until = now + FAILED;
-        cache.failure = Some(Failure { left: cache.found.clone(), until, times: 1 });
-        assert_eq!(cache.change(now), None, "not at once");
-        assert_eq!(cache.change(until), Some(Change::Another), "but in its time");
-        cache.found = Some(kcm(&[4]));
-        assert_eq!(cache.change(now), Some(Change::Another), "and what the user has got since at once");
+    fn a_ccache_is_due_when_there_are_other_tickets() {
+        let mut watched = Watched::default();
+        let of_uid = |sum| Some(Stamp::OfUid(sum));
+        assert!(!watched.is_due(of_uid(0)), "an empty one is of no use");
+        assert!(watched.is_due(of_uid(1)));
+        assert!(!watched.is_due(of_uid(1)));
+        assert!(!watched.is_due(None));
+        assert!(!watched.is_due(of_uid(1)), "no answer is no change");
+        assert!(watched.is_due(of_uid(2)));
+        assert!(!watched.is_due(of_uid(0)));
+        assert!(watched.is_due(of_uid(2)), "one that comes back");
     }
 
     #[test]
     fn pags_of_one_user_share_a_ccache_and_its_looks() {
         let mut tickets = Tickets::within("/nowhere".into());
-        let of = |pag, uid| (PagId::from(pag), uid, Place::OfUid("KCM:".to_owned()));
+        let of = |pag, uid| (PagId::from(pag), uid, kcm());
         tickets.set([of(1, 61001), of(2, 61001), of(3, 61002)].into_iter());
-        let pags: Vec<_> = tickets.caches.values().map(|cache| cache.pags.len()).collect();
+        let pags: Vec<_> = tickets.of_uid.values().map(|cache| cache.pags.len()).collect();
         assert_eq!(pags, [2, 1]);
-        let his = (61001, "KCM:".to_owned());
-        tickets.caches.get_mut(&his).unwrap().seen = Some(kcm(&[1]));
-        tickets.settle(PagId::from(2), false, Instant::now());
-        assert_eq!(tickets.caches[&his].failure.as_ref().map(|failure| failure.times), Some(1));
-        assert!(tickets.caches[&(61002, "KCM:".to_owned())].failure.is_none(), "another user's is no concern");
+        let his = (61001, kcm());
+        let seen = |tickets: &Tickets| tickets.of_uid[&his].seen;
+        tickets.of_uid.get_mut(&his).unwrap().seen = Some(Stamp::OfUid(1));
         tickets.set([of(2, 61001)].into_iter());
-        assert_eq!(tickets.caches[&his].pags, [PagId::from(2)].into());
-        assert_eq!(tickets.caches[&his].seen, Some(kcm(&[1])), "and what was seen is known still");
+        assert_eq!(tickets.of_uid[&his].pags, [PagId::from(2)].into());
+        assert_eq!(seen(&tickets), Some(Stamp::OfUid(1)), "what was seen is known still");
+        tickets.set([of(2, 61001), of(4, 61001)].into_iter());
+        assert_eq!(seen(&tickets), None, "but not to a PAG that is new");
     }
 
     #[test]
@@ -372,17 +307,9 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_for_a_service_is_no_other_ticket_in_kcm() {
-        assert!(!kcm(&[1, 2]).is_another(&kcm(&[1])), "a ticket for a service has come");
-        assert!(kcm(&[3]).is_another(&kcm(&[1, 2])), "the cache was emptied first");
-        assert!(kcm(&[3]).is_another(&kcm(&[])));
-        assert!(kcm(&[]).is_empty() && !kcm(&[1]).is_empty());
-    }
-
-    #[test]
-    fn no_more_files_than_a_few_are_looked_at_for_a_pag() {
+    fn no_more_ccaches_than_a_few_are_looked_at_for_a_pag() {
         let mut tickets = Tickets::within("/nowhere".into());
-        let many = |pag: u64| (0..100).map(move |n| (PagId::from(pag), 1, Place::File(format!("/tmp/{n}").into())));
+        let many = |pag: u64| (0..100).map(move |n| (PagId::from(pag), 1, Place::File(format!("/tmp/{pag}.{n}"))));
         tickets.set(many(1).chain(many(2)));
         assert_eq!(tickets.files.len(), 2 * MOST);
     }

@@ -232,12 +232,13 @@ pub fn add(kind: &str, name: &str, payload: &[u8], ring: Serial) -> io::Result<S
     raw::add_key(kind, name, payload, ring.0).map(Serial).map_err(io_error)
 }
 
-/// The persistent keyring of the effective uid, which is linked into `ring`. Its end is put off by this, as by each use.
+/// The persistent keyring of `uid`, or of the effective uid, which is linked into `ring`. Its end is put off by this, as by each
+/// use.
 ///
 /// # Errors
-/// EOPNOTSUPP where the kernel has none; EDQUOT.
-pub fn persistent_into(ring: Serial) -> io::Result<Serial> {
-    raw::keyctl_get_persistent(u32::MAX, ring.0).map(Serial).map_err(io_error)
+/// EOPNOTSUPP where the kernel has none; EPERM for that of another; EDQUOT.
+pub fn persistent_into(uid: Option<u32>, ring: Serial) -> io::Result<Serial> {
+    raw::keyctl_get_persistent(uid.unwrap_or(u32::MAX), ring.0).map(Serial).map_err(io_error)
 }
 
 /// Replaces a key's payload in one step. Needs WRITE.

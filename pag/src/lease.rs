@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
 
 use crate::ccache::Place;
 use crate::sys;
@@ -184,20 +183,20 @@ pub fn busiest(leases: &[Lease]) -> Option<(Process, u32)> {
 }
 
 impl Lease {
-    /// The file in `/tmp` where the login's own Kerberos programs keep its ticket, where that can be told from outside:
-    /// what KRB5CCNAME names, else MIT's default for the uid. It is the user's: not to be opened but as him.
-    pub fn ticket_file(&self, uid: u32) -> Option<PathBuf> {
-        let path = match (self.role, self.ccache.as_str()) {
+    /// Where the login's own Kerberos programs keep its tickets, where that can be seen from outside: in a file in `/tmp`, in KCM,
+    /// or in a keyring of the uid's. It is what KRB5CCNAME names, else `default`. It is the user's: not to be opened but as the
+    /// user.
+    pub fn tickets(&self, default: Option<&Place>) -> Option<Place> {
+        let place = match (self.role, self.ccache.as_str()) {
             (Role::Manager, _) => None,
-            (Role::Login, "-") => Some(format!("/tmp/krb5cc_{uid}")),
-            (Role::Login, name) => match Place::parse(name) {
-                Ok(Place::File(path)) => Some(path),
-                _ => None,
-            },
+            (Role::Login, "-") => default.cloned(),
+            (Role::Login, name) => Place::parse(name).ok(),
         };
-        // Nothing but /tmp itself is passed through: elsewhere a path may lead into what does not answer.
-        path.filter(|path| path.strip_prefix("/tmp/").is_some_and(|name| !name.is_empty() && !name.contains('/')))
-            .map(PathBuf::from)
+        place.filter(|place| match place {
+            // Nothing but /tmp itself is passed through: elsewhere a path may lead into what does not answer.
+            Place::File(path) => path.strip_prefix("/tmp/").is_some_and(|name| !name.is_empty() && !name.contains('/')),
+            place => place.is_of_uid(),
+        })
     }
 
     /// A new lease of `process`.
@@ -258,6 +257,7 @@ impl fmt::Display for Word {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ccache::kcm;
 
     fn stat(name: &str, state: &str) -> Vec<u8> {
         format!("17 ({name}) {state} 1 17 17 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 8214 9 0\n").into_bytes()
@@ -348,21 +348,38 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_a_logins_ticket_is_in_tmp_and_nowhere_else() {
+    fn a_logins_tickets_are_looked_for_in_tmp_kcm_and_keyrings_of_the_uid() {
+        let default = Place::Kcm(kcm::Name::new(""));
         let of = |role, ccache: Option<&str>| {
             let me = Process::current().unwrap();
-            let file = Lease::new(me, role, "sshd", "ssh", ccache).unwrap().ticket_file(61001);
-            file.map(|path| path.display().to_string())
+            Lease::new(me, role, "sshd", "ssh", ccache).unwrap().tickets(Some(&default))
         };
-        let file = |name| of(Role::Login, Some(name));
-        assert_eq!(of(Role::Login, None).as_deref(), Some("/tmp/krb5cc_61001"));
-        assert_eq!(file("FILE:/tmp/krb5cc_61001_Qx").as_deref(), Some("/tmp/krb5cc_61001_Qx"));
-        assert_eq!(file("/tmp/krb5cc").as_deref(), Some("/tmp/krb5cc"));
-        let elsewhere =
-            ["FILE:/tmp/a/b", "FILE:/tmp/", "FILE:/home/alice/cc", "KCM:", "FILE:/tmp/a b", "FILE:/tmp/../x"];
-        for name in elsewhere.into_iter().chain([&*format!("FILE:/tmp/{}", "x".repeat(200))]) {
-            assert_eq!(file(name), None, "{name}");
+        assert_eq!(of(Role::Login, None).as_ref(), Some(&default));
+        for name in [
+            "FILE:/tmp/krb5cc_61001_Qx",
+            "/tmp/krb5cc",
+            "KCM:",
+            "KCM:61001:7",
+            "KEYRING:persistent:61001",
+            "KEYRING:user:x",
+        ] {
+            assert_eq!(of(Role::Login, Some(name)), Place::parse(name).ok(), "{name}");
         }
-        assert_eq!(of(Role::Manager, None), None);
+        let elsewhere = [
+            "FILE:/tmp/a/b",
+            "FILE:/tmp/",
+            "FILE:/home/alice/cc",
+            "FILE:/tmp/a b",
+            "FILE:/tmp/../x",
+            "DIR:/tmp/x",
+            "KEYRING:session:x",
+            "MEMORY:x",
+        ];
+        for name in elsewhere.into_iter().chain([&*format!("FILE:/tmp/{}", "x".repeat(200))]) {
+            assert_eq!(of(Role::Login, Some(name)), None, "{name}");
+        }
+        for name in [None, Some("KCM:")] {
+            assert_eq!(of(Role::Manager, name), None);
+        }
     }
 }

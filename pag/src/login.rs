@@ -10,10 +10,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::account::Account;
-use crate::ccache::{self, Contents, Place};
+use crate::ccache::{self, Contents, Place, Unread};
 use crate::client::openafs::{self, Equipped};
 use crate::client::{self, Client, Token};
-use crate::config::{self, Join, Role, Scope, Settings};
+use crate::config::{self, Role, Scope, Settings};
 use crate::error::{Error, Result};
 use crate::follow;
 use crate::guard::{Guard, HandleGroup};
@@ -31,6 +31,9 @@ use crate::sys::{self, Identity, Passwd, RootDirectory, Who};
 
 /// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest time for a look into the ccache that a login brings: its file system, or KCM's daemon, may not answer.
+const READING: Duration = Duration::from_secs(2);
 
 /// Longest time that a look into a ring, or the discarding of its tokens, may take.
 const INSIDE: Duration = Duration::from_secs(1);
@@ -139,10 +142,10 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
     }
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
     let mut entering = Entering::new(request, budget, HandleGroup::read());
+    entering.look_for_ticket();
     if request.settings.nopag {
         return entering.without_pag();
     }
-    entering.ticket = entering.read_ticket();
     let moment = (entering.is_manager() && request.opening).then(|| moment_of_manager(request.user.uid));
     let mut placed = entering.place()?;
     if let Some(moment) = moment {
@@ -182,7 +185,10 @@ struct Entering<'a> {
     before: OnceCell<Vec<Token>>,
     budget: Budget,
     group: HandleGroup,
+    /// The ticket that this login brings.
     ticket: Option<Contents>,
+    /// Whether it brings one, or a ccache that could not be read.
+    may_have_ticket: bool,
 }
 
 /// Where a newcomer goes, among the PAGs that were read.
@@ -245,6 +251,7 @@ impl<'a> Entering<'a> {
             budget,
             group,
             ticket: None,
+            may_have_ticket: false,
         }
     }
 
@@ -279,24 +286,35 @@ impl<'a> Entering<'a> {
         self.request.settings.placement == Role::Manager
     }
 
-    /// The ticket that this login brings, read as the user. A manager and a seeding job bring none.
-    fn read_ticket(&self) -> Option<Contents> {
+    /// Reads the ticket that this login brings, as the user. A manager and a seeding job bring none; neither does a login with
+    /// the name of a ccache in which there is none, or none that is good for anything: some sites set KRB5CCNAME for everybody.
+    fn look_for_ticket(&mut self) {
+        let Some(name) = self.request.ccache else { return };
         if !matches!(self.request.settings.placement, Role::Login | Role::Own) {
-            return None;
+            return;
         }
-        let contents = Place::parse(self.request.ccache?).and_then(|place| match place {
-            Place::OfUid(_) => Ok(None),
-            place => ccache::read(&place, &self.owner(), self.budget.deadline()).map(Some),
-        });
-        contents.unwrap_or_else(|why| {
-            report(&Event::CcacheRefused { uid: self.uid(), why });
-            None
-        })
+        let deadline = self.budget.deadline().min(Instant::now() + READING);
+        let read = |place: Place| ccache::read(&place, &self.owner(), deadline);
+        match Place::parse(name).map_err(Unread::Refused).and_then(read) {
+            Ok(contents) if contents.is_alive(crate::now()) => self.ticket = Some(contents),
+            Ok(_) | Err(Unread::Missing) => {
+                log::debug!("no ticket for uid {}: there is none in {name:?} that is good now", self.uid());
+                return;
+            }
+            Err(Unread::Refused(why) | Unread::NotNow(why)) => {
+                report(&Event::CcacheRefused { uid: self.uid(), why });
+            }
+        }
+        self.may_have_ticket = true;
     }
 
-    /// The login's ccache, where that is one which all processes of the uid share: it is not read here.
-    fn of_uid(&self) -> Option<&str> {
-        self.request.ccache.filter(|name| matches!(Place::parse(name), Ok(Place::OfUid(_))))
+    /// The ccache for a seeder: the login's own, or the PAG's, where the login's is in the session keyring that it had before,
+    /// or has no ticket while the PAG's has one.
+    fn ccache_to_seed_from<'b>(&'b self, record: Option<&'b Record>) -> Option<&'b str> {
+        let own = self.request.ccache.zip(self.request.ccache.and_then(|name| Place::parse(name).ok()));
+        let has_better = |record: &Record| self.ticket.is_none() && record.ticket > crate::now();
+        let own = own.filter(|(_, place)| !place.is_of_session() && !record.is_some_and(has_better));
+        own.map(|(name, _)| name).or(record.map(|record| record.ccache.as_str()))
     }
 
     fn place(&self) -> Result<Placed> {
@@ -437,8 +455,7 @@ impl<'a> Entering<'a> {
             Role::Own => Newcomer::Own,
             Role::Login | Role::Nothing => Newcomer::Login {
                 principal: self.ticket.as_ref().map(|ticket| &ticket.summary.principal),
-                // It brings a ticket, though nobody has read whose.
-                join: if self.of_uid().is_some() { Join::Always } else { self.request.settings.join },
+                join: self.request.settings.join,
                 scope: self.request.settings.scope,
             },
         };
@@ -583,14 +600,8 @@ impl<'a> Entering<'a> {
         }
     }
 
-    /// The name of a new PAG's ccache: the uid's own where this login brings one of those, else a directory. And whether
-    /// the login's ticket is in that.
+    /// The name of a new PAG's ccache, and whether the login's ticket is in it.
     fn new_ccache(&self, id: PagId) -> (String, bool) {
-        if let Some(name) = self.of_uid()
-            && self.request.settings.placement == Role::Login
-        {
-            return (name.to_owned(), false);
-        }
         let ticket = self.ticket.as_ref().filter(|ticket| ticket.summary.tgt_expires.is_some());
         let made = ccache::make(self.uid(), self.request.user.gid, id, ticket);
         if let Err(why) = &made {
@@ -770,7 +781,7 @@ impl<'a> Entering<'a> {
     fn ticket_end(&self, record: Option<&Record>) -> Option<u64> {
         let now = crate::now();
         let login = self.ticket.as_ref().map(|ticket| ticket.summary.tgt_expires.unwrap_or(0));
-        login.or(self.of_uid().map(|_| 0)).or_else(|| record.map(|record| record.ticket).filter(|ticket| *ticket > now))
+        login.or_else(|| record.map(|record| record.ticket).filter(|ticket| *ticket > now))
     }
 
     fn need(&self, record: Option<&Record>, ring: &Ring, new: bool) -> Need {
@@ -831,13 +842,11 @@ impl<'a> Entering<'a> {
             Need::Now => placed.seeded = true,
         }
         let record = placed.pag.as_ref().map(|(_, _, record)| record);
-        let own = self.request.ccache.filter(|name| Place::parse(name).is_ok());
-        let ccache = own.or(record.map(|record| record.ccache.as_str()));
         let job = Job {
             settings: self.request.settings,
             user: self.request.user,
             identity: self.identity(),
-            ccache,
+            ccache: self.ccache_to_seed_from(record),
             environment: &self.request.environment,
             without: Without::default(),
         };
@@ -846,7 +855,8 @@ impl<'a> Entering<'a> {
             let ok = seeding.ok;
             let _ = note_seeding(self.uid(), self.group, registry, pag.id, &seeding, LOCK_WAIT);
             let fed = self.ticket.as_ref().is_some_and(|t| t.summary.tgt_expires.unwrap_or(0) <= record.ticket);
-            if ok && fed && self.request.settings.kdestroy {
+            // Not the PAG's own.
+            if ok && fed && self.request.settings.kdestroy && job.ccache == self.request.ccache {
                 let destroyed = job.kdestroy(&self.budget).unwrap_or_else(|error| Err(error.to_string()));
                 if let Err(why) = destroyed {
                     report(&Event::CcacheRefused { uid: self.uid(), why: format!("kdestroy: {why}") });
@@ -860,7 +870,7 @@ impl<'a> Entering<'a> {
     fn without_pag(&self) -> Result<Entered> {
         let process = self.process()?;
         let tried = self.request.marker.is_some_and(|marker| marker.seeded);
-        let ticket = self.request.ccache.map(|_| 0);
+        let ticket = self.may_have_ticket.then_some(0);
         let clients = Client::present(self.request.settings);
         let need = seed::need(self.request.settings, &clients, None, ticket, self.is_manager(), crate::now());
         if !tried && !self.is_manager() && need == Need::Now {
@@ -1348,15 +1358,16 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     }
     let group = HandleGroup::read();
     let mut entering = Entering::new(request, budget, group);
-    entering.ticket = entering.read_ticket();
-    if request.ccache.is_none() && !request.settings.always_aklog {
+    entering.look_for_ticket();
+    if !entering.may_have_ticket && !request.settings.always_aklog {
         return Ok(());
     }
     let job = Job {
         settings: request.settings,
         user,
+        // Asked for before the lock is held: NSS may be slow.
         identity: entering.identity(),
-        ccache: request.ccache,
+        ccache: entering.ccache_to_seed_from(None),
         environment: &request.environment,
         without: Without::default(),
     };
@@ -1398,6 +1409,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     drop(guard);
     entering.do_ccache_work(work, &registry, pag.id, &mut record);
     if wanted {
+        let job = Job { ccache: entering.ccache_to_seed_from(Some(&record)), ..job };
         let seeding = run_seeder(&job, Some(&ring), entering.before.get(), &entering.budget);
         let _ = note_seeding(user.uid, group, &registry, pag.id, &seeding, LOCK_WAIT);
     }

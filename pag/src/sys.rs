@@ -493,17 +493,20 @@ pub fn close_all_but(fd: BorrowedFd<'_>) {
     }
 }
 
-/// Says what is in the file at `path`, at most `limit` bytes, without allocating; an open that could block on a FIFO
-/// or a link at the end of the path is refused. For a child that has become the file's owner.
+/// Says what is in the file at `path`, at most `limit` bytes, without allocating, and nothing where there is none; a link at the
+/// end of the path, and what is no file, is refused. For a child that has become the file's owner.
 pub fn copy_file_to(path: &CStr, put: Put<'_>, limit: usize) -> bool {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     // SAFETY: a terminated path.
     let fd = unsafe { libc::open(path.as_ptr(), flags) };
     if fd < 0 {
-        return false;
+        return matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR));
     }
     // SAFETY: our own, valid descriptor.
-    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    let file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        return false;
+    }
     let mut buffer = [0_u8; 4096];
     let mut total = 0;
     loop {

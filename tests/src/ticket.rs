@@ -31,10 +31,18 @@ pub fn write(path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> Str
 pub fn write_since(authenticated: u64, path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> String {
     let mut out = vec![5, 4, 0, 0];
     principal(&mut out, name, realm);
-    principal(&mut out, name, realm);
-    principal(&mut out, &format!("krbtgt/{realm}"), realm);
+    credential(&mut out, authenticated, name, realm, expires);
+    std::fs::write(path, out).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    chown(path, Some(uid), Some(uid)).unwrap();
+    format!("FILE:{path}")
+}
+
+fn credential(out: &mut Vec<u8>, authenticated: u64, name: &str, realm: &str, expires: u64) {
+    principal(out, name, realm);
+    principal(out, &format!("krbtgt/{realm}"), realm);
     out.extend(18_u16.to_be_bytes());
-    data(&mut out, &[7; 32]);
+    data(out, &[7; 32]);
     for time in [authenticated, now(), expires, expires] {
         out.extend(u32::try_from(time).unwrap().to_be_bytes());
     }
@@ -42,10 +50,23 @@ pub fn write_since(authenticated: u64, path: &str, uid: u32, name: &str, realm: 
     out.extend(0_u32.to_be_bytes()); // flags
     out.extend(0_u32.to_be_bytes()); // addresses
     out.extend(0_u32.to_be_bytes()); // authorization data
-    data(&mut out, b"ticket");
-    data(&mut out, b"");
-    std::fs::write(path, out).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    chown(path, Some(uid), Some(uid)).unwrap();
-    format!("FILE:{path}")
+    data(out, b"ticket");
+    data(out, b"");
+}
+
+/// A script for `sh -e` that makes a ccache of type KEYRING with one TGT (MIT krb5, src/lib/krb5/ccache/cc_keyring.c): in
+/// `collection`, a keyring below `anchor`, which it must possess.
+pub fn keyring_script(anchor: &str, collection: &str, called: &str, name: &str, realm: &str, expires: u64) -> String {
+    let (mut who, mut ticket) = (Vec::new(), Vec::new());
+    principal(&mut who, name, realm);
+    credential(&mut ticket, now(), name, realm, expires);
+    let octal = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\{byte:03o}")).collect::<String>();
+    format!(
+        "c=$(keyctl search {anchor} keyring {collection} 2>/dev/null) || c=$(keyctl newring {collection} {anchor})\n\
+         o=$(keyctl newring {called} $c)\n\
+         printf '{}' | keyctl padd user __krb5_princ__ $o >/dev/null\n\
+         printf '{}' | keyctl padd user krbtgt/{realm}@{realm} $o >/dev/null\n",
+        octal(&who),
+        octal(&ticket),
+    )
 }

@@ -136,7 +136,8 @@ fn copy_of(path: &Path) -> std::io::Result<OwnedFd> {
 fn hand_over(pag: PagId, record: &Record, user: &Passwd, kinit_user: &Identity) -> Result<(), String> {
     let identity = Identity { uid: user.uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };
     let deadline = Instant::now() + TIME;
-    let contents = ccache::read(&Place::File(CCACHE.to_owned()), kinit_user, deadline)?;
+    let place = Place::File(CCACHE.to_owned());
+    let contents = ccache::read(&place, kinit_user, deadline).map_err(|why| why.to_string())?;
     let principal = &contents.summary.principal;
     if let Some(other) = record.principal.as_ref().filter(|other| *other != principal) {
         return Err(format!("its identity is {other}, and the keytab's is {principal}"));

@@ -90,24 +90,14 @@ const RENEWAL: Duration = Duration::from_secs(20);
 
 /// Renews the ticket where its time has come. False when that has failed.
 fn renew(job: &Job<'_>, budget: &Budget) -> bool {
-    let place = job.ccache.and_then(|name| Place::parse(name).ok());
-    // Of a ccache that is no file nothing is known but what Kerberos's own tools find in it: that it holds no ticket that
-    // can be renewed is then no failure.
-    let (wanted, known) = match &place {
-        Some(Place::OfUid(_)) => (true, false),
-        Some(place) => match ccache::read(place, job.identity, Instant::now() + Duration::from_secs(5)) {
-            Ok(contents) => (is_time(&contents.summary, pag::now()), true),
-            Err(_) => (false, true),
-        },
-        None => (false, true),
-    };
-    if !wanted {
+    let Some(place) = job.ccache.and_then(|name| Place::parse(name).ok()) else { return true };
+    let found = ccache::read(&place, job.identity, Instant::now() + Duration::from_secs(5));
+    if !found.is_ok_and(|contents| is_time(&contents.summary, pag::now())) {
         return true;
     }
     let limited = Budget::new(RENEWAL.min(budget.left()), Duration::ZERO);
     match job.renew(&limited).unwrap_or_else(|error| Err(error.to_string())) {
         Ok(()) => true,
-        Err(_) if !known => true,
         Err(why) => {
             report(&Event::NotRenewed { uid: job.user.uid, why });
             false

@@ -113,6 +113,8 @@ pub struct Summary {
     pub tgt_expires: Option<u64>,
     /// Until when that ticket can be renewed; 0 when it cannot be.
     pub tgt_renew_until: Option<u64>,
+    /// End of the ticket that lasts longest, whatever it is for; 0 where there is none.
+    pub last_end: u64,
 }
 
 /// Reads a ccache.
@@ -132,11 +134,18 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
         _ => return Err(FormatError("it is no ccache")),
     }
     let principal = rest.principal()?;
-    let mut summary =
-        Summary { principal, tgt_starts: None, tgt_authenticated: None, tgt_expires: None, tgt_renew_until: None };
+    let mut summary = Summary {
+        principal,
+        tgt_starts: None,
+        tgt_authenticated: None,
+        tgt_expires: None,
+        tgt_renew_until: None,
+        last_end: 0,
+    };
     while !rest.bytes.is_empty() {
         let ticket = rest.credential()?;
         let realm = summary.principal.realm.as_bytes();
+        summary.last_end = summary.last_end.max(ticket.end);
         let is_tgt = ticket.server_realm == realm && ticket.server == [&b"krbtgt"[..], realm];
         // A removed ticket stays in the file, and ends at 0 (Heimdal, lib/krb5/fcache.c; MIT does the same).
         if is_tgt && ticket.end > 0 && summary.tgt_expires.is_none_or(|known| ticket.end > known) {
@@ -147,6 +156,34 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
         }
     }
     Ok(summary)
+}
+
+/// Makes a ccache of version 4 from a principal and credentials in the same version. What is no credential is left out, and
+/// so are settings of the ccache it comes from, which are kept as tickets of a realm that cannot be (MIT krb5,
+/// lib/krb5/ccache/ccbase.c, krb5_is_config_principal).
+///
+/// # Errors
+/// When the principal is none.
+pub fn assemble(principal: &[u8], credentials: &[&[u8]]) -> Result<Vec<u8>, FormatError> {
+    const HEAD: [u8; 4] = [5, 4, 0, 0];
+    let mut rest = Bytes { bytes: principal, version_3: false };
+    rest.principal()?;
+    if !rest.bytes.is_empty() {
+        return Err(FormatError("its principal has something behind it"));
+    }
+    // In one piece, so that no session key is left behind where it has grown.
+    let size = HEAD.len() + principal.len() + credentials.iter().map(|one| one.len()).sum::<usize>();
+    let mut bytes = Vec::with_capacity(size);
+    bytes.extend_from_slice(&HEAD);
+    bytes.extend_from_slice(principal);
+    for one in credentials {
+        let mut rest = Bytes { bytes: one, version_3: false };
+        let is_ticket = rest.credential().is_ok_and(|ticket| ticket.server_realm != b"X-CACHECONF:");
+        if is_ticket && rest.bytes.is_empty() {
+            bytes.extend_from_slice(one);
+        }
+    }
+    Ok(bytes)
 }
 
 struct Credential<'a> {
@@ -236,7 +273,7 @@ impl<'a> Bytes<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -244,13 +281,13 @@ mod tests {
         [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
     }
 
-    fn name(parts: &[&str], realm: &str) -> Vec<u8> {
+    pub(in crate::ccache) fn name(parts: &[&str], realm: &str) -> Vec<u8> {
         let count = u32::try_from(parts.len()).unwrap().to_be_bytes();
         let parts: Vec<u8> = parts.iter().flat_map(|part| data(part.as_bytes())).collect();
         [&[0, 0, 0, 1][..], &count, &data(realm.as_bytes()), &parts].concat()
     }
 
-    fn credential(server: &[&str], end: u32) -> Vec<u8> {
+    pub(in crate::ccache) fn credential(server: &[&str], end: u32) -> Vec<u8> {
         [
             &name(&["alice"], "R")[..],
             &name(server, "R"),
@@ -272,7 +309,7 @@ mod tests {
         [&[5, 3][..], &name(&["alice"], "R"), &credential[..key], &[0, 18], &credential[key..]].concat()
     }
 
-    fn cache(credentials: &[Vec<u8>]) -> Vec<u8> {
+    pub(in crate::ccache) fn cache(credentials: &[Vec<u8>]) -> Vec<u8> {
         [&[5, 4, 0, 0][..], &name(&["alice"], "R"), &credentials.concat()].concat()
     }
 
@@ -287,6 +324,7 @@ mod tests {
         let summary = parse(&bytes).unwrap();
         assert_eq!(summary.principal.to_string(), "alice@R");
         assert_eq!((summary.tgt_starts, summary.tgt_expires, summary.tgt_renew_until), (Some(7), Some(300), Some(309)));
+        assert_eq!(summary.last_end, 500, "a ticket for another realm may outlive it");
     }
 
     #[test]
@@ -341,7 +379,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse(&bytes);
+            let _ = (parse(&bytes), assemble(&bytes, &[&bytes]), assemble(&name(&["alice"], "R"), &[&bytes]));
             let _ = parse(&[&[5, 4, 0, 0][..], &bytes].concat());
             let _ = parse(&[&cache(&[])[..], &bytes].concat());
         }

@@ -1,11 +1,12 @@
-//! Ccaches of type KCM, which a daemon keeps for each uid (sssd-kcm, Heimdal's kcm): whether a ticket is another, and
-//! nothing of what is in it.
+//! Ccaches of type KCM, which a daemon keeps for each uid (sssd-kcm, Heimdal's kcm): what is in them, and whether a ticket has
+//! come or gone.
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use super::Which;
+use super::pieces::Pieces;
 use crate::sys::{self, Answer, Identity};
 
 /// Where the daemon listens unless krb5.conf says otherwise (MIT krb5, src/include/kcm.h, DEFAULT_KCM_SOCKET_PATH, whose
@@ -13,158 +14,372 @@ use crate::sys::{self, Answer, Identity};
 const SOCKET: &str = "/run/.heim_org.h5l.kcm-socket";
 /// The protocol's version, and its requests (kcm.h).
 const VERSION: [u8; 2] = [2, 0];
+const GET_PRINCIPAL: u16 = 8;
 const GET_CRED_UUID_LIST: u16 = 9;
+const GET_CRED_BY_UUID: u16 = 10;
+const GET_CACHE_UUID_LIST: u16 = 18;
+const GET_CACHE_BY_UUID: u16 = 19;
 const GET_DEFAULT_CACHE: u16 = 20;
-/// Longest name of a cache.
-const NAME: usize = 128;
-/// Most tickets of a cache; one that has more tells nothing.
-const MOST: usize = 256;
+/// All credentials at once: an addition of MIT's that sssd has since 2.5, and Heimdal has not.
+const GET_CRED_LIST: u16 = 13001;
+/// Longest name of a cache that the daemon tells.
+const NAME: usize = 256;
+/// Room for a request: lengths, codes, the longest name that is taken, and a number.
+const REQUEST: usize = 2048;
+/// Most caches of a uid, and most tickets of a cache, that are looked at.
+const CACHES: usize = 32;
+const TICKETS: usize = 512;
+/// Bytes of the number that the daemon gives to a cache or a ticket.
+const UUID: usize = 16;
 
-/// The number that the daemon has given to one ticket.
-pub type Number = [u8; 16];
+/// The name of a KCM ccache; empty for the uid's collection.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(String);
 
-/// The tickets that are in the ccache `name`, for services, too, by the numbers that the daemon gives them. Asked by a child
-/// that is the user, since the daemon goes by who asks; at most until `deadline`. That there is no such ccache is no ticket.
-/// None where there is no such daemon, or no answer in time.
-///
-/// No other request tells a ticket-granting ticket from others but those that hand out its session key. It need not be
-/// told: who gets or renews one has the cache emptied first (kcm.h, KCM_OP_INITIALIZE), so that none of the numbers stays.
-pub fn tickets(name: &str, user: &Identity, deadline: Instant) -> Option<BTreeSet<Number>> {
-    tickets_at(SOCKET, name, user, deadline)
+impl Name {
+    /// Takes what stands behind `KCM:`.
+    pub fn new(text: &str) -> Self {
+        Name(text.to_owned())
+    }
 }
 
-fn tickets_at(socket: &str, name: &str, user: &Identity, deadline: Instant) -> Option<BTreeSet<Number>> {
-    let residual = name.strip_prefix("KCM:").filter(|residual| residual.len() < NAME && !residual.contains('\0'))?;
+/// Says what is in the ccache `name`, or in `which` of the uid's, for a child that is the user: the daemon goes by who asks.
+/// Nothing where there is none, or no daemon. None without an answer in `time`, or when no more can be said. `space` is for what
+/// is read. Allocates nothing.
+pub(super) fn tell(name: &Name, which: Which, time: Duration, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
+    tell_at(SOCKET, name, which, time, space, pieces)
+}
+
+fn tell_at(
+    socket: &str,
+    name: &Name,
+    which: Which,
+    time: Duration,
+    space: &mut [u8],
+    pieces: &mut Pieces<'_>,
+) -> Option<()> {
+    let Some(mut daemon) = Daemon::find(socket, time) else { return Some(()) };
+    daemon.caches(name, which, |daemon, cache| {
+        let Ok(length) = daemon.call(GET_PRINCIPAL, &[cache, b"\0"], space)? else { return Some(()) };
+        pieces.principal(space.get(..length)?)?;
+        if daemon.whole_list(cache, space, pieces)? { Some(()) } else { daemon.one_by_one(cache, space, pieces) }
+    })
+}
+
+/// A number that changes when a ticket, for a service, too, is put into, or taken out of, the ccache `name`, or any of the uid's.
+/// 0 when there is none, or no daemon. Asked by a child that is the user, at most until `deadline`; none without an answer.
+pub fn stamp(name: &Name, user: &Identity, deadline: Instant) -> Option<u64> {
     let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-    let answer = sys::ask_as(user, deadline, |put| {
-        let mut ask = || {
-            let mut numbers = [0; MOST * size_of::<Number>()];
-            let length = ask(socket, residual.as_bytes(), left, &mut numbers)?;
-            numbers.get(..length).map(&mut *put)
-        };
-        ask() == Some(true)
-    });
+    let answer =
+        sys::ask_as(user, deadline, |put| stamp_at(SOCKET, name, left).is_some_and(|sum| put(&sum.to_ne_bytes())));
     let bytes = answer.and_then(Answer::bytes).ok()?;
-    Some(bytes.as_chunks().0.iter().copied().collect())
+    Some(u64::from_ne_bytes(bytes[..].try_into().ok()?))
 }
 
-/// The numbers of the tickets in a cache, or in the default one, without allocating; how many bytes they are.
-fn ask(socket: &str, residual: &[u8], time: Duration, numbers: &mut [u8]) -> Option<usize> {
-    let mut daemon = UnixStream::connect(socket).ok()?;
-    daemon.set_read_timeout(Some(time)).ok()?;
-    daemon.set_write_timeout(Some(time)).ok()?;
-    let mut text = [0; NAME];
-    let name = if residual.is_empty() {
-        let length = call(&mut daemon, GET_DEFAULT_CACHE, None, &mut text)?.unwrap_or(0);
-        text.get(..length)?.split(|byte| *byte == 0).next()?
-    } else {
-        residual
-    };
-    Some(call(&mut daemon, GET_CRED_UUID_LIST, Some(name), numbers)?.unwrap_or(0))
+fn stamp_at(socket: &str, name: &Name, time: Duration) -> Option<u64> {
+    let Some(mut daemon) = Daemon::find(socket, time) else { return Some(0) };
+    let (mut sum, mut numbers) = (0_u64, [0; TICKETS * UUID]);
+    daemon.caches(name, Which::All, |daemon, cache| {
+        let length = daemon.call(GET_CRED_UUID_LIST, &[cache, b"\0"], &mut numbers)?.unwrap_or(0);
+        for half in numbers.get(..length)?.as_chunks::<8>().0 {
+            // Spread out, so that two that change do not make up for each other.
+            sum = sum.wrapping_add(u64::from_ne_bytes(*half).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        }
+        Some(())
+    })?;
+    Some(sum)
+}
+
+/// The daemon, which answers in time or not at all.
+struct Daemon<'a> {
+    socket: &'a str,
+    stream: UnixStream,
+    end: Instant,
 }
 
 /// The daemon says that it does not do what was asked for.
 struct Refused;
 
-/// One request with its answer: lengths in front of both, and two codes in front of what is answered (MIT krb5,
-/// src/lib/krb5/ccache/cc_kcm.c, kcmio_unix_socket_read and kcmio_call). How much of `answer` was filled. None also where the
-/// daemon has a fault of its own: sssd's then says a length of nothing and a code of the transport's (src/responder/kcm,
-/// kcm_failbuf_construct).
-fn call(
-    daemon: &mut UnixStream,
-    request: u16,
-    name: Option<&[u8]>,
-    answer: &mut [u8],
-) -> Option<Result<usize, Refused>> {
-    let argument = name.map_or(0, |name| name.len() + 1);
-    daemon.write_all(&u32::try_from(4 + argument).ok()?.to_be_bytes()).ok()?;
-    daemon.write_all(&VERSION).ok()?;
-    daemon.write_all(&request.to_be_bytes()).ok()?;
-    if let Some(name) = name {
-        daemon.write_all(name).ok()?;
-        daemon.write_all(&[0]).ok()?;
+impl<'a> Daemon<'a> {
+    fn find(socket: &'a str, time: Duration) -> Option<Self> {
+        Some(Daemon { socket, stream: UnixStream::connect(socket).ok()?, end: Instant::now() + time })
     }
-    let mut number = || {
+
+    /// Gives the names of the caches that `name` stands for to `see`, in which None ends this.
+    fn caches(&mut self, name: &Name, which: Which, mut see: impl FnMut(&mut Self, &[u8]) -> Option<()>) -> Option<()> {
+        let mut text = [0; NAME];
+        if !name.0.is_empty() {
+            return see(self, name.0.as_bytes());
+        }
+        if which == Which::Primary {
+            return match self.call(GET_DEFAULT_CACHE, &[], &mut text)? {
+                Ok(length) => see(self, until_nul(text.get(..length)?)),
+                Err(Refused) => Some(()),
+            };
+        }
+        let mut numbers = [0; CACHES * UUID];
+        let length = self.call(GET_CACHE_UUID_LIST, &[], &mut numbers)?.unwrap_or(0);
+        for number in numbers.get(..length)?.as_chunks::<UUID>().0 {
+            // One that has vanished meanwhile is refused.
+            if let Ok(length) = self.call(GET_CACHE_BY_UUID, &[number], &mut text)? {
+                see(self, until_nul(text.get(..length)?))?;
+            }
+        }
+        Some(())
+    }
+
+    /// Says all credentials of a cache in one go; false from a daemon that cannot do that.
+    fn whole_list(&mut self, cache: &[u8], space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<bool> {
+        let Some(Ok(length)) = self.call(GET_CRED_LIST, &[cache, b"\0"], space) else {
+            // sssd's ends what it says with a fault of its own when it does not know the request.
+            self.stream = UnixStream::connect(self.socket).ok()?;
+            return Some(false);
+        };
+        let (count, mut rest) = space.get(..length)?.split_first_chunk()?;
+        for _ in 0..u32::from_be_bytes(*count) {
+            let (length, behind) = rest.split_first_chunk()?;
+            let (credential, behind) = behind.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+            pieces.credential(credential)?;
+            rest = behind;
+        }
+        Some(true)
+    }
+
+    fn one_by_one(&mut self, cache: &[u8], space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
+        let mut numbers = [0; TICKETS * UUID];
+        let length = self.call(GET_CRED_UUID_LIST, &[cache, b"\0"], &mut numbers)?.unwrap_or(0);
+        for number in numbers.get(..length)?.as_chunks::<UUID>().0 {
+            if let Ok(length) = self.call(GET_CRED_BY_UUID, &[cache, b"\0", number], space)? {
+                pieces.credential(space.get(..length)?)?;
+            }
+        }
+        Some(())
+    }
+
+    /// One request with its answer: lengths in front of both, and two codes in front of what is answered (MIT krb5,
+    /// src/lib/krb5/ccache/cc_kcm.c, kcmio_unix_socket_read and kcmio_call). How much of `answer` was filled. None also where
+    /// the daemon has a fault of its own: sssd's then says a length of nothing and a code of the transport's
+    /// (src/responder/kcm, kcm_failbuf_construct).
+    fn call(&mut self, request: u16, arguments: &[&[u8]], answer: &mut [u8]) -> Option<Result<usize, Refused>> {
+        let left = self.end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        self.stream.set_read_timeout(Some(left)).ok()?;
+        self.stream.set_write_timeout(Some(left)).ok()?;
+        let mut message = [0; REQUEST];
+        let length = request_into(&mut message, request, arguments)?;
+        self.stream.write_all(message.get(..length)?).ok()?;
+        let length = self.number()?;
+        if self.number()? != 0 {
+            return None;
+        }
+        if self.number()? != 0 {
+            return Some(Err(Refused));
+        }
+        // The request's code is in the length.
+        let length = usize::try_from(length).ok()?.checked_sub(4)?;
+        self.stream.read_exact(answer.get_mut(..length)?).ok().map(|()| Ok(length))
+    }
+
+    fn number(&mut self) -> Option<u32> {
         let mut bytes = [0; 4];
-        daemon.read_exact(&mut bytes).ok().map(|()| u32::from_be_bytes(bytes))
-    };
-    let length = number()?;
-    if number()? != 0 {
-        return None;
+        self.stream.read_exact(&mut bytes).ok().map(|()| u32::from_be_bytes(bytes))
     }
-    if number()? != 0 {
-        return Some(Err(Refused));
+}
+
+/// Writes a request, with its length in front, and says how long all of it is. It is sent in one piece: sssd's daemon forgets what
+/// it has read of one that has not come whole (src/responder/kcm/kcmsrv_cmd.c, kcm_recv_data), and hangs up.
+fn request_into(message: &mut [u8], request: u16, arguments: &[&[u8]]) -> Option<usize> {
+    let length = 4 + arguments.iter().map(|argument| argument.len()).sum::<usize>();
+    let mut rest = &mut *message;
+    for part in
+        [&u32::try_from(length).ok()?.to_be_bytes(), &VERSION[..], &request.to_be_bytes()].iter().chain(arguments)
+    {
+        let (place, behind) = rest.split_at_mut_checked(part.len())?;
+        place.copy_from_slice(part);
+        rest = behind;
     }
-    // The request's code is in the length.
-    let length = usize::try_from(length).ok()?.checked_sub(4)?;
-    daemon.read_exact(answer.get_mut(..length)?).ok().map(|()| Ok(length))
+    Some(4 + length)
+}
+
+fn until_nul(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ccache::format::tests::{credential, name};
+    use crate::ccache::{Contents, SPACE, pieces};
+    use proptest::prelude::*;
     use std::os::unix::net::UnixListener;
 
-    /// What comes of a daemon that answers each request with the next of these.
-    fn asked(name: &str, answers: &'static [&'static [u8]]) -> (Option<Vec<u8>>, Vec<Vec<u8>>) {
+    /// A daemon that gives each request, without its length and version, to `answer`, until its client has gone. What that
+    /// says is sent as it is.
+    fn with_daemon<T>(answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static, ask: impl FnOnce(&str) -> T) -> T {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("socket").to_str().unwrap().to_owned();
         let listener = UnixListener::bind(&path).unwrap();
-        let daemon = std::thread::spawn(move || {
+        let daemon = std::thread::spawn(move || serve(&listener, answer));
+        let result = ask(&path);
+        // Wakes it for the last time.
+        UnixStream::connect(&path).unwrap().write_all(b"\0\0\0\0").unwrap();
+        daemon.join().unwrap();
+        result
+    }
+
+    fn serve(listener: &UnixListener, mut answer: impl FnMut(&[u8]) -> Vec<u8>) {
+        loop {
             let (mut client, _) = listener.accept().unwrap();
-            let mut requests = Vec::new();
-            for answer in answers {
-                let mut length = [0; 4];
-                client.read_exact(&mut length).unwrap();
+            let mut length = [0; 4];
+            while client.read_exact(&mut length).is_ok() {
                 let mut request = vec![0; u32::from_be_bytes(length) as usize];
+                if request.is_empty() {
+                    return;
+                }
                 client.read_exact(&mut request).unwrap();
-                requests.push(request);
-                client.write_all(answer).unwrap();
+                assert_eq!(request[..2], VERSION);
+                if client.write_all(&answer(&request[2..])).is_err() {
+                    break;
+                }
             }
-            requests
+        }
+    }
+
+    fn ok(bytes: &[u8]) -> Vec<u8> {
+        [&u32::try_from(4 + bytes.len()).unwrap().to_be_bytes(), &[0; 8][..], bytes].concat()
+    }
+
+    fn refused() -> Vec<u8> {
+        b"\0\0\0\x04\0\0\0\0\x96\xc7\x3a\x01".to_vec()
+    }
+
+    /// A fault of the daemon's own.
+    fn fault() -> Vec<u8> {
+        b"\0\0\0\0\0\0\0\x16".to_vec()
+    }
+
+    /// Two caches, of which alice/admin's is the default one.
+    fn two_caches(has_lists: bool) -> impl FnMut(&[u8]) -> Vec<u8> {
+        move |request| {
+            let (code, argument) = request.split_at(2);
+            let tickets = |end| [credential(&["krbtgt", "R"], end), credential(&["afs", "r"], end)];
+            match (u16::from_be_bytes([code[0], code[1]]), argument) {
+                (GET_CACHE_UUID_LIST, b"") => ok(&[[1; UUID], [9; UUID], [2; UUID]].concat()),
+                (GET_CACHE_BY_UUID, number) if *number == [1; UUID] => ok(b"7\0"),
+                (GET_CACHE_BY_UUID, number) if *number == [2; UUID] => ok(b"7:55\0"),
+                (GET_DEFAULT_CACHE, b"") => ok(b"7:55\0"),
+                (GET_PRINCIPAL, b"7\0") => ok(&name(&["alice"], "R")),
+                (GET_PRINCIPAL, b"7:55\0") => ok(&name(&["alice", "admin"], "R")),
+                (GET_CRED_UUID_LIST, b"7\0" | b"7:55\0") => ok(&[[3; UUID], [4; UUID], [5; UUID]].concat()),
+                (GET_CRED_BY_UUID, [b'7', b'\0', number @ ..]) if *number == [3; UUID] => ok(&tickets(100)[0]),
+                (GET_CRED_BY_UUID, [b'7', b'\0', number @ ..]) if *number == [4; UUID] => ok(&tickets(100)[1]),
+                (GET_CRED_LIST, _) if !has_lists => fault(),
+                (GET_CRED_LIST, b"7:55\0") => {
+                    let with_length =
+                        |one: &Vec<u8>| [&u32::try_from(one.len()).unwrap().to_be_bytes(), &one[..]].concat();
+                    let tickets: Vec<u8> = tickets(200).iter().flat_map(with_length).collect();
+                    ok(&[&[0, 0, 0, 2], &tickets[..]].concat())
+                }
+                (GET_CRED_LIST, b"7\0") => ok(&[0; 4]),
+                _ => refused(),
+            }
+        }
+    }
+
+    fn told(socket: &str, name: &str, which: Which) -> Option<Vec<Contents>> {
+        let (mut bytes, mut space) = (Vec::new(), vec![0; SPACE]);
+        let mut put = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            true
+        };
+        let (name, time) = (Name::new(name), Duration::from_secs(10));
+        tell_at(socket, &name, which, time, &mut space, &mut Pieces::new(&mut put))?;
+        Some(pieces::assemble(&bytes))
+    }
+
+    /// Principals, and ends of their tickets.
+    fn summaries(found: Option<Vec<Contents>>) -> Vec<(String, Option<u64>)> {
+        let one = |one: Contents| (one.summary.principal.to_string(), one.summary.tgt_expires);
+        found.unwrap().into_iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_collection_has_a_primary_cache_and_others() {
+        with_daemon(two_caches(true), |socket| {
+            let (alice, admin) = (("alice@R".to_owned(), None), ("alice/admin@R".to_owned(), Some(200)));
+            assert_eq!(summaries(told(socket, "", Which::Primary)), std::slice::from_ref(&admin));
+            assert_eq!(
+                summaries(told(socket, "", Which::All)),
+                [alice, admin.clone()],
+                "one that has vanished is passed over"
+            );
+            assert_eq!(summaries(told(socket, "7:55", Which::All)), [admin]);
+            assert_eq!(summaries(told(socket, "gone", Which::All)), []);
         });
-        let mut numbers = [0; 64];
-        let residual = name.strip_prefix("KCM:").unwrap();
-        let length = ask(&path, residual.as_bytes(), Duration::from_secs(10), &mut numbers);
-        (length.map(|length| numbers[..length].to_vec()), daemon.join().unwrap())
     }
 
     #[test]
-    fn a_cache_is_asked_for_by_its_name_or_as_the_default() {
-        let (found, requests) = asked("KCM:61001", &[b"\0\0\0\x08\0\0\0\0\0\0\0\0abcd"]);
-        assert_eq!(found.as_deref(), Some(&b"abcd"[..]));
-        assert_eq!(requests, [b"\x02\0\0\x0961001\0"]);
-        let answers: [&[u8]; 2] = [b"\0\0\0\x08\0\0\0\0\0\0\0\0cc1\0", b"\0\0\0\x04\0\0\0\0\0\0\0\0"];
-        let (found, requests) = asked("KCM:", Box::leak(Box::new(answers)));
-        assert_eq!(found.as_deref(), Some(&b""[..]));
-        assert_eq!(requests, [&b"\x02\0\0\x14"[..], b"\x02\0\0\x09cc1\0"]);
+    fn a_daemon_without_lists_is_asked_for_one_ticket_after_the_other() {
+        with_daemon(two_caches(false), |socket| {
+            assert_eq!(summaries(told(socket, "7", Which::Primary)), [("alice@R".to_owned(), Some(100))]);
+        });
     }
 
     #[test]
-    fn what_the_daemon_refuses_holds_no_tickets() {
-        assert_eq!(asked("KCM:x", &[b"\0\0\0\x04\0\0\0\0\x96\xc7\x3a\x01"]).0.as_deref(), Some(&b""[..]));
+    fn a_ticket_that_comes_or_goes_changes_the_number() {
+        let time = Duration::from_secs(10);
+        let number = |cache: &'static str, tickets: &'static [[u8; UUID]]| {
+            let answer = move |request: &[u8]| match request {
+                [0, 18] => ok(&[1; UUID]),
+                [0, 19, ..] => ok(b"7\0"),
+                [0, 9, b'7', 0] => ok(&tickets.concat()),
+                _ => refused(),
+            };
+            with_daemon(answer, |socket| stamp_at(socket, &Name::new(cache), time))
+        };
+        assert_eq!(number("", &[]), Some(0));
+        assert_eq!(number("gone", &[[7; UUID]]), Some(0));
+        let one = number("7", &[[7; UUID]]);
+        assert!(one.is_some_and(|one| one != 0));
+        assert_eq!(number("", &[[7; UUID]]), one, "all are looked at");
+        assert_ne!(number("", &[[8; UUID]]), one);
+        assert_ne!(number("", &[[7; UUID], [8; UUID]]), one);
+        assert_eq!(number("", &[[0; UUID]; TICKETS + 1]), None, "too many to be told");
+    }
+
+    #[test]
+    fn without_a_daemon_there_is_no_ticket() {
+        assert_eq!(told("/nowhere/socket", "", Which::All).map(|found| found.len()), Some(0));
+        assert_eq!(stamp_at("/nowhere/socket", &Name::new(""), Duration::from_secs(10)), Some(0));
     }
 
     #[test]
     fn an_answer_that_is_none_tells_nothing() {
-        let answers: [&'static [&'static [u8]]; 5] = [
-            &[b"\0\0\0\0\0\0\0\x07"],
-            &[b"\0\0\0\x03\0\0\0\0\0\0\0\0"],
-            &[b"\xff\xff\xff\xff\0\0\0\0\0\0\0\0"],
-            &[b"\0\0\0\x24\0\0\0\0\0\0\0\0too short"],
-            &[b""],
+        let answers: [&'static [u8]; 6] = [
+            b"\0\0\0\0\0\0\0\x07",
+            b"\0\0\0\x03\0\0\0\0\0\0\0\0",
+            b"\xff\xff\xff\xff\0\0\0\0\0\0\0\0",
+            b"\0\0\0\x08\0\0\0\0\0\0\0\0none",
+            b"\0\0\0\x0c\0\0\0\0\0\0\0\0\xff\xff\xff\xffnone",
+            b"\0\0\0\x0c\0\0\0\0\0\0\0\0\0\0\0\x01\xff\xff\xff\xff",
         ];
         for answer in answers {
-            assert_eq!(asked("KCM:x", answer).0, None, "{answer:?}");
+            let found = with_daemon(move |_: &[u8]| answer.to_vec(), |socket| told(socket, "x", Which::All));
+            assert!(found.is_none_or(|found| found.is_empty()), "{answer:?}");
         }
     }
 
-    #[test]
-    fn without_a_daemon_or_for_another_type_there_is_no_answer() {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let me = Identity { uid: sys::ids().uid[0], gid: sys::ids().gid[0], groups: Vec::new() };
-        for name in ["KCM:", "KEYRING:persistent:1", "KCM:a\0b"] {
-            assert_eq!(tickets_at("/nowhere/socket", name, &me, deadline), None, "{name}");
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_answers_make_the_child_panic(
+            answers in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 0..80).prop_map(|bytes| ok(&bytes)), 1..8,
+            ),
+        ) {
+            let mut next = answers.into_iter().cycle();
+            with_daemon(move |_: &[u8]| next.next().unwrap(), |socket| {
+                (told(socket, "", Which::All), stamp_at(socket, &Name::new(""), Duration::from_secs(10)))
+            });
         }
     }
 }

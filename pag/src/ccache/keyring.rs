@@ -1,52 +1,231 @@
-//! Ccaches of type KEYRING that belong to a uid: whether a ticket has come or gone, and nothing of what is in one.
+//! Ccaches of type KEYRING: what is in them, and whether a ticket has come or gone.
+//!
+//! A collection is a keyring below an anchor: the uid's persistent keyring, the user keyring or the session keyring. It holds a
+//! keyring for each ccache, and a key that names the primary one. A ccache holds its principal, and a key for each ticket, named
+//! by its server (MIT krb5, src/lib/krb5/ccache/cc_keyring.c; Heimdal's lib/krb5/krcache.c is made alike). All of it is made
+//! by the user, and looked at by a child that is the user.
 
+use std::io;
 use std::time::Instant;
 
+use super::Which;
+use super::pieces::Pieces;
 use crate::keyring::{self, DESCRIPTION_SPACE, Serial};
 use crate::sys::{self, Answer, Identity};
 
-/// A collection is a keyring, with a keyring for each ccache (MIT krb5, src/lib/krb5/ccache/cc_keyring.c), below the
-/// persistent keyring or the user's.
+/// Keyrings below each other that are looked through for tickets: anchor, collection, ccache.
 const DEPTH: u32 = 3;
 /// Members of a keyring that are looked at.
 const MOST: usize = 256;
 /// Keys that are looked at in all: links to few keyrings can make many paths, and somebody waits for us.
 const ALL: usize = 1024;
 
-/// A number that changes when a ticket-granting ticket is put into, or taken out of, a ccache of the uid's keyrings: each
-/// ticket is a key, named by its server, and a new one has another serial. 0 when there is none. Looked up by a child that
-/// is the user, at most until `deadline`. None where there is no such keyring, or no answer in time.
-pub fn stamp(name: &str, user: &Identity, deadline: Instant) -> Option<u64> {
-    let is_persistent = name.starts_with("KEYRING:persistent:");
-    if !is_persistent && !name.starts_with("KEYRING:user:") {
+/// The collection in the persistent keyring, and what is put before the names of others.
+const PERSISTENT: &str = "_krb";
+const PREFIX: &str = "_krb_";
+/// The key that names the primary ccache of a collection, and the version of what it holds.
+const PRIMARY: &[u8] = b"krb_ccache:primary";
+const PRIMARY_VERSION: [u8; 4] = [0, 0, 0, 1];
+/// The key that holds a ccache's principal, and the beginning of the names of all that are no tickets.
+const PRINCIPAL: &[u8] = b"__krb5_princ__";
+const SPECIAL: &[u8] = b"__krb5_";
+
+/// Where a collection hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Anchor {
+    /// The persistent keyring of this uid, or of the user.
+    Persistent(Option<u32>),
+    User,
+    Session,
+}
+
+/// The name of a KEYRING ccache, or of a collection: `KEYRING:anchor:collection[:ccache]`, or `KEYRING:collection`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    anchor: Anchor,
+    /// The collection's keyring.
+    keyring: String,
+    /// The primary ccache, where nothing names it.
+    first: String,
+    /// One ccache of the collection.
+    subsidiary: Option<String>,
+}
+
+impl Name {
+    /// Takes apart what stands behind `KEYRING:` (cc_keyring.c, parse_residual and get_collection).
+    ///
+    /// # Errors
+    /// In words, why such a ccache cannot serve a PAG.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("it names no keyring".to_owned());
+        }
+        let (anchor, rest) = text.split_once(':').unwrap_or(("legacy", text));
+        let (collection, subsidiary) =
+            rest.split_once(':').map_or((rest, None), |(collection, one)| (collection, Some(one.to_owned())));
+        let anchor = match anchor {
+            "persistent" if collection.is_empty() => Anchor::Persistent(None),
+            "persistent" => Anchor::Persistent(Some(collection.parse().map_err(|_| "it names no uid".to_owned())?)),
+            "user" => Anchor::User,
+            "session" | "legacy" => Anchor::Session,
+            "process" | "thread" => {
+                return Err("a ccache in the keyring of a process or thread ends before the login's program begins; \
+                            use FILE, DIR, KCM or KEYRING:persistent"
+                    .to_owned());
+            }
+            _ => return Err("it names a keyring that Kerberos does not know".to_owned()),
+        };
+        let keyring = match anchor {
+            Anchor::Persistent(_) => PERSISTENT.to_owned(),
+            Anchor::User | Anchor::Session => format!("{PREFIX}{collection}"),
+        };
+        let first = if collection.is_empty() { "tkt" } else { collection }.to_owned();
+        Ok(Name { anchor, keyring, first, subsidiary })
+    }
+
+    /// Whether it is in the session keyring of whoever uses the name.
+    pub fn is_of_session(&self) -> bool {
+        self.anchor == Anchor::Session
+    }
+
+    /// The keyring where the collection hangs, in a way in which this process possesses what is below it. Our process
+    /// keyring is empty, and ends with us. None where the kernel refuses it.
+    fn anchor(&self) -> Option<Serial> {
+        match self.anchor {
+            Anchor::Session => Some(keyring::session_id()),
+            Anchor::User => user_keyring(),
+            Anchor::Persistent(uid) => match keyring::persistent_into(uid, keyring::process_id()) {
+                // MIT's library does the same (cc_keyring.c, get_persistent_fallback).
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EOPNOTSUPP)
+                        && uid.is_none_or(|uid| uid == sys::ids().uid[1]) =>
+                {
+                    user_keyring()
+                }
+                found => found.ok(),
+            },
+        }
+    }
+
+    fn collection(&self, look: &mut Look) -> Option<Serial> {
+        look.find(self.anchor()?, b"keyring", self.keyring.as_bytes())
+    }
+}
+
+/// The user keyring confers no possession; being linked in our process keyring does.
+fn user_keyring() -> Option<Serial> {
+    keyring::link(keyring::user_id(), keyring::process_id()).ok()?;
+    Some(keyring::user_id())
+}
+
+/// How many more keys may be looked at.
+struct Look {
+    left: usize,
+}
+
+impl Look {
+    fn new() -> Self {
+        Look { left: ALL }
+    }
+
+    /// Gives the keys in `ring`, with their descriptions, to `see`, until it has something. Allocates nothing.
+    fn at<T>(
+        &mut self,
+        ring: Serial,
+        mut see: impl FnMut(&mut Self, Serial, keyring::Description<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let mut members = [0; MOST * size_of::<i32>()];
+        for key in keyring::members_into(ring, &mut members).ok()? {
+            self.left = self.left.checked_sub(1)?;
+            let mut text = [0; DESCRIPTION_SPACE];
+            let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
+            if let Some(seen) = see(self, key, found) {
+                return Some(seen);
+            }
+        }
+        None
+    }
+
+    fn find(&mut self, ring: Serial, kind: &[u8], name: &[u8]) -> Option<Serial> {
+        self.at(ring, |_, key, found| (found.kind == kind && found.name == name).then_some(key))
+    }
+}
+
+/// Says what is in the ccache `name`, or in `which` of a collection's, for a child that is the user. Nothing where there is
+/// none. None when no more can be said. `space` is for what is read. Allocates nothing.
+pub(super) fn tell(name: &Name, which: Which, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
+    let mut look = Look::new();
+    let Some(collection) = name.collection(&mut look) else { return Some(()) };
+    let cache = match (&name.subsidiary, which) {
+        (Some(one), _) => look.find(collection, b"keyring", one.as_bytes()),
+        (None, Which::Primary) => {
+            let wanted = primary(&mut look, collection, space).unwrap_or(name.first.as_bytes());
+            look.find(collection, b"keyring", wanted)
+        }
+        (None, Which::All) => {
+            let silenced = look.at(collection, |look, cache, found| {
+                let told = if found.is_keyring() { tell_cache(look, cache, space, pieces) } else { Some(()) };
+                told.is_none().then_some(())
+            });
+            return silenced.is_none().then_some(());
+        }
+    };
+    cache.map_or(Some(()), |cache| tell_cache(&mut look, cache, space, pieces))
+}
+
+/// The name of a collection's primary ccache (cc_keyring.c, parse_index).
+fn primary<'a>(look: &mut Look, collection: Serial, space: &'a mut [u8]) -> Option<&'a [u8]> {
+    let key = look.find(collection, b"user", PRIMARY)?;
+    let length = keyring::payload_into(key, space).ok()?;
+    let ([head @ .., a, b, c, d], name) = space.get(..length)?.split_first_chunk::<8>()?;
+    let length = usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).ok()?;
+    name.get(..length).filter(|_| *head == PRIMARY_VERSION)
+}
+
+fn tell_cache(look: &mut Look, cache: Serial, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
+    let Some(principal) = look.find(cache, b"user", PRINCIPAL) else { return Some(()) };
+    let Some(bytes) = payload(principal, space) else { return Some(()) };
+    pieces.principal(bytes)?;
+    let silenced = look.at(cache, |_, key, found| {
+        let is_ticket = matches!(found.kind, b"user" | b"big_key") && !found.name.starts_with(SPECIAL);
+        let told =
+            if is_ticket { payload(key, space).map_or(Some(()), |bytes| pieces.credential(bytes)) } else { Some(()) };
+        told.is_none().then_some(())
+    });
+    silenced.is_none().then_some(())
+}
+
+/// What a key holds, where that can be read and `space` is enough for it.
+fn payload(key: Serial, space: &mut [u8]) -> Option<&[u8]> {
+    let length = keyring::payload_into(key, space).ok()?;
+    space.get(..length)
+}
+
+/// A number that changes when a ticket-granting ticket is put into, or taken out of, a ccache of the collection that `name` is
+/// of: each ticket is a key, named by its server, and a new one has another serial. 0 when there is none. Looked up by a child
+/// that is the user, at most until `deadline`. None for one of a session, which is no other process's to see, or without an
+/// answer in time.
+pub fn stamp(name: &Name, user: &Identity, deadline: Instant) -> Option<u64> {
+    if name.is_of_session() {
         return None;
     }
-    let answer = sys::ask_as(user, deadline, |put| {
-        let look = || {
-            let mut left = ALL;
-            // Ours is empty, and ends with us.
-            let top =
-                if is_persistent { keyring::persistent_into(keyring::process_id()).ok()? } else { keyring::user_id() };
-            Some(tickets(top, DEPTH, &mut left))
-        };
-        look().is_some_and(|sum| put(&sum.to_ne_bytes()))
+    let answer: io::Result<Answer> = sys::ask_as(user, deadline, |put| {
+        let mut look = Look::new();
+        let Some(anchor) = name.anchor() else { return false };
+        let collection = look.find(anchor, b"keyring", name.keyring.as_bytes());
+        let sum = collection.map_or(0, |collection| tickets(&mut look, collection, DEPTH - 1));
+        put(&sum.to_ne_bytes())
     });
     let bytes = answer.and_then(Answer::bytes).ok()?;
     Some(u64::from_ne_bytes(bytes[..].try_into().ok()?))
 }
 
 /// A sum over the serials of the ticket-granting tickets in a keyring and those below it. Allocates nothing.
-fn tickets(ring: Serial, depth: u32, left: &mut usize) -> u64 {
-    let mut members = [0; MOST * size_of::<i32>()];
-    let Ok(members) = keyring::members_into(ring, &mut members) else { return 0 };
+fn tickets(look: &mut Look, ring: Serial, depth: u32) -> u64 {
     let mut sum = 0_u64;
-    for key in members {
-        let Some(rest) = left.checked_sub(1) else { break };
-        *left = rest;
-        let mut text = [0; DESCRIPTION_SPACE];
-        let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
+    look.at(ring, |look, key, found| {
         let part = if found.is_keyring() {
-            if depth > 0 { tickets(key, depth - 1, left) } else { 0 }
+            if depth > 0 { tickets(look, key, depth - 1) } else { 0 }
         } else if found.name.starts_with(b"krbtgt/") {
             // Spread out, so that two that change do not make up for each other.
             u64::from(key.get().unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -54,16 +233,112 @@ fn tickets(ring: Serial, depth: u32, left: &mut usize) -> u64 {
             0
         };
         sum = sum.wrapping_add(part);
-    }
+        None::<()>
+    });
     sum
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ccache::format::tests::{credential, name};
+    use crate::ccache::{Contents, SPACE, pieces};
 
     fn keyring(name: &str, place: Serial) -> Serial {
         keyring::add("keyring", name, b"", place).unwrap()
+    }
+
+    /// What this thread finds. Its session keyring is its own in these tests.
+    fn told(name: &str, which: Which) -> Vec<Contents> {
+        let name = Name::parse(name).unwrap();
+        let (mut bytes, mut space) = (Vec::new(), vec![0; SPACE]);
+        let mut put = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            true
+        };
+        tell(&name, which, &mut space, &mut Pieces::new(&mut put)).unwrap();
+        pieces::assemble(&bytes)
+    }
+
+    fn principals(found: &[Contents]) -> Vec<String> {
+        found.iter().map(|one| one.summary.principal.to_string()).collect()
+    }
+
+    /// A ccache with a ticket, as cc_keyring.c makes it.
+    fn cache(collection: Serial, called: &str, who: &[&str], end: u32) -> Serial {
+        let cache = keyring(called, collection);
+        keyring::add("user", "__krb5_princ__", &name(who, "R"), cache).unwrap();
+        keyring::add("user", "__krb5_time_offsets__", &[0; 8], cache).unwrap();
+        keyring::add("user", "krbtgt/R@R", &credential(&["krbtgt", "R"], end), cache).unwrap();
+        cache
+    }
+
+    fn set_primary(collection: Serial, called: &str) {
+        let length = u32::try_from(called.len()).unwrap().to_be_bytes();
+        keyring::add(
+            "user",
+            "krb_ccache:primary",
+            &[&[0, 0, 0, 1], &length[..], called.as_bytes()].concat(),
+            collection,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_collection_has_a_primary_ccache_and_others() {
+        keyring::join(None).unwrap();
+        let session = keyring::session().unwrap();
+        assert!(told("session:x", Which::Primary).is_empty(), "no collection");
+        let collection = keyring("_krb_x", session);
+        assert!(told("session:x", Which::Primary).is_empty(), "an empty one");
+        cache(collection, "x", &["alice"], 100);
+        cache(collection, "krb_ccache_1", &["alice", "admin"], 200);
+        assert_eq!(
+            principals(&told("session:x", Which::Primary)),
+            ["alice@R"],
+            "the first one is called as the collection is"
+        );
+        set_primary(collection, "krb_ccache_1");
+        assert_eq!(principals(&told("session:x", Which::Primary)), ["alice/admin@R"]);
+        assert_eq!(principals(&told("x", Which::Primary)), ["alice/admin@R"], "without an anchor it is the session's");
+        let all = told("session:x", Which::All);
+        assert_eq!(principals(&all), ["alice@R", "alice/admin@R"]);
+        assert_eq!((all[0].summary.tgt_expires, all[1].summary.tgt_expires), (Some(100), Some(200)));
+        assert_eq!(principals(&told("session:x:x", Which::All)), ["alice@R"], "one that is named");
+        set_primary(collection, "gone");
+        assert!(told("session:x", Which::Primary).is_empty());
+        keyring::join(None).unwrap();
+    }
+
+    #[test]
+    fn what_a_user_has_put_there_instead_of_a_ccache_is_passed_over() {
+        keyring::join(None).unwrap();
+        let session = keyring::session().unwrap();
+        let collection = keyring("_krb_x", session);
+        let all = || told("session:x", Which::All);
+        keyring::add("user", "x", b"no keyring", collection).unwrap();
+        let one = keyring("x", collection);
+        keyring::add("user", "krbtgt/R@R", &credential(&["krbtgt", "R"], 100), one).unwrap();
+        assert!(all().is_empty(), "one without a principal");
+        keyring::add("user", "__krb5_princ__", b"none", one).unwrap();
+        assert!(all().is_empty(), "nor is this one");
+        keyring::add("user", "__krb5_princ__", &name(&["alice"], "R"), one).unwrap();
+        let large = vec![7; 30_000];
+        for number in 0..3 {
+            keyring::add("user", &format!("large{number}"), &large, one).unwrap();
+        }
+        assert_eq!(all().first().and_then(|one| one.summary.tgt_expires), Some(100));
+        for primary in [&b""[..], b"\0\0\0\x02\0\0\0\x01x", b"\0\0\0\x01\xff\xff\xff\xffx", &[0; 7]] {
+            if !primary.is_empty() {
+                keyring::add("user", "krb_ccache:primary", primary, collection).unwrap();
+            }
+            assert_eq!(
+                told("session:x", Which::Primary).len(),
+                1,
+                "{primary:?}: the one that is called as the collection is"
+            );
+        }
+        keyring::join(None).unwrap();
     }
 
     /// In a session keyring that is this thread's alone.
@@ -72,10 +347,10 @@ mod tests {
         keyring::join(None).unwrap();
         let session = keyring::session().unwrap();
         let ticket = keyring::add("user", "krbtgt/EXAMPLE.TEST@EXAMPLE.TEST", b"x", session).unwrap();
-        let mut left = ALL;
-        let one = tickets(session, DEPTH, &mut left);
+        let mut look = Look::new();
+        let one = tickets(&mut look, session, DEPTH);
         assert_ne!(one, 0, "a ticket is found");
-        assert!(left > ALL - 8, "where there is little to look through");
+        assert!(look.left > ALL - 8, "where there is little to look through");
         // 30 keyrings, each with the same 30 in it, each with the same 30: 27,000 ways from 90 keyrings.
         let floors: Vec<Vec<Serial>> =
             (0..3).map(|floor| (0..30).map(|n| keyring(&format!("{floor}.{n}"), session)).collect()).collect();
@@ -84,11 +359,11 @@ mod tests {
                 keyring::link(*to, *from).unwrap();
             }
         }
-        let mut left = ALL;
-        tickets(session, DEPTH, &mut left);
-        assert_eq!(left, 0, "no more is looked at than a few keys");
+        let mut look = Look::new();
+        tickets(&mut look, session, DEPTH);
+        assert_eq!(look.left, 0, "no more is looked at than a few keys");
         keyring::unlink(ticket, session).unwrap();
-        assert_eq!(tickets(ticket, DEPTH, &mut 9), 0, "and what is no keyring holds none");
+        assert_eq!(tickets(&mut Look { left: 9 }, ticket, DEPTH), 0, "and what is no keyring holds none");
         keyring::join(None).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! Scenarios on this host's kernel and libpam, in a [`Sandbox`].
 
 mod bus;
+mod ccaches;
 mod ends;
 mod hosts;
 mod identity;
@@ -25,6 +26,16 @@ pub type Scenario = (&'static str, &'static str, fn(&mut Sandbox));
 pub const ALL: &[Scenario] = &[
     ("second_login_joins", "A second login is in the same PAG and has its tokens.", life::second_login_joins),
     ("another_principal", "A login with another identity gets a PAG of its own.", life::another_principal),
+    (
+        "keyring_feeds_the_pag",
+        "A login's ticket in a keyring gives the PAG its identity and its ticket, as one in a file does.",
+        ccaches::keyring_feeds_the_pag,
+    ),
+    (
+        "no_ticket_is_no_trouble",
+        "A ccache without a good ticket is no reason for a seeder, a wait or a message, of whatever kind it is.",
+        ccaches::no_ticket_is_no_trouble,
+    ),
     ("last_end_discards", "Tokens live until the last login ends, and no key is left.", life::last_end_discards),
     (
         "retain_decides",

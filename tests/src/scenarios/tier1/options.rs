@@ -93,11 +93,14 @@ pub(super) fn pam_afs_session_options(sandbox: &mut Sandbox) {
     let found = seen(sandbox, "bob", "minimum_uid=61002", true);
     assert!(found.during.is_pag(), "minimum_uid: that uid itself has a PAG");
 
-    // A ticket in KCM is nobody's to read here, and one all the same.
+    // The name of a ccache alone is no ticket; where it is kept is no matter.
     let mut first = login(sandbox, "alice");
-    for (ccache, count, what) in
-        [("", 2, "without a ticket has a PAG of its own"), ("KCM:", 1, "with one in KCM joins")]
-    {
+    super::ccaches::make("lab", "alice", crate::ticket::now() + 3600);
+    for (ccache, count, what) in [
+        ("", 2, "without a ticket has a PAG of its own"),
+        ("KCM:", 2, "without one in KCM has, too"),
+        ("KEYRING:user:lab", 1, "with one in a keyring joins"),
+    ] {
         sandbox.stack("choosy", &format!("session required {} join=credentials\n", module().display()));
         let mut host = sandbox.host("choosy", "alice");
         if !ccache.is_empty() {
@@ -107,6 +110,7 @@ pub(super) fn pam_afs_session_options(sandbox: &mut Sandbox) {
         assert_eq!(pags("alice").len(), count, "join=credentials: a login {what}");
         host.all_ok(&["close", "end"]);
     }
+    super::ccaches::forget_hers();
     first.all_ok(&["close", "end"]);
 
     let found = seen(sandbox, "alice", "nopag", true);

@@ -66,7 +66,6 @@ pub(super) fn hostile_tickets(sandbox: &mut Sandbox) {
         ("link", "the user cannot read it"),
         ("fifo", ""),
         ("large", "the user cannot read it"),
-        ("none", "the user cannot read it"),
         ("server", "it could not be read in time"),
     ] {
         let mut host = sandbox.host("sshd", "alice");

@@ -232,14 +232,15 @@ pub const ALL: &[Scenario] = &[
         renewal::kinit_in_a_login_feeds_its_pag,
     ),
     Scenario::new(
-        "renewed_in_kcm",
-        "a ticket that a user gets in KCM reaches his PAG, and in the long form is renewed there",
-        renewal::renewed_in_kcm,
+        "kinit_in_kcm_feeds_the_pag",
+        "a ticket that a user gets in KCM reaches the PAG of its identity, whatever ccache of the collection it is in, and without \
+         one there is no seeder run",
+        renewal::kinit_in_kcm_feeds_the_pag,
     ),
     Scenario::new(
-        "renewed_in_a_keyring",
-        "a ticket in KEYRING:persistent is renewed, and the tokens from it, like one in a file",
-        renewal::renewed_in_a_keyring,
+        "renewed_from_a_keyring_and_kcm",
+        "tickets in KEYRING:persistent and KCM reach services that were there before, and are renewed there with the tokens",
+        renewal::renewed_from_a_keyring_and_kcm,
     ),
     Scenario {
         boots: 2,

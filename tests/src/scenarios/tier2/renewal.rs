@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::logins::ring_at;
 use super::outages::helper;
 use super::{long, scope};
-use crate::guest::{Proof, Session, eventually, heard, journal, pags_of, sh, status, uid};
+use crate::guest::{Proof, Session, eventually, heard, journal, manager_is, pags_of, seeder_runs, sh, status, uid};
 use crate::sandbox::Host;
 use crate::ticket::now;
 
@@ -162,7 +162,7 @@ pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
     alice.log_out();
     eventually("this PAG is over, too", soon, || pags_of("alice").is_empty().then_some(()));
 
-    // Whose tickets are in a keyring of the uid's: nobody tells, and none but Kerberos's own tools copies them.
+    // One with tickets in a keyring of the uid's: nobody tells of them.
     sh("printf '[appdefaults]\\n\\tpam = {\\n\\t\\tccache = KEYRING:persistent:%%u\\n\\t}\\n' >> /etc/krb5.conf");
     let mut alice = Session::ssh("alice", Proof::Password);
     assert_eq!(alice.say("echo $KRB5CCNAME"), "KEYRING:persistent:61001\n");
@@ -175,93 +175,177 @@ pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
     let runs = || sh("wc -l < /run/seeder.log");
     let before = runs();
     std::thread::sleep(Duration::from_secs(12));
-    assert_eq!(runs(), before, "what the job has put there itself is no reason for another");
+    assert_eq!(runs(), before, "what a job has done is no reason for another");
     // It would outlive the machine: keyrings are the host's.
     alice.say("kdestroy -A");
     alice.log_out();
 }
 
-pub(super) fn renewed_in_a_keyring(_: u32) {
+/// A manager that is there before its user, as on a host where the user lingers.
+fn lingers(user: &str) {
+    sh(&format!("loginctl enable-linger {user}"));
+    manager_is(user, "active");
+}
+
+/// What a service of the user's finds: KRB5CCNAME, and the principal of the ticket there.
+fn ticket_of_services(session: &mut Session) -> String {
+    let service = "systemd-run --user --quiet --wait --pipe --collect sh -c";
+    session.say(&format!("{service} 'printenv KRB5CCNAME; klist 2>/dev/null | sed -n \"s/^Default principal: //p\"'"))
+}
+
+pub(super) fn renewed_from_a_keyring_and_kcm(_: u32) {
     let (life, renewable) = lives();
     short_tickets(renewable);
-    // Kerberos's own tools alone can open it; it is one for all of alice's logins.
-    sh("printf '[appdefaults]\\n\\tpam = {\\n\\t\\tccache = KEYRING:persistent:%%u\\n\\t}\\n' >> /etc/krb5.conf");
+    sh("systemctl start sssd-kcm.socket");
+    for user in ["alice", "bob"] {
+        lingers(user);
+    }
+    // The defaults of RHEL and Fedora: what pam_krb5 does there, and what pam_sss does, which gets the ticket as the user.
+    let appdefaults = |line: &str| {
+        sh("sed -i '/^\\[appdefaults\\]/,$d' /etc/krb5.conf");
+        sh(&format!("printf '[appdefaults]\\n\\tpam = {{\\n\\t\\t{line}\\n\\t}}\\n' >> /etc/krb5.conf"));
+    };
+    let in_a_keyring = || appdefaults("ccache = KEYRING:persistent:%%u");
+    let in_kcm = || {
+        appdefaults("no_ccache = true");
+        fs::write(
+            "/usr/local/bin/as-pam-sss",
+            "#!/bin/sh\nexec setpriv --reuid $PAM_USER --init-groups kinit -c KCM: $PAM_USER\n",
+        )
+        .unwrap();
+        sh("chmod 755 /usr/local/bin/as-pam-sss
+            echo 'KRB5CCNAME DEFAULT=KCM:' >/etc/security/kcm.conf
+            sed -i '1i auth required pam_env.so conffile=/etc/security/kcm.conf' /etc/pam.d/sshd
+            sed -i '/^@include common-auth/a auth required pam_exec.so expose_authtok quiet /usr/local/bin/as-pam-sss' /etc/pam.d/sshd");
+    };
+    let logins: [(&str, &dyn Fn(), &str); 2] =
+        [("alice", &in_a_keyring, "KEYRING:persistent:61001"), ("bob", &in_kcm, "KCM:")];
     let begin = now();
-    let mut alice = Session::ssh("alice", Proof::Password);
-    let klist = alice.say("echo $KRB5CCNAME; klist");
-    assert!(klist.starts_with("KEYRING:persistent:61001\n") && klist.contains("krbtgt/"), "{klist}");
-    alice.say("systemd-run --user --quiet --unit=watch watch-token $HOME/watch");
-    let path = "/home/alice/watch";
-    eventually("the watcher has a token", Duration::from_secs(5), || {
-        seen(path).last().is_some_and(|(now, end)| end > now).then_some(())
-    });
+    let mut sessions = Vec::new();
+    for (user, configure, name) in logins {
+        configure();
+        let mut session = Session::ssh(user, Proof::Password);
+        let klist = session.say("echo $KRB5CCNAME; klist");
+        assert!(klist.starts_with(&format!("{name}\n")) && klist.contains("krbtgt/"), "the login's own: {klist}");
+        let found = ticket_of_services(&mut session);
+        let own = format!("DIR:/run/pag/ccache/{}/", uid(user));
+        assert!(
+            found.starts_with(&own) && found.ends_with(&format!("\n{user}@EXAMPLE.TEST\n")),
+            "{name}: services have the login's ticket in the PAG's ccache: {found}"
+        );
+        session.say("systemd-run --user --quiet --unit=watch watch-token $HOME/watch");
+        sessions.push(session);
+    }
+    for (user, _, name) in logins {
+        eventually(&format!("{name}: the watcher has a token"), Duration::from_secs(5), || {
+            seen(&format!("/home/{user}/watch")).last().is_some_and(|(now, end)| end > now).then_some(())
+        });
+    }
     let first = now() + 1;
     wait_until(begin + 2 * life + life / 2);
-    no_gap("with a ticket in a keyring", path, first, now());
-    let klist = alice.say("klist");
-    assert!(klist.contains("krbtgt/"), "the login has the renewed ticket, too: {klist}");
+    for ((user, _, name), session) in logins.into_iter().zip(&mut sessions) {
+        no_gap(&format!("with a ticket in {name}"), &format!("/home/{user}/watch"), first, now());
+        let fresh = session.say("systemd-run --user --quiet --wait --pipe --collect klist -s && echo fresh");
+        assert_eq!(fresh, "fresh\n", "{name}: the ticket of services is fresh");
+    }
     // It would outlive the machine: keyrings are the host's.
-    alice.say("kdestroy -A");
+    sessions[0].say("kdestroy -A");
     sh("id=$(keyctl get_persistent @s 61001) && keyctl clear $id && keyctl unlink $id @s");
 }
 
-pub(super) fn renewed_in_kcm(_: u32) {
-    // What pam_sss does: the login has its ccache in KCM, whether it brings a ticket or not.
-    sh("sed -i 's/\\[libdefaults\\]/&\\n\\tdefault_ccache_name = KCM:/' /etc/krb5.conf
-        echo 'KRB5CCNAME DEFAULT=KCM:' >/etc/security/kcm.conf
-        sed -i '1i auth required pam_env.so conffile=/etc/security/kcm.conf' /etc/pam.d/sshd");
+pub(super) fn kinit_in_kcm_feeds_the_pag(_: u32) {
     let soon = Duration::from_secs(20);
+    // Of one who lingers, and comes by key: the host says where tickets are kept, and there is none.
+    sh(
+        "sed -i 's/\\[libdefaults\\]/&\\n\\tdefault_ccache_name = KCM:/' /etc/krb5.conf; systemctl start sssd-kcm.socket",
+    );
+    lingers("alice");
     let mut alice = Session::ssh("alice", Proof::Key);
-    assert_eq!(alice.say("echo $KRB5CCNAME"), "KCM:\n");
-    // And a session with a PAG of its own, which has the same ccache.
-    scope::configure("[user alice]\nscope = session\n");
+    assert_eq!(alice.say("echo $KRB5CCNAME"), "\n", "the login names no ccache");
+    // And a session with a PAG of its own, which has the same ccache by name, as pam_sss gives it to everybody.
+    sh("echo 'KRB5CCNAME DEFAULT=KCM:' >/etc/security/kcm.conf
+        sed -i '1i auth required pam_env.so conffile=/etc/security/kcm.conf' /etc/pam.d/sshd");
+    scope::configure("[user alice]\nscope = session\ndebug = yes\n");
     let mut other = Session::ssh("alice", Proof::Key);
+    assert_eq!(other.say("echo $KRB5CCNAME"), "KCM:\n");
     assert_ne!(alice.ring().identity(), other.ring().identity());
     let own = |session: &mut Session| session.ring().token("example.test").map(|key| key.serial);
     assert_eq!((token(&mut alice), own(&mut other)), (None, None), "logins without a ticket");
-    let kinit = |session: &mut Session| {
+    assert_eq!(seeder_runs(), 0, "a ccache without a ticket is no reason for a seeder");
+    heard("pam_pag", "no ticket for uid 61001: there is none in \"KCM:\" that is good now");
+    assert!(!journal("pam_pag").contains("cannot serve the PAG"), "and nothing to complain about");
+    scope::configure("");
+
+    let kinit = |session: &mut Session, arguments: &str, password: &str| {
         // What was there before has been seen by then. Nobody is told of a look, and under strace, which would show it, it
-        // may take longer than it is given.
+        // may take longer than it is given. And tickets are told apart by their ends, in seconds.
         std::thread::sleep(Duration::from_secs(6));
-        sh("systemctl start sssd-kcm.socket");
-        assert_eq!(session.say("echo alicepw | kinit -r 1h alice >/dev/null"), "");
+        assert_eq!(session.say(&format!("echo {password} | kinit {arguments} >/dev/null")), "", "kinit {arguments}");
     };
+    let pag = |principal: &str| {
+        let shared = |pag: &serde_json::Value| pag["kind"] == "user" && pag["principal"] == principal;
+        pags_of("alice").into_iter().find(shared)
+    };
+    let ticket = || pag("alice@EXAMPLE.TEST").and_then(|pag| pag["ticket"].as_u64()).unwrap_or(0);
     // The first time nobody has answered before.
-    kinit(&mut alice);
+    kinit(&mut alice, "-r 1h alice", "alicepw");
     let first = eventually("a kinit in KCM, and no other command, brings tokens", soon, || token(&mut alice));
     eventually("so it does in the other session", soon, || own(&mut other));
-    let runs = || sh("wc -l < /run/seeder.log");
-    let before = runs();
+    let found = ticket_of_services(&mut alice);
+    assert!(found.ends_with("\nalice@EXAMPLE.TEST\n"), "services have the ticket: {found}");
+    let before = seeder_runs();
     assert_eq!(alice.say("kvno -q host/lab"), "");
     // Two looks: that nothing comes of them can only be waited for.
     std::thread::sleep(Duration::from_secs(12));
-    assert_eq!(
-        runs(),
-        before,
-        "neither a ticket for a service, nor what the other PAG's job has renewed, is reason for a job"
-    );
-    kinit(&mut alice);
-    eventually("a new ticket in KCM brings a new token", soon, || token(&mut alice).filter(|new| *new != first));
+    assert_eq!(seeder_runs(), before, "a ticket for a service is no reason for a job");
+    kinit(&mut alice, "alice", "alicepw");
+    let second =
+        eventually("a new ticket in KCM brings a new token", soon, || token(&mut alice).filter(|new| *new != first));
     other.log_out();
 
-    // That a ticket of the uid's is renewed where it is, the scenario with a keyring shows in the short form.
-    if !long() {
-        return;
-    }
-    let (life, renewable) = lives();
-    short_tickets(renewable);
-    kinit(&mut alice);
-    let begin = now();
-    alice.say("systemd-run --user --quiet --unit=watch watch-token $HOME/watch");
-    let path = "/home/alice/watch";
-    eventually("the watcher has the short token", soon, || {
-        seen(path).last().is_some_and(|(now, end)| end > now && *end <= begin + 2 * life).then_some(())
-    });
-    let first = now() + 1;
-    wait_until(begin + 2 * life + life / 2);
-    no_gap("with a ticket in KCM", path, first, now());
-    let klist = alice.say("klist");
-    assert!(klist.starts_with("Ticket cache: KCM:") && klist.contains("krbtgt/"), "the login's is renewed: {klist}");
+    // Another identity in the same collection, and the primary one.
+    kinit(&mut alice, "alice/admin", "adminpw");
+    assert!(alice.say("klist").contains("Default principal: alice/admin@EXAMPLE.TEST"), "programs use it by default");
+    let mut admin = login_with("alice", "KCM:");
+    let theirs = pag("alice/admin@EXAMPLE.TEST");
+    assert!(
+        theirs.is_some(),
+        "a login with the ticket of another identity has a PAG of its own: {:#?}",
+        pags_of("alice")
+    );
+    assert_eq!(token(&mut alice), Some(second), "alice's is as it was");
+    let before = ticket();
+    kinit(&mut alice, "-c KCM:61001:4711 alice", "alicepw");
+    eventually("a ccache that appears in the collection feeds alice's PAG", soon, || (ticket() > before).then_some(()));
+    let principal = theirs.as_ref().map(|pag| pag["principal"].clone());
+    assert_eq!(pag("alice/admin@EXAMPLE.TEST").map(|pag| pag["principal"].clone()), principal, "and no other");
+    admin.all_ok(&["close", "end"]);
+
+    // One that sshd makes for a ticket that is handed over ends with its login.
+    let mut delegated = login_with("alice", "KCM:61001:4711");
+    assert_eq!(delegated.ring().identity(), alice.ring().identity(), "a login with alice's ticket joins");
+    alice.say("kdestroy -c KCM:61001:4711");
+    delegated.all_ok(&["close", "end"]);
+    std::thread::sleep(Duration::from_secs(6));
+    let found = ticket_of_services(&mut alice);
+    assert!(found.ends_with("\nalice@EXAMPLE.TEST\n"), "the PAG keeps its ticket: {found}");
+    let before = seeder_runs();
+    assert_eq!(alice.say("pagctl renew && echo renewed"), "renewed\n", "and new tokens can be had from it");
+    assert_eq!(seeder_runs(), before + 1);
+    let said = journal("pag-logind-helper");
+    assert!(!said.contains("not renewed") && !said.contains("cannot serve"), "and nothing is amiss: {said}");
+}
+
+/// A PAM login with this ccache, without sshd.
+fn login_with(user: &str, ccache: &str) -> Host {
+    let module = sh("find /usr/lib /lib -name pam_pag.so | head -1");
+    fs::create_dir_all("/run/pam.d").unwrap();
+    let stack = format!("session optional pam_keyinit.so force revoke\nsession required {}\n", module.trim());
+    fs::write("/run/pam.d/lab", format!("auth required pam_permit.so\naccount required pam_permit.so\n{stack}"))
+        .unwrap();
+    let mut host = Host::start(Command::new("pag-pamhost"), &["lab", user]);
+    host.all_ok(&[&format!("putenv KRB5CCNAME={ccache}"), "open"]);
+    host
 }
 
 pub(super) fn each_session_is_renewed_in_its_own_pag(_: u32) {

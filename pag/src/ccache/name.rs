@@ -1,0 +1,152 @@
+//! The names of ccaches, as KRB5CCNAME and krb5.conf have them.
+
+use super::{kcm, keyring};
+
+/// Longest name of a ccache that is taken, in bytes.
+const LONGEST_NAME: usize = 1024;
+
+/// Checks what every name of a ccache must keep to: it goes into records, messages and environments. It comes from the
+/// user's side, as KRB5CCNAME, and may hold anything.
+///
+/// # Errors
+/// In words that show the name without any harm.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let is_hidden = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    let what = match name {
+        long if long.len() > LONGEST_NAME => "is longer than any that we take",
+        odd if odd.contains(is_hidden) => "holds characters that no name of a ccache has",
+        _ => return Ok(()),
+    };
+    let shown: String = name.chars().take(100).flat_map(char::escape_default).collect();
+    Err(format!("its name, KRB5CCNAME, {what}: \"{shown}\"; look for what sets it (pam_env, ~/.pam_environment, sshd)"))
+}
+
+/// Where a ccache is, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A file.
+    File(String),
+    /// A directory with a `primary`.
+    Dir(String),
+    /// In KCM, the daemon that keeps ccaches for each uid.
+    Kcm(kcm::Name),
+    /// In a keyring.
+    Keyring(keyring::Name),
+}
+
+impl Place {
+    /// Takes a ccache name apart as krb5_cc_resolve does: without a type it is a file.
+    ///
+    /// # Errors
+    /// In words, why a ccache of this kind cannot serve a PAG.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        check_name(name)?;
+        let (kind, rest) = match name.split_once(':') {
+            Some((kind, rest)) if !kind.contains('/') => (kind, rest),
+            _ => ("FILE", name),
+        };
+        let absolute = |path: &str| path.starts_with('/');
+        match kind {
+            "FILE" | "WRFILE" if absolute(rest) => Ok(Place::File(rest.to_owned())),
+            "DIR" if absolute(rest) => Ok(Place::Dir(rest.to_owned())),
+            // `DIR::/path/tkt` names one cache of a collection.
+            "DIR" if rest.strip_prefix(':').is_some_and(absolute) => {
+                Ok(Place::File(rest.trim_start_matches(':').to_owned()))
+            }
+            "KCM" => Ok(Place::Kcm(kcm::Name::new(rest))),
+            "KEYRING" => keyring::Name::parse(rest).map(Place::Keyring),
+            "FILE" | "WRFILE" | "DIR" => Err("its path is not absolute".to_owned()),
+            _ => Err("its type is none that the PAM module can read; use FILE, DIR, KCM or KEYRING".to_owned()),
+        }
+    }
+
+    /// Whether it is kept for the uid, in KCM or in keyrings of the uid, so that it can be read from outside the login.
+    pub fn is_of_uid(&self) -> bool {
+        match self {
+            Place::File(_) | Place::Dir(_) => false,
+            Place::Kcm(_) => true,
+            Place::Keyring(name) => !name.is_of_session(),
+        }
+    }
+
+    /// Whether it is in the session keyring that a login had before it joined the PAG's ring, and is lost with that.
+    pub fn is_of_session(&self) -> bool {
+        matches!(self, Place::Keyring(name) if name.is_of_session())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_say_where_a_ccache_is() {
+        let file = |path: &str| Ok(Place::File(path.to_owned()));
+        assert_eq!(Place::parse("/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
+        assert_eq!(Place::parse("FILE:/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
+        assert_eq!(Place::parse("/tmp/a:b"), file("/tmp/a:b"));
+        assert_eq!(Place::parse("DIR::/run/x/tkt1"), file("/run/x/tkt1"));
+        assert_eq!(Place::parse("DIR:/run/x"), Ok(Place::Dir("/run/x".to_owned())));
+    }
+
+    #[test]
+    fn what_can_be_read_from_outside_the_login_is_known() {
+        let of = |name: &str| Place::parse(name).map(|place| (place.is_of_uid(), place.is_of_session()));
+        for name in
+            ["KCM:", "KCM:61001", "KCM:61001:4711", "KEYRING:persistent:61001", "KEYRING:persistent:", "KEYRING:user:x"]
+        {
+            assert_eq!(of(name), Ok((true, false)), "{name}");
+        }
+        for name in ["KEYRING:session:x", "KEYRING:legacy:x:y", "KEYRING:x"] {
+            assert_eq!(of(name), Ok((false, true)), "{name}");
+        }
+        for name in ["FILE:/tmp/x", "DIR:/tmp/x"] {
+            assert_eq!(of(name), Ok((false, false)), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused() {
+        let names = [
+            "",
+            "FILE:",
+            "FILE:relative",
+            "MEMORY:x",
+            "DIR:x",
+            "\0",
+            "KCM:a\0b",
+            "KCM:a\nb",
+            "KEYRING:process:x",
+            "KEYRING:thread:x",
+            "KEYRING:other:x",
+            "KEYRING:persistent:alice",
+            "KEYRING:user:a\0b",
+            "KEYRING:",
+        ];
+        for name in names {
+            assert!(Place::parse(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_could_break_a_line_is_refused_and_shown_in_one() {
+        let long = format!("KCM:{}", "x".repeat(LONGEST_NAME));
+        for name in
+            ["KCM:x\nlease 1", "FILE:/tmp/x\r", "DIR:/run/\u{1b}[2J", "/tmp/a\0b", "KCM:\u{fffd}", "KCM:\u{85}", &long]
+        {
+            let why = Place::parse(name).unwrap_err();
+            assert!(why.is_ascii() && !why.contains(|c: char| c.is_control()), "{why}");
+            assert!(why.contains("KRB5CCNAME") && why.len() < 400, "{why}");
+        }
+        assert!(Place::parse(&long[..LONGEST_NAME]).is_ok());
+        assert!(Place::parse("FILE:/tmp/a name with spaces").is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_makes_the_parser_panic(name in ".*", kind in "(FILE|DIR|KCM|KEYRING):(persistent|user|session)?:?") {
+            let _ = (Place::parse(&name), Place::parse(&format!("{kind}{name}")));
+        }
+    }
+}

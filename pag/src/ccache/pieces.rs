@@ -1,0 +1,144 @@
+//! What a child says of ccaches that are no files: for each one its principal, then its credentials, as Kerberos marshals
+//! them. The parent makes ccaches of the format of files from them.
+//!
+//! KCM and KEYRING ccaches hold both in version 4 of that format (MIT krb5, src/include/kcm.h; lib/krb5/ccache/cc_keyring.c,
+//! krcc_store and save_principal).
+
+use zeroize::Zeroizing;
+
+use super::{Contents, LIMIT, format};
+use crate::sys::Put;
+
+/// Marks the beginning of a ccache: its principal follows.
+const PRINCIPAL: u8 = 0;
+/// Marks a credential.
+const CREDENTIAL: u8 = 1;
+/// Bytes of a mark and the length behind it.
+const HEAD: usize = 5;
+
+/// Where a child puts the pieces. It says no more than a ccache in a file may have. Allocates nothing.
+pub(super) struct Pieces<'a> {
+    put: Put<'a>,
+    left: usize,
+}
+
+impl<'a> Pieces<'a> {
+    pub(super) fn new(put: Put<'a>) -> Self {
+        Pieces { put, left: LIMIT }
+    }
+
+    /// A ccache begins. None when no more can be said.
+    pub(super) fn principal(&mut self, bytes: &[u8]) -> Option<()> {
+        self.say(PRINCIPAL, bytes)
+    }
+
+    /// A credential of the ccache that has begun. None when no more can be said.
+    pub(super) fn credential(&mut self, bytes: &[u8]) -> Option<()> {
+        self.say(CREDENTIAL, bytes)
+    }
+
+    fn say(&mut self, mark: u8, bytes: &[u8]) -> Option<()> {
+        self.left = self.left.checked_sub(HEAD)?.checked_sub(bytes.len())?;
+        let [a, b, c, d] = u32::try_from(bytes.len()).ok()?.to_be_bytes();
+        ((self.put)(&[mark, a, b, c, d]) && (self.put)(bytes)).then_some(())
+    }
+}
+
+/// The ccaches that a child has told of. One with a principal that is none is passed over, and so is a credential.
+pub(super) fn assemble(mut said: &[u8]) -> Vec<Contents> {
+    let mut caches: Vec<(&[u8], Vec<&[u8]>)> = Vec::new();
+    while let Some((mark, piece, rest)) = next(said) {
+        match (mark, caches.last_mut()) {
+            (PRINCIPAL, _) => caches.push((piece, Vec::new())),
+            (_, Some((_, credentials))) => credentials.push(piece),
+            (_, None) => {}
+        }
+        said = rest;
+    }
+    let contents = |(principal, credentials): (&[u8], Vec<&[u8]>)| {
+        let bytes = format::assemble(principal, &credentials).ok()?;
+        Some(Contents { summary: format::parse(&bytes).ok()?, bytes: Zeroizing::new(bytes) })
+    };
+    caches.into_iter().filter_map(contents).collect()
+}
+
+fn next(said: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let ([mark, length @ ..], rest) = said.split_first_chunk::<HEAD>()?;
+    let (piece, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    Some((*mark, piece, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ccache::format::tests::{cache, credential, name};
+    use proptest::prelude::*;
+
+    /// What comes of pieces that are said one after the other.
+    fn heard(say: impl FnOnce(&mut Pieces<'_>) -> Option<()>) -> Option<Vec<Contents>> {
+        let mut bytes = Vec::new();
+        let mut put = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            true
+        };
+        say(&mut Pieces::new(&mut put))?;
+        Some(assemble(&bytes))
+    }
+
+    #[test]
+    fn pieces_become_ccaches_of_the_format_of_files() {
+        let (tgt, service) = (credential(&["krbtgt", "R"], 100), credential(&["afs", "r"], 90));
+        let found = heard(|pieces| {
+            pieces.principal(&name(&["alice"], "R"))?;
+            pieces.credential(&tgt)?;
+            pieces.credential(b"no credential")?;
+            pieces.credential(&service)?;
+            pieces.principal(b"no principal")?;
+            pieces.credential(&tgt)?;
+            pieces.principal(&name(&["alice", "admin"], "R"))
+        });
+        let found = found.unwrap();
+        assert_eq!(found[0].bytes[..], cache(&[tgt, service])[..]);
+        let principals: Vec<String> = found.iter().map(|one| one.summary.principal.to_string()).collect();
+        assert_eq!(principals, ["alice@R", "alice/admin@R"]);
+        assert_eq!((found[0].summary.tgt_expires, found[1].summary.tgt_expires), (Some(100), None));
+    }
+
+    #[test]
+    fn settings_of_a_ccache_are_left_behind() {
+        let setting = {
+            let mut setting = name(&["alice"], "R");
+            setting.extend(name(&["krb5_ccache_conf_data", "pa_type", "krbtgt/R@R"], "X-CACHECONF:"));
+            setting.extend(
+                &credential(&["krbtgt", "R"], 0)[name(&["alice"], "R").len() + name(&["krbtgt", "R"], "R").len()..],
+            );
+            setting
+        };
+        let found = heard(|pieces| {
+            pieces.principal(&name(&["alice"], "R"))?;
+            pieces.credential(&setting)
+        });
+        assert_eq!(found.unwrap()[0].bytes[..], cache(&[])[..]);
+    }
+
+    #[test]
+    fn no_more_is_said_than_a_file_may_hold() {
+        let half = vec![0; LIMIT / 2];
+        assert!(heard(|pieces| pieces.credential(&half)).is_some());
+        assert!(heard(|pieces| pieces.credential(&half).and_then(|()| pieces.credential(&half))).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_pieces_make_the_parent_panic(
+            said in proptest::collection::vec(any::<u8>(), 0..300),
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..6),
+        ) {
+            assemble(&said);
+            heard(|to| {
+                to.principal(&name(&["alice"], "R"))?;
+                pieces.iter().try_for_each(|piece| to.credential(piece))
+            });
+        }
+    }
+}
