@@ -285,8 +285,11 @@ mod tests {
             first_line(read.as_fd(), Instant::now() + Duration::from_secs(5)).map_err(|error| error.kind())
         };
         assert_eq!(said(b"open 17\nand more\n"), Ok("open 17".to_owned()));
-        assert_eq!(said(&[0; 60_000]), Err(io::ErrorKind::InvalidData), "more than a line is not read");
-        assert_eq!(said(b"open 17"), Err(io::ErrorKind::InvalidData), "nor half of one");
+        assert_eq!(said(b"open 17"), Err(io::ErrorKind::InvalidData), "half a line is none");
+        let (read, write) = sys::pipe().unwrap();
+        assert!(sys::write_all(write.as_fd(), &[0; 60_000]));
+        let flood = first_line(read.as_fd(), Instant::now() + Duration::from_millis(500)).map_err(|error| error.kind());
+        assert_eq!(flood, Err(io::ErrorKind::InvalidData), "no more is read than a line may have");
         let (read, write) = sys::pipe().unwrap();
         let begun = Instant::now();
         let silent = first_line(read.as_fd(), begun + Duration::from_millis(50)).map_err(|error| error.kind());
