@@ -229,14 +229,14 @@ mod tests {
     fn serve(listener: &UnixListener, mut answer: impl FnMut(&[u8]) -> Vec<u8>) {
         loop {
             let (mut client, _) = listener.accept().unwrap();
-            let mut length = [0; 4];
-            while client.read_exact(&mut length).is_ok() {
-                let mut request = vec![0; u32::from_be_bytes(length) as usize];
+            let mut request = [0; REQUEST];
+            // As sssd's: what does not come at once is not waited for.
+            while let Ok(size @ 1..) = client.read(&mut request) {
+                let (length, request) = request[..size].split_first_chunk::<4>().unwrap();
                 if request.is_empty() {
                     return;
                 }
-                client.read_exact(&mut request).unwrap();
-                assert_eq!(request[..2], VERSION);
+                assert_eq!((u32::from_be_bytes(*length) as usize, &request[..2]), (request.len(), &VERSION[..]));
                 if client.write_all(&answer(&request[2..])).is_err() {
                     break;
                 }
