@@ -8,9 +8,14 @@ use super::{pags, ticketed};
 use crate::sandbox::{CELL, Host, Sandbox};
 use crate::ticket;
 
-/// Accounts as sssd and winbind name them, and their uids.
-const ACCOUNTS: [(&str, u32); 4] =
-    [("alice@example.test", 61011), (r"EXAMPLE\alice", 61012), ("EXAMPLE+alice", 61013), (r"DOM\alice", 61014)];
+/// Accounts as sssd and winbind name them, and a plain one; with their uids.
+const ACCOUNTS: [(&str, u32); 5] = [
+    ("alice", 61001),
+    ("alice@example.test", 61011),
+    (r"EXAMPLE\alice", 61012),
+    ("EXAMPLE+alice", 61013),
+    (r"DOM\alice", 61014),
+];
 
 /// A login of one of those, with a ticket of alice's in this realm.
 fn login_of(sandbox: &Sandbox, (account, uid): (&str, u32), realm: &str) -> Host {
@@ -29,7 +34,7 @@ fn manager_of(sandbox: &Sandbox, account: &str) -> Host {
 
 pub(super) fn names_of_directories_are_their_own(sandbox: &mut Sandbox) {
     let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
-    for (name, uid) in ACCOUNTS {
+    for (name, uid) in &ACCOUNTS[1..] {
         passwd.push_str(&format!("{name}:x:{uid}:{uid}::/run/home:/bin/sh\n"));
     }
     fs::write("/etc/passwd", passwd).unwrap();
@@ -39,11 +44,20 @@ pub(super) fn names_of_directories_are_their_own(sandbox: &mut Sandbox) {
         for named in [false, true] {
             let section = format!("[user {account}]\nidentity = %u@EXAMPLE.TEST\n");
             sandbox.configure(if named { &section } else { "" });
+            let what = format!("{account} with {}", if named { "the option" } else { "no option" });
             let mut services = manager_of(sandbox, account);
+            sandbox.messages();
+            // The person's name in a realm that anybody may have founded, and a manager that waits for an identity.
+            for realm in ["OTHER.TEST", "EXAMPLE.OTHER"] {
+                let mut other = login_of(sandbox, one, realm);
+                let apart = other.ring().identity() != services.ring().identity();
+                assert!(apart && other.ring().is_pag(), "{what}: a ticket of {realm} is kept apart");
+                sandbox.heard(&format!("alice@{realm} is not known as an identity of {account}'s own"));
+                other.all_ok(&["close", "end"]);
+            }
             sandbox.messages();
             let mut own = login_of(sandbox, one, "EXAMPLE.TEST");
             let shared = own.ring().identity() == services.ring().identity();
-            let what = format!("{account} with {}", if named { "the option" } else { "no option" });
             assert_eq!(shared, guessed || named, "{what}: whether login and manager share a PAG");
             if shared {
                 assert!(services.ring().token(CELL).is_some(), "{what}: services have the login's token");
@@ -51,15 +65,6 @@ pub(super) fn names_of_directories_are_their_own(sandbox: &mut Sandbox) {
                 let said = sandbox.heard("is not known as an identity of").text().to_owned();
                 let words = ["alice@EXAMPLE.TEST", account, "61014", "identity = "];
                 assert!(words.iter().all(|word| said.contains(word)), "{what}: {said}");
-            }
-            sandbox.messages();
-            // The same person's name in a realm that anybody may have founded.
-            for realm in ["OTHER.TEST", "EXAMPLE.OTHER"] {
-                let mut other = login_of(sandbox, one, realm);
-                let apart = other.ring().identity() != own.ring().identity();
-                assert!(apart && other.ring().is_pag(), "{what}: a ticket of {realm} is kept apart");
-                sandbox.heard(&format!("alice@{realm} is not known as an identity of {account}'s own"));
-                other.all_ok(&["close", "end"]);
             }
             own.all_ok(&["close", "end"]);
             services.all_ok(&["close", "end"]);
@@ -72,7 +77,7 @@ pub(super) fn names_of_directories_are_their_own(sandbox: &mut Sandbox) {
     for (lingers, file) in [(false, r"EXAMPLE\alice"), (true, r"EXAMPLE\\alice")] {
         fs::write(format!("/var/lib/systemd/linger/{file}"), "").unwrap();
         let mut services = manager_of(sandbox, r"EXAMPLE\alice");
-        let mut own = login_of(sandbox, ACCOUNTS[1], "EXAMPLE.TEST");
+        let mut own = login_of(sandbox, (r"EXAMPLE\alice", 61012), "EXAMPLE.TEST");
         own.all_ok(&["close", "end"]);
         let kept = services.ring().token(CELL).is_some();
         assert_eq!(kept, !lingers, "{file}: whether a manager that may be about to stop has its token");
