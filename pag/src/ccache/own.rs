@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use super::{Contents, Place, read};
 use crate::error::{Error, Result};
 use crate::registry::PagId;
-use crate::sys::{self, Answer, Exit, Identity};
+use crate::sys::{self, Answer, Exit, Identity, Mount};
 
 /// The name of what is the user's in a PAG's directory.
 const INNER: &str = "cc";
@@ -37,6 +37,14 @@ const OPTIONS: &CStr = c"mode=0711,size=16m,nr_inodes=4096";
 
 /// Longest time for it to be mounted. The kernel waits for nobody there.
 const MOUNTING: Duration = Duration::from_secs(1);
+
+/// With which status the child ends that mounts it.
+const MADE: u8 = 0;
+const REFUSED: u8 = 1;
+const THERE: u8 = 2;
+
+/// Most file systems, one over the other, that are taken away.
+const STACKED: usize = 16;
 
 /// The directory that is a PAG's own ccache.
 pub fn directory(uid: u32, pag: PagId) -> PathBuf {
@@ -101,13 +109,19 @@ fn mount(uid: u32) -> io::Result<()> {
         return Ok(());
     }
     let c_path = CString::new(path.as_os_str().as_bytes())?;
-    let child = sys::child(|| u8::from(!sys::mount_for_all(c"pag-ccache", &c_path, OPTIONS)))?;
+    let c_above = CString::new(root().as_os_str().as_bytes())?;
+    let child = sys::child(|| match sys::mount_for_all(c"pag-ccache", &c_path, &c_above, OPTIONS) {
+        Mount::Made => MADE,
+        Mount::There => THERE,
+        Mount::Refused => REFUSED,
+    })?;
     let exit = child.wait(Instant::now() + MOUNTING)?;
     if is_mounted(&path)? {
         return Ok(());
     }
     let why = match exit {
-        Exit::Status(0) => "it was mounted where this process does not see it",
+        Exit::Status(MADE) => "it was mounted where this process does not see it",
+        Exit::Status(THERE) => "one is mounted already where this process does not see it",
         Exit::Status(_) => "the kernel refuses (this process needs CAP_SYS_ADMIN for it)",
         Exit::Signal(_) | Exit::TimedOut => "the kernel does not answer",
     };
@@ -126,7 +140,11 @@ fn is_mounted(path: &Path) -> io::Result<bool> {
 pub fn unmount(uid: u32) -> bool {
     let path = of_uid(uid);
     let Ok(c_path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    let unmounted = is_mounted(&path).is_ok_and(|mounted| !mounted || sys::detach_mount(&c_path));
+    let mut stacked = 0;
+    while stacked < STACKED && is_mounted(&path).is_ok_and(|mounted| mounted) && sys::detach_mount(&c_path) {
+        stacked += 1;
+    }
+    let unmounted = is_mounted(&path).is_ok_and(|mounted| !mounted);
     // What is below it is root's: directories of PAGs that had no ccache.
     let below = std::fs::read_dir(&path).into_iter().flatten().flatten().filter(|_| unmounted);
     below.for_each(|entry| drop(std::fs::remove_dir(entry.path())));

@@ -157,6 +157,19 @@ pub(super) fn ccaches_share_no_room(sandbox: &mut Sandbox) {
         second.all_ok(&["close", "end"]);
         shell(&format!("find {ccache} -type f -delete"));
     }
+    // A host that does not see what is mounted there mounts nothing over it, when it makes a PAG of hers.
+    let mut command = Command::new("unshare");
+    let host = "umount -l /run/pag/ccache/61001 && exec \"$0\" \"$@\"";
+    command.args(["--mount", "sh", "-c", host]).arg(crate::sandbox::own_program("pag-pamhost"));
+    let cache = ticket::write("/run/home/alice/cc2", uid("alice"), "alice2", "EXAMPLE.TEST", ticket::now() + 3600);
+    let mut apart = crate::sandbox::Host::start(command, &["sshd", "alice"]);
+    sandbox.messages();
+    apart.all_ok(&[&format!("putenv KRB5CCNAME={cache}"), "open"]);
+    assert_ne!(apart.ring().identity(), alices.ring().identity(), "the other principal has a PAG of its own");
+    assert!(std::fs::exists(&ccache).unwrap(), "alice's ccache is hidden by a file system over it");
+    sandbox.heard("one is mounted already where this process does not see it");
+    apart.all_ok(&["close", "end"]);
+    assert!(std::fs::exists(&ccache).unwrap(), "and is there afterwards");
     alices.all_ok(&["close", "end"]);
     // Where it cannot be mounted there is no ccache, and nothing that a user could write.
     let mut command = Command::new("setpriv");
