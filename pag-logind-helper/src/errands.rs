@@ -100,8 +100,10 @@ impl Errands {
         loop {
             let before = over.len();
             let begun = self.start(runtime, &mut over);
+            let ran = self.running.len();
             self.collect(runtime, cx, &mut over);
-            if !begun && over.len() == before {
+            // A child that has ended makes room for what its user waits for, and nothing else would tell of that.
+            if !begun && over.len() == before && self.running.len() == ran {
                 break;
             }
         }
