@@ -485,11 +485,36 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
 /// of its parent's.
 pub fn close_all_but(fd: BorrowedFd<'_>) {
     let kept = c_uint::try_from(fd.as_raw_fd()).unwrap_or(0);
-    for (first, last) in [(3, kept.saturating_sub(1)), (kept.saturating_add(1), c_uint::MAX)] {
-        if first <= last {
-            // SAFETY: takes integers; nothing in this process uses the descriptors any more. Linux 5.9; before that they stay.
-            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        }
+    close_range(3, kept.saturating_sub(1));
+    close_range(kept.saturating_add(1).max(3), c_uint::MAX);
+}
+
+/// The same, and standard input, output and error become `/dev/null`: they may be a daemon's sockets, too. Where that cannot
+/// be opened, they are closed.
+pub fn close_even_standard_but(fd: BorrowedFd<'_>) {
+    close_all_but(fd);
+    // SAFETY: a terminated path.
+    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    for standard in (0..3).filter(|standard| *standard != fd.as_raw_fd() && *standard != null) {
+        // SAFETY: takes integers.
+        unsafe { if null < 0 { libc::close(standard) } else { libc::dup2(null, standard) } };
+    }
+    if null > 2 {
+        // SAFETY: our own descriptor.
+        unsafe { libc::close(null) };
+    }
+}
+
+/// Closes the descriptors from `first` to `last`: nothing in this process may use them any more. Before Linux 5.9 no more
+/// than the first thousand.
+pub fn close_range(first: c_uint, last: c_uint) {
+    // SAFETY: takes integers.
+    if first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
+        return;
+    }
+    for fd in (first..=last.min(1023)).filter_map(|fd| c_int::try_from(fd).ok()) {
+        // SAFETY: closing what may not be open is refused, no more.
+        unsafe { libc::close(fd) };
     }
 }
 

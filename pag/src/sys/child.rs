@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::{cerr, ids, pidfd_open, pipe, read, readable, setgroups, setresgid, setresuid, write_all};
+use super::{
+    cerr, close_even_standard_but, close_range, ids, pidfd_open, pipe, read, readable, setgroups, setresgid, setresuid,
+    write_all,
+};
 
 /// Who a child becomes before it does its work.
 #[derive(Debug, Clone)]
@@ -94,7 +97,7 @@ pub fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Result<An
     ask_child(None, deadline, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put)))
 }
 
-/// The same for a child that becomes `user` first. While one is left that had become this user and could not be killed, since
+/// The same for a child that becomes `user` first, and has none of this process's descriptors. While one is left that had become this user and could not be killed, since
 /// it waits for a file system of the user's, say, no other is made: the user would have one after the other wait.
 ///
 /// # Errors
@@ -109,7 +112,14 @@ pub fn ask_as(user: &Identity, deadline: Instant, work: impl FnOnce(Put<'_>) -> 
 fn ask_child(uid: Option<u32>, deadline: Instant, work: &mut dyn FnMut(Put<'_>) -> u8) -> io::Result<Answer> {
     collect_left(uid)?;
     let (answer, write) = pipe()?;
-    let child = fork(uid, || work(&mut |bytes: &[u8]| write_all(write.as_fd(), bytes)))?;
+    let child = fork(uid, || {
+        // The user can hold it for as long as they like, in a file system of theirs: with the host's sockets, a daemon that
+        // starts anew would find its port taken.
+        if uid.is_some() {
+            close_even_standard_but(write.as_fd());
+        }
+        work(&mut |bytes: &[u8]| write_all(write.as_fd(), bytes))
+    })?;
     drop(write);
     let mut bytes = Zeroizing::new(Vec::new());
     let whole = drain(answer.as_fd(), &mut bytes, deadline);
@@ -527,13 +537,8 @@ fn execute(program: &Program, identity: &Identity) {
         // SAFETY: takes integers.
         unsafe { libc::dup2(null, fd) };
     }
-    // SAFETY: takes integers. Nothing of the host's (sockets, keys, the terminal) is the program's business.
-    if unsafe { libc::syscall(libc::SYS_close_range, 3, c_uint::MAX, 0) } != 0 {
-        for fd in 3..1024 {
-            // SAFETY: closing what may not be open is refused, no more.
-            unsafe { libc::close(fd) };
-        }
-    }
+    // Nothing of the host's (sockets, keys, the terminal) is the program's business.
+    close_range(3, c_uint::MAX);
     if identity.become_it().is_err() {
         return;
     }
@@ -633,6 +638,20 @@ mod tests {
         answer.unwrap().bytes().unwrap();
         assert_eq!((seen.load(Ordering::SeqCst), ids().fsgid), (0, group));
         assert!(write_all(write.as_fd(), b"x") && readable(read.as_fd(), Duration::from_secs(1)));
+    }
+
+    /// A file system of the user's can hold the child, and with it what it has open.
+    #[test]
+    fn a_child_that_becomes_a_user_has_none_of_our_descriptors() {
+        let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
+        let (read, write) = pipe().unwrap();
+        let fds = [read.as_raw_fd(), write.as_raw_fd()];
+        let answer = ask_as(&us, soon(), |put| {
+            // SAFETY: takes integers.
+            let open = |fd: c_int| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+            put(&[u8::from(fds.into_iter().any(open)), u8::from((0..3).all(open))])
+        });
+        assert_eq!(answer.unwrap().bytes().unwrap()[..], [0, 1], "ours are closed, and the standard ones are there");
     }
 
     static HANDLED: AtomicUsize = AtomicUsize::new(0);
