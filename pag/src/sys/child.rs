@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
@@ -64,7 +64,21 @@ pub struct Child {
 
 /// Children that had not ended when nobody waited for them any longer, and whom they had become. They are collected when the
 /// next is made.
-static LEFT: Mutex<Vec<(i32, Option<u32>)>> = Mutex::new(Vec::new());
+static LEFT: Mutex<Left> = Mutex::new(Vec::new());
+type Left = Vec<(i32, Option<u32>)>;
+
+/// The children that were left. Other threads hold the lock for some microseconds. None in a process that was forked at such
+/// a moment, where the lock is never released.
+fn left() -> Option<MutexGuard<'static, Left>> {
+    for _ in 0..10_000 {
+        match LEFT.try_lock() {
+            Ok(left) => return Some(left),
+            Err(TryLockError::Poisoned(left)) => return Some(left.into_inner()),
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+        }
+    }
+    None
+}
 
 /// Status of a child in which the work has panicked: a fault of ours.
 const STATUS_PANIC: u8 = 122;
@@ -156,9 +170,9 @@ impl Answer {
 const MOST_LEFT: usize = 8;
 
 /// Collects the children that were left, and refuses when too many are left still, or one that had become `uid`: others'
-/// are no reason.
+/// are no reason. Where that cannot be known, it refuses, too.
 fn collect_left(uid: Option<u32>) -> io::Result<()> {
-    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut left = left().ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
     left.retain(|(pid, _)| has_not_ended(*pid));
     let most = if uid.is_some() { 1 } else { MOST_LEFT };
     match left.iter().filter(|(_, of)| *of == uid).count() >= most {
@@ -169,7 +183,7 @@ fn collect_left(uid: Option<u32>) -> io::Result<()> {
 
 /// Waits for the children that were left, as long as that takes. For a process that has nothing else to do.
 pub fn wait_for_left() {
-    let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
+    let left = left().map(|mut left| std::mem::take(&mut *left)).unwrap_or_default();
     for (pid, _) in left {
         // SAFETY: no place for a status is given.
         unsafe { libc::waitpid(pid, ptr::null_mut(), libc::__WCLONE) };
@@ -270,7 +284,9 @@ impl Child {
                 return Ok(if killed { Exit::TimedOut } else { exit });
             }
             if killed && deadline.elapsed() > Duration::from_secs(1) {
-                LEFT.lock().unwrap_or_else(PoisonError::into_inner).push((self.pid, self.uid));
+                if let Some(mut left) = self::left() {
+                    left.push((self.pid, self.uid));
+                }
                 return Ok(Exit::TimedOut);
             }
             if left.is_zero() && !killed {
@@ -652,6 +668,18 @@ mod tests {
             put(&[u8::from(fds.into_iter().any(open)), u8::from((0..3).all(open))])
         });
         assert_eq!(answer.unwrap().bytes().unwrap()[..], [0, 1], "ours are closed, and the standard ones are there");
+    }
+
+    /// As in a process that was forked while another thread held the lock.
+    #[test]
+    fn a_lock_that_is_never_released_stops_no_child() {
+        let begun = Instant::now();
+        let answer = ask(soon(), |_| {
+            let _held = left();
+            u8::from(left().is_some())
+        });
+        assert_eq!(answer.unwrap().exit, Exit::Status(0));
+        assert!(begun.elapsed() < Duration::from_secs(10));
     }
 
     static HANDLED: AtomicUsize = AtomicUsize::new(0);
