@@ -97,6 +97,15 @@ impl Account {
         }
     }
 
+    /// Whether a ticket for this principal is what the account's keytab gives: by the key that the configuration names for it,
+    /// else by the account's own.
+    pub fn is_from_keytab(&self, key: Option<&str>, principal: &Principal) -> bool {
+        match key {
+            Some(key) => self.is_key(key, principal),
+            None => self.owns(principal) || self.is_key(&key_name(&self.name), principal),
+        }
+    }
+
     /// Whether a key of this name, which may lack its realm, is that principal's.
     fn is_key(&self, key: &str, principal: &Principal) -> bool {
         match Principal::parse(key) {
@@ -284,6 +293,25 @@ mod tests {
                     assert_eq!(account.owns(&Principal::parse(text).unwrap()), expected, "{text} of {name}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_keytab_gives_tickets_of_its_key_and_no_other() {
+        let account = account("alice", &[], &["EXAMPLE.TEST"]);
+        let table = [
+            (None, "alice@EXAMPLE.TEST", true),
+            (None, "bob@EXAMPLE.TEST", false),
+            (None, "alice@OTHER.TEST", false),
+            (Some("backup/host"), "backup/host@EXAMPLE.TEST", true),
+            (Some("backup/host"), "backup/host@OTHER.TEST", false),
+            (Some("backup/host"), "alice@EXAMPLE.TEST", false),
+            (Some("backup@OTHER.TEST"), "backup@OTHER.TEST", true),
+            (Some("backup@OTHER.TEST"), "backup@EXAMPLE.TEST", false),
+        ];
+        for (key, text, expected) in table {
+            let verdict = account.is_from_keytab(key, &Principal::parse(text).unwrap());
+            assert_eq!(verdict, expected, "{text} by the key {key:?}");
         }
     }
 

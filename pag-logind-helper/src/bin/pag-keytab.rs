@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use pag::account;
+use pag::account::{self, Account};
 use pag::ccache::{self, Place};
 use pag::config::{self, Dirs};
 use pag::guard::{Guard, HandleGroup};
@@ -76,7 +76,7 @@ fn bring(pag: PagId, of: &mut u32) -> Result<(), String> {
         .ok_or("there is no system user pag-keytab for kinit to run as; make it with: systemd-sysusers pag.conf")?;
     let kinit_user = Identity { uid: kinit_user.uid, gid: kinit_user.gid, groups: Vec::new() };
     kinit(keytab, &name, &kinit_user)?;
-    hand_over(pag, &record, &user, &kinit_user)
+    hand_over(pag, &record, &user, keytab, &kinit_user)
 }
 
 /// The PAG's user and record.
@@ -133,12 +133,16 @@ fn copy_of(path: &Path) -> std::io::Result<OwnedFd> {
 }
 
 /// A child that has become the user writes the ticket: the ccache is his, and so may be what lies there.
-fn hand_over(pag: PagId, record: &Record, user: &Passwd, kinit_user: &Identity) -> Result<(), String> {
+fn hand_over(pag: PagId, record: &Record, user: &Passwd, keytab: &Keytab, kinit_user: &Identity) -> Result<(), String> {
     let identity = Identity { uid: user.uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };
     let deadline = Instant::now() + TIME;
     let place = Place::File(CCACHE.to_owned());
     let contents = ccache::read(&place, kinit_user, deadline).map_err(|why| why.to_string())?;
     let principal = &contents.summary.principal;
+    // kinit has parsed what the network answers: what it has written is a ticket of anybody's.
+    if !Account::configured(&user.name).is_from_keytab(keytab.principal.as_deref(), principal) {
+        return Err(format!("kinit has brought a ticket of {principal}, which is not the keytab's principal"));
+    }
     if let Some(other) = record.principal.as_ref().filter(|other| *other != principal) {
         return Err(format!("its identity is {other}, and the keytab's is {principal}"));
     }
