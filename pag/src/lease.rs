@@ -171,6 +171,11 @@ pub fn release(leases: &mut Vec<Lease>, cookie: u64) {
     });
 }
 
+/// How many sessions all these leases stand for.
+pub fn sessions(leases: &[Lease]) -> u32 {
+    leases.iter().map(|lease| lease.sessions).fold(0, u32::saturating_add)
+}
+
 /// How many sessions `process` has open.
 pub fn sessions_of(leases: &[Lease], process: Process) -> u32 {
     leases.iter().filter(|lease| lease.process == process).map(|lease| lease.sessions).fold(0, u32::saturating_add)

@@ -348,7 +348,7 @@ impl<'a> Entering<'a> {
 
     fn place_in_registry(&self, guard: &Guard) -> Result<Placed> {
         let lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
-        let mut placed = match self.again(guard)? {
+        let mut placed = match self.again(guard, &lock)? {
             Some(placed) => placed,
             None => self.choose_place(guard, &lock)?,
         };
@@ -420,13 +420,19 @@ impl<'a> Entering<'a> {
     }
 
     /// A hook that comes after another of the same login: the PAG is chosen already.
-    fn again(&self, guard: &Guard) -> Result<Option<Placed>> {
+    fn again(&self, guard: &Guard, lock: &Lock) -> Result<Option<Placed>> {
         let Some(marker) = self.request.marker.filter(|marker| marker.uid == self.uid()) else { return Ok(None) };
         let (Some(ring), Some((id, place))) = (marker.ring, marker.pag) else { return Ok(None) };
         let found = Registry::look_up(guard, self.group, place, self.uid(), id)?;
         let Some((registry, pag)) = found else { return Ok(None) };
         // What is damaged is put right by going the whole way.
         if pag.ring.as_ref() != Ok(&ring) || pag.record.is_err() {
+            return Ok(None);
+        }
+        // The ticket that an earlier hook came without may be of an identity that has no place there.
+        if pag.record.as_ref().is_ok_and(|record| !self.may_stay(record, Some(marker.cookie))) {
+            end_session(guard, lock, &registry, pag, marker.cookie);
+            ring::fresh(guard, self.uid())?;
             return Ok(None);
         }
         if !ring.is_current() {
@@ -446,6 +452,17 @@ impl<'a> Entering<'a> {
         }
         placed.seeded |= marker.seeded;
         Ok(Some(placed))
+    }
+
+    /// Whether the ticket that this login brings, if it brings one, has a place in the PAG with this record. `own` is the cookie of
+    /// this login's lease there; without one, a single lease is taken for this login's.
+    fn may_stay(&self, record: &Record, own: Option<u64>) -> bool {
+        let Some(ticket) = &self.ticket else { return true };
+        let others = match own {
+            Some(cookie) => record.leases.iter().any(|lease| lease.cookie != cookie || lease.sessions > 1),
+            None => lease::sessions(&record.leases) > 1,
+        };
+        policy::may_bring(&ticket.summary.principal, record, others, &self.account())
     }
 
     fn choose(&self, pags: &[Pag]) -> Choice {
@@ -702,6 +719,10 @@ impl<'a> Entering<'a> {
     /// lock.
     fn take_ticket(&self, record: &mut Record, id: PagId, ring: &Ring, found: Found) -> (Need, CcacheWork) {
         let mut work = CcacheWork::None;
+        // Neither its ticket nor tokens from it go to a PAG of another identity.
+        if !matches!(found, Found::New { .. }) && !self.may_stay(record, None) {
+            return (Need::No, work);
+        }
         if let Some(ticket) = &self.ticket {
             let principal = &ticket.summary.principal;
             let same = record.principal.as_ref().is_none_or(|known| known == principal);

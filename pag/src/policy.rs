@@ -85,6 +85,15 @@ pub fn of_principal(candidates: &[Candidate<'_>], principal: &Principal, account
         .or_else(|| oldest(candidates, blank))
 }
 
+/// Whether a login that is in a PAG already may bring a ticket of `principal` to it. A PAG that has an identity takes no other
+/// one. A PAG that has none, and that `others` share with this login, takes one that is the user's own.
+pub fn may_bring(principal: &Principal, record: &Record, others: bool, account: &Account) -> bool {
+    match &record.principal {
+        Some(known) => known == principal,
+        None => record.kind != Kind::User || !others || account.owns(principal),
+    }
+}
+
 fn oldest(candidates: &[Candidate<'_>], fits: impl Fn(&Record) -> bool) -> Option<PagId> {
     candidates
         .iter()
@@ -325,6 +334,22 @@ mod tests {
         let candidates: Vec<_> =
             records.iter().enumerate().map(|(i, record)| Candidate { id: PagId::from(i as u64), record }).collect();
         place(newcomer, &Account::of_realm("alice", "R"), &candidates)
+    }
+
+    #[test]
+    fn a_ticket_that_comes_late_changes_no_pag_of_others() {
+        let account = Account::of_realm("alice", "R");
+        let may = |brought: &str, kind, there, others| {
+            may_bring(&principal(brought), &record(kind, 1, there, &[]), others, &account)
+        };
+        assert!(may("alice@R", Kind::User, None, true), "the user's own identity");
+        assert!(!may("alice/admin@R", Kind::User, None, true), "another one, where others are");
+        assert!(may("alice/admin@R", Kind::User, None, false), "another one, where the login is alone");
+        assert!(may("alice/admin@R", Kind::Session, None, true), "a PAG that is the session's");
+        assert!(may("alice/admin@R", Kind::User, Some("alice/admin@R"), true), "the PAG's identity");
+        for kind in [Kind::User, Kind::Session, Kind::Own] {
+            assert!(!may("alice/admin@R", kind, Some("alice@R"), false), "{kind:?}: a PAG of another identity");
+        }
     }
 
     fn login(principal: Option<&Principal>) -> Newcomer<'_> {

@@ -74,6 +74,28 @@ pub(super) fn another_principal(sandbox: &mut Sandbox) {
     admin.ok("open");
     assert_ne!(plain.ring().identity(), admin.ring().identity(), "another identity is apart");
     assert!(admin.ring().is_pag(), "it has a PAG");
+    admin.all_ok(&["close", "end"]);
+    // A login that shows its ticket only when the session is opened is with the others until then.
+    let mut late = sandbox.host("sshd", "alice");
+    late.ok("establish");
+    assert_eq!(late.ring().identity(), plain.ring().identity(), "a login without a ticket joins the user's PAG");
+    let runs = sandbox.seeder_runs();
+    let ccache =
+        ticket::write("/run/home/alice/cc.late", uid("alice"), "alice/admin", "EXAMPLE.TEST", ticket::now() + 3600);
+    late.all_ok(&[&format!("putenv KRB5CCNAME={ccache}"), "open"]);
+    assert_ne!(
+        late.ring().identity(),
+        plain.ring().identity(),
+        "another identity that comes late leaves the user's PAG"
+    );
+    assert!(late.ring().token(CELL).is_some(), "and has tokens where it is");
+    assert_eq!(sandbox.seeder_runs(), runs + 1, "by one run of the seeder");
+    let mut leases: Vec<_> = pags("alice").iter().map(|pag| pag.leases().len()).collect();
+    leases.sort_unstable();
+    assert_eq!(leases, [1, 1], "each login has one lease, in its own PAG");
+    late.all_ok(&["close", "end"]);
+    plain.all_ok(&["close", "end"]);
+    assert_eq!(live(), Vec::<String>::new(), "no PAG is left");
 }
 
 pub(super) fn last_end_discards(sandbox: &mut Sandbox) {
