@@ -118,17 +118,27 @@ fn user_keyring() -> Option<Serial> {
     Some(keyring::user_id())
 }
 
-/// How many more keys may be looked at.
+/// Whether the session keyring that this process has is the user's, or root's, who makes one for a login. In `su - bob` it may
+/// be alice's: the tickets there are hers. One that can't be looked at is of no use either.
+fn is_session_of(user: u32) -> bool {
+    let mut text = [0; DESCRIPTION_SPACE];
+    keyring::describe_into(keyring::session_id(), &mut text).is_ok_and(|found| found.uid == user || found.uid == 0)
+}
+
+/// Whose keys are looked at, and how many more may be.
 struct Look {
+    owner: u32,
     left: usize,
 }
 
 impl Look {
+    /// For the user that this process is.
     fn new() -> Self {
-        Look { left: ALL }
+        Look { owner: sys::ids().uid[1], left: ALL }
     }
 
-    /// Gives the keys in `ring`, with their descriptions, to `see`, until it has something. Allocates nothing.
+    /// Gives the user's keys in `ring`, with their descriptions, to `see`, until it has something. Keys of other owners are passed
+    /// over: a ticket that another user has put there is not this user's. Allocates nothing.
     fn at<T>(
         &mut self,
         ring: Serial,
@@ -139,6 +149,9 @@ impl Look {
             self.left = self.left.checked_sub(1)?;
             let mut text = [0; DESCRIPTION_SPACE];
             let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
+            if found.uid != self.owner {
+                continue;
+            }
             if let Some(seen) = see(self, key, found) {
                 return Some(seen);
             }
@@ -152,9 +165,12 @@ impl Look {
 }
 
 /// Says what is in the ccache `name`, or in `which` of a collection's, for a child that is the user. Nothing where there is
-/// none. None when no more can be said. `space` is for what is read. Allocates nothing.
+/// none. None when no more can be said, or where the session keyring is another user's. `space` is for what is read. Allocates nothing.
 pub(super) fn tell(name: &Name, which: Which, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
     let mut look = Look::new();
+    if name.is_of_session() && !is_session_of(look.owner) {
+        return None;
+    }
     let Some(collection) = name.collection(&mut look) else { return Some(()) };
     let cache = match (&name.subsidiary, which) {
         (Some(one), _) => look.find(collection, b"keyring", one.as_bytes()),
@@ -341,6 +357,39 @@ mod tests {
         keyring::join(None).unwrap();
     }
 
+    /// As `su - bob` has it, when alice calls it: in her session keyring, with her keys.
+    #[test]
+    fn what_belongs_to_another_user_is_no_ccache() {
+        let found = || {
+            let name = Name::parse("session:x").unwrap();
+            let (mut bytes, mut space) = (Vec::new(), vec![0; SPACE]);
+            let mut put = |piece: &[u8]| {
+                bytes.extend_from_slice(piece);
+                true
+            };
+            let told = tell(&name, Which::All, &mut space, &mut Pieces::new(&mut put));
+            told.map(|()| pieces::assemble(&bytes).len())
+        };
+        keyring::join(None).unwrap();
+        let session = keyring::session().unwrap();
+        let collection = keyring("_krb_x", session);
+        let one = cache(collection, "x", &["alice"], 100);
+        assert_eq!(found(), Some(1));
+        if sys::ids().uid[1] == 0 {
+            let of_another = |key| keyring::set_owner(key, Some(61002), None).unwrap();
+            let again = |key| keyring::set_owner(key, Some(0), None).unwrap();
+            for key in [collection, one] {
+                of_another(key);
+                assert_eq!(found(), Some(0), "a keyring of another owner");
+                again(key);
+                assert_eq!(found(), Some(1));
+            }
+            of_another(session);
+            assert_eq!(found(), None, "a session keyring of another owner");
+        }
+        keyring::join(None).unwrap();
+    }
+
     /// In a session keyring that is this thread's alone.
     #[test]
     fn a_maze_of_keyrings_takes_bounded_work() {
@@ -363,7 +412,11 @@ mod tests {
         tickets(&mut look, session, DEPTH);
         assert_eq!(look.left, 0, "no more is looked at than a few keys");
         keyring::unlink(ticket, session).unwrap();
-        assert_eq!(tickets(&mut Look { left: 9 }, ticket, DEPTH), 0, "and what is no keyring holds none");
+        assert_eq!(
+            tickets(&mut Look { left: 9, ..Look::new() }, ticket, DEPTH),
+            0,
+            "and what is no keyring holds none"
+        );
         keyring::join(None).unwrap();
     }
 }

@@ -68,7 +68,8 @@ pub(super) fn keyring_feeds_the_pag(sandbox: &mut Sandbox) {
     alice.ok("newring");
     let script = ticket::keyring_script("@s", "_krb_lab", "lab", "alice", "EXAMPLE.TEST", end);
     std::fs::write("/run/session.sh", script).unwrap();
-    assert_eq!(alice.ask("run sh -e /run/session.sh")["status"], 0);
+    let as_her = "run setpriv --reuid 61001 --regid 61001 --clear-groups sh -e /run/session.sh";
+    assert_eq!(alice.ask(as_her)["status"], 0);
     alice.all_ok(&["putenv KRB5CCNAME=KEYRING:session:lab", "open"]);
     assert_eq!(
         record_of(&pags("alice")[0].text),
@@ -81,6 +82,13 @@ pub(super) fn keyring_feeds_the_pag(sandbox: &mut Sandbox) {
         "the seeder finds it: {runs}"
     );
     assert!(alice.ring().token(CELL).is_some(), "and brings tokens");
+    alice.all_ok(&["close", "end"]);
+    // Root's ticket there, as after `su alice` from a root shell, is not hers.
+    let mut alice = sandbox.host("bare", "alice");
+    alice.ok("newring");
+    assert_eq!(alice.ask("run sh -e /run/session.sh")["status"], 0);
+    alice.all_ok(&["putenv KRB5CCNAME=KEYRING:session:lab", "open"]);
+    assert_eq!(record_of(&pags("alice")[0].text), (None, 0), "a ticket that another user has put there is not read");
     alice.all_ok(&["close", "end"]);
 }
 
