@@ -757,8 +757,17 @@ impl Keeper {
         };
         let Some(known) = self.known.get(&id).filter(|known| known.has_ccache()) else { return false };
         // Tokens of another identity have no place in this PAG.
-        if known.record.principal.as_ref().is_some_and(|known| *known != principal) {
-            return false;
+        match &known.record.principal {
+            Some(known) if *known != principal => return false,
+            // A PAG without an identity takes the natural principal's ticket and no other, as in [`Keeper::feed`].
+            None if !Account::configured(&passwd(known.uid).name).owns(&principal) => {
+                let uid = known.uid;
+                log::debug!(
+                    "the ticket of {principal} in PAG {id} of uid {uid} is not the user's own: it is not taken"
+                );
+                return false;
+            }
+            _ => {}
         }
         if (known.record.ticket, known.record.renewable) == (ticket, renewable) {
             return false;
