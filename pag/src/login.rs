@@ -127,6 +127,8 @@ pub struct Entered {
     pub ccache: Option<String>,
     /// What a seeding job is not to get.
     pub without: Without,
+    /// The PAG's identity, for a seeding job; empty where it has none.
+    pub identity: String,
 }
 
 /// Puts the calling thread into the right PAG, feeds the PAG's ccache and seeds tokens. Idempotent: a thread that is
@@ -138,7 +140,7 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
     Client::configure(request.settings);
     if let Some(marker) = request.marker.filter(Marker::is_out_of_reach) {
         log::debug!("uid {} stays where it is: this process has entered a chroot since its login", marker.uid);
-        return Ok(Entered { marker, ccache: None, without: Without::default() });
+        return Ok(Entered { marker, ccache: None, without: Without::default(), identity: String::new() });
     }
     let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
     let mut entering = Entering::new(request, budget, HandleGroup::read());
@@ -920,16 +922,17 @@ impl<'a> Entering<'a> {
             strict: self.request.settings.strict,
             debug: self.request.settings.debug,
         };
-        Ok(Entered { marker, ccache: None, without: Without::default() })
+        Ok(Entered { marker, ccache: None, without: Without::default(), identity: String::new() })
     }
 
     fn entered(&self, placed: Placed) -> Entered {
-        let (pag, ccache, without) = match placed.pag {
+        let (pag, ccache, without, identity) = match placed.pag {
             Some((registry, pag, record)) => {
                 let without = Without::of(&record);
-                (Some((pag.id, registry.place(&pag))), Some(record.ccache), without)
+                let identity = record.principal.map(|principal| principal.to_string()).unwrap_or_default();
+                (Some((pag.id, registry.place(&pag))), Some(record.ccache), without, identity)
             }
-            None => (None, None, Without::default()),
+            None => (None, None, Without::default(), String::new()),
         };
         let before = self.request.marker;
         // Without /proc the start time is unknown, but the pid is enough for the process to leave the ring when it closes.
@@ -951,7 +954,7 @@ impl<'a> Entering<'a> {
             debug: self.request.settings.debug,
         };
         let wanted = matches!(self.request.settings.placement, Role::Manager | Role::Seed);
-        Entered { marker, ccache: ccache.filter(|name| wanted && !name.is_empty()), without }
+        Entered { marker, ccache: ccache.filter(|name| wanted && !name.is_empty()), without, identity }
     }
 }
 

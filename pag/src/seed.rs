@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::account::Account;
+use crate::ccache::format::Principal;
 use crate::client::openafs::Device;
 use crate::client::{Client, State, Token};
 use crate::config::{Cell, Settings};
@@ -74,6 +76,24 @@ pub struct Without {
 
 /// The variable by which the PAM module tells a seeding job of it.
 pub const WITHOUT: &str = "PAG_DISCARDED";
+
+/// The variable by which the PAM module tells a seeding job the PAG's identity. Empty: the PAG has none.
+pub const IDENTITY: &str = "PAG_IDENTITY";
+
+/// Why a ticket of `principal` is not for the PAG that a job gets tokens for, where it is not. `identity` is what [`IDENTITY`]
+/// holds. A PAG without an identity takes the tickets of its user's own.
+pub fn not_of_pag(principal: &Principal, identity: &str, account: &Account) -> Option<String> {
+    if identity.is_empty() {
+        let why = || format!("it holds a ticket of {principal}, which is not {}'s own identity", account.name());
+        return (!account.owns(principal)).then(why);
+    }
+    let is_it = Principal::parse(identity).is_ok_and(|known| known == *principal);
+    (!is_it).then(|| {
+        format!(
+            "it holds a ticket of {principal}, and the PAG is {identity}'s; log in as {principal} for a PAG of its own"
+        )
+    })
+}
 
 impl Without {
     /// What a record says of it.
@@ -516,6 +536,18 @@ mod tests {
 
     fn cell(name: &str) -> Cell {
         name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_ticket_of_another_identity_is_not_for_the_pag() {
+        let account = Account::of_realm("alice", "R");
+        let why = |who: &str, identity: &str| not_of_pag(&Principal::parse(who).unwrap(), identity, &account);
+        for (who, identity) in [("alice@R", "alice@R"), ("alice/admin@R", "alice/admin@R"), ("alice@R", "")] {
+            assert_eq!(why(who, identity), None, "{who} in a PAG of {identity:?}");
+        }
+        for (who, identity) in [("alice/admin@R", "alice@R"), ("alice@R", "alice/admin@R"), ("alice/admin@R", "")] {
+            assert!(why(who, identity).is_some_and(|why| why.contains(who)), "{who} in a PAG of {identity:?}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use pag::lock;
 use pag::login::{self, Marker, Request};
 use pag::person::Person;
 use pag::report::{self, Event, report};
-use pag::seed::WITHOUT;
+use pag::seed::{IDENTITY, WITHOUT};
 use pag::sys::{self, Passwd, Who};
 use pam::constants::{PAM_DELETE_CRED, PAM_REFRESH_CRED, PAM_REINITIALIZE_CRED, PamFlag, PamResultCode};
 use pam::items::{Service, Tty};
@@ -339,6 +339,9 @@ impl<'a> Login<'a> {
         }
         if let Some(ccache) = entered.ccache {
             handle::set_variable(self.pamh, "KRB5CCNAME", &ccache);
+        }
+        if self.settings.placement == Role::Seed {
+            handle::set_variable(self.pamh, IDENTITY, &entered.identity);
         }
         if self.settings.placement == Role::Seed && !entered.without.is_nothing() {
             handle::set_variable(self.pamh, WITHOUT, &entered.without.to_string());

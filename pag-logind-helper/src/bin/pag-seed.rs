@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use pag::account::Account;
 use pag::ccache::format::Summary;
-use pag::ccache::{self, Place};
+use pag::ccache::{self, Contents, Place};
 use pag::client::{self, Client};
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
@@ -16,7 +17,7 @@ use pag::login::run_seeder;
 use pag::person::Person;
 use pag::report::{Event, report, set_debug, speak_as};
 use pag::ring::Ring;
-use pag::seed::{Budget, Job, WITHOUT, Without};
+use pag::seed::{self, Budget, IDENTITY, Job, WITHOUT, Without};
 use pag::sys::{self, Identity, Passwd, Who};
 
 /// The seeder's time. The unit's own deadline, a minute, is for what outlives even this.
@@ -70,7 +71,16 @@ fn seed() -> Result<bool, String> {
         without: Without::parse(&std::env::var(WITHOUT).unwrap_or_default()),
     };
     let budget = Budget::new(TIME, Duration::ZERO);
-    let renewed = renew(&job, &budget);
+    let ticket = ticket(&job);
+    // Without the variable no module has put us here: it is set for a PAG without an identity, too.
+    if let (Some(ticket), Ok(identity)) = (&ticket, std::env::var(IDENTITY)) {
+        let account = Account::new(&user.name, &settings);
+        if let Some(why) = seed::not_of_pag(&ticket.summary.principal, &identity, &account) {
+            report(&Event::CcacheRefused { uid, why });
+            return Ok(false);
+        }
+    }
+    let renewed = renew(&job, ticket.as_ref(), &budget);
     // With what is left of the ticket where it could not be renewed.
     let seeded = run_seeder(&job, Some(&ring), None, &budget).ok;
     // A seeder may choose the cell, and the configuration may name it by an alias: the token tells which it was.
@@ -88,11 +98,15 @@ const DISCARDING: Duration = Duration::from_secs(5);
 /// Time for `kinit -R`, so that the seeder has some left where the KDC does not answer.
 const RENEWAL: Duration = Duration::from_secs(20);
 
+/// What is in the ccache, where that can be read.
+fn ticket(job: &Job<'_>) -> Option<Contents> {
+    let place = job.ccache.and_then(|name| Place::parse(name).ok())?;
+    ccache::read(&place, job.identity, Instant::now() + Duration::from_secs(5)).ok()
+}
+
 /// Renews the ticket where its time has come. False when that has failed.
-fn renew(job: &Job<'_>, budget: &Budget) -> bool {
-    let Some(place) = job.ccache.and_then(|name| Place::parse(name).ok()) else { return true };
-    let found = ccache::read(&place, job.identity, Instant::now() + Duration::from_secs(5));
-    if !found.is_ok_and(|contents| is_time(&contents.summary, pag::now())) {
+fn renew(job: &Job<'_>, ticket: Option<&Contents>, budget: &Budget) -> bool {
+    if !ticket.is_some_and(|contents| is_time(&contents.summary, pag::now())) {
         return true;
     }
     let limited = Budget::new(RENEWAL.min(budget.left()), Duration::ZERO);

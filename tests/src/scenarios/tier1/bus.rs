@@ -683,7 +683,7 @@ fn run_seed_unit(unit: &str) -> bool {
         return false;
     }
     // With what PAM has set, as systemd does it.
-    let set = ["KRB5CCNAME", "PAG_DISCARDED"].map(|name| {
+    let set = ["KRB5CCNAME", "PAG_DISCARDED", "PAG_IDENTITY"].map(|name| {
         let value = host.ask(&format!("getenv {name}"))["value"].as_str().unwrap_or_default().to_owned();
         format!("export {name}='{value}'\n")
     });
@@ -771,6 +771,15 @@ pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
         tokens.as_array()?.iter().any(|token| token[1] == "far.test" && token[4] == u32::MAX).then_some(())
     });
     helper.lives();
+
+    // A ticket of another identity, which somebody has put into the PAG's ccache, brings no tokens there.
+    sandbox.seeder(crate::sandbox::SEEDER);
+    let (file, end) = (format!("{}/tkt", super::seeders::ccache_of(&pags("alice")[0])), crate::ticket::now() + 3600);
+    crate::ticket::write(&file, uid("alice"), "alice/admin", "EXAMPLE.TEST", end);
+    let runs = sandbox.seeder_runs();
+    assert_eq!(alice.refused(&format!("Renew {hers}")), "RenewFailed", "another identity's ticket is refused");
+    assert_eq!(sandbox.seeder_runs(), runs, "and no seeder has it");
+    sandbox.heard("it holds a ticket of alice/admin@EXAMPLE.TEST, and the PAG is alice@EXAMPLE.TEST's");
 }
 
 /// Tokens of ten seconds for each cell that is named, but of those in /run/refused, for which it fails; it waits while

@@ -187,7 +187,7 @@ pub(super) fn ccaches_share_no_room(sandbox: &mut Sandbox) {
 }
 
 /// Where a PAG's own ccache is.
-fn ccache_of(pag: &super::Pag) -> String {
+pub(super) fn ccache_of(pag: &super::Pag) -> String {
     let name = pag.text.lines().find_map(|line| line.strip_prefix("ccache DIR:"));
     name.expect("a PAG with a ccache of its own").to_owned()
 }
