@@ -89,10 +89,10 @@ impl Name {
     }
 
     /// The keyring where the collection hangs, in a way in which this process possesses what is below it. Our process
-    /// keyring is empty, and ends with us. None where the kernel refuses it.
-    fn anchor(&self) -> Option<Serial> {
+    /// keyring is empty, and ends with us.
+    fn anchor(&self) -> io::Result<Serial> {
         match self.anchor {
-            Anchor::Session => Some(keyring::session_id()),
+            Anchor::Session => Ok(keyring::session_id()),
             Anchor::User => user_keyring(),
             Anchor::Persistent(uid) => match keyring::persistent_into(uid, keyring::process_id()) {
                 // MIT's library does the same (cc_keyring.c, get_persistent_fallback).
@@ -102,27 +102,37 @@ impl Name {
                 {
                     user_keyring()
                 }
-                found => found.ok(),
+                found => found,
             },
         }
     }
 
-    fn collection(&self, look: &mut Look) -> Option<Serial> {
-        look.find(self.anchor()?, b"keyring", self.keyring.as_bytes())
+    /// The collection's keyring; none where there is none.
+    fn collection(&self, look: &mut Look) -> io::Result<Option<Serial>> {
+        let found = self.anchor().and_then(|anchor| {
+            // A keyring that can't be read tells nothing of what it holds.
+            keyring::members_into(anchor, &mut []).map(drop)?;
+            Ok(look.find(anchor, b"keyring", self.keyring.as_bytes()))
+        });
+        match found {
+            Err(error) if error.raw_os_error() == Some(libc::ENOKEY) => Ok(None),
+            found => found,
+        }
     }
 }
 
 /// The user keyring confers no possession; being linked in our process keyring does.
-fn user_keyring() -> Option<Serial> {
-    keyring::link(keyring::user_id(), keyring::process_id()).ok()?;
-    Some(keyring::user_id())
+fn user_keyring() -> io::Result<Serial> {
+    keyring::link(keyring::user_id(), keyring::process_id())?;
+    Ok(keyring::user_id())
 }
 
-/// Whether the session keyring that this process has is the user's, or root's, who makes one for a login. In `su - bob` it may
-/// be alice's: the tickets there are hers. One that can't be looked at is of no use either.
-fn is_session_of(user: u32) -> bool {
+/// EPERM unless the session keyring that this process has is the user's, or root's, who makes one for a login. In `su - bob` it may
+/// be alice's: the tickets there are hers.
+fn check_session(user: u32) -> io::Result<()> {
     let mut text = [0; DESCRIPTION_SPACE];
-    keyring::describe_into(keyring::session_id(), &mut text).is_ok_and(|found| found.uid == user || found.uid == 0)
+    let owner = keyring::describe_into(keyring::session_id(), &mut text)?.uid;
+    if owner == user || owner == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
 }
 
 /// Whose keys are looked at, and how many more may be.
@@ -165,13 +175,15 @@ impl Look {
 }
 
 /// Says what is in the ccache `name`, or in `which` of a collection's, for a child that is the user. Nothing where there is
-/// none. None when no more can be said, or where the session keyring is another user's. `space` is for what is read. Allocates nothing.
+/// none, and the error where the kernel refuses the keyring. None when no more can be said. `space` is for what is read. Allocates nothing.
 pub(super) fn tell(name: &Name, which: Which, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
     let mut look = Look::new();
-    if name.is_of_session() && !is_session_of(look.owner) {
-        return None;
-    }
-    let Some(collection) = name.collection(&mut look) else { return Some(()) };
+    let checked = if name.is_of_session() { check_session(look.owner) } else { Ok(()) };
+    let collection = match checked.and_then(|()| name.collection(&mut look)) {
+        Ok(Some(collection)) => collection,
+        Ok(None) => return Some(()),
+        Err(error) => return pieces.error(&error),
+    };
     let cache = match (&name.subsidiary, which) {
         (Some(one), _) => look.find(collection, b"keyring", one.as_bytes()),
         (None, Which::Primary) => {
@@ -227,7 +239,7 @@ pub fn stamp(name: &Name, user: &Identity, deadline: Instant) -> Option<u64> {
     }
     let answer: io::Result<Answer> = sys::ask_as(user, deadline, |put| {
         let mut look = Look::new();
-        let Some(anchor) = name.anchor() else { return false };
+        let Ok(anchor) = name.anchor() else { return false };
         let collection = look.find(anchor, b"keyring", name.keyring.as_bytes());
         let sum = collection.map_or(0, |collection| tickets(&mut look, collection, DEPTH - 1));
         put(&sum.to_ne_bytes())
@@ -367,25 +379,25 @@ mod tests {
                 bytes.extend_from_slice(piece);
                 true
             };
-            let told = tell(&name, Which::All, &mut space, &mut Pieces::new(&mut put));
-            told.map(|()| pieces::assemble(&bytes).len())
+            tell(&name, Which::All, &mut space, &mut Pieces::new(&mut put)).unwrap();
+            pieces::error(&bytes).map_or(Ok(pieces::assemble(&bytes).len()), |error| Err(error.raw_os_error()))
         };
         keyring::join(None).unwrap();
         let session = keyring::session().unwrap();
         let collection = keyring("_krb_x", session);
         let one = cache(collection, "x", &["alice"], 100);
-        assert_eq!(found(), Some(1));
+        assert_eq!(found(), Ok(1));
         if sys::ids().uid[1] == 0 {
             let of_another = |key| keyring::set_owner(key, Some(61002), None).unwrap();
             let again = |key| keyring::set_owner(key, Some(0), None).unwrap();
             for key in [collection, one] {
                 of_another(key);
-                assert_eq!(found(), Some(0), "a keyring of another owner");
+                assert_eq!(found(), Ok(0), "a keyring of another owner");
                 again(key);
-                assert_eq!(found(), Some(1));
+                assert_eq!(found(), Ok(1));
             }
             of_another(session);
-            assert_eq!(found(), None, "a session keyring of another owner");
+            assert_eq!(found(), Err(Some(libc::EPERM)), "a session keyring of another owner");
         }
         keyring::join(None).unwrap();
     }

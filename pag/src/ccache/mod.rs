@@ -135,7 +135,11 @@ fn read_pieces(
         };
         told.is_some()
     });
-    Ok(pieces::assemble(&said(answer)?))
+    let said = said(answer)?;
+    match pieces::error(&said) {
+        Some(error) => Err(Unread::Refused(format!("its keyring cannot be used: {error}"))),
+        None => Ok(pieces::assemble(&said)),
+    }
 }
 
 /// What a child has said, or in words why there is nothing.

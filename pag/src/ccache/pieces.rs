@@ -4,6 +4,8 @@
 //! KCM and KEYRING ccaches hold both in version 4 of that format (MIT krb5, src/include/kcm.h; lib/krb5/ccache/cc_keyring.c,
 //! krcc_store and save_principal).
 
+use std::io;
+
 use zeroize::Zeroizing;
 
 use super::{Contents, LIMIT, format};
@@ -13,6 +15,8 @@ use crate::sys::Put;
 const PRINCIPAL: u8 = 0;
 /// Marks a credential.
 const CREDENTIAL: u8 = 1;
+/// Marks the error for which nothing else is said: its number follows.
+const ERROR: u8 = 2;
 /// Bytes of a mark and the length behind it.
 const HEAD: usize = 5;
 
@@ -37,6 +41,11 @@ impl<'a> Pieces<'a> {
         self.say(CREDENTIAL, bytes)
     }
 
+    /// The error that keeps the ccache from being read. None when no more can be said.
+    pub(super) fn error(&mut self, error: &io::Error) -> Option<()> {
+        self.say(ERROR, &error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes())
+    }
+
     fn say(&mut self, mark: u8, bytes: &[u8]) -> Option<()> {
         self.left = self.left.checked_sub(HEAD)?.checked_sub(bytes.len())?;
         let [a, b, c, d] = u32::try_from(bytes.len()).ok()?.to_be_bytes();
@@ -50,6 +59,7 @@ pub(super) fn assemble(mut said: &[u8]) -> Vec<Contents> {
     while let Some((mark, piece, rest)) = next(said) {
         match (mark, caches.last_mut()) {
             (PRINCIPAL, _) => caches.push((piece, Vec::new())),
+            (ERROR, _) => {}
             (_, Some((_, credentials))) => credentials.push(piece),
             (_, None) => {}
         }
@@ -60,6 +70,13 @@ pub(super) fn assemble(mut said: &[u8]) -> Vec<Contents> {
         Some(Contents { summary: format::parse(&bytes).ok()?, bytes: Zeroizing::new(bytes) })
     };
     caches.into_iter().filter_map(contents).collect()
+}
+
+/// The error that a child has told of, where it has.
+pub(super) fn error(said: &[u8]) -> Option<io::Error> {
+    let (mark, piece, _) = next(said)?;
+    let number = i32::from_ne_bytes(piece.try_into().ok()?);
+    (mark == ERROR).then(|| io::Error::from_raw_os_error(number))
 }
 
 fn next(said: &[u8]) -> Option<(u8, &[u8], &[u8])> {
