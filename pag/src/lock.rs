@@ -51,6 +51,14 @@ impl Lock {
         Self::take("registry", wait)
     }
 
+    /// Takes the lock under which a keytab is used: one at a time.
+    ///
+    /// # Errors
+    /// As [`Lock::of_uid`].
+    pub fn of_keytabs(wait: Duration) -> Result<Self> {
+        Self::take("keytab", wait)
+    }
+
     fn take(name: &str, wait: Duration) -> Result<Self> {
         let failed = |source| Error::Lock { name: name.to_owned(), source };
         is_within_reach().map_err(failed)?;

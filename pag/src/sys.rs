@@ -505,6 +505,17 @@ pub fn close_even_standard_but(fd: BorrowedFd<'_>) {
     }
 }
 
+/// Kills all other processes that this one may signal. For a child that has become a user with no processes worth keeping;
+/// never for root. False where they could not be killed.
+pub fn kill_all_others() -> bool {
+    let ids = ids();
+    if ids.uid.contains(&0) {
+        return false;
+    }
+    // SAFETY: takes integers. ESRCH: there is none.
+    unsafe { libc::kill(-1, libc::SIGKILL) == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) }
+}
+
 /// Closes the descriptors from `first` to `last`: nothing in this process may use them any more. Before Linux 5.9 no more
 /// than the first thousand.
 pub fn close_range(first: c_uint, last: c_uint) {

@@ -18,14 +18,18 @@ use pag::ccache::{self, Place};
 use pag::config::{self, Dirs};
 use pag::guard::{Guard, HandleGroup};
 use pag::keytab::{self, Keytab};
+use pag::lock::Lock;
 use pag::record::Record;
 use pag::registry::{PagId, Registry};
 use pag::report::{Event, report, set_debug, speak_as};
-use pag::sys::{self, Identity, Passwd, Who};
+use pag::sys::{self, Answer, Identity, Passwd, Who};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// For a read or a write of a ccache. The unit has a deadline of its own.
 const TIME: Duration = Duration::from_secs(10);
+
+/// Longest wait for another keytab's job: less than half of the unit's time.
+const TURN: Duration = Duration::from_secs(25);
 
 /// The user that `kinit` runs as, made by systemd-sysusers.
 const KINIT_USER: &std::ffi::CStr = c"pag-keytab";
@@ -75,8 +79,20 @@ fn bring(pag: PagId, of: &mut u32) -> Result<(), String> {
         .filter(|user| user.uid != 0)
         .ok_or("there is no system user pag-keytab for kinit to run as; make it with: systemd-sysusers pag.conf")?;
     let kinit_user = Identity { uid: kinit_user.uid, gid: kinit_user.gid, groups: Vec::new() };
+    let _alone = be_alone(&kinit_user)?;
     kinit(keytab, &name, &kinit_user)?;
     hand_over(pag, &record, &user, keytab, &kinit_user)
+}
+
+/// Sees to it that no other process runs as `kinit_user`, as long as the lock is held: it could trace `kinit`, and so read
+/// another user's keytab and change the ticket. What an earlier job has left behind is killed.
+fn be_alone(kinit_user: &Identity) -> Result<Lock, String> {
+    let alone = Lock::of_keytabs(TURN).map_err(|error| format!("it waits for another PAG's keytab: {error}"))?;
+    let killed = sys::ask_as(kinit_user, Instant::now() + TIME, |_| sys::kill_all_others());
+    killed
+        .and_then(Answer::bytes)
+        .map_err(|error| format!("processes of the user pag-keytab cannot be killed: {error}"))?;
+    Ok(alone)
 }
 
 /// The PAG's user and record.
