@@ -774,6 +774,10 @@ impl Keeper {
         }
         let now = pag::now();
         let noted = self.change(id, |_, _, record| {
+            // A login has noted the ticket that it brought, since this record was read.
+            if (record.ticket, record.renewable) == (ticket, renewable) {
+                return false;
+            }
             if !ours && authenticated != record.authenticated {
                 record.discarded.clear();
             }

@@ -793,8 +793,10 @@ impl<'a> Entering<'a> {
                 // Best effort: the helper sees that the ccache was written, and notes the same.
                 let noted =
                     change_record(uid, self.group, registry, id, LOCK_WAIT, |record| note_ticket(record, ticket));
-                if let Err(why) = noted {
-                    log::debug!("the ticket of PAG {id} is not noted yet: {why}");
+                match noted {
+                    // The helper is not to take this ticket for one that the user got without a login.
+                    Ok(()) => nudge(uid),
+                    Err(why) => log::debug!("the ticket of PAG {id} is not noted yet: {why}"),
                 }
             }
         }
