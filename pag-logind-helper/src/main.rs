@@ -328,7 +328,7 @@ impl<'a> Helper<'a> {
     /// Has the interface show PAGs as they are now.
     fn tell_callers(&mut self) {
         for uid in self.keeper.take_changed() {
-            self.interface.pin(uid, self.keeper.pags_of(uid));
+            self.interface.publish(uid, self.keeper.pags_of(uid));
         }
     }
 
@@ -404,7 +404,7 @@ impl<'a> Helper<'a> {
     /// Says what is to be said of the end of a PAG's tokens, in the journal and over D-Bus.
     fn tell(&mut self, pag: PagId, uid: u32, notice: Notice) {
         self.noticed.insert(pag, notice);
-        self.interface.alert(pag, notice);
+        self.interface.announce(pag, notice);
         let Notice { end, over, why } = notice;
         report(&if over {
             HelperEvent::Expired { uid, pag, why }

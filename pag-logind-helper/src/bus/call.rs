@@ -1,13 +1,13 @@
-//! What a caller asks for: a message becomes a request that can be carried out, or a refusal that names what is wrong.
+//! What a caller asks for: a message becomes a request that can be carried out, or a refusal that says what is wrong.
 
 use pag::config::Cell;
 use pag::registry::PagId;
 use zbus::DynamicType;
 use zbus::message::{Flags, Message};
 
-use super::describe::{self, MANAGER, OBJECT_MANAGER, PROPERTIES, Place, Property, Table};
+use super::describe::{self, DbusObject, InterfaceTable, MANAGER, OBJECT_MANAGER, PROPERTIES, Property};
 
-/// Longest message that is looked at: none of ours needs a quarter of it, and what waits is kept whole.
+/// Longest message that is read. No call needs a quarter of it, and calls that wait are kept in memory.
 const LONGEST: usize = 4096;
 
 /// What is asked for.
@@ -15,19 +15,19 @@ const LONGEST: usize = 4096;
 pub(crate) enum Request {
     Ping,
     MachineId,
-    Introspect(Place),
-    Managed,
-    Get(Place, &'static Property),
-    GetAll(Place, &'static Table),
+    Introspect(DbusObject),
+    ManagedObjects,
+    Get(DbusObject, &'static Property),
+    GetAll(DbusObject, &'static InterfaceTable),
     ListPags,
     ListAllPags,
     GetPag(PagId),
     GetMyPag,
     Renew(PagId),
-    /// One cell, or all.
+    /// For one cell, or for all.
     Unlog(PagId, Option<Cell>),
-    Follow(PagId),
-    Unfollow(PagId),
+    /// Begin or end to follow.
+    Follow(PagId, bool),
     Subscribe,
     Unsubscribe,
 }
@@ -42,7 +42,7 @@ impl Call {
         Call(message)
     }
 
-    /// Why it cannot be kept until its turn comes, if it is too long for that.
+    /// A refusal, if it is too long to be kept until it is served.
     pub(crate) fn too_long(&self) -> Option<Refusal> {
         let length = self.0.data().len();
         (length > LONGEST).then(|| Refusal::bad_arguments(format!("no call here takes more than {LONGEST} bytes")))
@@ -51,7 +51,7 @@ impl Call {
     /// What is asked for.
     ///
     /// # Errors
-    /// Why that is nothing.
+    /// When there is no such object or method, or the arguments are wrong.
     pub(crate) fn request(&self) -> Result<Request, Refusal> {
         read(&self.0)
     }
@@ -70,23 +70,23 @@ impl Call {
         !self.has(Flags::NO_REPLY_EXPECTED)
     }
 
-    /// Whether the caller's user may be asked for a password meanwhile.
+    /// Whether the caller lets polkit ask the user for a password meanwhile.
     pub(crate) fn is_interactive(&self) -> bool {
         self.has(Flags::ALLOW_INTERACTIVE_AUTH)
     }
 
-    /// An answer.
+    /// The answer with this body.
     ///
     /// # Errors
-    /// When it is too long for a message.
+    /// When the body is too long for a message.
     pub(crate) fn answer<B: serde::Serialize + DynamicType>(&self, body: &B) -> zbus::Result<Message> {
         Message::method_return(&self.0.header()).build(body)
     }
 
-    /// The answer that there is none.
+    /// The answer with this error.
     ///
     /// # Errors
-    /// None for the names that we use.
+    /// None for the error names that are used here.
     pub(crate) fn refuse(&self, refusal: &Refusal) -> zbus::Result<Message> {
         Message::error(&self.0.header(), refusal.name).build(&refusal.text)
     }
@@ -99,7 +99,7 @@ pub(crate) struct Refusal {
     text: String,
 }
 
-/// Makes the function that makes refusals of one name.
+/// Writes, for each error name, the function that makes such refusals.
 macro_rules! refusals {
     ($($(#[$doc:meta])* $function:ident = $name:literal;)*) => {
         impl Refusal {
@@ -111,17 +111,17 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// Not of the types, or not of the form, that the method takes.
+    /// The arguments do not have the types or the form that the method takes.
     bad_arguments = "org.freedesktop.DBus.Error.InvalidArgs";
     no_object = "org.freedesktop.DBus.Error.UnknownObject";
     no_interface = "org.freedesktop.DBus.Error.UnknownInterface";
     no_method = "org.freedesktop.DBus.Error.UnknownMethod";
     no_property = "org.freedesktop.DBus.Error.UnknownProperty";
     read_only = "org.freedesktop.DBus.Error.PropertyReadOnly";
-    /// The caller has too much with us already.
+    /// The caller has too many calls or subscriptions here already.
     too_many = "org.freedesktop.DBus.Error.LimitsExceeded";
     denied = "org.freedesktop.DBus.Error.AccessDenied";
-    /// Would be granted, perhaps, if the user could be asked for a password.
+    /// Polkit would have to ask the user for a password, and the caller did not allow that.
     must_ask = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired";
     timed_out = "org.freedesktop.DBus.Error.TimedOut";
     failed = "org.freedesktop.DBus.Error.Failed";
@@ -132,19 +132,19 @@ refusals! {
 }
 
 impl Refusal {
-    /// There is no such PAG, or it is none of the caller's business: the same words for both.
+    /// There is no such PAG, or the caller may not see it: the words are the same for both.
     pub(crate) fn no_pag(id: PagId) -> Self {
         Refusal { name: "org.pam_pag.Pag1.Error.NoSuchPag", text: format!("there is no PAG {id} that you may see") }
     }
 
-    /// The same of its object.
+    /// The same for its object.
     pub(crate) fn no_pag_object(id: PagId) -> Self {
         Refusal::no_object(format!("there is no object {} that you may see", describe::path_of(id)))
     }
 
-    /// The caller has [`OUTSTANDING`](super::desk::OUTSTANDING) calls with us.
+    /// The caller has [`OUTSTANDING`](super::queue::OUTSTANDING) calls here.
     pub(crate) fn outstanding() -> Self {
-        Refusal::too_many(format!("you have {} calls here that are not answered yet", super::desk::OUTSTANDING))
+        Refusal::too_many(format!("you have {} calls here that are not answered yet", super::queue::OUTSTANDING))
     }
 }
 
@@ -160,15 +160,15 @@ impl From<zbus::fdo::Error> for Refusal {
     }
 }
 
-/// Reads a message as far as anybody may know what there is: whether its PAG exists is a question for later.
+/// Reads a message. Whether its PAG exists is not looked at here, since not every caller may know that.
 fn read(message: &Message) -> Result<Request, Refusal> {
     let header = message.header();
     let path = header.path().map_or("", |path| path.as_str());
     let member = header.member().map_or("", |member| member.as_str());
     let wanted = header.interface().map(|interface| interface.as_str());
-    let place = Place::parse(path).ok_or_else(|| Refusal::no_object(format!("there is no object {path}")))?;
+    let object = DbusObject::parse(path).ok_or_else(|| Refusal::no_object(format!("there is no object {path}")))?;
     let no_method = || Refusal::no_method(format!("{path} has no method {member}"));
-    let mut interfaces = place.interfaces().iter();
+    let mut interfaces = object.interfaces().iter();
     let interface = match wanted {
         Some(wanted) => interfaces
             .find(|interface| interface.name == wanted)
@@ -183,9 +183,9 @@ fn read(message: &Message) -> Result<Request, Refusal> {
     }
     match (interface.name, member) {
         (MANAGER, _) => manager(message, member).unwrap_or_else(|| Err(no_method())),
-        (OBJECT_MANAGER, _) => Ok(Request::Managed),
-        (PROPERTIES, _) => properties(message, member, place),
-        (_, "Introspect") => Ok(Request::Introspect(place)),
+        (OBJECT_MANAGER, _) => Ok(Request::ManagedObjects),
+        (PROPERTIES, _) => properties(message, member, object),
+        (_, "Introspect") => Ok(Request::Introspect(object)),
         (_, "Ping") => Ok(Request::Ping),
         (_, "GetMachineId") => Ok(Request::MachineId),
         _ => Err(no_method()),
@@ -205,8 +205,8 @@ fn manager(message: &Message, member: &str) -> Option<Result<Request, Refusal>> 
         "GetPag" => only_id().map(Request::GetPag),
         "GetMyPag" => Ok(Request::GetMyPag),
         "Renew" => only_id().map(Request::Renew),
-        "Follow" => only_id().map(Request::Follow),
-        "Unfollow" => only_id().map(Request::Unfollow),
+        "Follow" => only_id().map(|id| Request::Follow(id, true)),
+        "Unfollow" => only_id().map(|id| Request::Follow(id, false)),
         "Unlog" => body.deserialize::<(&str, &str)>().map_err(Refusal::from).and_then(|(text, cell)| {
             let cell = match cell {
                 "" => None,
@@ -220,14 +220,14 @@ fn manager(message: &Message, member: &str) -> Option<Result<Request, Refusal>> 
     })
 }
 
-fn properties(message: &Message, member: &str, place: Place) -> Result<Request, Refusal> {
+fn properties(message: &Message, member: &str, object: DbusObject) -> Result<Request, Refusal> {
     let body = message.body();
     let interface = |name: &str| {
-        let found = place.interfaces().iter().find(|interface| interface.name == name);
+        let found = object.interfaces().iter().find(|interface| interface.name == name);
         found.copied().ok_or_else(|| Refusal::no_interface(format!("this object has no interface {name}")))
     };
     if member == "GetAll" {
-        return Ok(Request::GetAll(place, interface(body.deserialize()?)?));
+        return Ok(Request::GetAll(object, interface(body.deserialize()?)?));
     }
     let (name, property) = if member == "Get" {
         body.deserialize::<(&str, &str)>()?
@@ -239,7 +239,7 @@ fn properties(message: &Message, member: &str, place: Place) -> Result<Request, 
         .property(property)
         .ok_or_else(|| Refusal::no_property(format!("{name} has no property {property}")))?;
     if member == "Get" {
-        Ok(Request::Get(place, found))
+        Ok(Request::Get(object, found))
     } else {
         Err(Refusal::read_only(format!("{property} can be read only")))
     }
@@ -276,8 +276,8 @@ mod tests {
             ("GetMyPag", call(HOST, MANAGER, "GetMyPag", &()), Request::GetMyPag),
             ("Renew", call(HOST, MANAGER, "Renew", &ID), Request::Renew(id)),
             ("Unlog", call(HOST, MANAGER, "Unlog", &(ID, "")), Request::Unlog(id, None)),
-            ("Follow", call(HOST, MANAGER, "Follow", &ID), Request::Follow(id)),
-            ("Unfollow", call(HOST, MANAGER, "Unfollow", &ID), Request::Unfollow(id)),
+            ("Follow", call(HOST, MANAGER, "Follow", &ID), Request::Follow(id, true)),
+            ("Unfollow", call(HOST, MANAGER, "Unfollow", &ID), Request::Follow(id, false)),
             ("Subscribe", call(HOST, MANAGER, "Subscribe", &()), Request::Subscribe),
             ("Unsubscribe", call(HOST, MANAGER, "Unsubscribe", &()), Request::Unsubscribe),
         ];
@@ -287,12 +287,12 @@ mod tests {
         }
         let cell = read(&call(HOST, MANAGER, "Unlog", &(ID, "example.test")));
         assert_eq!(cell, Ok(Request::Unlog(id, Some("example.test".parse().unwrap()))));
-        assert_eq!(read(&call(HOST, OBJECT_MANAGER, "GetManagedObjects", &())), Ok(Request::Managed));
+        assert_eq!(read(&call(HOST, OBJECT_MANAGER, "GetManagedObjects", &())), Ok(Request::ManagedObjects));
         let pag = path_of(id);
         let all = read(&call(&pag, PROPERTIES, "GetAll", &PAG)).unwrap();
-        assert!(matches!(all, Request::GetAll(Place::Pag(one), interface) if one == id && interface.name == PAG));
+        assert!(matches!(all, Request::GetAll(DbusObject::Pag(one), interface) if one == id && interface.name == PAG));
         let tokens = read(&call(&pag, PROPERTIES, "Get", &(PAG, "Tokens"))).unwrap();
-        assert_eq!(tokens, Request::Get(Place::Pag(id), OF_PAG.property("Tokens").unwrap()));
+        assert_eq!(tokens, Request::Get(DbusObject::Pag(id), OF_PAG.property("Tokens").unwrap()));
         let without = Message::method_call(HOST, "ListPags").build(&()).unwrap();
         assert_eq!(read(&without), Ok(Request::ListPags), "the interface need not be named");
     }
@@ -329,7 +329,7 @@ mod tests {
             arguments in (".{0,40}", ".{0,40}"),
             known in 0..3_usize,
         ) {
-            // Most that is chosen freely is nothing we have; some is what we have, with arguments chosen freely.
+            // Most free choices name nothing that there is, so some of them name a method and choose its arguments only.
             let (path, member) = match known {
                 0 => (path, member),
                 1 => (HOST.to_owned(), "Unlog".to_owned()),

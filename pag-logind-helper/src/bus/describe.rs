@@ -1,19 +1,19 @@
-//! The interfaces as tables: calls are checked against them, and the introspection data is written from them.
+//! The interfaces as tables: calls are checked against them, and introspection data is written from them.
 
 use std::fmt::{self, Write as _};
 
 use pag::registry::PagId;
 
-/// The object that stands for the host.
+/// The manager's object.
 pub(crate) const MANAGER_PATH: &str = "/org/pam_pag/Pag1";
-/// Above the objects of the PAGs.
+/// The parent of the PAGs' objects.
 const PAGS_PATH: &str = "/org/pam_pag/Pag1/pag";
 
-/// Interface of the host's object.
+/// The manager's interface.
 pub(crate) const MANAGER: &str = "org.pam_pag.Pag1.Manager";
-/// Interface of a PAG's object.
+/// A PAG's interface.
 pub(crate) const PAG: &str = "org.pam_pag.Pag1.Pag";
-/// Of the D-Bus specification, as the next four.
+/// From the D-Bus specification, as are the next three.
 pub(crate) const OBJECT_MANAGER: &str = "org.freedesktop.DBus.ObjectManager";
 /// See [`OBJECT_MANAGER`].
 pub(crate) const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
@@ -24,7 +24,7 @@ const PEER: &str = "org.freedesktop.DBus.Peer";
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Argument(&'static str, &'static str);
 
-/// A method: what it takes, and what it gives.
+/// A method with its arguments.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Method {
     pub(crate) name: &'static str,
@@ -33,7 +33,7 @@ pub(crate) struct Method {
 }
 
 impl Method {
-    /// The signature of what it takes.
+    /// The signature of its arguments.
     pub(crate) fn signature(&self) -> String {
         self.takes.iter().map(|argument| argument.1).collect()
     }
@@ -46,25 +46,25 @@ pub(crate) struct Signal {
     args: &'static [Argument],
 }
 
-/// A property, which can be read only.
+/// A property. None can be written.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Property {
     pub(crate) name: &'static str,
     pub(crate) kind: &'static str,
-    /// Whether it can change, which PropertiesChanged then tells.
+    /// Whether it can change. PropertiesChanged then tells so.
     changes: bool,
 }
 
-/// What an interface has.
+/// An interface.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct InterfaceTable {
     pub(crate) name: &'static str,
     methods: &'static [Method],
     signals: &'static [Signal],
     pub(crate) properties: &'static [Property],
 }
 
-impl Table {
+impl InterfaceTable {
     /// Its method of that name.
     pub(crate) fn method(&self, name: &str) -> Option<&'static Method> {
         self.methods.iter().find(|method| method.name == name)
@@ -88,8 +88,8 @@ const fn changing(name: &'static str, kind: &'static str) -> Property {
     Property { name, kind, changes: true }
 }
 
-/// The host.
-pub(crate) static OF_MANAGER: Table = Table {
+/// The manager's interface.
+pub(crate) static OF_MANAGER: InterfaceTable = InterfaceTable {
     name: MANAGER,
     methods: &[
         method("ListPags", &[], &[Argument("pags", "a(susssbo)")]),
@@ -107,8 +107,8 @@ pub(crate) static OF_MANAGER: Table = Table {
     properties: &[fixed("Version", "s")],
 };
 
-/// A PAG.
-pub(crate) static OF_PAG: Table = Table {
+/// A PAG's interface.
+pub(crate) static OF_PAG: InterfaceTable = InterfaceTable {
     name: PAG,
     methods: &[],
     signals: &[
@@ -132,7 +132,7 @@ pub(crate) static OF_PAG: Table = Table {
     ],
 };
 
-static OF_OBJECT_MANAGER: Table = Table {
+static OF_OBJECT_MANAGER: InterfaceTable = InterfaceTable {
     name: OBJECT_MANAGER,
     methods: &[method("GetManagedObjects", &[], &[Argument("objects", "a{oa{sa{sv}}}")])],
     signals: &[
@@ -142,7 +142,7 @@ static OF_OBJECT_MANAGER: Table = Table {
     properties: &[],
 };
 
-static OF_PROPERTIES: Table = Table {
+static OF_PROPERTIES: InterfaceTable = InterfaceTable {
     name: PROPERTIES,
     methods: &[
         method("Get", &[Argument("interface", "s"), Argument("property", "s")], &[Argument("value", "v")]),
@@ -156,14 +156,14 @@ static OF_PROPERTIES: Table = Table {
     properties: &[],
 };
 
-static OF_INTROSPECTABLE: Table = Table {
+static OF_INTROSPECTABLE: InterfaceTable = InterfaceTable {
     name: INTROSPECTABLE,
     methods: &[method("Introspect", &[], &[Argument("xml", "s")])],
     signals: &[],
     properties: &[],
 };
 
-static OF_PEER: Table = Table {
+static OF_PEER: InterfaceTable = InterfaceTable {
     name: PEER,
     methods: &[method("Ping", &[], &[]), method("GetMachineId", &[], &[Argument("id", "s")])],
     signals: &[],
@@ -172,44 +172,44 @@ static OF_PEER: Table = Table {
 
 /// An object, by its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// One that is there for what is below it, which has this name.
+pub(crate) enum DbusObject {
+    /// One that only leads to its child of this name.
     Above(&'static str),
-    /// The host.
+    /// The manager.
     Manager,
-    /// Above the PAGs.
+    /// The parent of the PAGs' objects.
     Pags,
-    /// A PAG, if there is one of this name.
+    /// A PAG. Whether it exists is not known here.
     Pag(PagId),
 }
 
-impl Place {
-    /// Reads a path; none for one that nothing of ours has.
+impl DbusObject {
+    /// Reads a path. None if no object here can have it.
     pub(crate) fn parse(path: &str) -> Option<Self> {
         match path {
-            "/" => Some(Place::Above("org")),
-            "/org" => Some(Place::Above("pam_pag")),
-            "/org/pam_pag" => Some(Place::Above("Pag1")),
-            MANAGER_PATH => Some(Place::Manager),
-            PAGS_PATH => Some(Place::Pags),
-            // An object has one path: no upper case.
+            "/" => Some(DbusObject::Above("org")),
+            "/org" => Some(DbusObject::Above("pam_pag")),
+            "/org/pam_pag" => Some(DbusObject::Above("Pag1")),
+            MANAGER_PATH => Some(DbusObject::Manager),
+            PAGS_PATH => Some(DbusObject::Pags),
+            // An object has one path only, so upper case is refused.
             _ => {
                 let id = PagId::parse(path.strip_prefix(PAGS_PATH)?.strip_prefix('/')?)?;
-                (path_of(id) == path).then_some(Place::Pag(id))
+                (path_of(id) == path).then_some(DbusObject::Pag(id))
             }
         }
     }
 
     /// The interfaces of such an object.
-    pub(crate) fn interfaces(self) -> &'static [&'static Table] {
-        static AT_MANAGER: [&Table; 5] =
+    pub(crate) fn interfaces(self) -> &'static [&'static InterfaceTable] {
+        static AT_MANAGER: [&InterfaceTable; 5] =
             [&OF_MANAGER, &OF_OBJECT_MANAGER, &OF_PROPERTIES, &OF_INTROSPECTABLE, &OF_PEER];
-        static AT_PAG: [&Table; 4] = [&OF_PAG, &OF_PROPERTIES, &OF_INTROSPECTABLE, &OF_PEER];
-        static ELSEWHERE: [&Table; 2] = [&OF_INTROSPECTABLE, &OF_PEER];
+        static AT_PAG: [&InterfaceTable; 4] = [&OF_PAG, &OF_PROPERTIES, &OF_INTROSPECTABLE, &OF_PEER];
+        static ELSEWHERE: [&InterfaceTable; 2] = [&OF_INTROSPECTABLE, &OF_PEER];
         match self {
-            Place::Manager => &AT_MANAGER,
-            Place::Pag(_) => &AT_PAG,
-            Place::Above(_) | Place::Pags => &ELSEWHERE,
+            DbusObject::Manager => &AT_MANAGER,
+            DbusObject::Pag(_) => &AT_PAG,
+            DbusObject::Above(_) | DbusObject::Pags => &ELSEWHERE,
         }
     }
 
@@ -224,16 +224,16 @@ impl Place {
             let _ = write!(xml, "{interface}");
         }
         match self {
-            Place::Above(child) => {
+            DbusObject::Above(child) => {
                 let _ = writeln!(xml, "  <node name=\"{child}\"/>");
             }
-            Place::Manager => xml.push_str("  <node name=\"pag\"/>\n"),
-            Place::Pags => {
+            DbusObject::Manager => xml.push_str("  <node name=\"pag\"/>\n"),
+            DbusObject::Pags => {
                 for id in pags {
                     let _ = writeln!(xml, "  <node name=\"{id}\"/>");
                 }
             }
-            Place::Pag(_) => {}
+            DbusObject::Pag(_) => {}
         }
         xml.push_str("</node>\n");
         xml
@@ -245,7 +245,7 @@ pub(crate) fn path_of(id: PagId) -> String {
     format!("{PAGS_PATH}/{id}")
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for InterfaceTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  <interface name=\"{}\">", self.name)?;
         for method in self.methods {
@@ -288,9 +288,9 @@ mod tests {
     #[test]
     fn each_path_is_one_object() {
         let id = PagId::from(0xfe);
-        assert_eq!(Place::parse(&path_of(id)), Some(Place::Pag(id)));
+        assert_eq!(DbusObject::parse(&path_of(id)), Some(DbusObject::Pag(id)));
         for place in ["/", "/org", "/org/pam_pag", "/org/pam_pag/Pag1", "/org/pam_pag/Pag1/pag"] {
-            assert!(Place::parse(place).is_some(), "{place}");
+            assert!(DbusObject::parse(place).is_some(), "{place}");
         }
         for nothing in [
             "",
@@ -299,7 +299,7 @@ mod tests {
             "/org/pam_pag/Pag1/pag/fe",
             "/org/pam_pag/Pag1/pag/00000000000000FE",
         ] {
-            assert_eq!(Place::parse(nothing), None, "{nothing}");
+            assert_eq!(DbusObject::parse(nothing), None, "{nothing}");
         }
     }
 
@@ -333,8 +333,8 @@ mod tests {
 
     #[test]
     fn what_is_below_is_named() {
-        assert!(Place::Above("org").introspect(&[]).contains("<node name=\"org\"/>"));
-        let xml = Place::Pags.introspect(&[PagId::from(1)]);
+        assert!(DbusObject::Above("org").introspect(&[]).contains("<node name=\"org\"/>"));
+        let xml = DbusObject::Pags.introspect(&[PagId::from(1)]);
         assert!(xml.contains("<node name=\"0000000000000001\"/>"), "{xml}");
         assert!(!xml.contains("org.pam_pag.Pag1.Pag"), "{xml}");
     }

@@ -1,22 +1,25 @@
 //! The D-Bus interface `org.pam_pag.Pag1`: org.pam_pag.Pag1(5) says what it promises.
 //!
-//! It has a connection of its own, so that a flood of calls delays nothing that comes from logind or systemd, and it
-//! answers messages by itself instead of by zbus's object server, which has one tree of objects for all: here a caller
-//! sees the objects of his own PAGs only, and signals go to those who may see the object, one by one.
+//! It has a connection of its own, so that a flood of calls delays nothing that comes from logind or systemd. It reads
+//! messages from zbus's MessageStream and not from zbus's object server: docs/design.md says which promises the object
+//! server can't keep. A call goes through `queue` (limits and turns for each user), `call` (what is asked for), `access`
+//! (whether this caller may), and `answer`. Subscribers get `signals` one by one.
 //!
-//! Serving yields to the rest of the helper: a turn takes a bounded number of messages, and after a full turn comes a
-//! pause of twice its length. What has to wait for somebody (the bus, polkit, a child, a seeder) is a future beside the
-//! others.
+//! Serving leaves time to the rest of the helper: a turn takes a bounded number of messages, and after a full turn comes
+//! a pause of twice its length. Whatever waits (for the bus, polkit, a child, a seeder) is a future beside the others.
 
+mod access;
 mod answer;
-mod board;
 mod call;
 mod describe;
-mod desk;
-mod inside;
+mod origin;
 mod polkit;
-mod tell;
-mod whose;
+mod properties;
+mod queue;
+mod signals;
+mod subscribers;
+mod token_list;
+mod view;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -43,50 +46,50 @@ use crate::keeper::Known;
 use crate::logind::{LONGEST_PAUSE, Mailbox, PAUSE};
 use crate::renew::Notice;
 
-use self::board::Board;
 use self::call::{Call, Refusal};
 use self::describe::path_of;
-use self::desk::{Arrival, Desk};
-use self::inside::Inside;
+use self::queue::{CallQueue, Pushed};
+use self::token_list::RingTokens;
+use self::view::View;
 
-/// The name that is served.
+/// The name on the bus.
 const NAME: &str = "org.pam_pag.Pag1";
 /// Longest wait for the bus and for logind.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Messages that zbus keeps for us; the rest stays with the bus.
+/// Messages that zbus keeps until they are read. The rest stays with the bus.
 const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
-/// Messages and calls that are taken in one turn.
+/// Messages, and calls, of one turn.
 const BATCH: usize = 32;
-/// With more than these things that are waited for, those who are refused are not told any more.
-const WORK: usize = 2048;
+/// With more pending futures than this, refused callers get no answer any more.
+const MOST_WORK: usize = 2048;
 /// Shortest pause after a full turn.
 const REST: Duration = Duration::from_millis(1);
 
 /// The interface as the rest of the helper sees it.
 #[derive(Default)]
 pub(crate) struct Interface {
-    board: RefCell<Board>,
+    view: RefCell<View>,
     /// What callers want done.
     pub(crate) orders: Mailbox<Order>,
-    /// Whether it was said that nothing is served.
+    /// Whether the journal says that the interface is not served.
     complained: Cell<bool>,
 }
 
-/// Something that the helper's own loop does for a caller.
+/// Something that the helper's loop does for a caller.
 pub(crate) struct Order {
     pub(crate) pag: PagId,
     pub(crate) what: What,
     answer: Rc<Mailbox<Result<(), Trouble>>>,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
-    /// A seeder is to be run for the PAG.
+    /// Run a seeder for the PAG.
     Renew,
-    /// The record is to forget tokens, for one cell or for all, so that nobody brings them back.
+    /// Remove tokens, for one cell or for all, from the record, so that renewal does not bring them back.
     Forget(Option<AfsCell>),
-    /// The user's services are to follow the PAG, or not because of this any more.
+    /// Have the user's services follow the PAG, or take that back.
     Follow(bool),
 }
 
@@ -95,44 +98,44 @@ pub(crate) enum What {
 pub(crate) enum Trouble {
     /// The PAG has ended.
     Gone,
-    /// A login had the lock.
+    /// A login holds the lock.
     Busy,
-    /// In words.
+    /// For this reason.
     Failed(String),
 }
 
 impl Order {
-    /// Tells the caller what has come of it.
+    /// Gives the caller the result.
     pub(crate) fn answer(&self, result: Result<(), Trouble>) {
         self.answer.put(result);
     }
 }
 
 impl Interface {
-    /// These are the PAGs of `uid` now.
-    pub(crate) fn pin(&self, uid: u32, pags: Vec<Rc<Known>>) {
-        self.board.borrow_mut().pin(uid, pags);
+    /// Shows callers that these are the PAGs of `uid` now.
+    pub(crate) fn publish(&self, uid: u32, pags: Vec<Rc<Known>>) {
+        self.view.borrow_mut().publish(uid, pags);
     }
 
-    /// Something is to be told of this PAG to those who have subscribed.
-    pub(crate) fn alert(&self, pag: PagId, notice: Notice) {
-        self.board.borrow_mut().alert(pag, notice);
+    /// Has subscribers told this of a PAG's tokens.
+    pub(crate) fn announce(&self, pag: PagId, notice: Notice) {
+        self.view.borrow_mut().announce(pag, notice);
     }
 
-    /// Serves whoever calls, for ever; without a bus, or without the name, it tries again.
+    /// Serves callers without end. When there is no bus, or another process has the name, it tries again.
     pub(crate) async fn serve(&self, runtime: &SharedRuntime) {
         let mut pause = PAUSE;
         loop {
             if let Err(why) = self.serve_one_bus(runtime, &mut pause).await {
                 self.complain(why);
             }
-            self.board.borrow_mut().hang_up();
+            self.view.borrow_mut().disconnected();
             runtime.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// Said once, however often it is tried again.
+    /// Says in the journal that the interface is not served: once, however often it is tried again.
     fn complain(&self, why: String) {
         if !self.complained.replace(true) {
             report(&HelperEvent::NotServed { why });
@@ -148,7 +151,7 @@ impl Interface {
     /// One connection, from its beginning to its end.
     ///
     /// # Errors
-    /// When the bus does not let us have the name. That the bus is away is said by who listens to logind.
+    /// When the bus does not give out the name. That there is no bus is said by the connection to logind.
     async fn serve_one_bus(&self, runtime: &SharedRuntime, pause: &mut Duration) -> Result<(), String> {
         let Ok(connection) = Builder::system().max_queued(QUEUE).build().await else { return Ok(()) };
         let messages = MessageStream::from(&connection);
@@ -158,9 +161,9 @@ impl Interface {
             runtime,
             connection,
             dbus,
-            desk: RefCell::default(),
-            inside: Inside::new(runtime),
-            looking: Mutex::new(()),
+            queue: RefCell::default(),
+            ring_tokens: RingTokens::new(runtime),
+            reading: Mutex::new(()),
             watches_names: Mutex::new(false),
             questions: Cell::new(0),
         };
@@ -168,7 +171,7 @@ impl Interface {
     }
 }
 
-/// What is waited for.
+/// Calls that are being served, and other futures.
 type Work<'a> = Vec<Pin<Box<dyn Future<Output = ()> + 'a>>>;
 
 /// One connection and what is done on it.
@@ -177,29 +180,29 @@ struct Service<'a> {
     runtime: &'a SharedRuntime,
     connection: Connection,
     dbus: DBusProxy<'static>,
-    desk: RefCell<Desk<Call>>,
-    inside: Inside<'a>,
-    /// Held by who looks into rings: one at a time.
-    looking: Mutex<()>,
-    /// Whether the bus tells us who leaves.
+    queue: RefCell<CallQueue<Call>>,
+    ring_tokens: RingTokens<'a>,
+    /// Held while rings are read.
+    reading: Mutex<()>,
+    /// Whether the bus tells which connections leave.
     watches_names: Mutex<bool>,
     /// Questions to polkit so far.
     questions: Cell<u64>,
 }
 
-/// A place among the calls that are being served.
-struct Seat<'a> {
-    desk: &'a RefCell<Desk<Call>>,
+/// A call that is being served. Dropped, it no longer counts against the user's limit.
+struct Served<'a> {
+    queue: &'a RefCell<CallQueue<Call>>,
     uid: u32,
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Served<'_> {
     fn drop(&mut self) {
-        self.desk.borrow_mut().done(self.uid);
+        self.queue.borrow_mut().done(self.uid);
     }
 }
 
-/// Who calls.
+/// The caller, as the bus knows it.
 struct Caller<'a> {
     uid: u32,
     name: &'a str,
@@ -207,22 +210,22 @@ struct Caller<'a> {
 }
 
 impl Service<'_> {
-    fn board(&self) -> &RefCell<Board> {
-        &self.interface.board
+    fn view(&self) -> &RefCell<View> {
+        &self.interface.view
     }
 
     /// Takes the name, and serves until the connection ends.
     ///
     /// # Errors
-    /// When the name is not to be had.
+    /// When the bus does not give out the name.
     async fn run(&self, mut messages: MessageStream, pause: &mut Duration) -> Result<(), String> {
         let mut work: Work<'_> = Vec::new();
-        let mut teller = pin!(self.tell());
+        let mut signals = pin!(self.send_signals());
         let mut name = pin!(self.take_name());
         let mut has_name = false;
         loop {
             let turn = poll_fn(|cx| {
-                // Messages are taken meanwhile: the answer comes behind them.
+                // Messages are read meanwhile, since the answer comes behind them.
                 if !has_name && let Poll::Ready(result) = name.as_mut().poll(cx) {
                     has_name = true;
                     if let Err(why) = result {
@@ -230,7 +233,7 @@ impl Service<'_> {
                     }
                     *pause = PAUSE;
                 }
-                self.turn(&mut messages, &mut work, teller.as_mut(), cx).map(Ok)
+                self.turn(&mut messages, &mut work, signals.as_mut(), cx).map(Ok)
             });
             let Some(took) = turn.await? else { return Ok(()) };
             self.runtime.sleep((took * 2).max(REST)).await;
@@ -238,11 +241,11 @@ impl Service<'_> {
     }
 
     async fn take_name(&self) -> Result<(), String> {
-        // In line: a helper that is being replaced, or a child of its last moments, may have it still.
+        // Queued: a helper that is being replaced, or a child that outlives it, may still have the name.
         let name = self.dbus.request_name(WellKnownName::from_str_unchecked(NAME), RequestNameFlags::empty());
         match self.runtime.timeout(ANSWER, name).await {
             Ok(Ok(RequestNameReply::InQueue)) => {
-                self.interface.complain("another process has the name; it is waited for".to_owned());
+                self.interface.complain("another process has the name; the helper waits for it".to_owned());
             }
             Ok(Ok(_)) => self.interface.has_name(),
             Ok(Err(error)) => return Err(error.to_string()),
@@ -251,53 +254,54 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// One turn. Ready with its length when there is more to do; with nothing when the connection has ended.
+    /// One turn. Ready with its length when there is more to do, and with None when the connection has ended.
     fn turn<'s>(
         &'s self,
         messages: &mut MessageStream,
         work: &mut Work<'s>,
-        teller: Pin<&mut impl Future<Output = ()>>,
+        signals: Pin<&mut impl Future<Output = ()>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Duration>> {
         let begun = Instant::now();
-        let (mut arrived, mut refused) = (0, Vec::new());
-        // Always: a message that stays with zbus holds up the answers behind it.
-        while arrived < BATCH {
+        let (mut received, mut refused) = (0, Vec::new());
+        // However much work there is: a message that stays with zbus holds up the answers behind it.
+        while received < BATCH {
             match Pin::new(&mut *messages).poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => self.arrive(message, &mut refused, work),
+                Poll::Ready(Some(Ok(message))) => self.receive(message, &mut refused, work),
                 Poll::Ready(_) => return Poll::Ready(None),
                 Poll::Pending => break,
             }
-            arrived += 1;
+            received += 1;
         }
-        if !refused.is_empty() && work.len() < WORK {
+        if !refused.is_empty() && work.len() < MOST_WORK {
             work.push(Box::pin(async move { drop(self.connection.send_all(&refused).await) }));
         }
         for _ in 0..BATCH {
-            let next = self.desk.borrow_mut().next();
+            let next = self.queue.borrow_mut().next();
             let Some((uid, call)) = next else { break };
             work.push(Box::pin(self.serve_call(uid, call)));
         }
         work.retain_mut(|one| one.as_mut().poll(cx).is_pending());
-        let _ = teller.poll(cx);
-        let more = arrived == BATCH || self.desk.borrow().has_next();
+        let _ = signals.poll(cx);
+        let more = received == BATCH || self.queue.borrow().has_next();
         if more { Poll::Ready(Some(begun.elapsed())) } else { Poll::Pending }
     }
 
-    fn arrive<'s>(&'s self, message: Message, refused: &mut Vec<Message>, work: &mut Work<'s>) {
+    /// Takes in one message.
+    fn receive<'s>(&'s self, message: Message, refused: &mut Vec<Message>, work: &mut Work<'s>) {
         match message.message_type() {
             Type::MethodCall => {}
-            Type::Signal => return self.hear(&message),
+            Type::Signal => return self.bus_signal(&message),
             _ => return,
         }
         let call = Call::new(message);
         let Some(sender) = call.sender() else { return };
         let (call, refusal) = match call.too_long() {
             Some(refusal) => (call, refusal),
-            None => match self.desk.borrow_mut().arrive(&sender, call) {
-                Arrival::Waits => return,
-                Arrival::WhoIsIt => return work.push(Box::pin(self.identify(sender))),
-                Arrival::Refused(call) => (call, Refusal::outstanding()),
+            None => match self.queue.borrow_mut().push(&sender, call) {
+                Pushed::Waits => return,
+                Pushed::Unidentified => return work.push(Box::pin(self.identify(sender))),
+                Pushed::Refused(call) => (call, Refusal::outstanding()),
             },
         };
         if call.wants_answer() {
@@ -305,8 +309,8 @@ impl Service<'_> {
         }
     }
 
-    /// What the bus itself has to say. Others can send us signals, too.
-    fn hear(&self, message: &Message) {
+    /// Takes in a signal of the bus itself. Others can send signals here, too.
+    fn bus_signal(&self, message: &Message) {
         let header = message.header();
         if header.sender().is_none_or(|sender| sender.as_str() != "org.freedesktop.DBus") {
             return;
@@ -321,14 +325,14 @@ impl Service<'_> {
             }
             Some("NameOwnerChanged") => {
                 if let Ok((name, _, "")) = body.deserialize::<(&str, &str, &str)>() {
-                    self.board().borrow_mut().unsubscribe(name);
+                    self.view().borrow_mut().unsubscribe(name);
                 }
             }
             _ => {}
         }
     }
 
-    /// Asks the bus whose connection `sender` is, once for all that it will ever send.
+    /// Asks the bus which user `sender` belongs to. That is asked once for each connection.
     async fn identify(&self, sender: String) {
         let uid = async {
             let name = BusName::Unique(UniqueName::try_from(&*sender).ok()?);
@@ -336,7 +340,7 @@ impl Service<'_> {
             self.runtime.timeout(ANSWER, credentials).await.ok()?.ok()?.unix_user_id()
         };
         let uid = uid.await;
-        let refused = self.desk.borrow_mut().introduce(&sender, uid);
+        let refused = self.queue.borrow_mut().identify(&sender, uid);
         let refused: Vec<Message> = refused
             .iter()
             .filter(|call| call.wants_answer())
@@ -346,7 +350,7 @@ impl Service<'_> {
     }
 
     async fn serve_call(&self, uid: u32, call: Call) {
-        let _seat = Seat { desk: &self.desk, uid };
+        let _served = Served { queue: &self.queue, uid };
         let name = call.sender().unwrap_or_default();
         let caller = Caller { uid, name: &name, interactive: call.is_interactive() };
         let answer = self.answer(&caller, &call).await;

@@ -1,4 +1,4 @@
-//! May a user touch the PAGs of others? An administrator decides, by way of polkit.
+//! Asks polkit whether a user may see and touch the PAGs of others. The administrator of the host decides this.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use zbus::proxy::CacheProperties;
 use zbus::{Connection, Variant, proxy};
 use zruntime::SharedRuntime;
 
-/// What is asked for (units/usr/share/polkit-1/actions/org.pam_pag.policy).
+/// The action that polkit is asked about (units/usr/share/polkit-1/actions/org.pam_pag.policy).
 const ACTION: &str = "org.pam_pag.manage-others";
-/// Longest wait for an answer that needs nobody: polkit may have to be started for it.
+/// Longest wait for an answer without a dialog. Polkit may have to be started for it.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Longest wait for a person who types a password.
+/// Longest wait for a user who types a password.
 const PERSON: Duration = Duration::from_secs(120);
 /// CheckAuthorization may ask the user (polkit, CheckAuthorizationFlags).
 const ALLOW_USER_INTERACTION: u32 = 1;
 
-/// `org.freedesktop.PolicyKit1.Authority`, for two things.
+/// `org.freedesktop.PolicyKit1.Authority`, as far as it is used here.
 #[proxy(
     interface = "org.freedesktop.PolicyKit1.Authority",
     default_service = "org.freedesktop.PolicyKit1",
@@ -35,18 +35,18 @@ trait Authority {
     fn cancel_check_authorization(&self, cancellation_id: &str) -> zbus::Result<()>;
 }
 
-/// What polkit says.
+/// What polkit answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// He may.
+    /// The user may.
     Granted,
-    /// He may not; or nobody can be asked.
+    /// The user may not, or polkit does not answer.
     Denied,
-    /// He may if he proves that he is an administrator, for which he must be asked.
+    /// The user may after a dialog, which the caller did not allow.
     MustAsk,
 }
 
-/// Asks about the connection `sender`. `number` tells this question from others on this connection.
+/// Asks about the connection `sender`. `number` is unique among the questions on this connection.
 pub(crate) async fn ask(
     runtime: &SharedRuntime,
     connection: &Connection,
@@ -65,7 +65,7 @@ pub(crate) async fn ask(
         Ok(Ok((false, true, _))) => Verdict::MustAsk,
         Ok(_) => Verdict::Denied,
         Err(_) => {
-            // Its dialog is of no use any more. Whether that arrives matters to nobody.
+            // The dialog is of no use any more. Nothing depends on whether polkit closes it.
             let _ = runtime.timeout(ANSWER, authority.cancel_check_authorization(&cancellation)).await;
             Verdict::Denied
         }

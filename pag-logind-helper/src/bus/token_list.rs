@@ -1,8 +1,8 @@
-//! Work inside rings, in children, while the loop goes on: the kernel shows tokens to members only, and a child that
-//! hangs in an AFS client must hold up nobody.
+//! The tokens in rings, read and discarded by children while the helper's loop goes on: the kernel shows tokens to a
+//! ring's members only, and a child that hangs in an AFS client must not hold up the helper.
 //!
-//! One child looks into any number of rings, one after the other: a join costs microseconds, a child a millisecond.
-//! It may allocate, since this daemon has one thread, which was not in the allocator when it made the child.
+//! One child reads any number of rings, one after the other: a join costs microseconds, a child a millisecond. The
+//! child may allocate, since this daemon has one thread, which was not in the allocator when it made the child.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,10 +20,10 @@ use zruntime::{AsyncIo, SharedRuntime};
 
 /// Longest time for a child.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Children at once, those included that were killed and hang in the kernel all the same: more would be taken from the
-/// helper's own work.
+/// Children at once, with those that were killed and still hang in the kernel: more would take from the helper's own
+/// work.
 const AT_ONCE: usize = 4;
-/// Tokens of one ring that are told: a user may put as many into it as he has quota for.
+/// Tokens that are told of one ring: a user may put as many into it as their quota allows.
 const TOKENS: usize = 64;
 
 /// A token as it is told.
@@ -31,7 +31,7 @@ const TOKENS: usize = 64;
 pub(crate) struct Token {
     pub(crate) client: String,
     pub(crate) cell: String,
-    /// Nothing where the client does not say.
+    /// Empty where the client does not say.
     pub(crate) principal: String,
     /// 0 where the client does not say.
     pub(crate) vice_id: i64,
@@ -41,15 +41,15 @@ pub(crate) struct Token {
     pub(crate) state: String,
 }
 
-/// Where the children are made.
-pub(crate) struct Inside<'a> {
+/// Makes the children.
+pub(crate) struct RingTokens<'a> {
     runtime: &'a SharedRuntime,
     room: Semaphore,
     /// Killed, and not yet collected.
     killed: RefCell<Vec<Child>>,
 }
 
-/// A child that runs; given up, it is killed.
+/// A child that runs. Dropped, it is killed.
 struct Running<'a> {
     child: Option<Child>,
     killed: &'a RefCell<Vec<Child>>,
@@ -64,17 +64,17 @@ impl Drop for Running<'_> {
     }
 }
 
-impl<'a> Inside<'a> {
-    /// Nobody runs yet.
+impl<'a> RingTokens<'a> {
+    /// Without a child yet.
     pub(crate) fn new(runtime: &'a SharedRuntime) -> Self {
-        Inside { runtime, room: Semaphore::new(AT_ONCE), killed: RefCell::default() }
+        RingTokens { runtime, room: Semaphore::new(AT_ONCE), killed: RefCell::default() }
     }
 
-    /// The tokens in these rings. A ring that cannot be entered is left out.
+    /// The tokens in these rings. A ring that can't be entered is left out.
     ///
     /// # Errors
-    /// In words, when there is no child, or it takes too long.
-    pub(crate) async fn tokens(&self, rings: &[(PagId, Ring)]) -> Result<BTreeMap<PagId, Vec<Token>>, String> {
+    /// Why, when no child could be made, or it takes too long.
+    pub(crate) async fn list(&self, rings: &[(PagId, Ring)]) -> Result<BTreeMap<PagId, Vec<Token>>, String> {
         let text = self
             .run(|out| {
                 let mut text = String::new();
@@ -94,17 +94,17 @@ impl<'a> Inside<'a> {
     /// Discards the tokens for one cell, or all, in `ring`.
     ///
     /// # Errors
-    /// In words, when that could not be done.
+    /// Why, when that failed.
     pub(crate) async fn discard(&self, ring: &Ring, cell: Option<&Cell>) -> Result<(), String> {
         self.run(|_| ring.join_in_child() && client::discard_as_member(ring, cell).is_ok()).await.map(drop)
     }
 
     /// Runs `work` in a child and gives what it writes.
     async fn run(&self, work: impl FnOnce(BorrowedFd<'_>) -> bool) -> Result<Vec<u8>, String> {
-        let _place = self.room.acquire().await;
+        let _permit = self.room.acquire().await;
         self.killed.borrow_mut().retain(|child| matches!(child.try_wait(), Ok(None)));
         if self.killed.borrow().len() >= AT_ONCE {
-            return Err("others hang in an AFS client".to_owned());
+            return Err("earlier children hang in an AFS client".to_owned());
         }
         let (read, write) = sys::pipe().map_err(|error| error.to_string())?;
         let child = sys::child(|| u8::from(!work(write.as_fd()))).map_err(|error| error.to_string())?;
@@ -220,9 +220,9 @@ mod tests {
     fn the_loop_goes_on_while_a_child_hangs_and_the_child_is_killed() {
         zbus::block_on(async {
             let runtime = SharedRuntime::current().unwrap();
-            let inside = Inside::new(&runtime);
+            let tokens = RingTokens::new(&runtime);
             let begun = Instant::now();
-            let hanging = inside.run(|_| {
+            let hanging = tokens.run(|_| {
                 std::thread::sleep(Duration::from_secs(60));
                 true
             });
@@ -236,13 +236,13 @@ mod tests {
             };
             assert!(result.is_err() && ticks > 5, "{result:?} after {ticks} ticks");
             assert!(begun.elapsed() < LIMIT * 2);
-            assert_eq!(inside.run(|out| sys::write_all(out, b"well")).await.as_deref(), Ok(&b"well"[..]));
-            // A later child finds it dead: the next one, unless the machine is busy.
+            assert_eq!(tokens.run(|out| sys::write_all(out, b"well")).await.as_deref(), Ok(&b"well"[..]));
+            // The next child finds it dead, or a later one when the machine is busy.
             let end = Instant::now() + LIMIT;
-            while !inside.killed.borrow().is_empty() && Instant::now() < end {
-                assert!(inside.run(|_| false).await.is_err());
+            while !tokens.killed.borrow().is_empty() && Instant::now() < end {
+                assert!(tokens.run(|_| false).await.is_err());
             }
-            assert!(inside.killed.borrow().is_empty(), "it was collected");
+            assert!(tokens.killed.borrow().is_empty(), "it was collected");
         });
     }
 }

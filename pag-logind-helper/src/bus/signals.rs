@@ -1,4 +1,4 @@
-//! What subscribers are told, each by himself.
+//! Signals, sent to each subscriber by itself.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -8,25 +8,25 @@ use zbus::message::Type;
 use zbus::names::{BusName, UniqueName};
 use zbus::{MatchRule, Variant};
 
-use super::board::{News, Notice};
 use super::call::Refusal;
 use super::describe::{MANAGER_PATH, OBJECT_MANAGER, PAG, PROPERTIES};
+use super::view::{PagEvent, Signal};
 use super::{ANSWER, Caller, Service, object};
 
-/// How often the rings that somebody listens to are looked into: not every new token shows from outside.
-const LOOK: Duration = Duration::from_secs(5);
-/// Shortest time between two rounds of signals: changes that come together are told together.
+/// How often the rings of watched PAGs are read: not every new token shows from outside.
+const READ: Duration = Duration::from_secs(5);
+/// Shortest time between two rounds of signals, so that changes that come together are told together.
 const TOGETHER: Duration = Duration::from_millis(100);
 
 impl Service<'_> {
-    /// Has the caller told of what happens to the PAGs that he may see.
+    /// Has the caller told what happens to the PAGs that it may see.
     pub(super) async fn subscribe(&self, caller: &Caller<'_>) -> Result<(), Refusal> {
         let name = UniqueName::try_from(caller.name)?;
         let limit = |_| Refusal::timed_out("the bus does not answer");
         {
             let mut watches = self.watches_names.lock().await;
             if !*watches {
-                // One rule for all, and for those who leave only: a rule for each would meet the bus's limit.
+                // One rule for all connections that leave the bus. A rule for each would meet the bus's limit.
                 let rule = MatchRule::builder()
                     .msg_type(Type::Signal)
                     .sender("org.freedesktop.DBus")
@@ -38,75 +38,76 @@ impl Service<'_> {
                 *watches = true;
             }
         }
-        if !self.board().borrow_mut().subscribe(caller.name, caller.uid) {
+        if !self.view().borrow_mut().subscribe(caller.name, caller.uid) {
             return Err(Refusal::too_many("you have too many subscriptions"));
         }
-        // It may have left before the rule was there.
+        // The caller may have left before the rule was there.
         let stays = self.runtime.timeout(ANSWER, self.dbus.name_has_owner(BusName::Unique(name))).await;
         if !matches!(stays, Ok(Ok(true))) {
-            self.board().borrow_mut().unsubscribe(caller.name);
+            self.view().borrow_mut().unsubscribe(caller.name);
         }
         Ok(())
     }
 
-    /// Tells subscribers what happens, for ever.
-    pub(super) async fn tell(&self) {
-        let mut next_look = Instant::now() + LOOK;
+    /// Tells subscribers what happens, without end.
+    pub(super) async fn send_signals(&self) {
+        let mut next_read = Instant::now() + READ;
         loop {
-            let listened_to = self.board().borrow().listened_to();
-            let news = poll_fn(|cx| self.board().borrow_mut().poll_news(cx));
-            if listened_to.is_empty() {
-                news.await;
+            let watched = self.view().borrow().watched();
+            let pending = poll_fn(|cx| self.view().borrow_mut().poll_pending(cx));
+            if watched.is_empty() {
+                pending.await;
             } else {
-                let _ = self.runtime.timeout_at(next_look, news).await;
+                let _ = self.runtime.timeout_at(next_read, pending).await;
             }
-            let mut pags = self.board().borrow().changed();
-            if Instant::now() >= next_look {
-                pags = self.board().borrow().listened_to();
-                next_look = Instant::now() + LOOK;
+            let mut pags = self.view().borrow().changed();
+            if Instant::now() >= next_read {
+                pags = self.view().borrow().watched();
+                next_read = Instant::now() + READ;
             }
-            self.look(&pags).await;
-            let notices = self.board().borrow_mut().notices(Instant::now());
-            for notice in notices {
-                self.notify(notice).await;
+            self.read_tokens(&pags).await;
+            let signals = self.view().borrow_mut().take_signals(Instant::now());
+            for signal in signals {
+                self.send_signal(signal).await;
             }
             self.runtime.sleep(TOGETHER).await;
         }
     }
 
-    /// Tells one thing to each who listens, and to nobody else: a broadcast would reach whoever asks the bus for it.
-    async fn notify(&self, notice: Notice) {
-        let Ok(path) = object(notice.pag) else { return };
-        for name in notice.to {
+    /// Sends one signal to its subscribers, one by one: a broadcast would reach every connection that asks the bus for
+    /// it.
+    async fn send_signal(&self, signal: Signal) {
+        let Ok(path) = object(signal.pag) else { return };
+        for name in signal.to {
             let Ok(to) = UniqueName::try_from(name) else { continue };
             let to = Some(BusName::Unique(to));
             let manager = MANAGER_PATH;
-            let sent = match &notice.what {
-                News::Added(properties) => {
+            let sent = match &signal.event {
+                PagEvent::Added(properties) => {
                     let all: HashMap<&str, Variant<'_>> = properties.all().into_iter().collect();
                     let body = (&path, HashMap::from([(PAG, all)]));
                     self.connection.emit_signal(to, manager, OBJECT_MANAGER, "InterfacesAdded", &body).await
                 }
-                News::Removed => {
+                PagEvent::Removed => {
                     let body = (&path, vec![PAG]);
                     self.connection.emit_signal(to, manager, OBJECT_MANAGER, "InterfacesRemoved", &body).await
                 }
-                News::Followed(whom) => {
-                    let whom = whom.map(|id| id.to_string()).unwrap_or_default();
-                    self.connection.emit_signal(to, &path, PAG, "Followed", &whom).await
+                PagEvent::Followed(followed) => {
+                    let followed = followed.map(|id| id.to_string()).unwrap_or_default();
+                    self.connection.emit_signal(to, &path, PAG, "Followed", &followed).await
                 }
-                News::Alert(alert) => {
-                    let name = if alert.over { "Expired" } else { "Expiring" };
-                    self.connection.emit_signal(to, &path, PAG, name, &(alert.end, alert.why)).await
+                PagEvent::Notice(notice) => {
+                    let name = if notice.over { "Expired" } else { "Expiring" };
+                    self.connection.emit_signal(to, &path, PAG, name, &(notice.end, notice.why)).await
                 }
-                News::Changed(changed) => {
+                PagEvent::Changed(changed) => {
                     let changed: HashMap<&str, &Variant<'_>> =
                         changed.iter().map(|(name, value)| (*name, value)).collect();
                     let body = (PAG, changed, Vec::<&str>::new());
                     self.connection.emit_signal(to, &path, PROPERTIES, "PropertiesChanged", &body).await
                 }
             };
-            // The connection's end is heard by who reads from it.
+            // If the connection has ended, the loop that reads from it ends, too.
             let _ = sent;
         }
     }
