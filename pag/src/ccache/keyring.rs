@@ -138,16 +138,24 @@ fn check_session(user: u32) -> io::Result<()> {
 /// Whose keys are looked at, and how many more may be.
 struct Look {
     owner: u32,
+    /// Whether root's keys count, too.
+    roots: bool,
     left: usize,
 }
 
 impl Look {
     /// For the user that this process is.
     fn new() -> Self {
-        Look { owner: sys::ids().uid[1], left: ALL }
+        Look { owner: sys::ids().uid[1], roots: true, left: ALL }
     }
 
-    /// Gives the user's keys in `ring`, with their descriptions, to `see`, until it has something. Keys of other owners are passed
+    /// For a ccache of that name. What a PAM module has put into the user's keyrings is root's (pam_krb5, sssd), and is meant
+    /// for the user; in a session keyring it may be the ticket of a root who calls su.
+    fn of(name: &Name) -> Self {
+        Look { roots: !name.is_of_session(), ..Look::new() }
+    }
+
+    /// Gives the user's keys in `ring`, with their descriptions, to `see`, until it has something. Keys of other users are passed
     /// over: a ticket that another user has put there is not this user's. Allocates nothing.
     fn at<T>(
         &mut self,
@@ -159,7 +167,7 @@ impl Look {
             self.left = self.left.checked_sub(1)?;
             let mut text = [0; DESCRIPTION_SPACE];
             let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
-            if found.uid != self.owner {
+            if found.uid != self.owner && !(self.roots && found.uid == 0) {
                 continue;
             }
             if let Some(seen) = see(self, key, found) {
@@ -177,7 +185,7 @@ impl Look {
 /// Says what is in the ccache `name`, or in `which` of a collection's, for a child that is the user. Nothing where there is
 /// none, and the error where the kernel refuses the keyring. None when no more can be said. `space` is for what is read. Allocates nothing.
 pub(super) fn tell(name: &Name, which: Which, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
-    let mut look = Look::new();
+    let mut look = Look::of(name);
     let checked = if name.is_of_session() { check_session(look.owner) } else { Ok(()) };
     let collection = match checked.and_then(|()| name.collection(&mut look)) {
         Ok(Some(collection)) => collection,
