@@ -34,7 +34,7 @@ const TURN: Duration = Duration::from_secs(25);
 /// The user that `kinit` runs as, made by systemd-sysusers.
 const KINIT_USER: &std::ffi::CStr = c"pag-keytab";
 
-/// Where `kinit` writes the ticket: `/tmp` is this unit's own, in memory, and ends with it (TemporaryFileSystem=).
+/// Where `kinit` writes the ticket: `/tmp` is this unit's own, and ends with it (PrivateTmp=).
 const CCACHE: &str = "/tmp/ccache";
 
 /// Largest keytab: it is read into memory.
