@@ -483,7 +483,7 @@ pub enum Seat {
     Seed,
 }
 
-/// The PAM services that are known (the table of docs/design.md, section 5). What is not here counts as a login.
+/// The PAM services that are known (the table of docs/design/placement.md). What is not here counts as a login.
 pub const SERVICES: [(&str, Seat); 82] = [
     ("sshd", Seat::Login),
     ("dropbear", Seat::Login),

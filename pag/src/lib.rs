@@ -1,6 +1,6 @@
 //! Process authentication groups (PAGs) as session keyrings.
 //!
-//! A PAG is a session keyring, the *ring*, that root can hand out when a process is created; `docs/design.md` says
+//! A PAG is a session keyring, the *ring*, that root can hand out when a process is created; `docs/design/` says
 //! why. One module per noun of that page: [`ring`] makes, joins and verifies rings, [`registry`] keeps them in the
 //! kernel with their [`record`]s and [`lease`]s, [`policy`] decides without effects, [`seed`] and [`client`] bring
 //! tokens in, [`ccache`] is the PAG's Kerberos cache, [`keytab`] where its ticket comes from when nobody is there, and

@@ -1,7 +1,7 @@
 //! What is right and wrong about a service's stacks: pure functions from stacks to findings, and the one place that
 //! puts findings into words.
 //!
-//! The order that matters (design page, section 4): after pam_keyinit, which would replace our ring; after pam_krb5,
+//! The order that matters (docs/design/pam-stacks.md): after pam_keyinit, which would replace our ring; after pam_krb5,
 //! which brings the ccache; before pam_systemd, which starts the user manager. pam_sss has its ccache already from
 //! authentication, so its place does not matter.
 

@@ -1,5 +1,5 @@
-//! The rules of PAGs, from the people who make AFS (docs/design.md, section 1): one suite, unchanged for the keyring,
-//! OpenAFS and kAFS. Whether a process has tokens is asked with the client's own means, by way of `pagctl tokens`.
+//! The rules of PAGs, from the people who make AFS ("The problem" in docs/design/README.md): one suite, unchanged for
+//! the keyring, OpenAFS and kAFS. Whether a process has tokens is asked with the client's own means, by way of `pagctl tokens`.
 
 use std::path::Path;
 use std::time::Duration;
