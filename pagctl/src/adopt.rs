@@ -19,9 +19,7 @@ use pag::policy::{self, Candidate, Newcomer, Placement};
 use pag::registry::{Pag, Registry};
 use pag::sys::{self, Passwd, Who};
 
-use crate::Answer;
-use crate::error::Error;
-use crate::out::outln;
+use crate::output::{Answer, Error, outln};
 
 /// What a session keyring lets its owner do while it is given to the handle group: VIEW, READ and SETATTR, and its
 /// possessor everything, as always.

@@ -6,8 +6,7 @@ use pag::config::{self, Complaint, Dirs, Explained, Subject};
 use pag::person::Person;
 use serde::Serialize;
 
-use crate::Answer;
-use crate::out::{out, outln};
+use crate::output::{Answer, out, outln};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]

@@ -1,20 +1,18 @@
 //! The person's view of PAGs.
 
 mod adopt;
-mod bus;
-mod error;
 mod explain;
 mod member;
-mod out;
+mod output;
 mod pam;
+mod remote;
 mod status;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::Error;
-use crate::out::errln;
+use crate::output::{Answer, Error, errln};
 
 /// Shows and looks after AFS authentication groups (PAGs).
 ///
@@ -44,7 +42,7 @@ enum Verb {
         user: Option<String>,
     },
     #[command(flatten)]
-    Bus(bus::Verb),
+    Remote(remote::Verb),
     /// Give the tokens of a user's PAG to his manager that was started outside of it. Needs root
     #[command(override_usage = "pagctl adopt USER")]
     Adopt {
@@ -62,15 +60,6 @@ enum Verb {
     Pam(pam::Verb),
 }
 
-/// How a verb ended, when it could do its work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    /// Nothing needs doing.
-    AllRight,
-    /// Something does.
-    ToDo,
-}
-
 fn run(cli: &Cli) -> Result<Answer, Error> {
     match &cli.verb {
         Verb::Status { json, explain: true, service, user } => {
@@ -80,7 +69,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         Verb::Adopt { user: Some(user), .. } => adopt::run(user),
         Verb::Adopt { user: None, .. } => adopt::inside(),
         Verb::Member(verb) => member::run(verb),
-        Verb::Bus(verb) => bus::run(verb),
+        Verb::Remote(verb) => remote::run(verb),
         Verb::Pam(verb) => pam::run(verb),
     }
 }
@@ -96,7 +85,7 @@ fn main() -> ExitCode {
             }
         },
         Err(help) if !help.use_stderr() => {
-            out::note(help.print());
+            output::note(help.print());
             0
         }
         Err(wrong) => {
@@ -104,7 +93,7 @@ fn main() -> ExitCode {
             2
         }
     };
-    match out::finish() {
+    match output::finish() {
         // What a verb has done is done, but what it says of that is lost.
         Err(error) if status < 2 => {
             errln!("pagctl: cannot write to standard output: {error}");

@@ -8,10 +8,7 @@ use pag::membership::{Membership, OpenAfs};
 use serde::Serialize;
 
 use super::OpenAfsId;
-use crate::Answer;
-use crate::error::Error;
-use crate::out::{out, outln};
-use crate::status::left;
+use crate::output::{Answer, Error, left, out, outln};
 
 /// Longest time that a client may take: OpenAFS's module may wait for a server.
 const LIMIT: Duration = Duration::from_secs(10);

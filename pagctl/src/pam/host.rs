@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::edit::Edit;
 use super::parse::Libpam;
 use super::stack::{Files, Opened};
-use crate::error::Error;
+use crate::output::Error;
 
 /// Where the texts go that were replaced: out of libpam's sight.
 const BACKUPS: &str = "/var/lib/pag/pam-backup";

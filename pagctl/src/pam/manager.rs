@@ -7,7 +7,7 @@ use super::edit::managed;
 use super::host::{Draft, Host};
 use super::parse::{Facility, parse};
 use super::stack::{Files, Opened};
-use crate::error::Error;
+use crate::output::Error;
 
 /// Our profile, which the package installs.
 const PROFILE: &str = "/usr/share/pam-configs/pag";

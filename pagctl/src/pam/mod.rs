@@ -24,9 +24,7 @@ use self::manager::{Manager, Run};
 use self::parse::Facility;
 use self::place::{mend_lines, place, services};
 use self::stack::{DIRECTORIES, Files, Stacks};
-use crate::Answer;
-use crate::error::Error;
-use crate::out::{self, errln, out, outln};
+use crate::output::{self, Answer, Error, errln, out, outln};
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -341,7 +339,7 @@ fn confirm(change: &Change) -> Result<(), Error> {
     out!("Make these changes? [y/N] ");
     let mut said = String::new();
     // Nobody says yes to a question that could not be put.
-    let heard = if out::finish().is_err() || out::is_closed() { Ok(0) } else { io::stdin().read_line(&mut said) };
+    let heard = if output::finish().is_err() || output::is_closed() { Ok(0) } else { io::stdin().read_line(&mut said) };
     match heard {
         Ok(_) if matches!(said.trim(), "y" | "Y" | "yes") => Ok(()),
         _ => Err(Error::Unconfirmed("nothing was changed")),

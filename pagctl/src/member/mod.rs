@@ -11,9 +11,7 @@ use pag::config::{self, Cell, Dirs, Settings};
 use pag::membership::{self, Membership, OpenAfs};
 use serde::Serialize;
 
-use crate::Answer;
-use crate::error::Error;
-use crate::out::{out, outln};
+use crate::output::{Answer, Error, out, outln};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -80,7 +78,7 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
     let (settings, _) = config::host(&Dirs::default());
     match verb {
         Verb::Tokens { json } => tokens::show(&settings, *json),
-        Verb::Unlog { cell, pag: Some(pag) } => crate::bus::unlog(pag, cell.as_ref()),
+        Verb::Unlog { cell, pag: Some(pag) } => crate::remote::unlog(pag, cell.as_ref()),
         Verb::Unlog { cell, pag: None } => tokens::unlog(&settings, cell.as_ref()),
         Verb::Id { json } => Ok(id(&settings, *json)),
         Verb::New { program } => {

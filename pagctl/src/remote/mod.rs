@@ -18,10 +18,7 @@ use zbus::proxy::{CacheProperties, MethodFlags};
 use zbus::{Connection, MatchRule, MessageStream, ObjectPath, OwnedObjectPath, OwnedVariant, proxy};
 use zruntime::SharedRuntime;
 
-use crate::Answer;
-use crate::error::Error;
-use crate::out::{self, out, outln};
-use crate::status::left;
+use crate::output::{self, Answer, Error, left, out, outln};
 
 const NAME: &str = "org.pam_pag.Pag1";
 const PAG: &str = "org.pam_pag.Pag1.Pag";
@@ -410,7 +407,7 @@ impl Helper {
             } else {
                 outln!("{}", change.words());
             }
-            if out::is_closed() {
+            if output::is_closed() {
                 return Ok(Answer::AllRight);
             }
         }

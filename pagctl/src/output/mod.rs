@@ -3,6 +3,8 @@
 //! The macros of the standard library panic where nobody reads any more (`pagctl list | head -n 1`) or the disk is full.
 //! Here a reader that goes away ends the output and not the work, and any other error is said once, at the end.
 
+mod error;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -12,19 +14,20 @@ static CLOSED: OnceLock<io::Error> = OnceLock::new();
 
 /// Writes to standard output, as `print!` does.
 macro_rules! out {
-    ($($text:tt)*) => { $crate::out::write(format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::output::write(format_args!($($text)*)) };
 }
 
 /// Writes a line to standard output, as `println!` does.
 macro_rules! outln {
-    ($($text:tt)*) => { $crate::out::write(format_args!("{}\n", format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($text)*))) };
 }
 
 /// Writes a line to standard error, as `eprintln!` does. Where that cannot be written nobody can be told.
 macro_rules! errln {
-    ($($text:tt)*) => { $crate::out::write_error(format_args!("{}\n", format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::output::write_error(format_args!("{}\n", format_args!($($text)*))) };
 }
 
+pub(crate) use error::Error;
 pub(crate) use {errln, out, outln};
 
 /// See [`out!`].
@@ -63,5 +66,38 @@ pub(crate) fn finish() -> Result<(), &'static io::Error> {
     match CLOSED.get() {
         Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// How a verb ended, when it could do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Nothing needs doing.
+    AllRight,
+    /// Something does.
+    ToDo,
+}
+
+/// How long something is good for, in words.
+pub(crate) fn left(end: u64) -> String {
+    match end.saturating_sub(pag::now()) {
+        0 => "no time: it has ended".to_owned(),
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds if seconds < 7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_fitting_units() {
+        let now = pag::now();
+        assert_eq!(left(now.saturating_sub(5)), "no time: it has ended");
+        assert!(left(now + 60).ends_with(" s"));
+        assert!(left(now + 600).ends_with(" min"));
+        assert!(left(now + 36_000).starts_with("9 h") || left(now + 36_000).starts_with("10 h"));
     }
 }
