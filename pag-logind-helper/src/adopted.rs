@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use pag::adopt;
 use pag::guard::Guard;
 use pag::keyring::Serial;
-use pag::registry::{Pag, PagId, Registry};
+use pag::mirror::adopt;
 use pag::report::{Event, report};
+use pag::store::registry::{Pag, PagId, Registry};
 
 use crate::keeper::keys_of;
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use pag::registry::PagId;
+use pag::store::registry::PagId;
 use pag::sys::{self, Child};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use pag::registry::PagId;
 use pag::report::{Field, Message, Severity};
+use pag::store::registry::PagId;
 
 /// Something that happened to the helper, or that it did.
 #[derive(Debug, Clone)]

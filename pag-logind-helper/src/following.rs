@@ -1,21 +1,21 @@
-//! Whom the user managers follow (`scope = session`), and whether their rings are in step: see `pag::follow`. What is
+//! Whom the user managers follow (`scope = session`), and whether their rings are in step: see `pag::mirror::follow`. What is
 //! remembered here saves work and no more; who follows whom is in the records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use pag::afs;
 use pag::ccache::{self, Place};
-use pag::client;
 use pag::config::Follow;
 use pag::error::Result;
-use pag::follow;
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::Serial;
 use pag::login::candidates;
+use pag::mirror::follow;
 use pag::policy::{self, Sessions};
-use pag::record::Record;
-use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
+use pag::store::record::Record;
+use pag::store::registry::{Pag, PagId, Registry};
 use pag::sys::Identity;
 
 use crate::errands::{self, Errand, Work};
@@ -252,7 +252,7 @@ fn forget_own(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Result<()> {
     if record.principal.is_none() && record.tokens.is_empty() {
         return Ok(());
     }
-    client::discard(&ring, Instant::now() + INSIDE)?;
+    afs::discard(&ring, Instant::now() + INSIDE)?;
     let blank = Record {
         principal: None,
         ticket: 0,

@@ -1,11 +1,11 @@
 //! What members and administrators can cut, and how it is noticed: pure functions from what was and what is.
 
+use pag::afs::{Client, State, Token};
 use pag::ccache;
-use pag::client::{Client, State, Token};
 use pag::config::Cell;
 use pag::keyring::Serial;
-use pag::record::{Held, Record};
-use pag::registry::PagId;
+use pag::store::record::{Held, Record};
+use pag::store::registry::PagId;
 
 /// Whether a member has emptied the ring: none of the keys is left that were in it `before`.
 ///
@@ -85,7 +85,7 @@ pub(crate) fn was_cut(registry_was_lost: bool, ccache_is_there: bool) -> bool {
 mod tests {
     use super::*;
     use pag::config::Retain;
-    use pag::record::{Attempt, Kind};
+    use pag::store::record::{Attempt, Kind};
 
     const NOW: u64 = 1000;
 

@@ -7,25 +7,25 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pag::account::Account;
+use pag::afs::openafs::{self, Equipped};
+use pag::afs::{self, Client};
 use pag::ccache::format::{Principal, Summary};
 use pag::ccache::{self, Contents, Place, Unread};
-use pag::client::openafs::{self, Equipped};
-use pag::client::{self, Client};
+use pag::config::account::Account;
+use pag::config::keytab::{self, Keytab, Whose};
 use pag::config::{Cell, Follow};
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
-use pag::keytab::{self, Keytab, Whose};
-use pag::lease::{Process, Role};
-use pag::lock::Lock;
 use pag::login;
 use pag::policy::{self, Fate};
-use pag::record::{Attempt, Kind, Record};
-use pag::registry::{Pag, PagId, Registry};
 use pag::report::{Event, report};
-use pag::ring::Ring;
 use pag::seed;
+use pag::store::lease::{Process, Role};
+use pag::store::lock::Lock;
+use pag::store::record::{Attempt, Kind, Record};
+use pag::store::registry::{Pag, PagId, Registry};
+use pag::store::ring::Ring;
 use pag::sys::{self, Identity, Passwd, Who};
 
 use crate::adopted::Adopted;
@@ -573,8 +573,8 @@ impl Keeper {
         for late in known.record.discarded.iter().filter(|one| one.at >= begun) {
             let deadline = Instant::now() + INSIDE;
             let discarded = match &late.cell {
-                Some(cell) => client::discard_cell(&known.ring, cell, deadline),
-                None => client::discard(&known.ring, deadline),
+                Some(cell) => afs::discard_cell(&known.ring, cell, deadline),
+                None => afs::discard(&known.ring, deadline),
             };
             if let Err(why) = discarded {
                 report(&Event::Complaint { what: why.to_string() });
@@ -633,7 +633,7 @@ impl Keeper {
     /// are others than the record says. What a job of ours is to bring back was not `had`.
     pub(crate) fn note_tokens(&mut self, id: PagId, had: bool) -> bool {
         let Some(known) = self.known.get(&id) else { return false };
-        let Ok(tokens) = client::tokens(&known.ring, Instant::now() + INSIDE) else { return false };
+        let Ok(tokens) = afs::tokens(&known.ring, Instant::now() + INSIDE) else { return false };
         let now = pag::now();
         let held = seed::held(&tokens, &known.record.tokens, now);
         let discarded = if had { heal::discarded(&known.record, &tokens, now, Client::is_there) } else { Vec::new() };
@@ -863,7 +863,7 @@ impl Keeper {
     /// Says that a seeder has brought this PAG nothing. One that it did not need is not tried again.
     pub(crate) fn not_seeded(&self, id: PagId, why: &str, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
-        let tokens = client::tokens(&known.ring, Instant::now() + INSIDE).unwrap_or_default();
+        let tokens = afs::tokens(&known.ring, Instant::now() + INSIDE).unwrap_or_default();
         let (client, cell) = heal::missed(&known.record, &tokens);
         let why = format!("{why}; it will {}be tried again", if needed { "" } else { "not " });
         report(&Event::SeedFailed { uid: known.uid, ring: Some(known.ring.serial), client, cell, why });
@@ -892,7 +892,7 @@ impl Keeper {
             }
             let registry = Guard::enter(group).and_then(|guard| Registry::find(&guard, group));
             let Ok(Some(registry)) = registry else { return false };
-            let tokens = client::tokens(&known.ring, Instant::now() + INSIDE).ok();
+            let tokens = afs::tokens(&known.ring, Instant::now() + INSIDE).ok();
             let seeding = login::Seeding { ok: true, tokens, aliases: Vec::new() };
             let noted = login::note_seeding(uid, group, &registry, *id, &seeding, LOCK_WAIT);
             let later = matches!(noted, Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut);
@@ -959,7 +959,7 @@ pub(crate) fn keys_of(ring: &Ring) -> Vec<Serial> {
 
 /// Looks for the record's tokens inside the ring. A ring that cannot be looked into lacks nothing that we could bring.
 fn lacks_tokens(ring: &Ring, record: &Record, now: u64) -> bool {
-    client::tokens(ring, Instant::now() + INSIDE).is_ok_and(|tokens| heal::lacks_tokens(record, &tokens, now))
+    afs::tokens(ring, Instant::now() + INSIDE).is_ok_and(|tokens| heal::lacks_tokens(record, &tokens, now))
 }
 
 /// The user, or a nameless one where he is gone from the password database: he lingers no more.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use pag::config::Retain;
-use pag::record::Record;
-use pag::registry::PagId;
+use pag::store::record::Record;
+use pag::store::registry::PagId;
 
 /// How long such a manager keeps tokens. logind stops one 10 s after the last session (UserStopDelaySec in logind.conf(5)),
 /// and then its services stop.
@@ -62,8 +62,8 @@ impl Leaving {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::lease::{Lease, Process, Role, Word};
-    use pag::record::Kind;
+    use pag::store::lease::{Lease, Process, Role, Word};
+    use pag::store::record::Kind;
 
     fn record(retain: Retain, roles: &[Role]) -> Record {
         let lease = |role: &Role| Lease {

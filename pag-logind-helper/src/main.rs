@@ -33,11 +33,11 @@ use std::process::ExitCode;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use pag::client::Client;
+use pag::afs::Client;
 use pag::config::{self, Dirs};
 use pag::nudge::{self, Nudge};
-use pag::registry::PagId;
 use pag::report::{Event, report, set_debug, speak_as};
+use pag::store::registry::PagId;
 use zruntime::signal::{Signal, Signals};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
@@ -179,7 +179,7 @@ enum Wake {
 
 impl<'a> Helper<'a> {
     fn new(runtime: &'a SharedRuntime, bus: &'a Bus, interface: &'a Interface) -> io::Result<Self> {
-        pag::lock::make_directories()?;
+        pag::store::lock::make_directories()?;
         Ok(Helper {
             runtime,
             bus,

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use pag::record::Record;
-use pag::registry::PagId;
+use pag::store::record::Record;
+use pag::store::registry::PagId;
 
 /// Shortest pause after an attempt that has brought nothing.
 const SHORTEST: u64 = 5;
@@ -159,9 +159,9 @@ pub(crate) fn sleep(moment: u64, now: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::client::Client;
+    use pag::afs::Client;
     use pag::config::Retain;
-    use pag::record::{Attempt, Discarded, Held, Kind};
+    use pag::store::record::{Attempt, Discarded, Held, Kind};
     use proptest::prelude::*;
 
     const HOUR: u64 = 3600;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pag::registry::PagId;
+use pag::store::registry::PagId;
 
 /// Seeders at once: enough for a cell that comes back, and no crowd before its KDC.
 const AT_ONCE: usize = 4;

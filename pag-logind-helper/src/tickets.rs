@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pag::ccache::{self, Place};
-use pag::registry::PagId;
+use pag::store::registry::PagId;
 use pag::sys::Identity;
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 

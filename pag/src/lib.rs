@@ -7,28 +7,20 @@
 //! [`login`] strings these together for the PAM module. [`membership`] is what every process may do by itself.
 //! [`report`] owns every message. System calls stand in [`sys`], keys in [`keyring`], switching of ids in [`guard`].
 
-pub mod account;
-pub mod adopt;
+pub mod afs;
 pub mod ccache;
-pub mod client;
 pub mod config;
 pub mod error;
-pub mod follow;
 pub mod guard;
 pub mod keyring;
-pub mod keytab;
-pub mod lease;
-pub mod lock;
 pub mod login;
 pub mod membership;
+pub mod mirror;
 pub mod nudge;
-pub mod person;
 pub mod policy;
-pub mod record;
-pub mod registry;
 pub mod report;
-pub mod ring;
 pub mod seed;
+pub mod store;
 pub mod sys;
 
 pub use error::{Error, Result};

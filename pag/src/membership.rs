@@ -8,13 +8,13 @@
 
 use std::io;
 
-use crate::client::Client;
-use crate::client::openafs::{Device, Interface};
+use crate::afs::Client;
+use crate::afs::openafs::{Device, Interface};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::guard::HandleGroup;
 use crate::keyring::{self, Mask, Serial};
-use crate::ring::Ring;
+use crate::store::ring::Ring;
 use crate::sys;
 
 /// What OpenAFS says of the thread.

@@ -1,7 +1,7 @@
 //! `pagctl adopt`: tokens for a user manager that was started outside of its user's PAG, before pam_pag was installed.
 //!
 //! One of the manager's services, this very program, opens their keyring to its owner for a moment, in which root gives it
-//! to the handle group: see [`pag::adopt`]. No ring is opened to anybody.
+//! to the handle group: see [`pag::mirror::adopt`]. No ring is opened to anybody.
 
 use std::ffi::CStr;
 use std::io::{self, BufRead, Write};
@@ -9,14 +9,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pag::account::Account;
-use pag::adopt;
+use pag::config::account::Account;
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Mask, Serial};
-use pag::lease::{Lease, Process, Role};
-use pag::lock::Lock;
+use pag::mirror::adopt;
 use pag::policy::{self, Candidate, Newcomer, Placement};
-use pag::registry::{Pag, Registry};
+use pag::store::lease::{Lease, Process, Role};
+use pag::store::lock::Lock;
+use pag::store::registry::{Pag, Registry};
 use pag::sys::{self, Passwd, Who};
 
 use crate::output::{Answer, Error, outln};

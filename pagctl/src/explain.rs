@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use pag::config::{self, Complaint, Dirs, Explained, Subject};
-use pag::person::Person;
+use pag::sys::person::Person;
 use serde::Serialize;
 
 use crate::output::{Answer, out, outln};

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use pag::client::{self, State, Token};
+use pag::afs::{self, State, Token};
 use pag::guard::{Guard, HandleGroup};
-use pag::lease::Lease;
 use pag::membership;
-use pag::record::{Record, Unreadable};
-use pag::registry::{Pag, Registry};
-use pag::ring::Ring;
+use pag::store::lease::Lease;
+use pag::store::record::{Record, Unreadable};
+use pag::store::registry::{Pag, Registry};
+use pag::store::ring::Ring;
 use pag::sys::{self, Who};
 use serde::Serialize;
 
@@ -125,7 +125,7 @@ pub(crate) fn run(json: bool) -> pag::Result<Answer> {
 }
 
 fn tokens(ring: &Ring) -> pag::Result<Vec<OneToken>> {
-    Ok(client::tokens(ring, Instant::now() + LOOK)?.into_iter().map(OneToken::from).collect())
+    Ok(afs::tokens(ring, Instant::now() + LOOK)?.into_iter().map(OneToken::from).collect())
 }
 
 fn mine() -> Option<Mine> {

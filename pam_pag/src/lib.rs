@@ -13,11 +13,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use pag::config::{self, Complaint, Dirs, Role, Settings, Subject};
-use pag::lock;
 use pag::login::{self, Marker, Request};
-use pag::person::Person;
 use pag::report::{self, Event, report};
 use pag::seed::{IDENTITY, WITHOUT};
+use pag::store::lock;
+use pag::sys::person::Person;
 use pag::sys::{self, Passwd, Who};
 use pam::constants::{PAM_DELETE_CRED, PAM_REFRESH_CRED, PAM_REINITIALIZE_CRED, PamFlag, PamResultCode};
 use pam::items::{Service, Tty};

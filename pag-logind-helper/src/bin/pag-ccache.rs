@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use pag::ccache;
 use pag::guard::{Guard, HandleGroup};
-use pag::lock::Lock;
-use pag::registry::Registry;
 use pag::report::{Event, report, speak_as};
+use pag::store::lock::Lock;
+use pag::store::registry::Registry;
 
 /// Longest wait for a uid's lock: a login has it, and the user is to keep the file system.
 const WAIT: Duration = Duration::from_millis(100);

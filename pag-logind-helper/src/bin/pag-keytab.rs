@@ -13,15 +13,15 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use pag::account::{self, Account};
 use pag::ccache::{self, Place};
+use pag::config::account::{self, Account};
+use pag::config::keytab::{self, Keytab};
 use pag::config::{self, Dirs};
 use pag::guard::{Guard, HandleGroup};
-use pag::keytab::{self, Keytab};
-use pag::lock::Lock;
-use pag::record::Record;
-use pag::registry::{PagId, Registry};
 use pag::report::{Event, report, set_debug, speak_as};
+use pag::store::lock::Lock;
+use pag::store::record::Record;
+use pag::store::registry::{PagId, Registry};
 use pag::sys::{self, Answer, Identity, Passwd, Who};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 

@@ -7,17 +7,17 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pag::account::Account;
+use pag::afs::{self, Client};
 use pag::ccache::format::Summary;
 use pag::ccache::{self, Contents, Place};
-use pag::client::{self, Client};
+use pag::config::account::Account;
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
 use pag::login::run_seeder;
-use pag::person::Person;
 use pag::report::{Event, report, set_debug, speak_as};
-use pag::ring::Ring;
 use pag::seed::{self, Budget, IDENTITY, Job, WITHOUT, Without};
+use pag::store::ring::Ring;
+use pag::sys::person::Person;
 use pag::sys::{self, Identity, Passwd, Who};
 
 /// The seeder's time. The unit's own deadline, a minute, is for what outlives even this.
@@ -85,7 +85,7 @@ fn seed() -> Result<bool, String> {
     let seeded = run_seeder(&job, Some(&ring), None, &budget).ok;
     // A seeder may choose the cell, and the configuration may name it by an alias: the token tells which it was.
     for cell in &job.without.cells {
-        if let Err(why) = client::discard_here(Some(cell), Instant::now() + DISCARDING) {
+        if let Err(why) = afs::discard_here(Some(cell), Instant::now() + DISCARDING) {
             report(&Event::Complaint { what: why.to_string() });
         }
     }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pag::config::Cell as AfsCell;
-use pag::registry::PagId;
 use pag::report::report;
+use pag::store::registry::PagId;
 use zbus::message::Message;
 use zbus::names::{BusName, UniqueName};
 use zbus::{ObjectPath, Variant};

@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use pag::config::Cell as AfsCell;
-use pag::registry::PagId;
 use pag::report::report;
+use pag::store::registry::PagId;
 use zbus::connection::Builder;
 use zbus::fdo::{DBusProxy, RequestNameFlags, RequestNameReply};
 use zbus::message::{Message, Type};

@@ -7,8 +7,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use pag::lease::Process;
-use pag::registry::PagId;
+use pag::store::lease::Process;
+use pag::store::registry::PagId;
 use pag::sys;
 
 use zbus::proxy::CacheProperties;

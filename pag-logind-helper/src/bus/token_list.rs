@@ -10,10 +10,10 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use pag::client;
+use pag::afs;
 use pag::config::Cell;
-use pag::registry::PagId;
-use pag::ring::Ring;
+use pag::store::registry::PagId;
+use pag::store::ring::Ring;
 use pag::sys::{self, Child, Exit};
 use zruntime::lock::Semaphore;
 use zruntime::{AsyncIo, SharedRuntime};
@@ -80,7 +80,7 @@ impl<'a> RingTokens<'a> {
                 let mut text = String::new();
                 for (id, ring) in rings {
                     if ring.join_in_child()
-                        && let Ok(tokens) = client::tokens_as_member(ring)
+                        && let Ok(tokens) = afs::tokens_as_member(ring)
                     {
                         write_tokens(&mut text, *id, &tokens);
                     }
@@ -96,7 +96,7 @@ impl<'a> RingTokens<'a> {
     /// # Errors
     /// Why, when that failed.
     pub(crate) async fn discard(&self, ring: &Ring, cell: Option<&Cell>) -> Result<(), String> {
-        self.run(|_| ring.join_in_child() && client::discard_as_member(ring, cell).is_ok()).await.map(drop)
+        self.run(|_| ring.join_in_child() && afs::discard_as_member(ring, cell).is_ok()).await.map(drop)
     }
 
     /// Runs `work` in a child and gives what it writes.
@@ -139,7 +139,7 @@ impl<'a> RingTokens<'a> {
 }
 
 /// A line for the ring, and one for each token.
-fn write_tokens(text: &mut String, id: PagId, tokens: &[client::Token]) {
+fn write_tokens(text: &mut String, id: PagId, tokens: &[afs::Token]) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{id}");
     for token in tokens.iter().take(TOKENS) {
@@ -175,12 +175,12 @@ fn read_token<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Token> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pag::afs::{Client, State};
     use pag::ccache::format::Principal;
-    use pag::client::{Client, State};
     use std::time::Instant;
 
-    fn token(cell: &str, principal: Option<&str>, vice_id: Option<i64>) -> client::Token {
-        client::Token {
+    fn token(cell: &str, principal: Option<&str>, vice_id: Option<i64>) -> afs::Token {
+        afs::Token {
             client: Client::OpenAfs,
             cell: cell.parse().unwrap(),
             principal: principal.map(|text| Principal::parse(text).unwrap()),
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_ring_with_very_many_tokens_tells_some() {
-        let tokens: Vec<client::Token> = (0..200).map(|number| token(&format!("c{number}.test"), None, None)).collect();
+        let tokens: Vec<afs::Token> = (0..200).map(|number| token(&format!("c{number}.test"), None, None)).collect();
         let mut text = String::new();
         write_tokens(&mut text, PagId::from(1), &tokens);
         assert_eq!(read_tokens(&text)[&PagId::from(1)].len(), TOKENS);

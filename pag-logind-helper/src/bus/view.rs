@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use pag::lease::Process;
-use pag::registry::PagId;
-use pag::ring::Ring;
+use pag::store::lease::Process;
+use pag::store::registry::PagId;
+use pag::store::ring::Ring;
 use zbus::Variant;
 
 use super::properties::Properties;
@@ -309,8 +309,8 @@ mod tests {
     use pag::config::Retain;
     use pag::guard::HandleGroup;
     use pag::keyring::Serial;
-    use pag::record::{Kind, Record};
-    use pag::ring::RingName;
+    use pag::store::record::{Kind, Record};
+    use pag::store::ring::RingName;
 
     const ALICE: u32 = 61001;
     const BOB: u32 = 61002;

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use super::{Contents, Place, read};
 use crate::error::{Error, Result};
-use crate::registry::PagId;
+use crate::store::registry::PagId;
 use crate::sys::{self, Answer, Exit, Identity, Mount};
 
 /// The name of what is the user's in a PAG's directory.
@@ -99,7 +99,7 @@ fn mount(uid: u32) -> io::Result<()> {
     let make_it = || sys::make_directory(&path, 0o711);
     match make_it() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            crate::lock::make_directories()?;
+            crate::store::lock::make_directories()?;
             make_it()?;
         }
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

@@ -190,7 +190,7 @@ fn openafs_words(openafs: &OpenAfs) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::client::Client;
+    use pag::afs::Client;
     use pag::keyring::Serial;
 
     fn here(openafs: OpenAfs, by_session: Vec<Client>) -> Membership {

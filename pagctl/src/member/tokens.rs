@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pag::client::{self, State, Token};
+use pag::afs::{self, State, Token};
 use pag::config::{Cell, Settings};
 use pag::membership::{Membership, OpenAfs};
 use serde::Serialize;
@@ -54,7 +54,7 @@ impl From<&Token> for OneToken {
 /// When they cannot be looked at.
 pub(super) fn show(settings: &Settings, json: bool) -> Result<Answer, Error> {
     let here = Membership::here(settings);
-    let tokens = client::tokens_here(Instant::now() + LIMIT)?;
+    let tokens = afs::tokens_here(Instant::now() + LIMIT)?;
     if json {
         let told = Tokens {
             member: here.is_one(),
@@ -128,10 +128,10 @@ pub(super) fn unlog(settings: &Settings, cell: Option<&Cell>) -> Result<Answer, 
         return Ok(Answer::ToDo);
     }
     let of_cell = |tokens: &[Token]| tokens.iter().filter(|token| cell.is_none_or(|cell| token.cell == *cell)).count();
-    let before = of_cell(&client::tokens_here(Instant::now() + LIMIT)?);
+    let before = of_cell(&afs::tokens_here(Instant::now() + LIMIT)?);
     // Also where none was seen: a key that is garbled is none, and one too many in a crowded ring.
-    client::discard_here(cell, Instant::now() + LIMIT)?;
-    let after = of_cell(&client::tokens_here(Instant::now() + LIMIT)?);
+    afs::discard_here(cell, Instant::now() + LIMIT)?;
+    let after = of_cell(&afs::tokens_here(Instant::now() + LIMIT)?);
     let of = cell.map_or(String::new(), |cell| format!(" of cell {cell}"));
     if after > 0 {
         return Err(Error::TokensLeft(after));
@@ -164,7 +164,7 @@ fn remedy(here: &Membership) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::client::{Client, Kind};
+    use pag::afs::{Client, Kind};
     use pag::keyring::Serial;
 
     fn here(openafs: OpenAfs) -> Membership {

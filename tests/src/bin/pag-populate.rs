@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use pag::config::Retain;
 use pag::guard::{Guard, HandleGroup};
-use pag::lease::{Lease, Process, Role};
-use pag::lock::Lock;
-use pag::record::{Kind, Record};
-use pag::registry::{PagId, Registry};
-use pag::ring::Ring;
+use pag::store::lease::{Lease, Process, Role};
+use pag::store::lock::Lock;
+use pag::store::record::{Kind, Record};
+use pag::store::registry::{PagId, Registry};
+use pag::store::ring::Ring;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -171,9 +171,9 @@ pub(super) fn hostile_keys_harm_nobody(sandbox: &mut Sandbox) {
     let group = HandleGroup::read();
     let guard = Guard::enter(group).unwrap();
     let serial = Serial::new(before.identity().0).unwrap();
-    let ring = pag::ring::Ring::look(serial, uid("alice"), group).unwrap();
+    let ring = pag::store::ring::Ring::look(serial, uid("alice"), group).unwrap();
     drop(guard);
-    let tokens = pag::client::tokens(&ring, Instant::now() + Duration::from_secs(2)).unwrap();
+    let tokens = pag::afs::tokens(&ring, Instant::now() + Duration::from_secs(2)).unwrap();
     let cells: Vec<String> = tokens.iter().map(|token| token.cell.to_string()).collect();
     assert_eq!(cells, [CELL], "one token, and nothing that only looks like one");
     second.all_ok(&["close", "end"]);

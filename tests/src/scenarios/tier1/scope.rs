@@ -3,9 +3,9 @@
 
 use std::fs;
 
-use pag::follow;
 use pag::guard::{Guard, HandleGroup};
-use pag::registry::Registry;
+use pag::mirror::follow;
+use pag::store::registry::Registry;
 
 use super::{inside, pags, shell, ticketed, uid};
 use crate::ring::Ring;

@@ -2,7 +2,7 @@
 //! services follow (`scope = session`).
 //!
 //! Of OpenAFS that is the followed PAG's S0, in the place of the follower's own: its members are then in that PAG (see
-//! [`crate::client::openafs`]), and see each change of its tokens at once. Of kAFS and `keyring` it is the token keys
+//! [`crate::afs::openafs`]), and see each change of its tokens at once. Of kAFS and `keyring` it is the token keys
 //! themselves, directly, since kAFS looks no deeper than the session keyring (security/keys/request_key.c,
 //! request_key_rcu), and again after each change. Only those who possess a key may link it, so a child of ours joins the
 //! followed ring for it. Everything that was linked is noted in the record before it is, and only that is taken away
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::keyring::{self, Description, Serial};
-use crate::record::Record;
-use crate::registry::{Pag, Registry};
-use crate::ring::Ring;
+use crate::store::record::Record;
+use crate::store::registry::{Pag, Registry};
+use crate::store::ring::Ring;
 use crate::sys::{self, Answer};
 
 /// Longest time that a look into a ring, or a change of its links, may take.

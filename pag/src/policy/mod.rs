@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 
-use crate::account::Account;
 use crate::ccache::format::Principal;
+use crate::config::account::Account;
 use crate::config::{Follow, Join, Retain, Scope};
-use crate::lease::{Lease, Role, Word};
-use crate::record::{Attempt, Kind, Record};
-use crate::registry::PagId;
+use crate::store::lease::{Lease, Role, Word};
+use crate::store::record::{Attempt, Kind, Record};
+use crate::store::registry::PagId;
 
 /// What a process that is about to be placed is, to the user's PAGs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -304,9 +304,9 @@ pub fn is_good(expires: u64, life: u64, now: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Client;
-    use crate::lease::Process;
-    use crate::record::Held;
+    use crate::afs::Client;
+    use crate::store::lease::Process;
+    use crate::store::record::Held;
 
     fn principal(text: &str) -> Principal {
         Principal::parse(text).unwrap()

@@ -21,7 +21,7 @@ use crate::ccache::format::Principal;
 use crate::config::{Cell, ClientChoice, ClientKind, Settings};
 use crate::error::{Error, Result};
 use crate::keyring::{self as keys, Description, Serial};
-use crate::ring::Ring;
+use crate::store::ring::Ring;
 use crate::sys::{self, Answer, Exit, Put, Wiped};
 use openafs::{Device, Interface};
 

@@ -9,24 +9,24 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::account::Account;
+use crate::afs::openafs::{self, Equipped};
+use crate::afs::{self, Client, Token};
 use crate::ccache::{self, Contents, Place, Unread};
-use crate::client::openafs::{self, Equipped};
-use crate::client::{self, Client, Token};
+use crate::config::account::Account;
 use crate::config::{self, Role, Scope, Settings};
 use crate::error::{Error, Result};
-use crate::follow;
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring;
-use crate::lease::{self, Lease, Process, Role as LeaseRole, Word};
-use crate::lock::Lock;
+use crate::mirror::follow;
 use crate::nudge::{Moment, nudge, nudge_of_manager};
 use crate::policy::{self, Candidate, Fate, Newcomer, Placement};
-use crate::record::{Attempt, Held, Kind, Record, Unreadable};
-use crate::registry::{self, Pag, PagId, Registry};
 use crate::report::{Event, report};
-use crate::ring::{self, Ring};
 use crate::seed::{self, Alias, Brought, Budget, Job, Need, Wanted, Without};
+use crate::store::lease::{self, Lease, Process, Role as LeaseRole, Word};
+use crate::store::lock::Lock;
+use crate::store::record::{Attempt, Held, Kind, Record, Unreadable};
+use crate::store::registry::{self, Pag, PagId, Registry};
+use crate::store::ring::{self, Ring};
 use crate::sys::{self, Identity, Passwd, RootDirectory, Who};
 
 /// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
@@ -828,7 +828,7 @@ impl<'a> Entering<'a> {
             }
             need => {
                 let tokens =
-                    client::tokens(ring, Instant::now() + INSIDE).map(|tokens| self.before.get_or_init(|| tokens));
+                    afs::tokens(ring, Instant::now() + INSIDE).map(|tokens| self.before.get_or_init(|| tokens));
                 let tokens = tokens.map_or(&[][..], Vec::as_slice);
                 let held = seed::held(tokens, record.map_or(&[], |record| &record.tokens), now);
                 if seed::are_good(&held, &seed::cells(&clients, settings, self.request.user), now) {
@@ -983,7 +983,7 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>
     if wanted.is_empty() && !job.without.is_nothing() {
         return Seeding { ok: true, tokens: None, aliases: Vec::new() };
     }
-    let look = |time: Duration| client::tokens(ring.filter(|_| !time.is_zero())?, Instant::now() + time).ok();
+    let look = |time: Duration| afs::tokens(ring.filter(|_| !time.is_zero())?, Instant::now() + time).ok();
     let before = before.cloned().or_else(|| look(budget.left().min(INSIDE)));
     let before = before.as_deref();
     let uid = job.user.uid;
@@ -1188,7 +1188,7 @@ pub fn settle(
             if let Some(s0) = pag.nested {
                 let _ = keyring::link(s0, ring.serial);
             }
-            client::discard(ring, Instant::now() + INSIDE)
+            afs::discard(ring, Instant::now() + INSIDE)
         }
         Err(_) => Ok(()),
     };
@@ -1207,7 +1207,7 @@ pub fn settle(
             true
         }
         Fate::DropTokens => {
-            let some = |ring| client::tokens(ring, Instant::now() + INSIDE).is_ok_and(|tokens| !tokens.is_empty());
+            let some = |ring| afs::tokens(ring, Instant::now() + INSIDE).is_ok_and(|tokens| !tokens.is_empty());
             if pag.ring.as_ref().is_ok_and(some) {
                 if let Err(why) = discard(pag) {
                     report(&Event::EndFailed { uid, pag: id, why: why.to_string() });

@@ -3,6 +3,9 @@
 //! Three stages: fragments (a text and its place) become settings by way of one table of options, and what has been
 //! parsed is valid. A line that is wrong keeps its default and yields a [`Complaint`]; nothing here fails.
 
+pub mod account;
+pub mod keytab;
+
 use std::fmt;
 use std::fs::{Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -11,8 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::account;
-use crate::keytab::{Keytab, Whose};
+use crate::config::keytab::{Keytab, Whose};
 
 /// How wide a PAG is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -1521,7 +1523,7 @@ mod tests {
 
     /// The options of the manual's section OPTIONS: a tag is a line after `.TP`, its first word is the name.
     fn documented() -> Vec<&'static str> {
-        let page = include_str!("../../docs/man/pam_pag.8");
+        let page = include_str!("../../../docs/man/pam_pag.8");
         let section = page.split(".SH OPTIONS").nth(1).unwrap().split("\n.SH").next().unwrap();
         let tags = section.split("\n.TP\n").skip(1).map(|rest| rest.lines().next().unwrap());
         tags.map(|tag| tag.split(' ').nth(1).unwrap().split('=').next().unwrap()).collect()
@@ -1536,7 +1538,7 @@ mod tests {
         names.sort_unstable();
         documented.sort_unstable();
         assert_eq!(documented, names);
-        let page = include_str!("../../docs/man/pag.conf.5");
+        let page = include_str!("../../../docs/man/pag.conf.5");
         let words = |line: &'static str| line.split(|c: char| !c.is_ascii_lowercase() && c != '_');
         let bold: Vec<&str> = page.lines().filter(|line| line.starts_with(".B")).flat_map(words).collect();
         for option in of_line.iter().chain(&of_file) {

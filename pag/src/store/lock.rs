@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::keyring::Serial;
-use crate::lease::Process;
+use crate::store::lease::Process;
 use crate::sys;
 
 /// A lock that is held until it is dropped, or its process ends.

@@ -4,16 +4,16 @@
 //! the manager's services share its keyring, and one of them (`pagctl adopt`) lets its owner change its mask for a moment.
 //! With the owner's uid, and with what only an administrator may (CAP_SYS_ADMIN, for KEYCTL_CHOWN;
 //! security/keys/keyctl.c, keyctl_chown_key), it is then given to the handle group, as our rings are. From then on the
-//! tokens in it are kept in step with the PAG's from outside, as those of a follower are ([`crate::follow`]).
+//! tokens in it are kept in step with the PAG's from outside, as those of a follower are ([`crate::mirror::follow`]).
 
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::follow::{link_out_of, token_keys, unlink};
 use crate::guard::Guard;
 use crate::keyring::{self, Description, Mask, Serial};
-use crate::registry::{Pag, Registry};
-use crate::ring::Ring;
+use crate::mirror::follow::{link_out_of, token_keys, unlink};
+use crate::store::registry::{Pag, Registry};
+use crate::store::ring::Ring;
 use crate::sys::{self, Exit};
 
 /// A session keyring as the kernel makes it (security/keys/process_keys.c, install_session_keyring_to_cred), and all to

@@ -13,7 +13,7 @@ use syslog::{Facility, LogFormat};
 pub use syslog::Severity;
 
 use crate::keyring::Serial;
-use crate::registry::PagId;
+use crate::store::registry::PagId;
 use crate::sys;
 
 /// A field of a journal record, beside those that every record has.
@@ -362,7 +362,7 @@ impl fmt::Display for Event {
             Event::ManySessions { uid, pag, process, sessions } => write!(
                 f,
                 "{process} has {sessions} open sessions of uid {uid} in PAG {pag}; those beyond {} share its leases. Other logins are not affected. Find out why it does not close its sessions (pam_close_session)",
-                crate::lease::OF_ONE_PROCESS
+                crate::store::lease::OF_ONE_PROCESS
             ),
             Event::RecordFull { uid, pag, leases, busiest, sessions } => write!(
                 f,
@@ -660,9 +660,9 @@ mod tests {
 
     #[test]
     fn every_event_has_an_entry_in_the_catalog_and_no_other_has() {
-        let sources = concat!(include_str!("report.rs"), include_str!("../../pag-logind-helper/src/event.rs"));
+        let sources = concat!(include_str!("mod.rs"), include_str!("../../../pag-logind-helper/src/event.rs"));
         let events = message_ids(sources, "=> \"");
-        let entries = message_ids(include_str!("../../units/usr/lib/systemd/catalog/pag.catalog"), "\n-- ");
+        let entries = message_ids(include_str!("../../../units/usr/lib/systemd/catalog/pag.catalog"), "\n-- ");
         assert!(events.len() >= 28, "{events:?}");
         assert_eq!(events, entries);
     }

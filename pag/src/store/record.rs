@@ -23,13 +23,13 @@
 use std::fmt::{self, Write as _};
 use std::io;
 
+use crate::afs::Client;
 use crate::ccache::check_name;
 use crate::ccache::format::Principal;
-use crate::client::Client;
 use crate::config::{Cell, Retain};
 use crate::keyring::Serial;
-use crate::lease::{Lease, Process, Role, Word};
-use crate::registry::PagId;
+use crate::store::lease::{Lease, Process, Role, Word};
+use crate::store::registry::PagId;
 
 /// The version that this code writes.
 pub const VERSION: u32 = 1;
@@ -153,7 +153,7 @@ pub struct Record {
     pub follows: Option<PagId>,
     /// The token keys that were linked into this PAG's ring out of the one that it follows.
     pub mirrored: Vec<Serial>,
-    /// The session keyring of a manager outside of this PAG that has its tokens: see [`crate::adopt`].
+    /// The session keyring of a manager outside of this PAG that has its tokens: see [`crate::mirror::adopt`].
     pub adopted: Option<Serial>,
     /// The keys that were linked into that.
     pub lent: Vec<Serial>,

@@ -14,14 +14,14 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::client::openafs;
+use crate::afs::openafs;
 use crate::error::{Error, Result};
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring::{self, Description, Mask, Serial};
-use crate::lease::Process;
-use crate::lock::Lock;
-use crate::record::{Record, Unreadable};
-use crate::ring::{Ring, RingName};
+use crate::store::lease::Process;
+use crate::store::lock::Lock;
+use crate::store::record::{Record, Unreadable};
+use crate::store::ring::{Ring, RingName};
 use crate::sys;
 
 /// A PAG's name for people and programs: 64 random bits in hex. It opens nothing, unlike the ring's name.

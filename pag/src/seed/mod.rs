@@ -5,15 +5,15 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::account::Account;
+use crate::afs::openafs::Device;
+use crate::afs::{Client, State, Token};
 use crate::ccache::format::Principal;
-use crate::client::openafs::Device;
-use crate::client::{Client, State, Token};
+use crate::config::account::Account;
 use crate::config::{Cell, Settings};
 use crate::error::{Error, Result};
 use crate::policy;
-use crate::record::{Attempt, Held, Record};
-use crate::ring::Ring;
+use crate::store::record::{Attempt, Held, Record};
+use crate::store::ring::Ring;
 use crate::sys::{self, Exit, Identity, Passwd, Program};
 
 /// The time that one login may spend waiting for us: all its seeders and ccaches, over setcred and open_session.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ccache::format::Principal;
 use crate::config::{self, Dirs, Settings, Subject};
-use crate::person::Person;
+use crate::sys::person::Person;
 
 /// What stands for an account's name, without its domain, in the option `identity`.
 const NAME: &str = "%u";

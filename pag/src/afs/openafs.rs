@@ -23,8 +23,8 @@ use super::{Client, Kind, Seen, State};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::keyring::{self, Description, Mask, Serial};
-use crate::registry::Pag;
-use crate::ring::Ring;
+use crate::store::registry::Pag;
+use crate::store::ring::Ring;
 use crate::sys::{self, Answer, Wiped};
 
 /// Where modules have their interface: OpenAFS (src/config/afs_args.h), Arla and old OpenAFS, AuriStorFS (said to).
@@ -491,7 +491,7 @@ pub fn lacks(keys: &[Serial], s0: Option<Serial>) -> bool {
 /// `Key` and `System`, in words: they are in none then, and a seeder gets them no tokens.
 pub fn equip(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
     let Ok(ring) = &pag.ring else { return Ok(Equipped::AsBefore) };
-    // The followed PAG is then the one that its members are in (see [`crate::follow`]).
+    // The followed PAG is then the one that its members are in (see [`crate::mirror::follow`]).
     if Device::served().is_none() || follows(pag) {
         return Ok(Equipped::AsBefore);
     }

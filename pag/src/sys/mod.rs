@@ -6,7 +6,8 @@
 //! takes no lock: another thread of the host may have held one when the child was made.
 #![allow(unsafe_code)]
 
-mod child;
+mod fork;
+pub mod person;
 mod word_size;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_void};
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-pub use self::child::{
+pub use self::fork::{
     Answer, Child, Exit, Identity, Program, Put, STATUS_DEADLINE, STATUS_NOT_STARTED, STATUS_SIGNAL, ask, ask_as,
     child, run, wait_for_left,
 };
