@@ -14,7 +14,7 @@ use pag::store::registry::PagId;
 use pag::sys::{self, Child};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
-use crate::tickets::Due;
+use crate::tickets::other_ccaches::Due;
 
 /// Longest time that an errand's work may take: its child ends then, or a second later.
 pub(crate) const TIME: Duration = Duration::from_secs(2);

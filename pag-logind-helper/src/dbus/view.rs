@@ -16,8 +16,8 @@ use zbus::Variant;
 use super::properties::Properties;
 use super::subscribers::Subscribers;
 use super::token_list::Token;
-use crate::keeper::Known;
-use crate::renew::Notice;
+use crate::jobs::plan::Notice;
+use crate::pags::keeper::Known;
 
 /// A token list that is younger than this is good enough for an answer.
 const FRESH: Duration = Duration::from_secs(1);
@@ -305,7 +305,7 @@ pub(super) fn may_see(uid: u32, owner: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::describe::OF_PAG;
+    use crate::dbus::describe::OF_PAG;
     use pag::config::Retain;
     use pag::guard::HandleGroup;
     use pag::keyring::Serial;

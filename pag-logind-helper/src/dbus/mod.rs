@@ -42,9 +42,10 @@ use zruntime::SharedRuntime;
 use zruntime::lock::Mutex;
 
 use crate::event::HelperEvent;
-use crate::keeper::Known;
-use crate::logind::{LONGEST_PAUSE, Mailbox, PAUSE};
-use crate::renew::Notice;
+use crate::jobs::plan::Notice;
+use crate::mailbox::Mailbox;
+use crate::pags::keeper::Known;
+use crate::systemd::{LONGEST_PAUSE, PAUSE};
 
 use self::call::{Call, Refusal};
 use self::describe::path_of;

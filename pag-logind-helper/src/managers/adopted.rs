@@ -9,7 +9,7 @@ use pag::mirror::adopt;
 use pag::report::{Event, report};
 use pag::store::registry::{Pag, PagId, Registry};
 
-use crate::keeper::keys_of;
+use crate::pags::keeper::keys_of;
 
 /// The adopted managers of this host: the keys of the ring with which each was brought into step, or not.
 #[derive(Default)]

@@ -28,16 +28,16 @@ use pag::store::registry::{Pag, PagId, Registry};
 use pag::store::ring::Ring;
 use pag::sys::{self, Identity, Passwd, Who};
 
-use crate::adopted::Adopted;
-use crate::clear::clear;
 use crate::errands::{self, Work};
 use crate::event::HelperEvent;
-use crate::following::Following;
-use crate::heal;
-use crate::leaving::Leaving;
-use crate::renew::{self, Plan, Way};
-use crate::tickets::{Due, NOGROUP};
-use crate::watch::{Coverage, Watch};
+use crate::jobs::plan::{self, Plan, Way};
+use crate::managers::adopted::Adopted;
+use crate::managers::following::Following;
+use crate::pags::clear::clear;
+use crate::pags::leaving::Leaving;
+use crate::pags::processes::{Coverage, Watch};
+use crate::pags::repair;
+use crate::tickets::other_ccaches::{Due, NOGROUP};
 
 /// Longest wait for a uid's lock: a login that holds it needs about a millisecond, and everybody else waits for us.
 const LOCK_WAIT: Duration = Duration::from_millis(20);
@@ -176,7 +176,7 @@ impl Keeper {
             || !self.uncleared.is_empty()
             || self.following.must_look()
             || self.adopted.must_look()
-            || self.known.values().any(|known| heal::holds_tokens(&known.record, now))
+            || self.known.values().any(|known| repair::holds_tokens(&known.record, now))
     }
 
     /// The users who have a login, or a manager, in a PAG that is not one job's alone, and whether a manager is among
@@ -248,7 +248,7 @@ impl Keeper {
 
     /// Whether a member has cut something out of the ring, or OpenAFS has come to the host since.
     fn was_cut(&self, before: Option<&[Serial]>, keys: &[Serial], pag: &Pag, record: &Record) -> bool {
-        heal::was_cleared(before, keys, record, pag::now())
+        repair::was_cleared(before, keys, record, pag::now())
             || record.follows.is_none() && openafs::lacks(keys, pag.nested)
     }
 
@@ -352,7 +352,7 @@ impl Keeper {
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
         let missing = self.known.iter().filter(|(id, known)| known.uid == uid && !there.contains(id));
         for (id, known) in missing {
-            if !heal::was_cut(self.orphans.contains(id), ccaches.contains(id)) || !known.is_alive() {
+            if !repair::was_cut(self.orphans.contains(id), ccaches.contains(id)) || !known.is_alive() {
                 continue;
             }
             let mut record = known.record.clone();
@@ -460,7 +460,7 @@ impl Keeper {
             Err(error) => report(&Event::UserKeyringNotLinked { uid, why: error.to_string() }),
         }
         if policy::fate(&record, || login::is_lingering(&passwd(uid))) != Fate::Keep
-            || !heal::has_ticket(&record, id, now)
+            || !repair::has_ticket(&record, id, now)
             || !lacks_tokens(&ring, &record, now)
         {
             return false;
@@ -636,7 +636,7 @@ impl Keeper {
         let Ok(tokens) = afs::tokens(&known.ring, Instant::now() + INSIDE) else { return false };
         let now = pag::now();
         let held = seed::held(&tokens, &known.record.tokens, now);
-        let discarded = if had { heal::discarded(&known.record, &tokens, now, Client::is_there) } else { Vec::new() };
+        let discarded = if had { repair::discarded(&known.record, &tokens, now, Client::is_there) } else { Vec::new() };
         if discarded.is_empty() && (held.is_empty() || held == known.record.tokens) {
             return false;
         }
@@ -718,9 +718,8 @@ impl Keeper {
                 }
             }
         }
-        let one = |known: &Rc<Known>| {
-            (known.id, known.uid, renew::plan(known.id, &known.record, self.has_keytab(known), now))
-        };
+        let one =
+            |known: &Rc<Known>| (known.id, known.uid, plan::plan(known.id, &known.record, self.has_keytab(known), now));
         self.known.values().filter(|known| known.record.follows.is_none()).map(one).collect()
     }
 
@@ -733,7 +732,7 @@ impl Keeper {
     /// How a renewal of this PAG would go about it now. Nothing else is of use to somebody who asks for one.
     pub(crate) fn way(&self, id: PagId) -> Way {
         let known = self.known.get(&id).filter(|known| known.record.follows.is_none());
-        let plan = known.map(|known| renew::plan(known.id, &known.record, self.has_keytab(known), pag::now()));
+        let plan = known.map(|known| plan::plan(known.id, &known.record, self.has_keytab(known), pag::now()));
         plan.and_then(|plan| plan.job).map_or(Way::Seed, |(_, way)| way)
     }
 
@@ -864,7 +863,7 @@ impl Keeper {
     pub(crate) fn not_seeded(&self, id: PagId, why: &str, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
         let tokens = afs::tokens(&known.ring, Instant::now() + INSIDE).unwrap_or_default();
-        let (client, cell) = heal::missed(&known.record, &tokens);
+        let (client, cell) = repair::missed(&known.record, &tokens);
         let why = format!("{why}; it will {}be tried again", if needed { "" } else { "not " });
         report(&Event::SeedFailed { uid: known.uid, ring: Some(known.ring.serial), client, cell, why });
     }
@@ -959,7 +958,7 @@ pub(crate) fn keys_of(ring: &Ring) -> Vec<Serial> {
 
 /// Looks for the record's tokens inside the ring. A ring that cannot be looked into lacks nothing that we could bring.
 fn lacks_tokens(ring: &Ring, record: &Record, now: u64) -> bool {
-    afs::tokens(ring, Instant::now() + INSIDE).is_ok_and(|tokens| heal::lacks_tokens(record, &tokens, now))
+    afs::tokens(ring, Instant::now() + INSIDE).is_ok_and(|tokens| repair::lacks_tokens(record, &tokens, now))
 }
 
 /// The user, or a nameless one where he is gone from the password database: he lingers no more.

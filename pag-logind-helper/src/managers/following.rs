@@ -20,7 +20,7 @@ use pag::sys::Identity;
 
 use crate::errands::{self, Errand, Work};
 use crate::event::HelperEvent;
-use crate::keeper::{keys_of, passwd};
+use crate::pags::keeper::{keys_of, passwd};
 
 /// Longest time for the tokens of one ring to be discarded.
 const INSIDE: Duration = Duration::from_secs(1);

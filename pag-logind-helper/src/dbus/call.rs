@@ -248,7 +248,7 @@ fn properties(message: &Message, member: &str, object: DbusObject) -> Result<Req
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::describe::{OF_MANAGER, OF_PAG, PAG, path_of};
+    use crate::dbus::describe::{OF_MANAGER, OF_PAG, PAG, path_of};
     use proptest::prelude::*;
 
     fn call<B: serde::Serialize + DynamicType>(path: &str, interface: &str, member: &str, body: &B) -> Message {

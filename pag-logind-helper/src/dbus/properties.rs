@@ -5,7 +5,7 @@ use pag::store::registry::PagId;
 use zbus::Variant;
 
 use super::token_list::Token;
-use crate::keeper::Known;
+use crate::pags::keeper::Known;
 
 /// What a PAG's object says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::describe::{DbusObject, PAG};
 use super::origin::{self, CallerProcess, Origin};
 use super::{ANSWER, Caller, Order, Service, Trouble, What, object};
 use crate::event::HelperEvent;
-use crate::logind::Mailbox;
+use crate::mailbox::Mailbox;
 
 /// Longest wait for a seeding job: the unit's deadline is a minute, and other jobs may run before it.
 const SEEDING: Duration = Duration::from_secs(180);

@@ -351,7 +351,7 @@ mod tests {
     /// without a token at any moment.
     #[test]
     fn a_thousand_pags_are_served_before_their_end() {
-        use crate::seedjobs::Jobs;
+        use crate::jobs::queue::Jobs;
         use std::collections::BTreeMap;
         use std::time::Instant;
 
