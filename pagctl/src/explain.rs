@@ -6,7 +6,7 @@ use pag::config::{self, Complaint, Dirs, Explained, Subject};
 use pag::sys::person::Person;
 use serde::Serialize;
 
-use crate::output::{Answer, out, outln};
+use crate::output::{self, Answer, out, table};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -48,7 +48,7 @@ pub(crate) fn run(json: bool, service: Option<&str>, user: Option<&str>) -> Answ
         complaints: complaints.iter().map(Complaint::to_string).collect(),
     };
     if json {
-        outln!("{}", serde_json::to_string_pretty(&explanation).unwrap_or_default());
+        output::json(&explanation);
     } else {
         out!("{}", words(&explanation));
     }
@@ -64,13 +64,11 @@ fn words(explanation: &Explanation) -> String {
         (Some(user), Some(service)) => format!("For {user} at the PAM service {service}"),
     };
     let mut text = format!("{whom} (arguments on PAM lines are not looked at):\n");
-    let width = |column: fn(&OneOption) -> usize| explanation.options.iter().map(column).max().unwrap_or(0);
-    let (names, values) = (width(|one| one.name.len()), width(|one| one.value.len().max(1)));
-    for OneOption { name, value, place } in &explanation.options {
+    let row = |OneOption { name, value, place }: &OneOption| {
         let value = if value.is_empty() { "-" } else { value };
-        let place = place.as_deref().unwrap_or("built in");
-        text.push_str(&format!("  {name:names$} = {value:values$}  {place}\n"));
-    }
+        [(*name).to_owned(), format!("= {value}"), place.clone().unwrap_or_else(|| "built in".to_owned())]
+    };
+    text += &table("  ", &explanation.options.iter().map(row).collect::<Vec<_>>());
     for complaint in &explanation.complaints {
         text.push_str(&format!("wrong: {complaint}\n"));
     }
@@ -95,8 +93,8 @@ mod tests {
             complaints: vec!["/etc/pag/pag.conf:9: it is wrong".to_owned()],
         });
         let expected = "For alice at the PAM service sshd (arguments on PAM lines are not looked at):\n\
-                        \x20 scope   = session  /etc/pag/pag.conf:3\n\
-                        \x20 program = -        built in\n\
+                        \x20 scope    = session  /etc/pag/pag.conf:3\n\
+                        \x20 program  = -        built in\n\
                         wrong: /etc/pag/pag.conf:9: it is wrong\n";
         assert_eq!(text, expected);
     }

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use pag::afs::{self, State, Token};
+use pag::afs;
 use pag::guard::{Guard, HandleGroup};
 use pag::membership;
-use pag::store::lease::Lease;
 use pag::store::record::{Record, Unreadable};
 use pag::store::registry::{Pag, Registry};
 use pag::store::ring::Ring;
-use pag::sys::{self, Who};
 use serde::Serialize;
 
-use crate::output::{Answer, left, out, outln};
+use crate::output::{
+    self, Answer, LeaseJson, PagJson, RegistryJson, TokenJson, known_time, out, token_lines, user_and_uid, user_name,
+};
 
 /// Longest time that a look into one ring may take.
 const LOOK: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ struct Status {
     mine: Option<Mine>,
     /// All PAGs; only root is shown them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    all: Option<Vec<OnePag>>,
+    all: Option<Vec<PagJson>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,80 +32,7 @@ struct Mine {
     ring: i32,
     /// Its owner; none where this user namespace does not show it.
     uid: Option<u32>,
-    tokens: Vec<OneToken>,
-}
-
-#[derive(Debug, Serialize)]
-struct OnePag {
-    pag: String,
-    uid: u32,
-    user: Option<String>,
-    /// None when the ring cannot be used; `trouble` says why.
-    ring: Option<i32>,
-    trouble: Vec<String>,
-    /// The version of its record, where a newer release has written it: it is left alone then.
-    newer: Option<u32>,
-    kind: Option<&'static str>,
-    principal: Option<String>,
-    ccache: Option<String>,
-    /// End of the ticket in the PAG's ccache, in seconds since the epoch.
-    ticket: Option<u64>,
-    retain: Option<String>,
-    /// The PAG whose tokens the services in this one have besides.
-    follows: Option<String>,
-    /// Whether somebody has chosen it, for his services to follow.
-    chosen: bool,
-    leases: Vec<OneLease>,
-    tokens: Vec<OneToken>,
-}
-
-#[derive(Debug, Serialize)]
-struct OneToken {
-    client: &'static str,
-    cell: String,
-    principal: Option<String>,
-    vice_id: Option<i64>,
-    /// In seconds since the epoch; 0 where the client does not tell it.
-    expires: u64,
-    expired: bool,
-    state: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct OneLease {
-    role: &'static str,
-    pid: i32,
-    service: String,
-    tty: String,
-    alive: bool,
-    sessions: u32,
-}
-
-impl From<Token> for OneToken {
-    fn from(token: Token) -> Self {
-        OneToken {
-            client: token.client.as_str(),
-            cell: token.cell.to_string(),
-            principal: token.principal.map(|principal| principal.to_string()),
-            vice_id: token.vice_id,
-            expires: token.expires,
-            expired: token.state == State::Expired,
-            state: token.state.as_str(),
-        }
-    }
-}
-
-impl From<&Lease> for OneLease {
-    fn from(lease: &Lease) -> Self {
-        OneLease {
-            role: lease.role.as_str(),
-            pid: lease.process.pid,
-            service: lease.service.to_string(),
-            tty: lease.tty.to_string(),
-            alive: lease.process.is_alive(),
-            sessions: lease.sessions,
-        }
-    }
+    tokens: Vec<TokenJson>,
 }
 
 /// Looks and prints. There is something to do for a caller who is in no PAG, and for root when there are none.
@@ -115,8 +42,7 @@ impl From<&Lease> for OneLease {
 pub(crate) fn run(json: bool) -> pag::Result<Answer> {
     let status = Status { mine: mine(), all: all()? };
     if json {
-        let text = serde_json::to_string_pretty(&status).unwrap_or_default();
-        outln!("{text}");
+        output::json(&status);
     } else {
         out!("{}", words(&status));
     }
@@ -124,8 +50,8 @@ pub(crate) fn run(json: bool) -> pag::Result<Answer> {
     Ok(if some { Answer::AllRight } else { Answer::ToDo })
 }
 
-fn tokens(ring: &Ring) -> pag::Result<Vec<OneToken>> {
-    Ok(afs::tokens(ring, Instant::now() + LOOK)?.into_iter().map(OneToken::from).collect())
+fn tokens(ring: &Ring) -> pag::Result<Vec<TokenJson>> {
+    Ok(afs::tokens(ring, Instant::now() + LOOK)?.iter().map(TokenJson::from).collect())
 }
 
 fn mine() -> Option<Mine> {
@@ -135,7 +61,7 @@ fn mine() -> Option<Mine> {
 }
 
 /// None for callers that are not root: records are root's.
-fn all() -> pag::Result<Option<Vec<OnePag>>> {
+fn all() -> pag::Result<Option<Vec<PagJson>>> {
     let group = HandleGroup::read();
     let guard = match Guard::enter(group) {
         Ok(guard) => guard,
@@ -149,7 +75,7 @@ fn all() -> pag::Result<Option<Vec<OnePag>>> {
     Ok(Some(pags.iter().map(one).collect()))
 }
 
-fn one(pag: &Pag) -> OnePag {
+fn one(pag: &Pag) -> PagJson {
     let mut trouble = Vec::new();
     let found = match &pag.ring {
         Ok(ring) => tokens(ring).unwrap_or_else(|why| {
@@ -167,96 +93,46 @@ fn one(pag: &Pag) -> OnePag {
         Err(Unreadable::Foreign(version)) => newer = Some(*version),
         Err(why) => trouble.push(why.to_string()),
     }
-    let user = sys::passwd(Who::Uid(pag.uid)).ok().flatten();
-    OnePag {
+    PagJson {
         pag: pag.id.to_string(),
         uid: pag.uid,
-        user: user.map(|user| user.name.to_string_lossy().into_owned()),
+        user: user_name(pag.uid),
         ring: pag.ring.as_ref().ok().map(|ring| ring.serial.get()),
-        kind: record.map(|record| record.kind.as_str()),
+        kind: record.map(|record| record.kind.as_str().to_owned()),
+        made: record.and_then(|record| known_time(record.made)),
         principal: record.and_then(|record| record.principal.as_ref()).map(ToString::to_string),
-        ccache: record.map(|record| record.ccache.clone()),
-        ticket: record.map(|record| record.ticket).filter(|ticket| *ticket > 0),
+        ticket: record.and_then(|record| known_time(record.ticket)),
         retain: record.map(|record| record.retain.to_string()),
         follows: record.and_then(|record| record.follows).map(|pag| pag.to_string()),
         chosen: record.is_some_and(|record| record.chosen),
-        leases: record.map_or(&[][..], |record| &record.leases).iter().map(OneLease::from).collect(),
+        leases: record.map_or(&[][..], |record| &record.leases).iter().map(LeaseJson::from).collect(),
         tokens: found,
-        trouble,
-        newer,
+        registry: Some(RegistryJson { trouble, newer, ccache: record.map(|record| record.ccache.clone()) }),
     }
 }
 
 /// The status for people.
 fn words(status: &Status) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     match &status.mine {
         Some(mine) => {
-            let whose = match mine.uid {
-                Some(uid) => format!("of uid {uid}"),
-                None => "of an owner that this user namespace does not show".to_owned(),
+            let owner = match mine.uid {
+                Some(uid) => user_and_uid(user_name(uid).as_deref(), uid),
+                None => "an owner that this user namespace does not show".to_owned(),
             };
-            text.push_str(&format!("You are in a PAG: ring {} {whose}.\n", mine.ring));
-            text.push_str(&token_lines(&mine.tokens, "  "));
+            lines.push(format!("You are in a PAG: ring {} of {owner}.", mine.ring));
+            lines.extend(token_lines(&mine.tokens));
         }
-        None => text.push_str("You are in no PAG.\n"),
+        None => lines.push("You are in no PAG.".to_owned()),
     }
     for pag in status.all.iter().flatten() {
-        let user = pag.user.as_deref().unwrap_or("?");
-        let ring = pag.ring.map_or("unusable".to_owned(), |ring| ring.to_string());
-        text.push_str(&format!("\nPAG {} of {user} (uid {}), ring {ring}\n", pag.pag, pag.uid));
-        for trouble in &pag.trouble {
-            text.push_str(&format!("  trouble    {trouble}\n"));
-        }
-        if let Some(version) = pag.newer {
-            text.push_str(&format!(
-                "  record     of version {version}, left alone: this release renews no tokens there and does not end it\n"
-            ));
-        }
-        if let Some(principal) = &pag.principal {
-            text.push_str(&format!("  principal  {principal}\n"));
-        }
-        if let Some(ccache) = &pag.ccache {
-            let until = pag.ticket.map_or("no ticket".to_owned(), |end| format!("ticket for {}", left(end)));
-            text.push_str(&format!("  ccache     {ccache}, {until}\n"));
-        }
-        if let Some(followed) = &pag.follows {
-            text.push_str(&format!("  follows    PAG {followed}\n"));
-        }
-        if pag.chosen {
-            text.push_str("  chosen     for the user's services to follow\n");
-        }
-        for lease in &pag.leases {
-            let dead = if lease.alive { "" } else { " (ended)" };
-            let OneLease { role, pid, service, tty, .. } = lease;
-            let many = if lease.sessions > 1 { format!(", {} sessions", lease.sessions) } else { String::new() };
-            text.push_str(&format!("  lease      {role} {service} {tty} pid {pid}{many}{dead}\n"));
-        }
-        text.push_str(&token_lines(&pag.tokens, "  "));
+        lines.push(String::new());
+        lines.extend(pag.lines());
     }
     if status.all.as_ref().is_some_and(Vec::is_empty) {
-        text.push_str("There are no PAGs on this host.\n");
+        lines.push("There are no PAGs on this host.".to_owned());
     }
-    text
-}
-
-fn token_lines(tokens: &[OneToken], indent: &str) -> String {
-    if tokens.is_empty() {
-        return format!("{indent}no tokens\n");
-    }
-    let line = |token: &OneToken| {
-        let who = match (&token.principal, token.vice_id) {
-            (Some(principal), _) => principal.clone(),
-            (None, Some(id)) => format!("AFS id {id}"),
-            (None, None) => "somebody".to_owned(),
-        };
-        let until = match token.expires {
-            0 => token.state.to_owned(),
-            end => format!("for {}", left(end)),
-        };
-        format!("{indent}token      {} as {who} {until} ({})\n", token.cell, token.client)
-    };
-    tokens.iter().map(line).collect()
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]
@@ -267,31 +143,9 @@ mod tests {
     fn the_words_say_what_there_is_and_what_there_is_not() {
         let outside = words(&Status { mine: None, all: None });
         assert_eq!(outside, "You are in no PAG.\n");
-        let token = OneToken {
-            client: "keyring",
-            cell: "example.test".to_owned(),
-            principal: Some("alice@EXAMPLE.TEST".to_owned()),
-            vice_id: None,
-            expires: 1,
-            expired: true,
-            state: "expired",
-        };
-        let unread = OneToken {
-            client: "kafs",
-            cell: "a.test".to_owned(),
-            principal: None,
-            vice_id: Some(1001),
-            expires: 0,
-            expired: false,
-            state: "good",
-        };
-        let inside = words(&Status {
-            mine: Some(Mine { ring: 7, uid: Some(61001), tokens: vec![token, unread] }),
-            all: Some(vec![]),
-        });
-        assert!(inside.contains("ring 7 of uid 61001"), "{inside}");
-        assert!(inside.contains("example.test as alice@EXAMPLE.TEST for no time"), "{inside}");
-        assert!(inside.contains("a.test as AFS id 1001 good (kafs)"), "{inside}");
+        let mine = Mine { ring: 7, uid: Some(4_294_967_294), tokens: Vec::new() };
+        let inside = words(&Status { mine: Some(mine), all: Some(vec![]) });
+        assert!(inside.starts_with("You are in a PAG: ring 7 of uid 4294967294.\n  no tokens\n"), "{inside}");
         assert!(inside.contains("no PAGs"), "{inside}");
     }
 }

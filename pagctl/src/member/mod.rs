@@ -11,7 +11,7 @@ use pag::config::{self, Cell, Dirs, Settings};
 use pag::membership::{self, Membership, OpenAfs};
 use serde::Serialize;
 
-use crate::output::{Answer, Error, out, outln};
+use crate::output::{self, Answer, Error, out};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -137,7 +137,7 @@ fn id(settings: &Settings, json: bool) -> Answer {
             by_session: here.by_session.iter().map(|client| client.as_str()).collect(),
             openafs: OpenAfsId::from(&here.openafs),
         };
-        outln!("{}", serde_json::to_string_pretty(&id).unwrap_or_default());
+        output::json(&id);
     } else {
         out!("{}", words(&here));
     }

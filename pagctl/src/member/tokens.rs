@@ -8,7 +8,7 @@ use pag::membership::{Membership, OpenAfs};
 use serde::Serialize;
 
 use super::OpenAfsId;
-use crate::output::{Answer, Error, left, out, outln};
+use crate::output::{self, Answer, Error, TokenJson, out, outln, table};
 
 /// Longest time that a client may take: OpenAFS's module may wait for a server.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -19,33 +19,7 @@ struct Tokens {
     /// Whether the caller is in a PAG, for any client.
     member: bool,
     openafs: OpenAfsId,
-    tokens: Vec<OneToken>,
-}
-
-#[derive(Debug, Serialize)]
-struct OneToken {
-    client: &'static str,
-    cell: String,
-    principal: Option<String>,
-    vice_id: Option<i64>,
-    kind: Option<&'static str>,
-    /// In seconds since the epoch, where the client tells it.
-    expires: Option<u64>,
-    state: &'static str,
-}
-
-impl From<&Token> for OneToken {
-    fn from(token: &Token) -> Self {
-        OneToken {
-            client: token.client.as_str(),
-            cell: token.cell.to_string(),
-            principal: token.principal.as_ref().map(ToString::to_string),
-            vice_id: token.vice_id,
-            kind: token.kind.map(|kind| kind.as_str()),
-            expires: Some(token.expires).filter(|end| *end > 0),
-            state: token.state.as_str(),
-        }
-    }
+    tokens: Vec<TokenJson>,
 }
 
 /// Shows them. There is something to do when none is good.
@@ -55,22 +29,19 @@ impl From<&Token> for OneToken {
 pub(super) fn show(settings: &Settings, json: bool) -> Result<Answer, Error> {
     let here = Membership::here(settings);
     let tokens = afs::tokens_here(Instant::now() + LIMIT)?;
-    if json {
-        let told = Tokens {
-            member: here.is_one(),
-            openafs: OpenAfsId::from(&here.openafs),
-            tokens: tokens.iter().map(OneToken::from).collect(),
-        };
-        outln!("{}", serde_json::to_string_pretty(&told).unwrap_or_default());
-    } else {
-        out!("{}", words(&here, &tokens));
-    }
     let some_good = tokens.iter().any(|token| token.state == State::Good);
+    let tokens = tokens.iter().map(TokenJson::from).collect();
+    let found = Tokens { member: here.is_one(), openafs: OpenAfsId::from(&here.openafs), tokens };
+    if json {
+        output::json(&found);
+    } else {
+        out!("{}", words(&here, &found.tokens));
+    }
     Ok(if some_good { Answer::AllRight } else { Answer::ToDo })
 }
 
 /// The tokens for people, and what they may miss among them.
-fn words(here: &Membership, tokens: &[Token]) -> String {
+fn words(here: &Membership, tokens: &[TokenJson]) -> String {
     let mut text = String::new();
     if !here.is_one() {
         text.push_str("You are in no PAG.\n");
@@ -84,36 +55,18 @@ fn words(here: &Membership, tokens: &[Token]) -> String {
         OpenAfs::Absent | OpenAfs::Pag(_) => {}
     }
     if tokens.is_empty() {
-        text.push_str(if here.is_one() { "This PAG has no tokens.\n" } else { "There are no tokens of a PAG.\n" });
-        return text;
+        return text + if here.is_one() { "This PAG has no tokens.\n" } else { "There are no tokens of a PAG.\n" };
     }
-    let rows: Vec<[String; 5]> = tokens.iter().map(row).collect();
-    let head = ["CELL", "WHOSE", "CLIENT", "KIND", "STATE"].map(str::to_owned);
-    let width = |column: usize| {
-        let cells = rows.iter().chain([&head]).filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    for row in [&head].into_iter().chain(&rows) {
-        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:0$}", width(column)));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    let head = ["CELL", "IDENTITY", "CLIENT", "KIND", "STATE"].map(str::to_owned);
+    let rows: Vec<[String; 5]> = std::iter::once(head).chain(tokens.iter().map(row)).collect();
+    text + &table("", &rows)
 }
 
-fn row(token: &Token) -> [String; 5] {
-    let whose = match (&token.principal, token.vice_id) {
-        (Some(principal), _) => principal.to_string(),
-        (None, Some(id)) => format!("AFS id {id}"),
-        (None, None) => "-".to_owned(),
-    };
-    let state = match (token.state, token.expires) {
-        (State::Good, 0) => "good".to_owned(),
-        (State::Good, end) => format!("good for {}", left(end)),
-        (state, _) => state.as_str().to_owned(),
-    };
-    let kind = token.kind.map_or("-", |kind| kind.as_str()).to_owned();
-    [token.cell.to_string(), whose, token.client.to_string(), kind, state]
+fn row(token: &TokenJson) -> [String; 5] {
+    let identity = token.identity().unwrap_or_else(|| "-".to_owned());
+    let state = token.lasts().map_or_else(|| token.state.clone(), |lasts| format!("good {lasts}"));
+    let kind = token.kind.unwrap_or("-").to_owned();
+    [token.cell.clone(), identity, token.client.clone(), kind, state]
 }
 
 /// Discards them, of one cell or all. What OpenAFS has for the bare uid is everybody's who has it, and is left alone.
@@ -192,10 +145,11 @@ mod tests {
             kind: None,
             ..token(0, State::Good)
         };
-        let text = words(&here(OpenAfs::Pag(1)), &[token(5, State::Expired), other]);
+        let text =
+            words(&here(OpenAfs::Pag(1)), &[TokenJson::from(&token(5, State::Expired)), TokenJson::from(&other)]);
         assert_eq!(
             text,
-            "CELL          WHOSE        CLIENT   KIND   STATE\n\
+            "CELL          IDENTITY     CLIENT   KIND   STATE\n\
              example.test  AFS id 1001  openafs  rxkad  expired\n\
              a.test        -            kafs     -      good\n"
         );
@@ -214,11 +168,5 @@ mod tests {
         assert!(text.starts_with("You are in no PAG.\n") && text.ends_with("no tokens of a PAG.\n"), "{text}");
         let silent = words(&here(OpenAfs::Silent(std::io::Error::from_raw_os_error(5))), &[]);
         assert!(silent.starts_with("OpenAFS does not tell"), "{silent}");
-    }
-
-    #[test]
-    fn an_end_that_is_not_known_is_none_in_json() {
-        assert_eq!(OneToken::from(&token(0, State::Good)).expires, None);
-        assert_eq!(OneToken::from(&token(9, State::Good)).expires, Some(9));
     }
 }

@@ -4,10 +4,14 @@
 //! Here a reader that goes away ends the output and not the work, and any other error is said once, at the end.
 
 mod error;
+mod model;
+mod table;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::OnceLock;
+
+use serde::Serialize;
 
 /// Why standard output takes nothing more.
 static CLOSED: OnceLock<io::Error> = OnceLock::new();
@@ -28,6 +32,8 @@ macro_rules! errln {
 }
 
 pub(crate) use error::Error;
+pub(crate) use model::{LeaseJson, PagJson, RegistryJson, TokenJson, known_time, token_lines, user_and_uid, user_name};
+pub(crate) use table::table;
 pub(crate) use {errln, out, outln};
 
 /// See [`out!`].
@@ -53,6 +59,16 @@ pub(crate) fn note(result: io::Result<()>) {
 /// Whether standard output takes nothing more: what would go on writing for ever ends then.
 pub(crate) fn is_closed() -> bool {
     CLOSED.get().is_some()
+}
+
+/// Writes a value to standard output, as JSON over several lines.
+pub(crate) fn json(value: &impl Serialize) {
+    outln!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// Writes a value to standard output, as JSON in one line.
+pub(crate) fn json_line(value: &impl Serialize) {
+    outln!("{}", serde_json::to_string(value).unwrap_or_default());
 }
 
 /// Writes what is still to be written.

@@ -24,7 +24,7 @@ use self::manager::{Manager, Run};
 use self::parse::Facility;
 use self::place::{mend_lines, place, services};
 use self::stack::{DIRECTORIES, Files, Stacks};
-use crate::output::{self, Answer, Error, errln, out, outln};
+use crate::output::{self, Answer, Error, out, outln};
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -363,10 +363,7 @@ fn show(report: &Report) {
 /// What was found and done.
 fn say(look: &Look, report: &Report) {
     if look.json {
-        match serde_json::to_string_pretty(report) {
-            Ok(text) => outln!("{text}"),
-            Err(error) => errln!("pagctl: {error}"),
-        }
+        output::json(report);
         return;
     }
     for change in report.changes.iter().filter(|_| report.done) {

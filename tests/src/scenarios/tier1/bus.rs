@@ -1132,6 +1132,22 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     let done = inside(&mut alices, "alice", &format!("keyctl session - {tool} show 2>/dev/null || echo $?"));
     assert_eq!(done["stdout"], "You are in no PAG.\n1\n", "{done}");
 
+    // A token of which the client does not know the end is the same for every command.
+    let end = |host: &mut Host, words: &str, tokens: &str| -> Option<Value> {
+        let done = inside(host, "alice", &format!("{tool} {words} --json"));
+        let told: Value = serde_json::from_str(done["stdout"].as_str()?).unwrap_or_else(|_| panic!("{done}"));
+        let endless = |token: &&Value| token["cell"] == "endless.test";
+        told.pointer(tokens)?.as_array()?.iter().find(endless).map(|token| json!([token["expires"], token["state"]]))
+    };
+    inside(&mut alices, "alice", "keyctl add user afs@endless.test 'alice@EXAMPLE.TEST 0' @s >/dev/null");
+    for (words, tokens) in [("tokens", "/tokens"), ("status", "/mine/tokens"), ("show", "/tokens")] {
+        // The helper looks again after a second.
+        let limit = Duration::from_secs(10);
+        let told = eventually("every command shows the token", limit, || end(&mut alices, words, tokens));
+        assert_eq!(told, json!([null, "expired"]), "an end that is not known is null in JSON: pagctl {words}");
+    }
+    inside(&mut alices, "alice", "keyctl unlink $(keyctl search @s user afs@endless.test) @s");
+
     // A seeder that is asked for; there is no systemd here.
     let (status, said) = pagctl(alice, &["renew", &hers]);
     assert_eq!(status, Some(2));

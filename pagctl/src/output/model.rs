@@ -1,0 +1,217 @@
+//! PAGs, tokens and leases as all commands show them: in JSON, and in lines for people.
+//!
+//! A key has the same meaning in every command, and what is not known is `null`: the end of a token, too, which the AFS
+//! clients and the helper mark by 0.
+
+use pag::afs::{State, Token};
+use pag::store::lease::Lease;
+use pag::sys::{self, Who};
+use serde::Serialize;
+
+use super::left;
+
+/// A token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct TokenJson {
+    /// The AFS client that has it.
+    pub(crate) client: String,
+    pub(crate) cell: String,
+    pub(crate) principal: Option<String>,
+    /// The user's id in the cell's protection database.
+    pub(crate) vice_id: Option<i64>,
+    /// Its security class; the helper does not pass this on.
+    pub(crate) kind: Option<&'static str>,
+    /// When it ends, in seconds since the epoch.
+    pub(crate) expires: Option<u64>,
+    pub(crate) expired: bool,
+    /// `good`, `expired` or `revoked`.
+    pub(crate) state: String,
+}
+
+impl From<&Token> for TokenJson {
+    fn from(token: &Token) -> Self {
+        TokenJson {
+            client: token.client.to_string(),
+            cell: token.cell.to_string(),
+            principal: token.principal.as_ref().map(ToString::to_string),
+            vice_id: token.vice_id,
+            kind: token.kind.map(|kind| kind.as_str()),
+            expires: known_time(token.expires),
+            expired: token.state == State::Expired,
+            state: token.state.as_str().to_owned(),
+        }
+    }
+}
+
+impl TokenJson {
+    /// Whom it acts for in its cell, as far as the client says.
+    pub(crate) fn identity(&self) -> Option<String> {
+        self.principal.clone().or_else(|| self.vice_id.map(|id| format!("AFS id {id}")))
+    }
+
+    /// How long a good one will last, where its end is known.
+    pub(crate) fn lasts(&self) -> Option<String> {
+        self.expires.filter(|_| self.state == State::Good.as_str()).map(|end| format!("for {}", left(end)))
+    }
+}
+
+/// A process for which a PAG is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct LeaseJson {
+    pub(crate) role: String,
+    pub(crate) pid: i64,
+    pub(crate) service: String,
+    pub(crate) tty: String,
+    pub(crate) alive: bool,
+    /// How many sessions it stands for; the helper does not pass this on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sessions: Option<u32>,
+}
+
+impl From<&Lease> for LeaseJson {
+    fn from(lease: &Lease) -> Self {
+        LeaseJson {
+            role: lease.role.as_str().to_owned(),
+            pid: lease.process.pid.into(),
+            service: lease.service.to_string(),
+            tty: lease.tty.to_string(),
+            alive: lease.process.is_alive(),
+            sessions: Some(lease.sessions),
+        }
+    }
+}
+
+/// A PAG, as `status` shows it to root and `show` to its user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct PagJson {
+    pub(crate) pag: String,
+    pub(crate) uid: u32,
+    pub(crate) user: Option<String>,
+    /// None when the ring cannot be used; `trouble` says why.
+    pub(crate) ring: Option<i32>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) registry: Option<RegistryJson>,
+    pub(crate) kind: Option<String>,
+    /// When it was made; this and the other times are in seconds since the epoch.
+    pub(crate) made: Option<u64>,
+    pub(crate) principal: Option<String>,
+    /// End of the ticket in the PAG's ccache.
+    pub(crate) ticket: Option<u64>,
+    pub(crate) retain: Option<String>,
+    /// The PAG that the user's services in this one follow.
+    pub(crate) follows: Option<String>,
+    /// Whether the user chose it as the one that the services follow.
+    pub(crate) chosen: bool,
+    pub(crate) leases: Vec<LeaseJson>,
+    pub(crate) tokens: Vec<TokenJson>,
+}
+
+/// What root reads in the registry, and the helper does not pass on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RegistryJson {
+    pub(crate) trouble: Vec<String>,
+    /// The version of the record, where a newer release wrote it: this release leaves the PAG alone.
+    pub(crate) newer: Option<u32>,
+    pub(crate) ccache: Option<String>,
+}
+
+impl PagJson {
+    /// What is known of the PAG, for people.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let ring = self.ring.map_or("unusable".to_owned(), |ring| ring.to_string());
+        let mut lines =
+            vec![format!("PAG {} of {}, ring {ring}", self.pag, user_and_uid(self.user.as_deref(), self.uid))];
+        let registry = self.registry.as_ref();
+        for trouble in registry.iter().flat_map(|registry| &registry.trouble) {
+            lines.push(format!("  trouble    {trouble}"));
+        }
+        if let Some(version) = registry.and_then(|registry| registry.newer) {
+            lines.push(format!(
+                "  record     of version {version}, left alone: this release renews no tokens there and does not end it"
+            ));
+        }
+        let mut line = |name: &str, value: Option<String>| {
+            lines.extend(value.map(|value| format!("  {name:<10} {value}")));
+        };
+        line("principal", self.principal.clone());
+        line("ccache", registry.and_then(|registry| registry.ccache.clone()));
+        line(
+            "ticket",
+            self.kind.is_some().then(|| self.ticket.map_or("none".to_owned(), |end| format!("for {}", left(end)))),
+        );
+        line(
+            "kind",
+            self.kind.as_ref().map(|kind| format!("{kind}, retain {}", self.retain.as_deref().unwrap_or("-"))),
+        );
+        line("follows", self.follows.as_ref().map(|pag| format!("PAG {pag}")));
+        line("chosen", self.chosen.then(|| "for the user's services to follow".to_owned()));
+        for LeaseJson { role, pid, service, tty, alive, sessions } in &self.leases {
+            let ended = if *alive { "" } else { " (ended)" };
+            let sessions = sessions.filter(|number| *number > 1).map(|number| format!(", {number} sessions"));
+            lines.push(format!("  lease      {role} {service} {tty} pid {pid}{}{ended}", sessions.unwrap_or_default()));
+        }
+        lines.extend(token_lines(&self.tokens));
+        lines
+    }
+}
+
+/// A line for each token of a PAG.
+pub(crate) fn token_lines(tokens: &[TokenJson]) -> Vec<String> {
+    if tokens.is_empty() {
+        return vec!["  no tokens".to_owned()];
+    }
+    let line = |token: &TokenJson| {
+        let identity = token.identity().map(|identity| format!(" as {identity}")).unwrap_or_default();
+        let state = token.lasts().unwrap_or_else(|| token.state.clone());
+        format!("  token      {}{identity} {state} ({})", token.cell, token.client)
+    };
+    tokens.iter().map(line).collect()
+}
+
+/// A time in seconds since the epoch; 0 stands for one that is not known.
+pub(crate) fn known_time(seconds: u64) -> Option<u64> {
+    Some(seconds).filter(|seconds| *seconds > 0)
+}
+
+/// The name of a user.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    sys::passwd(Who::Uid(uid)).ok().flatten().map(|user| user.name.to_string_lossy().into_owned())
+}
+
+/// A user, for people: by name, and by the uid that decides.
+pub(crate) fn user_and_uid(name: Option<&str>, uid: u32) -> String {
+    name.map_or(format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pag::afs::Client;
+
+    fn token(expires: u64, state: State) -> Token {
+        let (cell, principal) = ("example.test".parse().unwrap(), None);
+        Token { client: Client::OpenAfs, cell, principal, vice_id: Some(1001), kind: None, expires, state }
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_token_is_null() {
+        let json = |expires, state| serde_json::to_value(TokenJson::from(&token(expires, state))).unwrap();
+        let (null, unknown) = (serde_json::Value::Null, json(0, State::Expired));
+        for key in ["principal", "kind", "expires"] {
+            assert_eq!(unknown.get(key), Some(&null), "{key}");
+        }
+        assert_eq!((&unknown["expired"], &unknown["state"]), (&true.into(), &"expired".into()));
+        let good = json(9, State::Good);
+        assert_eq!((&good["expires"], &good["expired"], &good["vice_id"]), (&9.into(), &false.into(), &1001.into()));
+    }
+
+    #[test]
+    fn a_line_tells_no_end_that_is_not_known() {
+        let tokens = [(1, State::Expired), (0, State::Good), (pag::now() + 60, State::Good)];
+        let lines = token_lines(&tokens.map(|(expires, state)| TokenJson::from(&token(expires, state))));
+        assert_eq!(lines[0], "  token      example.test as AFS id 1001 expired (openafs)");
+        assert_eq!(lines[1], "  token      example.test as AFS id 1001 good (openafs)");
+        assert!(lines[2].starts_with("  token      example.test as AFS id 1001 for "), "{}", lines[2]);
+        assert_eq!(token_lines(&[]), ["  no tokens"]);
+    }
+}
