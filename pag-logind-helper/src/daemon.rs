@@ -1,7 +1,7 @@
 //! The helper's loop. It sleeps until a process ends, a login sends a nudge, the bus or a signal brings something, or a
 //! time has come that some part waits for. Then it does what follows from that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -19,13 +19,14 @@ use pag::store::registry::PagId;
 use zruntime::signal::{Signal, Signals};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
-use crate::dbus::{Interface, Order, Trouble, What};
+use crate::dbus::Interface;
 use crate::errands::{Done, Errand, Errands};
 use crate::event::HelperEvent;
-use crate::jobs::plan::{self, Notice, Way};
-use crate::jobs::queue::{Jobs, Run};
+use crate::jobs::plan::{Notice, RenewVia};
+use crate::jobs::{NO_BUS, TokenJobs};
 use crate::managers::outside::{Manager, Managers};
 use crate::notify;
+use crate::order::{Action, Order, Trouble};
 use crate::pags::keeper::Keeper;
 use crate::pags::processes::Watch;
 use crate::systemd::{Bus, JobUnit, News};
@@ -34,8 +35,6 @@ use crate::tickets::own_ccaches::Ccaches;
 
 /// How often rings are looked at while something can be cut of which nobody tells.
 const LOOK: Duration = Duration::from_secs(5);
-/// Why no job can be started.
-const NO_BUS: &str = "there is no bus to start a job with";
 /// Pause before a lock is tried again that a login held.
 const AGAIN: Duration = Duration::from_millis(250);
 /// A round is followed by a pause as long as itself, and at least so long, in which no nudges are read either:
@@ -76,23 +75,13 @@ struct Helper<'a> {
     nudges: AsyncIo<UnixDatagram, Shared>,
     watch: Watch,
     keeper: Keeper,
-    jobs: Jobs,
-    /// Callers who wait for a seeder.
-    askers: Vec<Order>,
+    jobs: TokenJobs,
     /// Callers who wait for the services of this user to follow another.
     choosers: Vec<(u32, Order)>,
     managers: Managers,
     ccaches: Ccaches,
     errands: Errands,
     tickets: Tickets,
-    /// PAGs whose jobs renew what is good still, and how each goes about it.
-    renewals: BTreeMap<PagId, Way>,
-    /// What has been said of ends of tokens.
-    noticed: BTreeMap<PagId, Notice>,
-    /// PAGs in which tokens were found just now that nobody had told of: a member may go on like that.
-    looked: BTreeMap<PagId, Instant>,
-    /// When PAGs whose tokens were discarded were looked at last, in seconds since the epoch.
-    others: BTreeMap<PagId, u64>,
     /// Whom logind knows; none while it cannot be asked.
     users: Option<BTreeSet<u32>>,
     /// Whose PAGs are to be looked at.
@@ -153,17 +142,12 @@ impl<'a> Helper<'a> {
             nudges: AsyncIo::new(runtime, listen_for_nudges()?)?,
             watch: Watch::new(runtime)?,
             keeper: Keeper::new(),
-            jobs: Jobs::default(),
-            askers: Vec::new(),
+            jobs: TokenJobs::default(),
             choosers: Vec::new(),
             managers: Managers::default(),
             ccaches: Ccaches::new(runtime)?,
             errands: Errands::default(),
             tickets: Tickets::new(),
-            renewals: BTreeMap::new(),
-            noticed: BTreeMap::new(),
-            looked: BTreeMap::new(),
-            others: BTreeMap::new(),
             users: None,
             dirty: BTreeSet::new(),
             all: true,
@@ -246,7 +230,7 @@ impl<'a> Helper<'a> {
             if self.clock.renew.is_some_and(|moment| moment <= now) {
                 self.plan();
             }
-            self.start_jobs();
+            self.jobs.start(&mut self.keeper, self.bus);
             self.ask_for_managers();
             self.tell_callers();
         }
@@ -262,7 +246,7 @@ impl<'a> Helper<'a> {
             }
             None => {
                 if let Some((uid, result)) = ended {
-                    self.ended(uid, result, self.keeper.ticket_of(pag));
+                    self.job_finished(uid, result, self.keeper.ticket_of(pag));
                 }
             }
         }
@@ -275,8 +259,8 @@ impl<'a> Helper<'a> {
                 let before = self.keeper.ticket_of(pag);
                 let wanted = self.keeper.note_ticket(pag, &report, ours);
                 match ended {
-                    Some(result) => self.ended(uid, result, before),
-                    None if wanted => self.renew(pag, Way::Seed),
+                    Some(result) => self.job_finished(uid, result, before),
+                    None if wanted => self.jobs.renew(pag, RenewVia::Ticket, &self.keeper, &self.dirty),
                     None => {}
                 }
                 self.clock.renew = Some(Instant::now());
@@ -297,78 +281,17 @@ impl<'a> Helper<'a> {
         }
     }
 
-    /// Has the tokens of a PAG renewed, in its turn. One that has waited for them since it failed waits no longer.
-    fn renew(&mut self, pag: PagId, way: Way) {
-        self.jobs.hurry(pag, Instant::now());
-        // What is about to be looked at anew is planned then.
-        let user = self.keeper.user_of(pag).filter(|uid| !self.jobs.is_wanted(pag) && !self.dirty.contains(uid));
-        if let Some(uid) = user {
-            self.jobs.want(pag, uid, Instant::now());
-            self.renewals.insert(pag, way);
-        }
-    }
-
-    /// Sees to renewals that are due, says what is to be said, and finds out when the next is.
+    /// Sees to renewals that are due, says what is to be said, and finds out when the next is due.
     fn plan(&mut self) {
-        let (now, instant) = (pag::now(), Instant::now());
-        let mut next: Option<u64> = None;
-        let plans = self.keeper.plans(now);
-        self.noticed.retain(|pag, _| plans.iter().any(|(id, ..)| id == pag));
-        self.looked.retain(|_, moment| instant < *moment + LOOK);
-        self.others.retain(|pag, _| plans.iter().any(|(id, _, plan)| id == pag && plan.look.is_some()));
-        for (pag, uid, plan) in plans {
-            // Without a bus none can be started; when it is back, this is done anew.
-            let is_due = |moment| moment <= now && self.bus.is_there() && !self.jobs.is_wanted(pag);
-            let due = plan.job.filter(|(moment, _)| is_due(*moment));
-            let has_job = due.is_some() || self.bus.is_there() && self.jobs.is_wanted(pag);
-            let news = plan.notice.filter(|notice| self.is_news(pag, notice) && notice.is_sure(has_job));
-            if plan.notice.is_none() {
-                self.noticed.remove(&pag);
-            }
-            // The user may have got tokens himself; and does again and again, for all we know.
-            if due.is_some() || news.is_some() {
-                if self.looked.get(&pag).is_some_and(|moment| instant < *moment + LOOK) {
-                    next = next.into_iter().chain([now.saturating_add(LOOK.as_secs())]).min();
-                    continue;
-                }
-                if self.keeper.note_tokens(pag, !self.jobs.is_wanted(pag)) {
-                    self.looked.insert(pag, instant);
-                    self.dirty.insert(uid);
-                    continue;
-                }
-            }
-            if let Some(notice) = news {
-                self.tell(pag, uid, notice);
-            }
-            if let Some((_, way)) = due {
-                self.renew(pag, way);
-            }
-            let coming = plan.job.map(|(moment, _)| moment).filter(|moment| *moment > now);
-            let look = plan.look.map(|pause| self.look_for_others(pag, uid, pause, now));
-            next = [coming, plan.speak, look, next].into_iter().flatten().min();
+        let upcoming = self.jobs.plan(&mut self.keeper, self.bus, &mut self.dirty);
+        for (pag, uid, notice) in upcoming.notices {
+            self.announce(pag, uid, notice);
         }
-        self.clock.renew = next.map(|moment| instant + plan::sleep(moment, now).max(REST));
-    }
-
-    /// Looks for tokens that a user may have got himself, once in `pause` seconds. When that is next.
-    fn look_for_others(&mut self, pag: PagId, uid: u32, pause: u64, now: u64) -> u64 {
-        let last = self.others.entry(pag).or_insert(now);
-        if *last > now || now - *last >= pause {
-            *last = now;
-            if self.keeper.note_tokens(pag, false) {
-                self.dirty.insert(uid);
-            }
-        }
-        self.others.get(&pag).map_or(now, |last| last.saturating_add(pause))
-    }
-
-    fn is_news(&self, pag: PagId, notice: &Notice) -> bool {
-        self.noticed.get(&pag).is_none_or(|said| (said.end, said.over) != (notice.end, notice.over))
+        self.clock.renew = upcoming.next.map(|moment| moment.max(Instant::now() + REST));
     }
 
     /// Says what is to be said of the end of a PAG's tokens, in the journal and over D-Bus.
-    fn tell(&mut self, pag: PagId, uid: u32, notice: Notice) {
-        self.noticed.insert(pag, notice);
+    fn announce(&self, pag: PagId, uid: u32, notice: Notice) {
         self.interface.announce(pag, notice);
         let Notice { end, over, why } = notice;
         report(&if over {
@@ -411,7 +334,7 @@ impl<'a> Helper<'a> {
             match self.keeper.settle(uid, &mut self.watch, self.users.as_ref()) {
                 Ok(settled) => {
                     for pag in settled.waiting {
-                        self.jobs.want(pag, uid, begun);
+                        self.jobs.add_missing(pag, uid);
                     }
                     if settled.again {
                         self.dirty.insert(uid);
@@ -445,18 +368,12 @@ impl<'a> Helper<'a> {
             News::Back => {
                 report(&HelperEvent::BusBack);
                 self.clock.bus_lost = false;
-                // Of those that ran nothing more is heard, and the others need not wait.
-                for pag in std::mem::take(&mut self.renewals).into_keys() {
-                    self.jobs.forget(pag);
-                }
+                self.jobs.bus_is_back();
                 self.clock.renew = Some(Instant::now());
             }
             News::Lost(why) => {
                 self.users = None;
-                self.answer(
-                    |_| true,
-                    &Err(Trouble::Failed("the bus is gone, and its end will not be heard".to_owned())),
-                );
+                self.jobs.bus_lost();
                 self.keeper.following.know_nothing();
                 // Said once, however often it is tried again.
                 if !std::mem::replace(&mut self.clock.bus_lost, true) {
@@ -492,7 +409,7 @@ impl<'a> Helper<'a> {
             News::Ended { unit: JobUnit::Keytab(pag, uid), result: Ok(()) } => {
                 self.look_at_ticket(pag, true, None);
                 if self.jobs.running(uid) == Some(pag) && !self.bus.start(JobUnit::Seed(uid)) {
-                    self.ended(uid, Err(NO_BUS.to_owned()), self.keeper.ticket_of(pag));
+                    self.job_finished(uid, Err(NO_BUS.to_owned()), self.keeper.ticket_of(pag));
                 }
             }
             News::Ended { unit, result } => {
@@ -503,86 +420,25 @@ impl<'a> Helper<'a> {
         }
     }
 
-    /// The job of a user has ended. `ticket` is the end of the ticket that there was before.
-    fn ended(&mut self, uid: u32, result: Result<(), String>, ticket: Option<u64>) {
-        let Some(Run { pag, wanted, .. }) = self.jobs.ended(uid, result.is_ok(), Instant::now()) else { return };
-        self.keeper.discard_again(pag);
-        let renewal = self.renewals.remove(&pag).is_some();
-        match &result {
-            Ok(()) => self.keeper.seeded(pag, wanted && !renewal),
-            Err(why) => {
-                // With a ticket that was renewed it is a seeder that has failed.
-                if renewal && self.keeper.ticket_of(pag) == ticket {
-                    report(&Event::NotRenewed { uid, why: why.clone() });
-                } else {
-                    self.keeper.not_seeded(pag, why, wanted);
-                }
-                // Its record says when it is due again.
-                if renewal {
-                    self.jobs.forget(pag);
-                }
-            }
-        }
-        // Unless it is to run once more for who has asked meanwhile.
-        if !self.jobs.is_asked(pag) {
-            self.answer(|asked| asked == pag, &result.map_err(Trouble::Failed));
-        }
+    /// The job of `uid` has ended. `ticket` is the end of the ticket that the PAG had before.
+    fn job_finished(&mut self, uid: u32, result: Result<(), String>, ticket: Option<u64>) {
+        self.jobs.finish(uid, result, ticket, &mut self.keeper);
         self.dirty.insert(uid);
-    }
-
-    fn start_jobs(&mut self) {
-        for Run { pag, uid, wanted } in self.jobs.start(Instant::now()) {
-            let (asked, way) = (self.jobs.is_asked(pag), self.renewals.get(&pag).copied());
-            // The user may have got himself what was discarded, and the job would take it away.
-            if self.keeper.has_discarded(pag) {
-                self.keeper.note_tokens(pag, false);
-            }
-            let needed = if asked { Some(self.keeper.way(pag)) } else { way };
-            let unit = if needed == Some(Way::Keytab) { JobUnit::Keytab(pag, uid) } else { JobUnit::Seed(uid) };
-            let why = match self.keeper.prepare_seeding(pag, asked, way.is_some()) {
-                Ok(Some(_)) if self.bus.start(unit) => continue,
-                Ok(Some(_)) => NO_BUS.to_owned(),
-                Ok(None) => {
-                    self.jobs.forget(pag);
-                    self.renewals.remove(&pag);
-                    self.answer(|asked| asked == pag, &Err(Trouble::Gone));
-                    continue;
-                }
-                Err(error) => error.to_string(),
-            };
-            self.keeper.not_seeded(pag, &why, wanted);
-            self.jobs.ended(uid, false, Instant::now());
-            self.answer(|asked| asked == pag, &Err(Trouble::Failed(why)));
-        }
-        let lost = Trouble::Failed("its end was not heard of".to_owned());
-        let jobs = &self.jobs;
-        self.askers.retain(|order| {
-            let waits = jobs.is_asked(order.pag);
-            if !waits {
-                order.answer(Err(lost.clone()));
-            }
-            waits
-        });
     }
 
     /// Does what a caller wants.
     fn obey(&mut self, order: Order) {
         let Some(uid) = self.keeper.user_of(order.pag) else { return order.answer(Err(Trouble::Gone)) };
-        match &order.what {
-            What::Renew => {
-                let more = self.keeper.has_discarded(order.pag);
-                self.jobs.ask(order.pag, uid, more, Instant::now());
-                self.askers.push(order);
-            }
-            What::Follow(on) => match self.keeper.choose(order.pag, *on) {
-                Ok(Some(Ok(uid))) => {
+        match &order.action {
+            Action::Renew => self.jobs.ask(order, uid, &self.keeper),
+            Action::Follow(on) => match self.keeper.choose(order.pag, *on) {
+                Ok(()) => {
                     self.dirty.insert(uid);
                     self.choosers.push((uid, order));
                 }
-                Ok(Some(Err(why))) => order.answer(Err(Trouble::Failed(why.to_owned()))),
-                other => order.answer(written(other.map(|pag| pag.is_some()))),
+                Err(trouble) => order.answer(Err(trouble)),
             },
-            What::Forget(cell) => order.answer(written(self.keeper.forget_tokens(order.pag, cell.as_ref()))),
+            Action::Discard(cell) => order.answer(self.keeper.forget_tokens(order.pag, cell.as_ref())),
         }
     }
 
@@ -592,26 +448,15 @@ impl<'a> Helper<'a> {
         self.choosers.retain(|(uid, order)| {
             let waits = dirty.contains(uid);
             if !waits {
-                order.answer(match order.what {
-                    What::Follow(true) if keeper.user_of(order.pag).is_none() => Err(Trouble::Gone),
-                    What::Follow(true) if !keeper.is_followed(*uid, order.pag) => {
+                order.answer(match order.action {
+                    Action::Follow(true) if keeper.user_of(order.pag).is_none() => Err(Trouble::Gone),
+                    Action::Follow(true) if !keeper.is_followed(*uid, order.pag) => {
                         Err(Trouble::Failed("it is not followed yet; the journal may say why".to_owned()))
                     }
                     _ => Ok(()),
                 });
             }
             waits
-        });
-    }
-
-    /// Tells those who wait for seeders what has come of them.
-    fn answer(&mut self, whose: impl Fn(PagId) -> bool, result: &Result<(), Trouble>) {
-        self.askers.retain(|order| {
-            let is_his = whose(order.pag);
-            if is_his {
-                order.answer(result.clone());
-            }
-            !is_his
         });
     }
 
@@ -674,16 +519,6 @@ impl<'a> Helper<'a> {
             }
         })
         .await
-    }
-}
-
-/// What a caller is told of a change of a record, true where there was one.
-fn written(done: pag::Result<bool>) -> Result<(), Trouble> {
-    match done {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Trouble::Gone),
-        Err(pag::Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => Err(Trouble::Busy),
-        Err(error) => Err(Trouble::Failed(error.to_string())),
     }
 }
 

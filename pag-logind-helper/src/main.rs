@@ -11,6 +11,7 @@ mod jobs;
 mod mailbox;
 mod managers;
 mod notify;
+mod order;
 mod pags;
 mod systemd;
 mod tickets;

@@ -15,9 +15,10 @@ use zbus::{ObjectPath, Variant};
 use super::call::{Call, Refusal, Request};
 use super::describe::{DbusObject, PAG};
 use super::origin::{self, CallerProcess, Origin};
-use super::{ANSWER, Caller, Order, Service, Trouble, What, object};
+use super::{ANSWER, Caller, Service, object};
 use crate::event::HelperEvent;
 use crate::mailbox::Mailbox;
+use crate::order::{Action, Order, Trouble};
 
 /// Longest wait for a seeding job: the unit's deadline is a minute, and other jobs may run before it.
 const SEEDING: Duration = Duration::from_secs(180);
@@ -65,7 +66,7 @@ impl Service<'_> {
             Request::Renew(id) => {
                 // One that follows has the tokens of the other.
                 let id = self.followed(id).unwrap_or(id);
-                call.answer(&self.order(id, What::Renew, Refusal::not_renewed).await?)
+                call.answer(&self.order(id, Action::Renew, Refusal::not_renewed).await?)
             }
             Request::Unlog(id, cell) => call.answer(&self.unlog(caller, id, cell.as_ref()).await?),
             Request::Follow(id, on) => call.answer(&self.follow(caller, id, on).await?),
@@ -157,11 +158,11 @@ impl Service<'_> {
     }
 
     /// Has the helper's loop do something, and waits until it is done.
-    async fn order(&self, pag: PagId, what: What, failed: fn(String) -> Refusal) -> Result<(), Refusal> {
+    async fn order(&self, pag: PagId, action: Action, failed: fn(String) -> Refusal) -> Result<(), Refusal> {
         let end = Instant::now() + LOCK;
         loop {
             let answer = Rc::new(Mailbox::default());
-            self.interface.orders.put(Order { pag, what: what.clone(), answer: Rc::clone(&answer) });
+            self.interface.orders.put(Order::new(pag, action.clone(), Rc::clone(&answer)));
             let result = self.runtime.timeout(SEEDING, poll_fn(|cx| answer.poll_take(cx))).await;
             match result.map_err(|_| Refusal::timed_out("it takes too long; it goes on all the same"))? {
                 Ok(()) => return Ok(()),
@@ -184,7 +185,7 @@ impl Service<'_> {
         let mut uid = None;
         for id in both.into_iter().flatten() {
             // The record first: tokens that it names and that are missing would be brought back.
-            self.order(id, What::Forget(cell.cloned()), Refusal::not_discarded).await?;
+            self.order(id, Action::Discard(cell.cloned()), Refusal::not_discarded).await?;
             let found = self.view().borrow().known(id).map(|known| (known.ring, known.uid));
             let (ring, owner) = found.ok_or_else(|| Refusal::no_pag(id))?;
             let discarded = self.ring_tokens.discard(&ring, cell).await;
@@ -203,7 +204,7 @@ impl Service<'_> {
     /// Has the services of the PAG's user follow it, or ends that.
     async fn follow(&self, caller: &Caller<'_>, id: PagId, on: bool) -> Result<(), Refusal> {
         let uid = self.view().borrow().known(id).map(|known| known.uid).ok_or_else(|| Refusal::no_pag(id))?;
-        self.order(id, What::Follow(on), Refusal::not_followed).await?;
+        self.order(id, Action::Follow(on), Refusal::not_followed).await?;
         report(&HelperEvent::FollowAsked { uid, pag: id, on, by: caller.uid });
         Ok(())
     }

@@ -30,7 +30,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use pag::config::Cell as AfsCell;
 use pag::report::report;
 use pag::store::registry::PagId;
 use zbus::connection::Builder;
@@ -44,6 +43,7 @@ use zruntime::lock::Mutex;
 use crate::event::HelperEvent;
 use crate::jobs::plan::Notice;
 use crate::mailbox::Mailbox;
+use crate::order::Order;
 use crate::pags::keeper::Known;
 use crate::systemd::{LONGEST_PAUSE, PAUSE};
 
@@ -70,46 +70,10 @@ const REST: Duration = Duration::from_millis(1);
 #[derive(Default)]
 pub(crate) struct Interface {
     view: RefCell<View>,
-    /// What callers want done.
+    /// What callers want the helper's loop to do.
     pub(crate) orders: Mailbox<Order>,
     /// Whether the journal says that the interface is not served.
     complained: Cell<bool>,
-}
-
-/// Something that the helper's loop does for a caller.
-pub(crate) struct Order {
-    pub(crate) pag: PagId,
-    pub(crate) what: What,
-    answer: Rc<Mailbox<Result<(), Trouble>>>,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
-    /// Run a seeder for the PAG.
-    Renew,
-    /// Remove tokens, for one cell or for all, from the record, so that renewal does not bring them back.
-    Forget(Option<AfsCell>),
-    /// Have the user's services follow the PAG, or take that back.
-    Follow(bool),
-}
-
-/// Why it was not done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// The PAG has ended.
-    Gone,
-    /// A login holds the lock.
-    Busy,
-    /// For this reason.
-    Failed(String),
-}
-
-impl Order {
-    /// Gives the caller the result.
-    pub(crate) fn answer(&self, result: Result<(), Trouble>) {
-        self.answer.put(result);
-    }
 }
 
 impl Interface {

@@ -1,4 +1,139 @@
-//! Seeding jobs: when tokens are due, and which job runs next.
+//! Token jobs: when the tokens of a PAG are renewed, which job runs next, and what came of it.
+//!
+//! A job is for one PAG. [`plan`] says when it is due, [`renewals`] asks that for all PAGs, and [`queue`] starts it in its
+//! turn. It runs as a unit of systemd's.
 
 pub(crate) mod plan;
-pub(crate) mod queue;
+mod queue;
+mod renewals;
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use pag::report::{Event, report};
+use pag::store::registry::PagId;
+
+use self::plan::RenewVia;
+use self::queue::{JobNeed, Queue, Ran, Run, answer};
+use self::renewals::Renewals;
+pub(crate) use self::renewals::Upcoming;
+use crate::order::{Order, Outcome, Trouble};
+use crate::pags::keeper::Keeper;
+use crate::systemd::{Bus, JobUnit};
+
+/// Why no job can be started, or goes on.
+pub(crate) const NO_BUS: &str = "there is no bus to start a job with";
+
+/// The token jobs of this host.
+#[derive(Default)]
+pub(crate) struct TokenJobs {
+    queue: Queue,
+    renewals: Renewals,
+}
+
+impl TokenJobs {
+    /// This PAG of `uid` lacks tokens.
+    pub(crate) fn add_missing(&mut self, pag: PagId, uid: u32) {
+        self.queue.add(pag, uid, JobNeed::Missing, Instant::now());
+    }
+
+    /// A caller asks for new tokens in a PAG of `uid`.
+    pub(crate) fn ask(&mut self, order: Order, uid: u32, pags: &Keeper) {
+        let more = pags.has_discarded(order.pag);
+        self.queue.ask(order, uid, more, Instant::now());
+    }
+
+    /// Has the tokens of a PAG renewed in its turn, unless its user's PAGs are about to be reconciled: it is planned then. A
+    /// job that waits for its next attempt waits no longer.
+    pub(crate) fn renew(&mut self, pag: PagId, via: RenewVia, pags: &Keeper, dirty: &BTreeSet<u32>) {
+        renewals::add(&mut self.queue, pag, via, pags, dirty);
+    }
+
+    /// Adds the renewals that are due, and gives what is to be announced. Adds users to `dirty` whose rings hold other
+    /// tokens than their records name.
+    pub(crate) fn plan(&mut self, pags: &mut Keeper, bus: &Bus, dirty: &mut BTreeSet<u32>) -> Upcoming {
+        self.renewals.plan(&mut self.queue, pags, bus.is_there(), dirty)
+    }
+
+    /// Starts the jobs whose turn has come.
+    pub(crate) fn start(&mut self, pags: &mut Keeper, bus: &Bus) {
+        for run in self.queue.start(Instant::now()) {
+            match start_unit(&run, pags, bus) {
+                Ok(true) => {}
+                Ok(false) => self.queue.forget(run.pag, &Err(Trouble::Gone)),
+                Err(why) => {
+                    pags.not_seeded(run.pag, &why, run.need != JobNeed::Asked);
+                    let waiters = self.queue.not_started(run.pag, Instant::now());
+                    answer(waiters, &Err(Trouble::Failed(why)));
+                }
+            }
+        }
+    }
+
+    /// The job of `uid` has ended. `ticket` is the end of the ticket that the PAG had before.
+    pub(crate) fn finish(&mut self, uid: u32, result: Result<(), String>, ticket: Option<u64>, pags: &mut Keeper) {
+        let Some(Ran { pag, need, waiters }) = self.queue.finish(uid, result.is_ok(), Instant::now()) else { return };
+        pags.discard_again(pag);
+        match &result {
+            Ok(()) => pags.seeded(pag, need == JobNeed::Missing),
+            // If the ticket was renewed, it was the seeder that failed.
+            Err(why) if matches!(need, JobNeed::Renewal(_)) && pags.ticket_of(pag) == ticket => {
+                report(&Event::NotRenewed { uid, why: why.clone() });
+            }
+            Err(why) => pags.not_seeded(pag, why, need != JobNeed::Asked),
+        }
+        answer(waiters, &result.map_err(Trouble::Failed));
+    }
+
+    /// The PAG that the running job of `uid` is for.
+    pub(crate) fn running(&self, uid: u32) -> Option<PagId> {
+        self.queue.running(uid)
+    }
+
+    /// Whether a job runs for this PAG.
+    pub(crate) fn runs_for(&self, pag: PagId) -> bool {
+        self.queue.runs_for(pag)
+    }
+
+    /// There is no connection to the bus any more: ends of jobs are not heard.
+    pub(crate) fn bus_lost(&mut self) {
+        let outcome: Outcome = Err(Trouble::Failed("the bus is gone, and its end will not be heard".to_owned()));
+        self.queue.answer_all(&outcome);
+    }
+
+    /// There is a connection again. Nothing more is heard of renewals that ran, and the others need not wait.
+    pub(crate) fn bus_is_back(&mut self) {
+        self.queue.forget_renewals();
+    }
+
+    /// When [`TokenJobs::start`] has something to do next.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.queue.next()
+    }
+}
+
+/// Prepares the PAG for its job, and starts the job. False if the PAG has ended or needs no tokens any more.
+///
+/// # Errors
+/// Why the job could not be started.
+fn start_unit(run: &Run, pags: &mut Keeper, bus: &Bus) -> Result<bool, String> {
+    let Run { pag, uid, need, asked } = *run;
+    // The user may have got tokens for cells whose tokens were discarded, and the job would take them away.
+    if pags.has_discarded(pag) {
+        pags.note_tokens(pag, false);
+    }
+    let via = match need {
+        _ if asked => renewals::via(pags, pag),
+        JobNeed::Renewal(via) => via,
+        JobNeed::Missing | JobNeed::Asked => RenewVia::Ticket,
+    };
+    let unit = match via {
+        RenewVia::Ticket => JobUnit::Seed(uid),
+        RenewVia::Keytab => JobUnit::Keytab(pag, uid),
+    };
+    let is_renewal = matches!(need, JobNeed::Renewal(_));
+    if !pags.prepare_seeding(pag, asked, is_renewal).map_err(|error| error.to_string())? {
+        return Ok(false);
+    }
+    if bus.start(unit) { Ok(true) } else { Err(NO_BUS.to_owned()) }
+}

@@ -21,9 +21,9 @@ const SLEEP: u64 = 3600;
 
 /// How a PAG gets new tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum RenewVia {
     /// Its ticket is renewed, or is a later one already, and the seeder is run.
-    Seed,
+    Ticket,
     /// A new ticket comes from a keytab first.
     Keytab,
 }
@@ -51,7 +51,7 @@ impl Notice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Plan {
     /// When a job is due, and how.
-    pub(crate) job: Option<(u64, Way)>,
+    pub(crate) job: Option<(u64, RenewVia)>,
     /// What is to be said now.
     pub(crate) notice: Option<Notice>,
     /// When there is something to be said next.
@@ -95,15 +95,15 @@ impl Life {
 }
 
 /// How tokens could be had that end later than `end`. None: there is no hope but a new ticket of the user's.
-fn way(record: &Record, keytab: bool, life: Option<Life>, now: u64) -> Option<Way> {
+fn renew_via(record: &Record, keytab: bool, life: Option<Life>, now: u64) -> Option<RenewVia> {
     // Some clients take a second off; a ticket that ends a little later only is the one that the token was made of.
     let later = |moment: u64| life.is_none_or(|life| moment > life.end.saturating_add(2 + life.length() / 16));
     let ticket_lives = record.ticket > now;
     let renewable = record.renewable > record.ticket.saturating_add(2);
     if ticket_lives && (renewable || later(record.ticket)) {
-        Some(Way::Seed)
+        Some(RenewVia::Ticket)
     } else if keytab {
-        Some(Way::Keytab)
+        Some(RenewVia::Keytab)
     } else {
         None
     }
@@ -118,7 +118,7 @@ fn again(at: u64, end: u64) -> u64 {
 /// is left to its logins.
 pub(crate) fn plan(pag: PagId, record: &Record, keytab: bool, now: u64) -> Plan {
     let life = Life::of(record, keytab);
-    let way = way(record, keytab, life, now);
+    let via = renew_via(record, keytab, life, now);
     let tried = record.attempt.map(|last| last.at);
     let due = match (life, tried) {
         (None, _) if !keytab => return Plan::default(),
@@ -129,16 +129,16 @@ pub(crate) fn plan(pag: PagId, record: &Record, keytab: bool, now: u64) -> Plan 
     };
     // After a clock that was set back, no attempt lies in the future.
     let due = if tried.is_some_and(|at| at > now.saturating_add(1)) { now } else { due };
-    let mut plan = Plan { job: way.map(|way| (due, way)), ..Plan::default() };
+    let mut plan = Plan { job: via.map(|via| (due, via)), ..Plan::default() };
     let discarded = life.filter(|_| !record.discarded.is_empty());
     plan.look = discarded.map(|life| (life.length() / 8).clamp(SHORTEST, LONGEST));
     let Some(life) = life.filter(|_| !record.tokens.is_empty()) else { return plan };
-    let why = match way {
+    let why = match via {
         _ if record.ticket == 0 => "its ccache holds no ticket",
         None if record.ticket > now => "its ticket cannot be renewed any further",
         None => "its ticket has ended, and only a new one helps",
-        Some(Way::Seed) => "renewing has failed so far, and is tried again",
-        Some(Way::Keytab) => "its keytab has brought no ticket so far, and is tried again",
+        Some(RenewVia::Ticket) => "renewing has failed so far, and is tried again",
+        Some(RenewVia::Keytab) => "its keytab has brought no ticket so far, and is tried again",
     };
     if now >= life.end {
         plan.notice = Some(Notice { end: life.end, over: true, why });
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    fn planned(record: &Record, keytab: bool, now: u64) -> Option<(u64, Way)> {
+    fn planned(record: &Record, keytab: bool, now: u64) -> Option<(u64, RenewVia)> {
         plan(PagId::from(0), record, keytab, T + now).job.map(|(moment, way)| (moment - T, way))
     }
 
@@ -195,31 +195,37 @@ mod tests {
                 record(ten, 70 * HOUR, Some((0, true))),
                 NONE,
                 1,
-                Some((5 * HOUR, Way::Seed)),
+                Some((5 * HOUR, RenewVia::Ticket)),
             ),
             ("not renewable: never", record(ten, 0, Some((0, true))), NONE, 1, None),
             ("renewed to the last: never", record(ten, ten, Some((0, true))), NONE, 1, None),
-            ("with a keytab it goes on", record(ten, ten, Some((0, true))), KEYTAB, 1, Some((5 * HOUR, Way::Keytab))),
+            (
+                "with a keytab it goes on",
+                record(ten, ten, Some((0, true))),
+                KEYTAB,
+                1,
+                Some((5 * HOUR, RenewVia::Keytab)),
+            ),
             (
                 "a keytab is not used while renewing helps",
                 record(ten, 70 * HOUR, None),
                 KEYTAB,
                 1,
-                Some((5 * HOUR, Way::Seed)),
+                Some((5 * HOUR, RenewVia::Ticket)),
             ),
             (
                 "failed at 6 h: after a quarter of what is left, but soon",
                 record(ten, 70 * HOUR, Some((6 * HOUR, false))),
                 NONE,
                 6 * HOUR,
-                Some((6 * HOUR + 600, Way::Seed)),
+                Some((6 * HOUR + 600, RenewVia::Ticket)),
             ),
             (
                 "failed 100 s before the end",
                 record(ten, 70 * HOUR, Some((ten - 100, false))),
                 NONE,
                 ten - 99,
-                Some((ten - 75, Way::Seed)),
+                Some((ten - 75, RenewVia::Ticket)),
             ),
             ("the ticket has ended", record(ten, 70 * HOUR, Some((ten - 5, false))), NONE, ten + 1, None),
             (
@@ -227,9 +233,9 @@ mod tests {
                 record(ten, 70 * HOUR, Some((ten + 100, false))),
                 KEYTAB,
                 ten + 101,
-                Some((ten + 150, Way::Keytab)),
+                Some((ten + 150, RenewVia::Keytab)),
             ),
-            ("short ones", record(40, 360, Some((0, true))), NONE, 1, Some((20, Way::Seed))),
+            ("short ones", record(40, 360, Some((0, true))), NONE, 1, Some((20, RenewVia::Ticket))),
         ];
         for (what, record, keytab, now, expected) in table {
             assert_eq!(planned(&record, keytab, now), expected, "{what}");
@@ -251,7 +257,7 @@ mod tests {
     #[test]
     fn a_later_ticket_is_made_use_of_and_one_that_is_a_second_later_is_none() {
         let renewed = Record { ticket: T + 20 * HOUR, ..record(10 * HOUR, 0, None) };
-        assert_eq!(planned(&renewed, NONE, 1), Some((5 * HOUR, Way::Seed)));
+        assert_eq!(planned(&renewed, NONE, 1), Some((5 * HOUR, RenewVia::Ticket)));
         let same = Record { ticket: T + 10 * HOUR + 1, ..record(10 * HOUR, 0, None) };
         assert_eq!(planned(&same, NONE, 1), None);
     }
@@ -259,24 +265,24 @@ mod tests {
     #[test]
     fn a_keytabs_pag_gets_its_first_token_at_once_and_is_not_tried_for_ever() {
         let new = Record { tokens: vec![], ticket: 0, ..record(10 * HOUR, 0, None) };
-        assert_eq!(planned(&new, KEYTAB, 7), Some((7, Way::Keytab)));
+        assert_eq!(planned(&new, KEYTAB, 7), Some((7, RenewVia::Keytab)));
         assert_eq!(planned(&new, NONE, 7), None);
         let failed = |at| Record { attempt: Some(Attempt { at: T + at, ok: false, ticket: 0 }), ..new.clone() };
-        assert_eq!(planned(&failed(2), KEYTAB, 3), Some((2 + SHORTEST, Way::Keytab)));
-        assert_eq!(planned(&failed(HOUR), KEYTAB, HOUR), Some((HOUR + LONGEST, Way::Keytab)));
+        assert_eq!(planned(&failed(2), KEYTAB, 3), Some((2 + SHORTEST, RenewVia::Keytab)));
+        assert_eq!(planned(&failed(HOUR), KEYTAB, HOUR), Some((HOUR + LONGEST, RenewVia::Keytab)));
         // No token is wanted, and the ticket is good.
         let ticket = Record { ticket: T + 10 * HOUR, attempt: Some(Attempt { at: T, ok: true, ticket: 0 }), ..new };
-        assert_eq!(planned(&ticket, KEYTAB, 1), Some((5 * HOUR, Way::Keytab)));
+        assert_eq!(planned(&ticket, KEYTAB, 1), Some((5 * HOUR, RenewVia::Keytab)));
     }
 
     #[test]
     fn a_ticket_outlives_the_tokens_that_were_discarded() {
         let mut discarded = record(10 * HOUR, 70 * HOUR, Some((0, true)));
         discarded.discard(None, T + 2 * HOUR);
-        assert_eq!(planned(&discarded, NONE, 2 * HOUR), Some((6 * HOUR, Way::Seed)));
+        assert_eq!(planned(&discarded, NONE, 2 * HOUR), Some((6 * HOUR, RenewVia::Ticket)));
         discarded.attempt = Some(Attempt { at: T + 6 * HOUR, ok: true, ticket: 0 });
         discarded.ticket = T + 16 * HOUR;
-        assert_eq!(planned(&discarded, NONE, 6 * HOUR), Some((11 * HOUR, Way::Seed)));
+        assert_eq!(planned(&discarded, NONE, 6 * HOUR), Some((11 * HOUR, RenewVia::Ticket)));
         // One that cannot be renewed ends, and nothing is to be said of tokens that nobody wants.
         let mut last = record(10 * HOUR, 0, Some((0, true)));
         last.discard(None, T + 2 * HOUR);
@@ -304,7 +310,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_holds_nothing_up() {
         let ahead = record(10 * HOUR, 70 * HOUR, Some((9 * HOUR, false)));
-        assert_eq!(planned(&ahead, NONE, HOUR), Some((HOUR, Way::Seed)));
+        assert_eq!(planned(&ahead, NONE, HOUR), Some((HOUR, RenewVia::Ticket)));
         assert_eq!(sleep(T + 9 * HOUR, T), Duration::from_secs(SLEEP));
         assert_eq!(sleep(T - 1, T), Duration::ZERO);
     }
@@ -351,13 +357,13 @@ mod tests {
     /// without a token at any moment.
     #[test]
     fn a_thousand_pags_are_served_before_their_end() {
-        use crate::jobs::queue::Jobs;
+        use crate::jobs::queue::{JobNeed, Queue};
         use std::collections::BTreeMap;
         use std::time::Instant;
 
         const LIFE: u64 = 1200;
         let begin = Instant::now();
-        let (mut jobs, mut running, mut most, mut runs) = (Jobs::default(), Vec::<(u64, PagId, u32)>::new(), 0, 0);
+        let (mut jobs, mut running, mut most, mut runs) = (Queue::default(), Vec::<(u64, PagId, u32)>::new(), 0, 0);
         let mut records: BTreeMap<PagId, (u32, Record)> = BTreeMap::new();
         for number in 0..1000_u32 {
             let pag = PagId::from(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -379,13 +385,13 @@ mod tests {
                     one.ticket = now + LIFE;
                     one.tokens[0] = Held { expires: now + LIFE, since: now, ..one.tokens[0].clone() };
                 }
-                jobs.ended(uid, true, instant);
+                jobs.finish(uid, true, instant);
                 runs += 1;
             }
             for (pag, (uid, one)) in &records {
                 has_token(one.tokens[0].expires > now, *pag, now - T);
                 if plan(*pag, one, NONE, now).job.is_some_and(|(moment, _)| moment <= now) {
-                    jobs.want(*pag, *uid, instant);
+                    jobs.add(*pag, *uid, JobNeed::Missing, instant);
                 }
             }
             running.extend(jobs.start(instant).into_iter().map(|run| (now + 1, run.pag, run.uid)));

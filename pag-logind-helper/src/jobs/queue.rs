@@ -1,14 +1,17 @@
-//! Which PAGs wait for tokens, and when their seeders run: in `pag-seed@UID.service`, a few at once, with a pause
-//! after each failure that doubles.
+//! Which PAGs wait for a token job, and when each job runs: in `pag-seed@UID.service`, a few at once, with a pause after
+//! each failure that doubles.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pag::store::registry::PagId;
 
-/// Seeders at once: enough for a cell that comes back, and no crowd before its KDC.
+use super::plan::RenewVia;
+use crate::order::{Order, Outcome, Trouble};
+
+/// Jobs at once: enough for a cell that comes back, and no crowd before its KDC.
 const AT_ONCE: usize = 4;
-/// Of these, jobs that users ask for over D-Bus: however many ask, what misses tokens has its turn.
+/// Of these, jobs that only callers over D-Bus want: however many ask, PAGs that lack tokens have their turn.
 const ASKED_AT_ONCE: usize = 2;
 /// Pause between two jobs that one user asks for.
 const ASKED_PAUSE: Duration = Duration::from_secs(5);
@@ -16,28 +19,39 @@ const ASKED_PAUSE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(30);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
-/// The unit kills a seeder after a minute. One of whose end we have heard nothing by now has ended while the bus
-/// was away.
+/// systemd kills the unit after a minute. If the helper has not heard of a job's end by now, the job has ended while
+/// there was no bus.
 const LOST_AFTER: Duration = Duration::from_secs(120);
 
-/// The PAGs that wait for tokens.
-#[derive(Debug, Default)]
-pub(crate) struct Jobs {
+/// The token jobs that wait or run: at most one for each PAG.
+#[derive(Default)]
+pub(crate) struct Queue {
     jobs: BTreeMap<PagId, Job>,
-    /// When the last job ended that a user had asked for.
+    /// For each user, when the last job ended that the user had asked for.
     answered: BTreeMap<u32, Instant>,
 }
 
-#[derive(Debug)]
+/// A job that gets tokens for one PAG.
 struct Job {
     uid: u32,
-    failures: u32,
-    /// Whether the PAG misses tokens, or somebody has merely asked for new ones.
-    wanted: bool,
-    asked: bool,
-    /// It was asked for while it ran, and for more than it gets: it is to run once more.
+    need: JobNeed,
+    /// Callers over D-Bus who wait for its end.
+    waiters: Vec<Order>,
+    /// A caller asked for it while it ran, and for more than it gets: it is to run once more.
     again: bool,
+    failures: u32,
     state: State,
+}
+
+/// Why a PAG is to get tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobNeed {
+    /// Only a caller asks for it. If it fails, it is not tried again.
+    Asked,
+    /// The PAG lacks tokens.
+    Missing,
+    /// Its tokens are good, and are to be renewed in this way. If it fails, the PAG's record says when the next is due.
+    Renewal(RenewVia),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,24 +60,42 @@ enum State {
     Running { until: Instant },
 }
 
-/// A job that is to be started, or has ended.
+/// A job that is to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) pag: PagId,
     pub(crate) uid: u32,
-    /// Whether the PAG missed tokens.
-    pub(crate) wanted: bool,
+    pub(crate) need: JobNeed,
+    /// Whether a caller waits for it.
+    pub(crate) asked: bool,
 }
 
-impl Jobs {
+/// A job that has run.
+pub(crate) struct Ran {
+    pub(crate) pag: PagId,
+    pub(crate) need: JobNeed,
+    /// Callers who are to be told.
+    pub(crate) waiters: Vec<Order>,
+}
+
+impl Queue {
     fn job(&mut self, pag: PagId, uid: u32, now: Instant) -> &mut Job {
-        let state = State::Waiting { until: now };
-        self.jobs.entry(pag).or_insert(Job { uid, failures: 0, wanted: false, asked: false, again: false, state })
+        self.jobs.entry(pag).or_insert(Job {
+            uid,
+            need: JobNeed::Asked,
+            waiters: Vec::new(),
+            again: false,
+            failures: 0,
+            state: State::Waiting { until: now },
+        })
     }
 
-    /// This PAG of `uid` is to get tokens. One that waits for them already goes on waiting.
-    pub(crate) fn want(&mut self, pag: PagId, uid: u32, now: Instant) {
-        self.job(pag, uid, now).wanted = true;
+    /// This PAG of `uid` is to get tokens. If it waits for them already, that stays as it is.
+    pub(crate) fn add(&mut self, pag: PagId, uid: u32, need: JobNeed, now: Instant) {
+        let job = self.job(pag, uid, now);
+        if job.need == JobNeed::Asked {
+            job.need = need;
+        }
     }
 
     /// There is a new ticket for this PAG: if it waits for its next attempt, that is now.
@@ -73,38 +105,49 @@ impl Jobs {
         }
     }
 
-    /// Somebody asks for new tokens in this PAG of `uid`. He waits for nobody's failure, but a little after his last
-    /// question. A job that runs already is his, too, unless he wants more than that gets.
-    pub(crate) fn ask(&mut self, pag: PagId, uid: u32, more: bool, now: Instant) {
+    /// A caller asks for new tokens in a PAG of `uid`. It does not wait out the pause after a failure, but a short one after
+    /// its last question. A job that runs already answers it, too, unless it wants `more` than that job gets.
+    pub(crate) fn ask(&mut self, order: Order, uid: u32, more: bool, now: Instant) {
         let earliest = self.answered.get(&uid).map_or(now, |last| now.max(*last + ASKED_PAUSE));
-        let job = self.job(pag, uid, now);
+        let job = self.job(order.pag, uid, now);
         match &mut job.state {
-            State::Waiting { until } if job.wanted => *until = earliest.min(*until),
+            State::Waiting { until } if job.need != JobNeed::Asked => *until = earliest.min(*until),
             State::Waiting { until } => *until = earliest,
             State::Running { .. } => job.again |= more,
         }
-        job.asked = true;
+        job.waiters.push(order);
     }
 
-    /// This PAG has ended, or has its tokens from somewhere else.
-    pub(crate) fn forget(&mut self, pag: PagId) {
-        self.jobs.remove(&pag);
+    /// Drops the job of this PAG, and answers its callers.
+    pub(crate) fn forget(&mut self, pag: PagId, outcome: &Outcome) {
+        if let Some(job) = self.jobs.remove(&pag) {
+            answer(job.waiters, outcome);
+        }
     }
 
-    /// Whether there is a job for this PAG that somebody has asked for.
-    pub(crate) fn is_asked(&self, pag: PagId) -> bool {
-        self.jobs.get(&pag).is_some_and(|job| job.asked)
+    /// Drops all renewals: they are planned anew.
+    pub(crate) fn forget_renewals(&mut self) {
+        self.jobs.retain(|_, job| {
+            let is_renewal = matches!(job.need, JobNeed::Renewal(_));
+            if is_renewal {
+                answer(std::mem::take(&mut job.waiters), &lost());
+            }
+            !is_renewal
+        });
+    }
+
+    /// Answers all callers.
+    pub(crate) fn answer_all(&mut self, outcome: &Outcome) {
+        self.jobs.values_mut().for_each(|job| answer(std::mem::take(&mut job.waiters), outcome));
     }
 
     /// The jobs that are to be started now. There is one unit for each user.
     pub(crate) fn start(&mut self, now: Instant) -> Vec<Run> {
         self.answered.retain(|_, last| now < *last + ASKED_PAUSE);
-        let is_lost = |job: &Job| matches!(job.state, State::Running { until } if until <= now);
-        self.jobs.retain(|_, job| job.wanted || !is_lost(job));
-        self.jobs.values_mut().filter(|job| is_lost(job)).for_each(|job| job.fail(now));
+        self.give_up_lost(now);
         let mut started = Vec::new();
         let mut running = Running::of(&self.jobs);
-        // Who has waited longest comes first, so that nobody waits for ever.
+        // The job that has waited longest comes first, so that none waits without end.
         let mut due: Vec<(Instant, PagId)> =
             self.jobs.iter().filter_map(|(pag, job)| Some((job.due(now)?, *pag))).collect();
         due.sort();
@@ -113,34 +156,61 @@ impl Jobs {
             if running.have_room_for(job) {
                 job.state = State::Running { until: now + LOST_AFTER };
                 running.add(job);
-                started.push(Run { pag, uid: job.uid, wanted: job.wanted });
+                started.push(Run { pag, uid: job.uid, need: job.need, asked: !job.waiters.is_empty() });
             }
         }
         started
     }
 
-    /// The seeder of `uid` has ended. Says which job it was; one that was merely asked for is not tried again.
-    pub(crate) fn ended(&mut self, uid: u32, ok: bool, now: Instant) -> Option<Run> {
-        let (pag, job) = self.jobs.iter_mut().find(|(_, job)| job.uid == uid && job.is_running())?;
-        let run = Run { pag: *pag, uid, wanted: job.wanted };
-        if std::mem::take(&mut job.again) {
-            job.state = State::Waiting { until: now };
-            return Some(run);
-        }
-        if job.asked {
-            self.answered.insert(uid, now);
-        }
-        if ok || !job.wanted {
-            self.jobs.remove(&run.pag);
-        } else {
-            job.fail(now);
-        }
-        Some(run)
+    /// Takes jobs for failed of whose end the helper has not heard.
+    fn give_up_lost(&mut self, now: Instant) {
+        self.jobs.retain(|_, job| {
+            if !matches!(job.state, State::Running { until } if until <= now) {
+                return true;
+            }
+            answer(std::mem::take(&mut job.waiters), &lost());
+            job.fail(now)
+        });
     }
 
-    /// Whether this PAG is to get tokens already, whoever asks for it besides.
-    pub(crate) fn is_wanted(&self, pag: PagId) -> bool {
-        self.jobs.get(&pag).is_some_and(|job| job.wanted)
+    /// The job of `uid` has ended. Says which it was.
+    pub(crate) fn finish(&mut self, uid: u32, ok: bool, now: Instant) -> Option<Ran> {
+        let (pag, job) = self.jobs.iter_mut().find(|(_, job)| job.uid == uid && job.is_running())?;
+        let (pag, need) = (*pag, job.need);
+        let is_renewal = matches!(need, JobNeed::Renewal(_));
+        if std::mem::take(&mut job.again) && (ok || !is_renewal) {
+            if is_renewal {
+                job.need = JobNeed::Missing;
+            }
+            job.state = State::Waiting { until: now };
+            return Some(Ran { pag, need, waiters: Vec::new() });
+        }
+        let waiters = std::mem::take(&mut job.waiters);
+        if ok || is_renewal || !job.fail(now) {
+            self.jobs.remove(&pag);
+        }
+        if !waiters.is_empty() {
+            self.answered.insert(uid, now);
+        }
+        Some(Ran { pag, need, waiters })
+    }
+
+    /// The job of this PAG could not be started. Gives the callers who are to be told.
+    pub(crate) fn not_started(&mut self, pag: PagId, now: Instant) -> Vec<Order> {
+        let Some(job) = self.jobs.get_mut(&pag) else { return Vec::new() };
+        let (uid, waiters) = (job.uid, std::mem::take(&mut job.waiters));
+        if !job.fail(now) {
+            self.jobs.remove(&pag);
+        }
+        if !waiters.is_empty() {
+            self.answered.insert(uid, now);
+        }
+        waiters
+    }
+
+    /// Whether this PAG is to get tokens already, whether or not a caller asks for it.
+    pub(crate) fn is_needed(&self, pag: PagId) -> bool {
+        self.jobs.get(&pag).is_some_and(|job| job.need != JobNeed::Asked)
     }
 
     /// The PAG that the running job of `uid` is for.
@@ -153,7 +223,7 @@ impl Jobs {
         self.jobs.get(&pag).is_some_and(Job::is_running)
     }
 
-    /// When [`Jobs::start`] has something to do next.
+    /// When [`Queue::start`] has something to do next.
     pub(crate) fn next(&self) -> Option<Instant> {
         let running = Running::of(&self.jobs);
         let moments = self.jobs.values().filter_map(|job| match job.state {
@@ -164,10 +234,21 @@ impl Jobs {
     }
 }
 
+/// Tells callers what came of the job that they waited for.
+pub(crate) fn answer(waiters: Vec<Order>, outcome: &Outcome) {
+    for order in waiters {
+        order.answer(outcome.clone());
+    }
+}
+
+fn lost() -> Outcome {
+    Err(Trouble::Failed("the helper has not heard of its end".to_owned()))
+}
+
 /// The jobs that run.
 struct Running {
     uids: Vec<u32>,
-    /// How many of them are merely asked for.
+    /// How many of them only callers want.
     asked: usize,
 }
 
@@ -180,11 +261,12 @@ impl Running {
 
     fn add(&mut self, job: &Job) {
         self.uids.push(job.uid);
-        self.asked += usize::from(!job.wanted);
+        self.asked += usize::from(job.need == JobNeed::Asked);
     }
 
     fn have_room_for(&self, job: &Job) -> bool {
-        self.uids.len() < AT_ONCE && !self.uids.contains(&job.uid) && (job.wanted || self.asked < ASKED_AT_ONCE)
+        let is_asked = job.need == JobNeed::Asked;
+        self.uids.len() < AT_ONCE && !self.uids.contains(&job.uid) && (!is_asked || self.asked < ASKED_AT_ONCE)
     }
 }
 
@@ -201,36 +283,52 @@ impl Job {
         matches!(self.state, State::Running { .. })
     }
 
-    fn fail(&mut self, now: Instant) {
+    /// Has it wait for its next attempt after a failure. False if there is to be none.
+    fn fail(&mut self, now: Instant) -> bool {
         let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
-        self.asked = false;
+        self.again = false;
         self.state = State::Waiting { until: now + pause };
+        self.need != JobNeed::Asked
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::order::Action;
+    use std::rc::Rc;
 
     fn pag(number: u64) -> PagId {
         PagId::from(number)
     }
 
-    fn start(jobs: &mut Jobs, now: Instant) -> Vec<u32> {
+    fn start(jobs: &mut Queue, now: Instant) -> Vec<u32> {
         jobs.start(now).into_iter().map(|one| one.uid).collect()
+    }
+
+    fn want(jobs: &mut Queue, pag: PagId, uid: u32, now: Instant) {
+        jobs.add(pag, uid, JobNeed::Missing, now);
+    }
+
+    fn ask(jobs: &mut Queue, pag: PagId, uid: u32, more: bool, now: Instant) {
+        jobs.ask(Order::new(pag, Action::Renew, Rc::default()), uid, more, now);
+    }
+
+    fn is_asked(jobs: &Queue, pag: PagId) -> bool {
+        jobs.jobs.get(&pag).is_some_and(|job| !job.waiters.is_empty())
     }
 
     #[test]
     fn no_more_than_four_run_at_once_and_one_for_each_user() {
-        let (mut jobs, now) = (Jobs::default(), Instant::now());
+        let (mut jobs, now) = (Queue::default(), Instant::now());
         for number in 0..6 {
-            jobs.want(pag(number), 61000 + u32::try_from(number).unwrap(), now);
+            want(&mut jobs, pag(number), 61000 + u32::try_from(number).unwrap(), now);
         }
-        jobs.want(pag(9), 61000, now);
+        want(&mut jobs, pag(9), 61000, now);
         assert_eq!(start(&mut jobs, now), [61000, 61001, 61002, 61003]);
         assert!(start(&mut jobs, now).is_empty());
-        let ended = |jobs: &mut Jobs, uid| jobs.ended(uid, true, now).map(|one| one.pag);
+        let ended = |jobs: &mut Queue, uid| jobs.finish(uid, true, now).map(|one| one.pag);
         assert_eq!(ended(&mut jobs, 61001), Some(pag(1)));
         assert_eq!(start(&mut jobs, now), [61004]);
         assert_eq!(ended(&mut jobs, 61000), Some(pag(0)));
@@ -242,27 +340,27 @@ mod tests {
 
     #[test]
     fn pauses_after_failures_double_and_have_an_end() {
-        let (mut jobs, mut now) = (Jobs::default(), Instant::now());
-        jobs.want(pag(1), 61001, now);
+        let (mut jobs, mut now) = (Queue::default(), Instant::now());
+        want(&mut jobs, pag(1), 61001, now);
         for seconds in [30, 60, 120, 240, 480, 960, 1800, 1800] {
             assert_eq!(start(&mut jobs, now), [61001]);
-            jobs.ended(61001, false, now);
+            jobs.finish(61001, false, now);
             assert_eq!(jobs.next(), Some(now + Duration::from_secs(seconds)));
             // Wanted again meanwhile: that shortens nothing.
-            jobs.want(pag(1), 61001, now);
+            want(&mut jobs, pag(1), 61001, now);
             assert!(start(&mut jobs, now + Duration::from_secs(seconds - 1)).is_empty());
             now += Duration::from_secs(seconds);
         }
         assert_eq!(start(&mut jobs, now), [61001]);
-        jobs.ended(61001, false, now);
+        jobs.finish(61001, false, now);
         jobs.hurry(pag(1), now);
         assert_eq!(start(&mut jobs, now), [61001], "with a new ticket it is at once");
     }
 
     #[test]
     fn one_whose_end_was_never_told_is_taken_for_failed() {
-        let (mut jobs, now) = (Jobs::default(), Instant::now());
-        jobs.want(pag(1), 61001, now);
+        let (mut jobs, now) = (Queue::default(), Instant::now());
+        want(&mut jobs, pag(1), 61001, now);
         assert_eq!(start(&mut jobs, now), [61001]);
         assert_eq!(jobs.next(), Some(now + LOST_AFTER));
         assert!(start(&mut jobs, now + LOST_AFTER).is_empty());
@@ -271,16 +369,16 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_waits_for_no_failure_but_not_for_nothing() {
-        let (mut jobs, now) = (Jobs::default(), Instant::now());
-        jobs.want(pag(1), 61001, now);
+        let (mut jobs, now) = (Queue::default(), Instant::now());
+        want(&mut jobs, pag(1), 61001, now);
         assert_eq!(start(&mut jobs, now), [61001]);
-        jobs.ended(61001, false, now);
-        jobs.ask(pag(1), 61001, false, now);
-        assert!(jobs.is_asked(pag(1)));
-        assert_eq!(start(&mut jobs, now), [61001], "the pause after the failure is not his");
-        assert!(jobs.ended(61001, false, now).unwrap().wanted);
-        assert!(!jobs.is_asked(pag(1)), "he has been answered");
-        jobs.ask(pag(1), 61001, false, now);
+        jobs.finish(61001, false, now);
+        ask(&mut jobs, pag(1), 61001, false, now);
+        assert!(is_asked(&jobs, pag(1)));
+        assert_eq!(start(&mut jobs, now), [61001], "a caller does not wait out the pause after a failure");
+        assert!(jobs.finish(61001, false, now).unwrap().need == JobNeed::Missing);
+        assert!(!is_asked(&jobs, pag(1)), "the caller has been answered");
+        ask(&mut jobs, pag(1), 61001, false, now);
         assert_eq!(jobs.next(), Some(now + ASKED_PAUSE));
         assert_eq!(start(&mut jobs, now), []);
         assert_eq!(start(&mut jobs, now + ASKED_PAUSE), [61001]);
@@ -288,44 +386,44 @@ mod tests {
 
     #[test]
     fn who_merely_asks_is_not_served_again_and_leaves_room() {
-        let (mut jobs, now) = (Jobs::default(), Instant::now());
+        let (mut jobs, now) = (Queue::default(), Instant::now());
         for number in 0..4 {
-            jobs.ask(pag(number), 61000 + u32::try_from(number).unwrap(), false, now);
+            ask(&mut jobs, pag(number), 61000 + u32::try_from(number).unwrap(), false, now);
         }
         assert_eq!(start(&mut jobs, now), [61000, 61001]);
         assert_eq!(jobs.next(), Some(now + LOST_AFTER), "nothing is due that cannot be started");
-        jobs.want(pag(9), 61009, now);
+        want(&mut jobs, pag(9), 61009, now);
         assert_eq!(start(&mut jobs, now), [61009], "what misses tokens has its turn");
-        assert!(!jobs.ended(61000, false, now).unwrap().wanted);
-        assert!(!jobs.is_asked(pag(0)));
+        assert_eq!(jobs.finish(61000, false, now).unwrap().need, JobNeed::Asked);
+        assert!(!is_asked(&jobs, pag(0)));
         assert_eq!(start(&mut jobs, now), [61002]);
         // Nothing was heard of the end of the others.
         assert_eq!(start(&mut jobs, now + LOST_AFTER), [61003]);
-        assert!(!jobs.is_asked(pag(1)) && !jobs.is_asked(pag(2)));
+        assert!(!is_asked(&jobs, pag(1)) && !is_asked(&jobs, pag(2)));
     }
 
     #[test]
     fn who_asks_for_more_than_the_running_job_gets_waits_for_another() {
         for (more, runs_again) in [(false, false), (true, true)] {
-            let (mut jobs, now) = (Jobs::default(), Instant::now());
-            jobs.want(pag(1), 61001, now);
+            let (mut jobs, now) = (Queue::default(), Instant::now());
+            want(&mut jobs, pag(1), 61001, now);
             assert_eq!(start(&mut jobs, now), [61001]);
-            jobs.ask(pag(1), 61001, more, now);
-            jobs.ended(61001, true, now).unwrap();
-            assert_eq!(jobs.is_asked(pag(1)), runs_again);
+            ask(&mut jobs, pag(1), 61001, more, now);
+            jobs.finish(61001, true, now).unwrap();
+            assert_eq!(is_asked(&jobs, pag(1)), runs_again);
             assert_eq!(start(&mut jobs, now).len(), usize::from(runs_again));
-            jobs.ended(61001, true, now);
-            assert!(!jobs.is_asked(pag(1)));
+            jobs.finish(61001, true, now);
+            assert!(!is_asked(&jobs, pag(1)));
         }
     }
 
     #[test]
     fn nothing_wakes_us_for_nobody() {
-        let (mut jobs, now) = (Jobs::default(), Instant::now());
+        let (mut jobs, now) = (Queue::default(), Instant::now());
         assert_eq!(jobs.next(), None);
-        jobs.want(pag(1), 61001, now);
-        jobs.forget(pag(1));
+        want(&mut jobs, pag(1), 61001, now);
+        jobs.forget(pag(1), &lost());
         assert_eq!(jobs.next(), None);
-        assert_eq!(jobs.ended(61001, true, now), None);
+        assert!(jobs.finish(61001, true, now).is_none());
     }
 }

@@ -30,9 +30,9 @@ use pag::sys::{self, Identity, Passwd, Who};
 
 use crate::errands::{self, Work};
 use crate::event::HelperEvent;
-use crate::jobs::plan::{self, Plan, Way};
 use crate::managers::adopted::Adopted;
 use crate::managers::following::Following;
+use crate::order::{Outcome, Trouble};
 use crate::pags::clear::clear;
 use crate::pags::leaving::Leaving;
 use crate::pags::processes::{Coverage, Watch};
@@ -512,21 +512,21 @@ impl Keeper {
         coverage == Coverage::Stale
     }
 
-    /// Makes this PAG the one that the next seeding job of its user goes to. None when it is no more, or misses no
+    /// Makes this PAG the one that the next seeding job of its user goes to. False when it is no more, or misses no
     /// tokens any more, nobody has `asked` for new ones, and this is no `renewal`; or it has begun to follow another
     /// meanwhile, whose tokens a renewal is not to touch.
     ///
     /// # Errors
     /// When the record cannot be written just now.
-    pub(crate) fn prepare_seeding(&self, id: PagId, asked: bool, renewal: bool) -> Result<Option<u32>> {
-        let Some(known) = self.known.get(&id) else { return Ok(None) };
+    pub(crate) fn prepare_seeding(&self, id: PagId, asked: bool, renewal: bool) -> Result<bool> {
+        let Some(known) = self.known.get(&id) else { return Ok(false) };
         let uid = known.uid;
         if !asked && !renewal && !lacks_tokens(&known.ring, &known.record, pag::now()) {
-            return Ok(None);
+            return Ok(false);
         }
         let lock = Lock::of_uid(uid, LOCK_WAIT)?;
         let guard = Guard::enter(self.group)?;
-        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(None) };
+        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(false) };
         let now = pag::now();
         let mut is_there = false;
         for mut pag in registry.pags_of(&guard, &lock, uid)? {
@@ -542,28 +542,28 @@ impl Keeper {
                 registry.store(&guard, &mut pag, Record { reseed, attempt, discarded, ..record })?;
             }
         }
-        Ok(is_there.then_some(uid))
+        Ok(is_there)
     }
 
     /// Notes that tokens are about to be discarded, for one cell or for all: what the record names and is missed would be
-    /// brought back, and renewal would bring what it does not. False when there is no such PAG.
+    /// brought back, and renewal would bring what it does not.
     ///
     /// # Errors
-    /// `Lock` when a login holds it; when the record cannot be written.
-    pub(crate) fn forget_tokens(&mut self, id: PagId, cell: Option<&Cell>) -> Result<bool> {
-        let Some(uid) = self.user_of(id) else { return Ok(false) };
+    /// When there is no such PAG, a login holds the lock, or the record cannot be written.
+    pub(crate) fn forget_tokens(&mut self, id: PagId, cell: Option<&Cell>) -> Outcome {
+        let Some(uid) = self.user_of(id) else { return Err(Trouble::Gone) };
         let lock = Lock::of_uid(uid, LOCK_WAIT)?;
         let guard = Guard::enter(self.group)?;
-        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(false) };
+        let Some(registry) = Registry::find(&guard, self.group)? else { return Err(Trouble::Gone) };
         let pags = registry.pags_of(&guard, &lock, uid)?;
-        let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(false) };
-        let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(false) };
+        let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Err(Trouble::Gone) };
+        let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Err(Trouble::Gone) };
         let mut record = Record { reseed: record.reseed && cell.is_some(), ..record };
         record.discard(cell, pag::now());
         registry.store(&guard, &mut pag, record.clone())?;
         self.known.insert(id, Rc::new(Known { id, uid, ring, record, keys: keys_of(&ring).into() }));
         self.changed.insert(uid);
-        Ok(true)
+        Ok(())
     }
 
     /// Discards what somebody has discarded while a job ran that was not told of it, and may have brought it back.
@@ -582,19 +582,18 @@ impl Keeper {
         }
     }
 
-    /// Has the services of a PAG's user follow it, from the next [`Keeper::settle`] on, or no longer for that reason. Gives
-    /// the user, or in words why it cannot be followed; none when there is no such PAG.
+    /// Has the services of a PAG's user follow it, from the next [`Keeper::settle`] on, or no longer for that reason.
     ///
     /// # Errors
-    /// As [`Keeper::forget_tokens`].
-    pub(crate) fn choose(&self, id: PagId, on: bool) -> Result<Option<std::result::Result<u32, &'static str>>> {
-        let Some(uid) = self.user_of(id) else { return Ok(None) };
+    /// As [`Keeper::forget_tokens`], and when this PAG cannot be followed.
+    pub(crate) fn choose(&self, id: PagId, on: bool) -> Outcome {
+        let Some(uid) = self.user_of(id) else { return Err(Trouble::Gone) };
         let lock = Lock::of_uid(uid, LOCK_WAIT)?;
         let guard = Guard::enter(self.group)?;
-        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(None) };
+        let Some(registry) = Registry::find(&guard, self.group)? else { return Err(Trouble::Gone) };
         let mut pags = registry.pags_of(&guard, &lock, uid)?;
         let record_of = |pag: &Pag| pag.record.clone().ok();
-        let Some(record) = pags.iter().find(|pag| pag.id == id).and_then(record_of) else { return Ok(None) };
+        let Some(record) = pags.iter().find(|pag| pag.id == id).and_then(record_of) else { return Err(Trouble::Gone) };
         let is_follower = |pag: &Pag| pag.record.as_ref().is_ok_and(|record| policy::is_follower(record, pag::now()));
         let trouble = match record {
             _ if !on => None,
@@ -610,7 +609,7 @@ impl Keeper {
             _ => None,
         };
         if let Some(trouble) = trouble {
-            return Ok(Some(Err(trouble)));
+            return Err(Trouble::Failed(trouble.to_owned()));
         }
         // The others first: whoever is killed in between leaves at most one.
         pags.sort_by_key(|pag| pag.id == id);
@@ -621,7 +620,7 @@ impl Keeper {
                 registry.store(&guard, &mut pag, Record { chosen, ..record })?;
             }
         }
-        Ok(Some(Ok(uid)))
+        Ok(())
     }
 
     /// Whether the services of `uid` follow this PAG.
@@ -707,9 +706,13 @@ impl Keeper {
         })
     }
 
-    /// What there is to do to keep each PAG's tokens alive. A follower's are those of another PAG: a seeder in its ring
-    /// would write into that.
-    pub(crate) fn plans(&mut self, now: u64) -> Vec<(PagId, u32, Plan)> {
+    /// All PAGs.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Known> {
+        self.known.values().map(|known| &**known)
+    }
+
+    /// Looks up the names of users, where there are keytabs.
+    pub(crate) fn look_names_up(&mut self) {
         if !self.keytabs.is_empty() {
             for known in self.known.values() {
                 if let std::collections::btree_map::Entry::Vacant(vacant) = self.names.entry(known.uid) {
@@ -718,22 +721,12 @@ impl Keeper {
                 }
             }
         }
-        let one =
-            |known: &Rc<Known>| (known.id, known.uid, plan::plan(known.id, &known.record, self.has_keytab(known), now));
-        self.known.values().filter(|known| known.record.follows.is_none()).map(one).collect()
     }
 
     /// Whether the administrator has given this PAG a keytab.
-    fn has_keytab(&self, known: &Known) -> bool {
+    pub(crate) fn has_keytab(&self, known: &Known) -> bool {
         let name = self.names.get(&known.uid);
         name.is_some_and(|name| keytab::choose(&self.keytabs, name, &known.record.leases).is_some())
-    }
-
-    /// How a renewal of this PAG would go about it now. Nothing else is of use to somebody who asks for one.
-    pub(crate) fn way(&self, id: PagId) -> Way {
-        let known = self.known.get(&id).filter(|known| known.record.follows.is_none());
-        let plan = known.map(|known| plan::plan(known.id, &known.record, self.has_keytab(known), pag::now()));
-        plan.and_then(|plan| plan.job).map_or(Way::Seed, |(_, way)| way)
     }
 
     /// The errand that looks at the ticket in a PAG's own ccache, as its user. It reports what [`Keeper::note_ticket`] takes.
