@@ -14,7 +14,7 @@ struct Explanation {
     service: Option<String>,
     user: Option<String>,
     options: Vec<OneOption>,
-    /// What is wrong in the files, and was passed over.
+    /// What is wrong in the files, and has no effect.
     complaints: Vec<String>,
 }
 
@@ -22,7 +22,7 @@ struct Explanation {
 struct OneOption {
     name: &'static str,
     value: String,
-    /// `FILE:LINE`; none for the built-in default.
+    /// `FILE:LINE` of the line that decides; none for the built-in default.
     place: Option<String>,
 }
 
@@ -32,13 +32,13 @@ impl From<Explained> for OneOption {
     }
 }
 
-/// Reads the files and prints. There is something to do where they are wrong.
+/// Prints what the files say. There is something to do where they are wrong.
 pub(crate) fn run(json: bool, service: Option<&str>, user: Option<&str>) -> Answer {
     let name = user.and_then(|name| CString::new(name).ok());
     let person = name.as_deref().map(Person::new);
     let is_in = |group: &str| person.as_ref().is_some_and(|person| person.is_in(group));
     let subject = user.map(|name| Subject { name, is_in: &is_in });
-    // libpam has its services in lower case.
+    // libpam puts the names of services into lower case.
     let service = service.map(str::to_ascii_lowercase);
     let (options, complaints) = config::explain(&Dirs::default(), service.as_deref(), subject.as_ref());
     let explanation = Explanation {
@@ -57,13 +57,13 @@ pub(crate) fn run(json: bool, service: Option<&str>, user: Option<&str>) -> Answ
 
 /// The explanation for people: a line for each option.
 fn words(explanation: &Explanation) -> String {
-    let whom = match (&explanation.user, &explanation.service) {
+    let scope = match (&explanation.user, &explanation.service) {
         (None, None) => "On this host".to_owned(),
         (Some(user), None) => format!("For {user}, at services that have no section of their own"),
         (None, Some(service)) => format!("At the PAM service {service}, for users that have no section of their own"),
         (Some(user), Some(service)) => format!("For {user} at the PAM service {service}"),
     };
-    let mut text = format!("{whom} (arguments on PAM lines are not looked at):\n");
+    let mut text = format!("{scope} (arguments on PAM lines are not read):\n");
     let row = |OneOption { name, value, place }: &OneOption| {
         let value = if value.is_empty() { "-" } else { value };
         [(*name).to_owned(), format!("= {value}"), place.clone().unwrap_or_else(|| "built in".to_owned())]
@@ -92,7 +92,7 @@ mod tests {
             options: vec![option("scope", "session", Some("/etc/pag/pag.conf:3")), option("program", "", None)],
             complaints: vec!["/etc/pag/pag.conf:9: it is wrong".to_owned()],
         });
-        let expected = "For alice at the PAM service sshd (arguments on PAM lines are not looked at):\n\
+        let expected = "For alice at the PAM service sshd (arguments on PAM lines are not read):\n\
                         \x20 scope    = session  /etc/pag/pag.conf:3\n\
                         \x20 program  = -        built in\n\
                         wrong: /etc/pag/pag.conf:9: it is wrong\n";

@@ -1,4 +1,4 @@
-//! The person's view of PAGs.
+//! `pagctl`: shows PAGs, and looks after them, from the command line. Here are the arguments, and which room does what.
 
 mod adopt;
 mod explain;
@@ -26,12 +26,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show the PAG that you are in; root is shown all of them. Exit status 1: in none
+    /// Show the PAG that you are in; root sees all PAGs. Exit status 1: you are in none
     Status {
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Show instead what is configured, and which line decides it. Exit status 1: something in the files is wrong
+        /// Show instead what is configured, and which line decides it. Exit status 1: the files have mistakes
         #[arg(long)]
         explain: bool,
         /// For logins at this PAM service
@@ -43,13 +43,13 @@ enum Verb {
     },
     #[command(flatten)]
     Remote(remote::Verb),
-    /// Give the tokens of a user's PAG to his manager that was started outside of it. Needs root
+    /// Give the tokens of a user's PAG to their user manager that was started outside of it. Needs root
     #[command(override_usage = "pagctl adopt USER")]
     Adopt {
         /// Name or uid
         #[arg(required_unless_present = "inside")]
         user: Option<String>,
-        /// What a service of the manager's does for it
+        /// The part that a service of that manager does
         #[arg(long, hide = true, conflicts_with = "user")]
         inside: bool,
     },
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         }
     };
     match output::finish() {
-        // What a verb has done is done, but what it says of that is lost.
+        // The verb has done its work, but its answer is lost.
         Err(error) if status < 2 => {
             errln!("pagctl: cannot write to standard output: {error}");
             ExitCode::from(2)

@@ -1,4 +1,4 @@
-//! `pagctl status`: my PAG, and for root all of them.
+//! `pagctl status`: the PAG of the caller, and all PAGs for root.
 
 use std::time::{Duration, Instant};
 
@@ -14,15 +14,15 @@ use crate::output::{
     self, Answer, LeaseJson, PagJson, RegistryJson, TokenJson, known_time, out, token_lines, user_and_uid, user_name,
 };
 
-/// Longest time that a look into one ring may take.
+/// Longest wait for the tokens of one ring.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Status {
-    /// The PAG that the caller is in, as far as he can see it.
+    /// The PAG that the caller is in, as far as the caller can see it.
     mine: Option<Mine>,
-    /// All PAGs; only root is shown them.
+    /// All PAGs, for root.
     #[serde(skip_serializing_if = "Option::is_none")]
     all: Option<Vec<PagJson>>,
 }
@@ -30,12 +30,12 @@ struct Status {
 #[derive(Debug, Serialize)]
 struct Mine {
     ring: i32,
-    /// Its owner; none where this user namespace does not show it.
+    /// The owner of the ring; none where this user namespace does not show it.
     uid: Option<u32>,
     tokens: Vec<TokenJson>,
 }
 
-/// Looks and prints. There is something to do for a caller who is in no PAG, and for root when there are none.
+/// Prints the status. There is something to do for a caller in no PAG, and for root when there are no PAGs.
 ///
 /// # Errors
 /// When root cannot read the registry.
@@ -60,7 +60,7 @@ fn mine() -> Option<Mine> {
     Some(Mine { ring: ring.serial.get(), uid, tokens: tokens(&ring).unwrap_or_default() })
 }
 
-/// None for callers that are not root: records are root's.
+/// All PAGs; none for callers that are not root, since only root can read records.
 fn all() -> pag::Result<Option<Vec<PagJson>>> {
     let group = HandleGroup::read();
     let guard = match Guard::enter(group) {

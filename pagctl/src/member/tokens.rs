@@ -1,4 +1,4 @@
-//! `pagctl tokens` and `unlog`.
+//! `pagctl tokens` and `unlog`: the tokens of the PAG that this process is in.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use pag::config::{Cell, Settings};
 use pag::membership::{Membership, OpenAfs};
 use serde::Serialize;
 
-use super::OpenAfsId;
+use super::id::{NO_CLIENT, OpenAfsJson};
 use crate::output::{self, Answer, Error, TokenJson, out, outln, table};
 
-/// Longest time that a client may take: OpenAFS's module may wait for a server.
+/// Longest wait for the clients: OpenAFS's module may wait for a server.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What `pagctl tokens --json` prints.
@@ -18,20 +18,20 @@ const LIMIT: Duration = Duration::from_secs(10);
 struct Tokens {
     /// Whether the caller is in a PAG, for any client.
     member: bool,
-    openafs: OpenAfsId,
+    openafs: OpenAfsJson,
     tokens: Vec<TokenJson>,
 }
 
-/// Shows them. There is something to do when none is good.
+/// Shows the tokens. There is something to do when none is good.
 ///
 /// # Errors
-/// When they cannot be looked at.
+/// When the ring cannot be read.
 pub(super) fn show(settings: &Settings, json: bool) -> Result<Answer, Error> {
     let here = Membership::here(settings);
     let tokens = afs::tokens_here(Instant::now() + LIMIT)?;
     let some_good = tokens.iter().any(|token| token.state == State::Good);
     let tokens = tokens.iter().map(TokenJson::from).collect();
-    let found = Tokens { member: here.is_one(), openafs: OpenAfsId::from(&here.openafs), tokens };
+    let found = Tokens { member: here.is_one(), openafs: OpenAfsJson::from(&here.openafs), tokens };
     if json {
         output::json(&found);
     } else {
@@ -40,7 +40,7 @@ pub(super) fn show(settings: &Settings, json: bool) -> Result<Answer, Error> {
     Ok(if some_good { Answer::AllRight } else { Answer::ToDo })
 }
 
-/// The tokens for people, and what they may miss among them.
+/// The tokens for people, and which tokens may be missing there.
 fn words(here: &Membership, tokens: &[TokenJson]) -> String {
     let mut text = String::new();
     if !here.is_one() {
@@ -48,10 +48,10 @@ fn words(here: &Membership, tokens: &[TokenJson]) -> String {
     }
     match &here.openafs {
         OpenAfs::Outside => text.push_str(
-            "You are in no PAG of OpenAFS. Tokens that your uid has there are for all its processes outside of PAGs, and are \
-             not shown.\n",
+            "You are in no PAG of OpenAFS. Tokens that OpenAFS has for your uid serve all its processes outside of PAGs; \
+             they are not shown.\n",
         ),
-        OpenAfs::Silent(why) => text.push_str(&format!("OpenAFS does not tell in which PAG you are: {why}.\n")),
+        OpenAfs::Silent(why) => text.push_str(&format!("OpenAFS does not tell which PAG you are in: {why}.\n")),
         OpenAfs::Absent | OpenAfs::Pag(_) => {}
     }
     if tokens.is_empty() {
@@ -69,7 +69,7 @@ fn row(token: &TokenJson) -> [String; 5] {
     [token.cell.clone(), identity, token.client.clone(), kind, state]
 }
 
-/// Discards them, of one cell or all. What OpenAFS has for the bare uid is everybody's who has it, and is left alone.
+/// Discards the tokens, of one cell or all. OpenAFS's tokens for the bare uid serve processes outside of this PAG and stay.
 ///
 /// # Errors
 /// When a client refuses.
@@ -82,7 +82,7 @@ pub(super) fn unlog(settings: &Settings, cell: Option<&Cell>) -> Result<Answer, 
     }
     let of_cell = |tokens: &[Token]| tokens.iter().filter(|token| cell.is_none_or(|cell| token.cell == *cell)).count();
     let before = of_cell(&afs::tokens_here(Instant::now() + LIMIT)?);
-    // Also where none was seen: a key that is garbled is none, and one too many in a crowded ring.
+    // Also where no token was seen: a garbled key is not listed as one, nor is the last in a crowded ring.
     afs::discard_here(cell, Instant::now() + LIMIT)?;
     let after = of_cell(&afs::tokens_here(Instant::now() + LIMIT)?);
     let of = cell.map_or(String::new(), |cell| format!(" of cell {cell}"));
@@ -103,14 +103,14 @@ pub(super) fn unlog(settings: &Settings, cell: Option<&Cell>) -> Result<Answer, 
     }
 }
 
-/// What there may be besides, and whose that is.
-fn remedy(here: &Membership) -> &'static str {
+/// What the user can do who is in no PAG, or in none of OpenAFS.
+fn remedy(here: &Membership) -> String {
     match here.openafs {
-        OpenAfs::Outside => {
-            "Tokens there are for every process of your uid outside of PAGs; OpenAFS's own unlog(1) discards those."
-        }
-        _ if here.serves_nobody() => "This host has no AFS client that is served.",
-        _ => "`pagctl new` makes one.",
+        OpenAfs::Outside => "Tokens that OpenAFS has for your uid serve all its processes outside of PAGs; \
+                             OpenAFS's own unlog(1) discards those."
+            .to_owned(),
+        _ if here.serves_nobody() => format!("There is nothing to discard: {NO_CLIENT}."),
+        _ => "`pagctl new` makes one.".to_owned(),
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_no_pag_of_openafs_is_told_so() {
+    fn a_user_in_no_pag_of_openafs_is_told_so() {
         let text = words(&here(OpenAfs::Outside), &[]);
         assert!(
             text.starts_with("You are in no PAG of OpenAFS.") && text.ends_with("This PAG has no tokens.\n"),

@@ -7,55 +7,55 @@ use std::path::{Path, PathBuf};
 /// Why a command could not do its work.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// A file: what was tried, on which, and why it failed.
+    /// An operation on a file failed.
     File {
-        /// The operation, as a verb.
+        /// What was tried, as a verb.
         operation: &'static str,
-        /// Its object.
+        /// The file.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
     },
-    /// Somebody changed a file between the plan and the deed.
+    /// A file changed between the plan and the edit.
     Changed(PathBuf),
     /// A program that we need failed.
     Command {
-        /// As one would type it.
+        /// As a user would type it.
         command: String,
-        /// What is known of the failure, and the remedy.
+        /// Why it failed, and the remedy.
         why: String,
     },
     /// Keys, rings or the registry.
     Pag(pag::Error),
     /// The helper, or the bus that it is on.
     Bus {
-        /// What was to be done, with its object.
+        /// What failed, as a verb with its object.
         doing: String,
         /// Why not, and the remedy.
         why: String,
     },
-    /// It cannot be done as things are, in words.
+    /// The command cannot do its work as things are: why, and the remedy.
     Refused(String),
     /// The command of `new` or `leave` could not be run.
     Run {
-        /// Its name, as it was given.
+        /// Its name, as the user gave it.
         program: String,
         /// The system's answer.
         source: io::Error,
     },
-    /// Some tokens could not be discarded.
+    /// So many tokens could not be discarded.
     TokensLeft(usize),
-    /// The person said no, or could not be asked.
+    /// The user refused the changes, or could not be asked.
     Unconfirmed(&'static str),
 }
 
 impl Error {
-    /// For `map_err`: names operation and object of a failed file operation.
+    /// For `map_err`: adds the operation and the file to the system's error.
     pub(crate) fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { operation, path: path.to_owned(), source }
     }
 
-    /// The status to end with. For a command that could not be run it is that of a shell.
+    /// The exit status. For a command that could not be run it is the status that a shell would give.
     pub(crate) fn status(&self) -> u8 {
         match self {
             Self::Run { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
@@ -72,14 +72,20 @@ impl fmt::Display for Error {
                 let hint = if source.kind() == io::ErrorKind::PermissionDenied { "; run it as root" } else { "" };
                 write!(f, "cannot {operation} {}: {source}{hint}", path.display())
             }
-            Self::Changed(path) => write!(f, "{} was changed meanwhile and is left alone; try again", path.display()),
+            Self::Changed(path) => {
+                write!(f, "{} has changed since it was read, so it is left as it is; try again", path.display())
+            }
             Self::Command { command, why } => write!(f, "`{command}` failed: {why}"),
             Self::Pag(source) => source.fmt(f),
             Self::Bus { doing, why } => write!(f, "cannot {doing}: {why}"),
             Self::Refused(why) => f.write_str(why),
             Self::Run { program, source } => write!(f, "cannot run {program}: {source}"),
             Self::TokensLeft(number) => {
-                write!(f, "{number} tokens are still there: this process cannot take them out of its session keyring")
+                write!(
+                    f,
+                    "{number} tokens are still there: this process has no right to take them out of its session keyring; \
+                     `pagctl new` leaves them behind"
+                )
             }
             Self::Unconfirmed(why) => f.write_str(why),
         }

@@ -1,7 +1,8 @@
-//! What pagctl writes: [`out!`] and [`outln!`] to standard output, [`errln!`] to standard error.
+//! What pagctl prints: the answers, errors, JSON models and tables of all commands. [`out!`] and [`outln!`] write to
+//! standard output, [`errln!`] to standard error.
 //!
-//! The macros of the standard library panic where nobody reads any more (`pagctl list | head -n 1`) or the disk is full.
-//! Here a reader that goes away ends the output and not the work, and any other error is said once, at the end.
+//! The macros of the standard library panic when the reader has gone (`pagctl list | head -n 1`) or the disk is full.
+//! Here a reader that goes away ends the output and not the work; any other error is reported once, at the end.
 
 mod error;
 mod model;
@@ -26,7 +27,7 @@ macro_rules! outln {
     ($($text:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-/// Writes a line to standard error, as `eprintln!` does. Where that cannot be written nobody can be told.
+/// Writes a line to standard error, as `eprintln!` does. When that fails, there is no place left to report it.
 macro_rules! errln {
     ($($text:tt)*) => { $crate::output::write_error(format_args!("{}\n", format_args!($($text)*))) };
 }
@@ -48,15 +49,15 @@ pub(crate) fn write_error(text: fmt::Arguments<'_>) {
     let _ = io::stderr().write_fmt(text);
 }
 
-/// Notes how a write to standard output ended that went by another way.
+/// Notes how a write to standard output ended that clap made.
 pub(crate) fn note(result: io::Result<()>) {
     if let Err(error) = result {
-        // The first one counts.
+        // The first error counts.
         let _ = CLOSED.set(error);
     }
 }
 
-/// Whether standard output takes nothing more: what would go on writing for ever ends then.
+/// Whether standard output takes nothing more: a command that writes for ever ends then.
 pub(crate) fn is_closed() -> bool {
     CLOSED.get().is_some()
 }
@@ -71,10 +72,10 @@ pub(crate) fn json_line(value: &impl Serialize) {
     outln!("{}", serde_json::to_string(value).unwrap_or_default());
 }
 
-/// Writes what is still to be written.
+/// Flushes standard output.
 ///
 /// # Errors
-/// When not all could be written, for another reason than that the reader has gone.
+/// When a part of the output could not be written, unless the reader has gone.
 pub(crate) fn finish() -> Result<(), &'static io::Error> {
     if !is_closed() {
         note(io::stdout().flush());
@@ -85,16 +86,16 @@ pub(crate) fn finish() -> Result<(), &'static io::Error> {
     }
 }
 
-/// How a verb ended, when it could do its work.
+/// How a command ended that could do its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Nothing needs doing.
+    /// There is nothing to do.
     AllRight,
-    /// Something does.
+    /// The user has something to do: the exit status is 1.
     ToDo,
 }
 
-/// How long something is good for, in words.
+/// The time until `end`, in words.
 pub(crate) fn left(end: u64) -> String {
     match end.saturating_sub(pag::now()) {
         0 => "no time: it has ended".to_owned(),

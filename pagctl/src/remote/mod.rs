@@ -14,9 +14,9 @@ use crate::output::{self, Answer, Error, out, outln, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// List your PAGs; root is shown those of all users
+    /// List your PAGs; root sees those of all users
     List {
-        /// Those of all users, for which you may have to prove that you are an administrator
+        /// The PAGs of all users; you may have to prove that you are an administrator
         #[arg(long)]
         all: bool,
         /// Print JSON
@@ -25,7 +25,7 @@ pub(crate) enum Verb {
     },
     /// Show a PAG, by default the one that you are in. Exit status 1: you are in none
     Show {
-        /// Its id, as `list` shows it
+        /// Its id; `pagctl list` shows the ids
         pag: Option<String>,
         /// Print JSON
         #[arg(long)]
@@ -33,19 +33,19 @@ pub(crate) enum Verb {
     },
     /// Get new tokens for a PAG, by default the one that you are in. Exit status 1: you are in none
     Renew {
-        /// Its id, as `list` shows it
+        /// Its id; `pagctl list` shows the ids
         pag: Option<String>,
     },
     /// Have your services follow the PAG of a login (scope = session), by default the one that you are in. Exit status 1:
     /// you are in none
     Follow {
-        /// Its id, as `list` shows it
+        /// Its id; `pagctl list` shows the ids
         pag: Option<String>,
-        /// Let them follow whom the configuration says again; without PAG, whichever of yours was chosen
+        /// Take the choice of that PAG back, or of whichever PAG you chose: the configuration decides again
         #[arg(long)]
         policy: bool,
     },
-    /// Tell what happens to your PAGs, until you interrupt it
+    /// Print what happens to your PAGs, until you interrupt it
     Monitor {
         /// Print JSON, one line for each change
         #[arg(long)]
@@ -53,10 +53,10 @@ pub(crate) enum Verb {
     },
 }
 
-/// Does what the verb says.
+/// Runs a command of this room.
 ///
 /// # Errors
-/// When the helper is not there or refuses.
+/// When the helper does not run or refuses.
 pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
     zbus::block_on(async {
         let helper = Helper::connect().await?;

@@ -112,7 +112,7 @@ pub(super) fn new_and_leave(sandbox: &mut Sandbox) {
     let (id, status) = told(&mut host, "exec /run/pagctl id --json");
     assert_eq!((status, &id["member"], &id["ring"]), (0, &true.into(), &ring.into()), "the login's PAG: {id}");
     let (text, _) = said(&mut host, "exec /run/pagctl id");
-    assert!(text.contains(&format!("ring       {ring} of uid {}", uid("alice"))), "in words: {text}");
+    assert!(text.contains(&format!("ring       {ring} of alice (uid {})", uid("alice"))), "in words: {text}");
     assert!(!text.contains(before.identity().1), "its name opens it, and is told to nobody: {text}");
 
     for verb in ["new", "leave"] {

@@ -1,0 +1,139 @@
+//! `pagctl id`: which PAG this process is in, as each client sees it.
+
+use pag::config::Settings;
+use pag::membership::{Membership, OpenAfs};
+use serde::Serialize;
+
+use crate::output::{self, Answer, out, user_and_uid, user_name};
+
+/// Why there may be no PAG at all.
+pub(super) const NO_CLIENT: &str = "this host has no AFS client, or pag.conf(5) names none that it has";
+
+/// What `pagctl id --json` prints.
+#[derive(Debug, Serialize)]
+struct IdJson {
+    /// Whether the process is in a PAG, for any client.
+    member: bool,
+    /// The ring, where the PAM module made the PAG.
+    ring: Option<i32>,
+    /// Whether the session keyring may be such a ring: this user namespace hides the group that would prove it.
+    untold: bool,
+    /// The session keyring; none for the one that all processes of the uid share which have no other.
+    session: Option<i32>,
+    /// The clients for which the session keyring is the PAG.
+    by_session: Vec<&'static str>,
+    openafs: OpenAfsJson,
+}
+
+/// What OpenAFS answers, in JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct OpenAfsJson {
+    present: bool,
+    pag: Option<u32>,
+    trouble: Option<String>,
+}
+
+impl From<&OpenAfs> for OpenAfsJson {
+    fn from(openafs: &OpenAfs) -> Self {
+        OpenAfsJson {
+            present: !matches!(openafs, OpenAfs::Absent),
+            pag: if let OpenAfs::Pag(number) = openafs { Some(*number) } else { None },
+            trouble: if let OpenAfs::Silent(why) = openafs { Some(why.to_string()) } else { None },
+        }
+    }
+}
+
+/// Shows the PAG of this process. There is something to do when it is in none.
+pub(super) fn show(settings: &Settings, json: bool) -> Answer {
+    let here = Membership::here(settings);
+    if json {
+        let id = IdJson {
+            member: here.is_one(),
+            ring: here.ring.map(|ring| ring.serial.get()),
+            untold: here.untold,
+            session: here.session.map(|session| session.get()),
+            by_session: here.by_session.iter().map(|client| client.as_str()).collect(),
+            openafs: OpenAfsJson::from(&here.openafs),
+        };
+        output::json(&id);
+    } else {
+        out!("{}", words(&here));
+    }
+    if here.is_one() { Answer::AllRight } else { Answer::ToDo }
+}
+
+/// The PAG of this process, for people.
+fn words(here: &Membership) -> String {
+    let first = match () {
+        () if here.is_one() => "You are in a PAG.",
+        () if here.untold => "It cannot be told from inside this user namespace whether you are in a PAG.",
+        () => "You are in no PAG.",
+    };
+    let mut lines = vec![first.to_owned()];
+    match (&here.ring, here.session) {
+        (None, Some(session)) if here.untold => lines.push(format!(
+            "  keyring    {session}, which looks like a ring of pam_pag: inside this user namespace (PrivateUsers=, unshare) the \
+             kernel does not show the group that would prove it; run pagctl outside of it"
+        )),
+        (Some(ring), _) => {
+            let owner = user_and_uid(user_name(ring.owner).as_deref(), ring.owner);
+            lines.push(format!("  ring       {} of {owner}", ring.serial));
+        }
+        (None, Some(session)) => lines.push(format!("  keyring    {session}, no ring of pam_pag's")),
+        (None, None) => lines.push("  keyring    none of your own".to_owned()),
+    }
+    if here.serves_nobody() {
+        lines.push(format!("  clients    {NO_CLIENT}"));
+    }
+    lines.extend(openafs_words(&here.openafs).map(|words| format!("  openafs    {words}")));
+    for client in &here.by_session {
+        let words = match here.session {
+            Some(session) => format!("session keyring {session}"),
+            None => "none: this process has no session keyring".to_owned(),
+        };
+        lines.push(format!("  {:10} {words}", client.as_str()));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// What OpenAFS answers, for people; none where the host has no OpenAFS.
+fn openafs_words(openafs: &OpenAfs) -> Option<String> {
+    Some(match openafs {
+        OpenAfs::Absent => return None,
+        OpenAfs::Outside => {
+            "none: a token that you get there serves every process of your uid outside of PAGs".to_owned()
+        }
+        OpenAfs::Pag(number) => format!("PAG {number} ({number:#x})"),
+        OpenAfs::Silent(why) => format!("does not tell: {why}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pag::afs::Client;
+    use pag::keyring::Serial;
+
+    fn here(openafs: OpenAfs, by_session: Vec<Client>) -> Membership {
+        Membership { session: Serial::new(7), ring: None, untold: false, openafs, by_session }
+    }
+
+    #[test]
+    fn each_client_says_its_own_of_where_one_is() {
+        let both = words(&here(OpenAfs::Pag(0x4100_0001), vec![Client::Kafs]));
+        assert_eq!(
+            both,
+            "You are in a PAG.\n  keyring    7, no ring of pam_pag's\n  openafs    PAG 1090519041 (0x41000001)\n  \
+             kafs       session keyring 7\n"
+        );
+        let outside = words(&here(OpenAfs::Outside, Vec::new()));
+        assert!(outside.starts_with("You are in no PAG.\n") && outside.contains("openafs    none"), "{outside}");
+        let nowhere = words(&Membership { session: None, ..here(OpenAfs::Absent, vec![Client::Kafs]) });
+        assert!(nowhere.starts_with("You are in no PAG.\n") && nowhere.contains("none of your own"), "{nowhere}");
+        assert!(!nowhere.contains("openafs") && !nowhere.contains("clients"), "{nowhere}");
+        let untold = words(&Membership { untold: true, ..here(OpenAfs::Absent, Vec::new()) });
+        assert!(untold.starts_with("It cannot be told") && !untold.contains("no ring of"), "{untold}");
+        let nobody = words(&here(OpenAfs::Absent, Vec::new()));
+        assert!(nobody.contains("no AFS client"), "{nobody}");
+    }
+}
