@@ -11,11 +11,11 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use pag::afs::Client;
 use pag::config::{self, Dirs};
 use pag::nudge::{self, Nudge};
 use pag::report::{Event, report, set_debug};
-use pag::store::registry::PagId;
+use pag::types::Client;
+use pag::types::PagId;
 use zruntime::signal::{Signal, Signals};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
@@ -133,7 +133,7 @@ enum Wake {
 
 impl<'a> Helper<'a> {
     fn new(runtime: &'a SharedRuntime, bus: &'a Bus, interface: &'a Interface) -> io::Result<Self> {
-        pag::store::lock::make_directories()?;
+        pag::run::make_directories()?;
         Ok(Helper {
             runtime,
             bus,

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use pag::store::registry::PagId;
 use pag::sys::{self, Child};
+use pag::types::PagId;
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 use crate::tickets::other_ccaches::Due;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use pag::report::{Field, Message, Severity};
-use pag::store::registry::PagId;
+use pag::types::PagId;
 
 /// Something that happened to the helper, or that it did.
 #[derive(Debug, Clone)]

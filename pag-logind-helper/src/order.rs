@@ -3,8 +3,8 @@
 use std::io;
 use std::rc::Rc;
 
-use pag::config::Cell;
-use pag::store::registry::PagId;
+use pag::types::Cell;
+use pag::types::PagId;
 
 use crate::mailbox::Mailbox;
 

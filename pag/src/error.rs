@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::keyring::Serial;
+use crate::run;
 
 /// Result of this library's operations.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -75,9 +76,9 @@ impl fmt::Display for Error {
                 write!(f, "cannot {doing}: {source}")
             }
             Error::Lock { name, source } if source.kind() == io::ErrorKind::TimedOut => {
-                write!(f, "the lock {}/lock/{name} was held by another process all the time", crate::RUN)
+                write!(f, "the lock {}/lock/{name} was held by another process all the time", run::TOP)
             }
-            Error::Lock { name, source } => write!(f, "cannot take the lock {}/lock/{name}: {source}", crate::RUN),
+            Error::Lock { name, source } => write!(f, "cannot take the lock {}/lock/{name}: {source}", run::TOP),
             Error::NotJoined { wanted, found } => {
                 write!(f, "joined ring {wanted}, but the session keyring is {found}")
             }

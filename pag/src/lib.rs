@@ -19,16 +19,10 @@ pub mod mirror;
 pub mod nudge;
 pub mod policy;
 pub mod report;
+pub mod run;
 pub mod seed;
 pub mod store;
 pub mod sys;
+pub mod types;
 
 pub use error::{Error, Result};
-
-/// Where the state of the running system lies: locks, the PAGs' Kerberos caches, the helper's socket.
-pub const RUN: &str = "/run/pag";
-
-/// Seconds since the epoch.
-pub fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}

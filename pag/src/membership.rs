@@ -8,7 +8,6 @@
 
 use std::io;
 
-use crate::afs::Client;
 use crate::afs::openafs::{Device, Interface};
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -16,6 +15,7 @@ use crate::guard::HandleGroup;
 use crate::keyring::{self, Mask, Serial};
 use crate::store::ring::Ring;
 use crate::sys;
+use crate::types::Client;
 
 /// What OpenAFS says of the thread.
 #[derive(Debug)]
@@ -167,7 +167,9 @@ fn link_user_keyring(session: Serial) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, ClientChoice, ClientKind, Dirs};
+    use crate::config::{self, Dirs};
+    use crate::types::Client;
+    use crate::types::ClientChoice;
 
     fn settings(client: ClientChoice) -> Settings {
         let nowhere = Dirs { main: "/nonexistent".into(), drop_ins: Vec::new(), ..Dirs::default() };
@@ -203,7 +205,7 @@ mod tests {
     #[test]
     fn a_session_keyring_is_a_pag_for_clients_that_take_it_for_one() {
         keyring::join(None).unwrap();
-        let keyring = settings(ClientChoice::Only(vec![ClientKind::Keyring]));
+        let keyring = settings(ClientChoice::Only(vec![Client::Keyring]));
         let here = Membership::here(&keyring);
         assert_eq!((here.session, here.ring), (Some(keyring::session().unwrap()), None));
         assert!(here.is_one());

@@ -14,9 +14,10 @@ use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Mask, Serial};
 use pag::mirror::adopt;
 use pag::policy::{self, Candidate, Newcomer, Placement};
-use pag::store::lease::{Lease, Process, Role};
+use pag::store::lease::{Lease, LeaseKind};
 use pag::store::lock::Lock;
 use pag::store::registry::{Pag, Registry};
+use pag::sys::Process;
 use pag::sys::{self, Passwd, Who};
 
 use crate::output::{Answer, Error, outln};
@@ -96,7 +97,7 @@ fn lend(pag: &mut Pag, keyring: Serial, manager: Process) -> Result<usize, Error
     // The manager gets a lease, so that the tokens do not end before its services do. It has one already where Debian's
     // common-session placed it and pam_keyinit took it out of the ring after that.
     if !record.leases.iter().any(|lease| lease.process == manager) {
-        let lease = Lease::new(manager, Role::Manager, "adopted", "", None);
+        let lease = Lease::new(manager, LeaseKind::Manager, "adopted", "", None);
         record.leases.push(lease.map_err(pag::Error::system("make a lease"))?);
     }
     registry.store(&guard, pag, record)?;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use pag::config::{self, Complaint, Dirs, Explained, Subject};
-use pag::sys::person::Person;
+use pag::sys::UserGroups;
 use serde::Serialize;
 
 use crate::output::{self, Answer, out, table};
@@ -35,7 +35,7 @@ impl From<Explained> for OneOption {
 /// Prints what the files say. There is something to do where they are wrong.
 pub(crate) fn run(json: bool, service: Option<&str>, user: Option<&str>) -> Answer {
     let name = user.and_then(|name| CString::new(name).ok());
-    let person = name.as_deref().map(Person::new);
+    let person = name.as_deref().map(UserGroups::new);
     let is_in = |group: &str| person.as_ref().is_some_and(|person| person.is_in(group));
     let subject = user.map(|name| Subject { name, is_in: &is_in });
     // libpam puts the names of services into lower case.

@@ -12,13 +12,14 @@ use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use pag::config::{self, Complaint, Dirs, Role, Settings, Subject};
+use pag::config::{self, Complaint, Dirs, Settings, Subject};
 use pag::login::{self, Marker, Request};
 use pag::report::{self, Event, report};
 use pag::seed::{IDENTITY, WITHOUT};
 use pag::store::lock;
-use pag::sys::person::Person;
+use pag::sys::UserGroups;
 use pag::sys::{self, Passwd, Who};
+use pag::types::ServiceKind;
 use pam::constants::{PAM_DELETE_CRED, PAM_REFRESH_CRED, PAM_REINITIALIZE_CRED, PamFlag, PamResultCode};
 use pam::items::{Service, Tty};
 use pam::module::{PamHandle, PamHooks};
@@ -50,7 +51,7 @@ impl PamHooks for PamPag {
                 return call.leave();
             }
             call.begin(|login| {
-                if matches!(login.settings.placement, Role::Manager | Role::Seed) {
+                if matches!(login.settings.placement, ServiceKind::Manager | ServiceKind::Seed) {
                     Ok(())
                 } else if flags & (PAM_REINITIALIZE_CRED | PAM_REFRESH_CRED) != 0 {
                     login.refresh()
@@ -230,7 +231,9 @@ impl Call<'_> {
             return Ok(());
         }
         let closed = self.begin(|login| match login.settings.placement {
-            Role::Login | Role::Own if !login.left_alone => login::leave_by_another_handle(&login.user, login.service),
+            ServiceKind::Login | ServiceKind::Own if !login.left_alone => {
+                login::leave_by_another_handle(&login.user, login.service)
+            }
             _ => Ok(()),
         });
         // Once: a second call is not about yet another one.
@@ -241,7 +244,7 @@ impl Call<'_> {
 
 /// The settings for a login of that user. Sections go by the name that PAM has, so that nobody is looked up for them.
 fn settings(service: &str, user: Option<&CStr>, args: &[&[u8]]) -> (Settings, Vec<Complaint>) {
-    let person = user.map(Person::new);
+    let person = user.map(UserGroups::new);
     let is_in = |group: &str| person.as_ref().is_some_and(|person| person.is_in(group));
     let name = user.and_then(|name| name.to_str().ok());
     let subject = name.map(|name| Subject { name, is_in: &is_in });
@@ -262,7 +265,7 @@ impl<'a> Login<'a> {
         for complaint in complaints {
             report(&Event::Complaint { what: complaint.to_string() });
         }
-        if settings.placement == Role::Nothing {
+        if settings.placement == ServiceKind::Nothing {
             log::debug!("nothing to do for this service");
             return Ok(None);
         }
@@ -271,7 +274,7 @@ impl<'a> Login<'a> {
         let found = sys::passwd(Who::Name(&user)).map_err(pag::Error::system("look the user up"))?;
         let Some(user) = found else { return Ok(None) };
         // A seeding job joins the PAG that its user has, and makes none.
-        let is_seen_to = settings.placement == Role::Seed || user.uid >= settings.minimum_uid;
+        let is_seen_to = settings.placement == ServiceKind::Seed || user.uid >= settings.minimum_uid;
         let left_alone = user.uid == 0 || !is_seen_to;
         if left_alone {
             log::debug!("uid {} is left alone: root, or below minimum_uid {}", user.uid, settings.minimum_uid);
@@ -333,17 +336,17 @@ impl<'a> Login<'a> {
         remember(self.pamh, Some(marker));
         if sessions::are_of_others(marker.uid) {
             login::step_out(&marker)?;
-            if self.settings.placement != Role::Seed && before.is_none_or(|before| before.uid != marker.uid) {
+            if self.settings.placement != ServiceKind::Seed && before.is_none_or(|before| before.uid != marker.uid) {
                 report(&Event::SeveralUsers { uid: marker.uid, process: marker.process.label() });
             }
         }
         if let Some(ccache) = entered.ccache {
             handle::set_variable(self.pamh, "KRB5CCNAME", &ccache);
         }
-        if self.settings.placement == Role::Seed {
+        if self.settings.placement == ServiceKind::Seed {
             handle::set_variable(self.pamh, IDENTITY, &entered.identity);
         }
-        if self.settings.placement == Role::Seed && !entered.without.is_nothing() {
+        if self.settings.placement == ServiceKind::Seed && !entered.without.is_nothing() {
             handle::set_variable(self.pamh, WITHOUT, &entered.without.to_string());
         }
         Ok(())

@@ -19,6 +19,8 @@ mod machine;
 mod prove;
 mod roots;
 mod shell;
+#[cfg(test)]
+mod structure;
 mod tiers;
 mod vm;
 

@@ -13,7 +13,8 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use pag::ccache::{self, Place};
+use pag::ccache::CcacheName;
+use pag::ccache::{self};
 use pag::config::account::{self, Account};
 use pag::config::keytab::{self, Keytab};
 use pag::config::{self, Dirs};
@@ -21,8 +22,9 @@ use pag::guard::{Guard, HandleGroup};
 use pag::report::{Event, report, set_debug, speak_as};
 use pag::store::lock::Lock;
 use pag::store::record::Record;
-use pag::store::registry::{PagId, Registry};
+use pag::store::registry::Registry;
 use pag::sys::{self, Answer, Identity, Passwd, Who};
+use pag::types::PagId;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// For a read or a write of a ccache. The unit has a deadline of its own.
@@ -69,7 +71,7 @@ fn bring(pag: PagId, of: &mut u32) -> Result<(), String> {
     let user = sys::passwd(Who::Uid(uid)).ok().flatten().ok_or("its user is not in the password database")?;
     let name = user.name.to_string_lossy().into_owned();
     let keytabs = config::keytabs(&Dirs::default());
-    let keytab = keytab::choose(&keytabs, &name, &record.leases).ok_or("pag.conf names none for it")?;
+    let keytab = pag::policy::keytab(&keytabs, &name, &record.leases).ok_or("pag.conf names none for it")?;
     if record.ccache != ccache::name(uid, pag) {
         return Err("its ccache is one of the user's own".to_owned());
     }
@@ -152,7 +154,7 @@ fn copy_of(path: &Path) -> std::io::Result<OwnedFd> {
 fn hand_over(pag: PagId, record: &Record, user: &Passwd, keytab: &Keytab, kinit_user: &Identity) -> Result<(), String> {
     let identity = Identity { uid: user.uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };
     let deadline = Instant::now() + TIME;
-    let place = Place::File(CCACHE.to_owned());
+    let place = CcacheName::File(CCACHE.to_owned());
     let contents = ccache::read(&place, kinit_user, deadline).map_err(|why| why.to_string())?;
     let principal = &contents.summary.principal;
     // kinit has parsed what the network answers: what it has written is a ticket of anybody's.

@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pag::afs::{self, Client};
+use pag::afs::{self};
+use pag::ccache::CcacheName;
 use pag::ccache::format::Summary;
-use pag::ccache::{self, Contents, Place};
+use pag::ccache::{self, Contents};
 use pag::config::account::Account;
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
@@ -17,8 +18,9 @@ use pag::login::run_seeder;
 use pag::report::{Event, report, set_debug, speak_as};
 use pag::seed::{self, Budget, IDENTITY, Job, WITHOUT, Without};
 use pag::store::ring::Ring;
-use pag::sys::person::Person;
+use pag::sys::UserGroups;
 use pag::sys::{self, Identity, Passwd, Who};
+use pag::types::Client;
 
 /// The seeder's time. The unit's own deadline, a minute, is for what outlives even this.
 const TIME: Duration = Duration::from_secs(45);
@@ -48,7 +50,7 @@ fn seed() -> Result<bool, String> {
     let [uid, ..] = sys::ids().uid;
     let ring = own_ring(uid)?;
     let user = user(uid)?;
-    let person = Person::new(&user.name);
+    let person = UserGroups::new(&user.name);
     let is_in = |group: &str| person.is_in(group);
     let name = user.name.to_string_lossy();
     let subject = Subject { name: &name, is_in: &is_in };
@@ -100,13 +102,13 @@ const RENEWAL: Duration = Duration::from_secs(20);
 
 /// What is in the ccache, where that can be read.
 fn ticket(job: &Job<'_>) -> Option<Contents> {
-    let place = job.ccache.and_then(|name| Place::parse(name).ok())?;
+    let place = job.ccache.and_then(|name| CcacheName::parse(name).ok())?;
     ccache::read(&place, job.identity, Instant::now() + Duration::from_secs(5)).ok()
 }
 
 /// Renews the ticket where its time has come. False when that has failed.
 fn renew(job: &Job<'_>, ticket: Option<&Contents>, budget: &Budget) -> bool {
-    if !ticket.is_some_and(|contents| is_time(&contents.summary, pag::now())) {
+    if !ticket.is_some_and(|contents| is_time(&contents.summary, pag::sys::now())) {
         return true;
     }
     let limited = Budget::new(RENEWAL.min(budget.left()), Duration::ZERO);

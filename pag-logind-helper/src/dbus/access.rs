@@ -2,7 +2,7 @@
 //!
 //! Lists need no check: [`View::seen_by`](super::view::View::seen_by) gives what the caller's uid may see.
 
-use pag::store::registry::PagId;
+use pag::types::PagId;
 
 use super::call::{Refusal, Request};
 use super::describe::DbusObject;

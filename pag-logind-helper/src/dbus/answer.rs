@@ -5,9 +5,9 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pag::config::Cell as AfsCell;
 use pag::report::report;
-use pag::store::registry::PagId;
+use pag::types::Cell as AfsCell;
+use pag::types::PagId;
 use zbus::message::Message;
 use zbus::names::{BusName, UniqueName};
 use zbus::{ObjectPath, Variant};

@@ -1,7 +1,7 @@
 //! What a caller asks for: a message becomes a request that can be carried out, or a refusal that says what is wrong.
 
-use pag::config::Cell;
-use pag::store::registry::PagId;
+use pag::types::Cell;
+use pag::types::PagId;
 use zbus::DynamicType;
 use zbus::message::{Flags, Message};
 

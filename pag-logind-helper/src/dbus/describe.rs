@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use pag::store::registry::PagId;
+use pag::types::PagId;
 
 /// The manager's object.
 pub(crate) const MANAGER_PATH: &str = "/org/pam_pag/Pag1";

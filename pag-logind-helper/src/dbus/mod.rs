@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use pag::report::report;
-use pag::store::registry::PagId;
+use pag::types::PagId;
 use zbus::connection::Builder;
 use zbus::fdo::{DBusProxy, RequestNameFlags, RequestNameReply};
 use zbus::message::{Message, Type};

@@ -7,9 +7,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use pag::store::lease::Process;
-use pag::store::registry::PagId;
 use pag::sys;
+use pag::sys::Process;
+use pag::types::PagId;
 
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath, proxy};

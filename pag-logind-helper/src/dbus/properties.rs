@@ -1,7 +1,7 @@
 //! The properties of a PAG's object.
 
 use pag::store::lease::Lease;
-use pag::store::registry::PagId;
+use pag::types::PagId;
 use zbus::Variant;
 
 use super::token_list::Token;

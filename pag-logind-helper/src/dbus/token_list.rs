@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use pag::afs;
-use pag::config::Cell;
-use pag::store::registry::PagId;
 use pag::store::ring::Ring;
 use pag::sys::{self, Child, Exit};
+use pag::types;
+use pag::types::Cell;
+use pag::types::PagId;
 use zruntime::lock::Semaphore;
 use zruntime::{AsyncIo, SharedRuntime};
 
@@ -139,7 +140,7 @@ impl<'a> RingTokens<'a> {
 }
 
 /// A line for the ring, and one for each token.
-fn write_tokens(text: &mut String, id: PagId, tokens: &[afs::Token]) {
+fn write_tokens(text: &mut String, id: PagId, tokens: &[types::Token]) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{id}");
     for token in tokens.iter().take(TOKENS) {
@@ -175,19 +176,20 @@ fn read_token<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Token> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::afs::{Client, State};
-    use pag::ccache::format::Principal;
+    use pag::types::Client;
+    use pag::types::Principal;
+    use pag::types::TokenState;
     use std::time::Instant;
 
-    fn token(cell: &str, principal: Option<&str>, vice_id: Option<i64>) -> afs::Token {
-        afs::Token {
+    fn token(cell: &str, principal: Option<&str>, vice_id: Option<i64>) -> types::Token {
+        types::Token {
             client: Client::OpenAfs,
             cell: cell.parse().unwrap(),
             principal: principal.map(|text| Principal::parse(text).unwrap()),
             vice_id,
             kind: None,
             expires: 7,
-            state: State::Good,
+            state: TokenState::Good,
         }
     }
 
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_ring_with_very_many_tokens_tells_some() {
-        let tokens: Vec<afs::Token> = (0..200).map(|number| token(&format!("c{number}.test"), None, None)).collect();
+        let tokens: Vec<types::Token> = (0..200).map(|number| token(&format!("c{number}.test"), None, None)).collect();
         let mut text = String::new();
         write_tokens(&mut text, PagId::from(1), &tokens);
         assert_eq!(read_tokens(&text)[&PagId::from(1)].len(), TOKENS);

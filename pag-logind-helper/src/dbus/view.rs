@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use pag::store::lease::Process;
-use pag::store::registry::PagId;
 use pag::store::ring::Ring;
+use pag::sys::Process;
+use pag::types::PagId;
 use zbus::Variant;
 
 use super::properties::Properties;
@@ -306,11 +306,11 @@ pub(super) fn may_see(uid: u32, owner: u32) -> bool {
 mod tests {
     use super::*;
     use crate::dbus::describe::OF_PAG;
-    use pag::config::Retain;
     use pag::guard::HandleGroup;
     use pag::keyring::Serial;
-    use pag::store::record::{Kind, Record};
+    use pag::store::record::{PagKind, Record};
     use pag::store::ring::RingName;
+    use pag::types::Retain;
 
     const ALICE: u32 = 61001;
     const BOB: u32 = 61002;
@@ -322,7 +322,7 @@ mod tests {
             owner: uid,
             group: HandleGroup(1),
         };
-        let record = Record { ticket, ..Record::new(uid, Kind::User, String::new(), Retain::None) };
+        let record = Record { ticket, ..Record::new(uid, PagKind::User, String::new(), Retain::None) };
         Rc::new(Known { id: PagId::from(id), uid, ring, record, keys: Box::new([]) })
     }
 

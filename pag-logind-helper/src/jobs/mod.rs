@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use pag::report::{Event, report};
-use pag::store::registry::PagId;
+use pag::types::PagId;
 
 use self::plan::RenewVia;
 use self::queue::{JobNeed, Queue, Ran, Run, answer};

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use pag::store::record::Record;
-use pag::store::registry::PagId;
+use pag::types::PagId;
 
 /// Shortest pause after an attempt that has brought nothing.
 const SHORTEST: u64 = 5;
@@ -159,9 +159,9 @@ pub(crate) fn sleep(moment: u64, now: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::afs::Client;
-    use pag::config::Retain;
-    use pag::store::record::{Attempt, Discarded, Held, Kind};
+    use pag::store::record::{Attempt, Discarded, Held, PagKind};
+    use pag::types::Client;
+    use pag::types::Retain;
     use proptest::prelude::*;
 
     const HOUR: u64 = 3600;
@@ -178,7 +178,7 @@ mod tests {
             renewable: if renewable > 0 { T + renewable } else { 0 },
             tokens: vec![Held { client: Client::Keyring, cell, expires: T + life, since: T, aliases: vec![] }],
             attempt: attempt.map(|(at, ok)| Attempt { at: T + at, ok, ticket: T + life }),
-            ..Record::new(61001, Kind::User, String::new(), Retain::None)
+            ..Record::new(61001, PagKind::User, String::new(), Retain::None)
         }
     }
 

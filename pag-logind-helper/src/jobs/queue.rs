@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pag::store::registry::PagId;
+use pag::types::PagId;
 
 use super::plan::RenewVia;
 use crate::order::{Order, Outcome, Trouble};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use pag::store::registry::PagId;
+use pag::types::PagId;
 
 use super::plan::{self, Notice, Plan, RenewVia};
 use super::queue::{JobNeed, Queue};
@@ -56,7 +56,7 @@ impl Renewals {
         has_bus: bool,
         dirty: &mut BTreeSet<u32>,
     ) -> Upcoming {
-        let (now, instant) = (pag::now(), Instant::now());
+        let (now, instant) = (pag::sys::now(), Instant::now());
         let plans = plans(pags, now);
         let there: BTreeSet<PagId> = plans.iter().map(|(pag, ..)| *pag).collect();
         self.0.retain(|pag, _| there.contains(pag));
@@ -148,6 +148,6 @@ fn plans(pags: &mut Keeper, now: u64) -> Vec<(PagId, u32, Plan)> {
 /// How the tokens of this PAG would be renewed now. For a caller who asks, nothing else is of use.
 pub(super) fn via(pags: &Keeper, id: PagId) -> RenewVia {
     let known = pags.known().find(|known| known.id == id && known.record.follows.is_none());
-    let plan = known.map(|known| plan::plan(known.id, &known.record, pags.has_keytab(known), pag::now()));
+    let plan = known.map(|known| plan::plan(known.id, &known.record, pags.has_keytab(known), pag::sys::now()));
     plan.and_then(|plan| plan.job).map_or(RenewVia::Ticket, |(_, via)| via)
 }

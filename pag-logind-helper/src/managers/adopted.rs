@@ -7,7 +7,8 @@ use pag::guard::Guard;
 use pag::keyring::Serial;
 use pag::mirror::adopt;
 use pag::report::{Event, report};
-use pag::store::registry::{Pag, PagId, Registry};
+use pag::store::registry::{Pag, Registry};
+use pag::types::PagId;
 
 use crate::pags::keeper::keys_of;
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use pag::afs;
-use pag::ccache::{self, Place};
-use pag::config::Follow;
+use pag::ccache::CcacheName;
+use pag::ccache::{self};
 use pag::error::Result;
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::Serial;
@@ -15,8 +15,10 @@ use pag::mirror::follow;
 use pag::policy::{self, Sessions};
 use pag::report::{Event, report};
 use pag::store::record::Record;
-use pag::store::registry::{Pag, PagId, Registry};
+use pag::store::registry::{Pag, Registry};
 use pag::sys::Identity;
+use pag::types::Follow;
+use pag::types::PagId;
 
 use crate::errands::{self, Errand, Work};
 use crate::event::HelperEvent;
@@ -102,7 +104,7 @@ impl Following {
 
     /// The PAG that the follower with this record should follow.
     fn leader(&self, uid: u32, pags: &[Pag], record: &Record) -> Option<PagId> {
-        if !policy::is_follower(record, pag::now()) {
+        if !policy::is_follower(record, pag::sys::now()) {
             return None;
         }
         let sessions = self.sessions.get(&uid);
@@ -130,7 +132,7 @@ impl Following {
         for id in ids {
             let Some(mut pag) = pags.iter().find(|pag| pag.id == id).cloned() else { continue };
             let Ok(record) = pag.record.clone() else { continue };
-            some |= policy::is_follower(&record, pag::now());
+            some |= policy::is_follower(&record, pag::sys::now());
             let leader = self.leader(uid, pags, &record);
             let leader = leader.and_then(|id| pags.iter().find(|other| other.id == id)).cloned();
             let done = match &leader {
@@ -282,7 +284,7 @@ impl Copying {
         Box::new(move || {
             let deadline = Instant::now() + errands::TIME;
             let followed = self.leader.filter(|(_, own)| *own).map(|(id, _)| ccache::name(self.uid, id));
-            let place = followed.and_then(|name| Place::parse(&name).ok());
+            let place = followed.and_then(|name| CcacheName::parse(&name).ok());
             let contents = place.and_then(|place| ccache::read(&place, &user, deadline).ok());
             // A login may have made the PAG its own meanwhile, and put its ticket there.
             if !self.is_wanted(group) {

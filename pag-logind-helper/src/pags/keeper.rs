@@ -7,13 +7,13 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use pag::afs::openafs::{self, Equipped};
-use pag::afs::{self, Client};
-use pag::ccache::format::{Principal, Summary};
-use pag::ccache::{self, Contents, Place, Unread};
+use pag::afs::s0::{self, Equipped};
+use pag::afs::{self};
+use pag::ccache::CcacheName;
+use pag::ccache::format::Summary;
+use pag::ccache::{self, Contents, Unread};
 use pag::config::account::Account;
-use pag::config::keytab::{self, Keytab, Whose};
-use pag::config::{Cell, Follow};
+use pag::config::keytab::{Keytab, Whose};
 use pag::error::{Error, Result};
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Serial};
@@ -21,12 +21,18 @@ use pag::login;
 use pag::policy::{self, Fate};
 use pag::report::{Event, report};
 use pag::seed;
-use pag::store::lease::{Process, Role};
+use pag::store::lease::LeaseKind;
 use pag::store::lock::Lock;
-use pag::store::record::{Attempt, Kind, Record};
-use pag::store::registry::{Pag, PagId, Registry};
+use pag::store::record::{Attempt, PagKind, Record};
+use pag::store::registry::{Pag, Registry};
 use pag::store::ring::Ring;
+use pag::sys::Process;
 use pag::sys::{self, Identity, Passwd, Who};
+use pag::types::Cell;
+use pag::types::Client;
+use pag::types::Follow;
+use pag::types::PagId;
+use pag::types::Principal;
 
 use crate::errands::{self, Work};
 use crate::event::HelperEvent;
@@ -171,7 +177,7 @@ impl Keeper {
     /// Whether something can happen of which nobody would tell: a member empties a ring that has tokens, or a process
     /// ends that cannot be watched. Or whether something is left to do.
     pub(crate) fn must_look(&self) -> bool {
-        let now = pag::now();
+        let now = pag::sys::now();
         !self.blind.is_empty()
             || !self.uncleared.is_empty()
             || self.following.must_look()
@@ -184,8 +190,8 @@ impl Keeper {
     pub(crate) fn managers(&self) -> BTreeMap<u32, bool> {
         let mut managers = BTreeMap::new();
         // Of a record that was written anew nobody knows which leases it had.
-        for known in self.known.values().filter(|known| known.record.kind != Kind::Own) {
-            let placed = known.record.leases.iter().any(|lease| lease.role == Role::Manager);
+        for known in self.known.values().filter(|known| known.record.kind != PagKind::Own) {
+            let placed = known.record.leases.iter().any(|lease| lease.role == LeaseKind::Manager);
             if known.record.has_login() || placed {
                 // A newer release may have put it into one of its own.
                 let elsewhere = known.record.unsure || self.foreign.values().any(|uid| *uid == known.uid);
@@ -248,8 +254,8 @@ impl Keeper {
 
     /// Whether a member has cut something out of the ring, or OpenAFS has come to the host since.
     fn was_cut(&self, before: Option<&[Serial]>, keys: &[Serial], pag: &Pag, record: &Record) -> bool {
-        repair::was_cleared(before, keys, record, pag::now())
-            || record.follows.is_none() && openafs::lacks(keys, pag.nested)
+        repair::was_cleared(before, keys, record, pag::sys::now())
+            || record.follows.is_none() && s0::lacks(keys, pag.nested)
     }
 
     /// All that is remembered has lost its place.
@@ -296,7 +302,7 @@ impl Keeper {
             aside = self.set_aside(&guard, &registry, &mut pags, users);
             // Only then is the user looked up: NSS may be slow, and all wait for us.
             if pags.iter().any(is_over_or_broken) {
-                login::tidy(&guard, &registry, &mut pags, &passwd(uid), Kind::User);
+                login::tidy(&guard, &registry, &mut pags, &passwd(uid), PagKind::User);
             }
             self.end_leaving(&guard, &registry, &mut pags);
             for pag in &mut pags {
@@ -366,7 +372,7 @@ impl Keeper {
             };
             match anchored {
                 Ok(mut pag) => {
-                    openafs::hold_again(guard, &mut pag);
+                    s0::hold_again(guard, &mut pag);
                     let what = "it had been taken out of the registry and is anchored again".to_owned();
                     report(&Event::Healed { uid, pag: *id, what });
                     pags.push(pag);
@@ -431,13 +437,13 @@ impl Keeper {
     fn restore(&mut self, guard: &Guard, registry: &Registry, pag: &mut Pag) -> bool {
         let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return false };
         let (uid, id) = (pag.uid, pag.id);
-        let now = pag::now();
+        let now = pag::sys::now();
         let keys = keys_of(&ring);
         let before = self.known.get(&id).map(|known| &*known.keys);
         if !self.was_cut(before, &keys, pag, &record) {
             return false;
         }
-        match openafs::equip(guard, pag) {
+        match s0::equip(guard, pag) {
             Ok(Equipped::AsBefore) => {}
             Ok(Equipped::Relinked) => {
                 let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
@@ -521,13 +527,13 @@ impl Keeper {
     pub(crate) fn prepare_seeding(&self, id: PagId, asked: bool, renewal: bool) -> Result<bool> {
         let Some(known) = self.known.get(&id) else { return Ok(false) };
         let uid = known.uid;
-        if !asked && !renewal && !lacks_tokens(&known.ring, &known.record, pag::now()) {
+        if !asked && !renewal && !lacks_tokens(&known.ring, &known.record, pag::sys::now()) {
             return Ok(false);
         }
         let lock = Lock::of_uid(uid, LOCK_WAIT)?;
         let guard = Guard::enter(self.group)?;
         let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(false) };
-        let now = pag::now();
+        let now = pag::sys::now();
         let mut is_there = false;
         for mut pag in registry.pags_of(&guard, &lock, uid)? {
             let Ok(record) = pag.record.clone() else { continue };
@@ -559,7 +565,7 @@ impl Keeper {
         let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Err(Trouble::Gone) };
         let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Err(Trouble::Gone) };
         let mut record = Record { reseed: record.reseed && cell.is_some(), ..record };
-        record.discard(cell, pag::now());
+        record.discard(cell, pag::sys::now());
         registry.store(&guard, &mut pag, record.clone())?;
         self.known.insert(id, Rc::new(Known { id, uid, ring, record, keys: keys_of(&ring).into() }));
         self.changed.insert(uid);
@@ -594,7 +600,8 @@ impl Keeper {
         let mut pags = registry.pags_of(&guard, &lock, uid)?;
         let record_of = |pag: &Pag| pag.record.clone().ok();
         let Some(record) = pags.iter().find(|pag| pag.id == id).and_then(record_of) else { return Err(Trouble::Gone) };
-        let is_follower = |pag: &Pag| pag.record.as_ref().is_ok_and(|record| policy::is_follower(record, pag::now()));
+        let is_follower =
+            |pag: &Pag| pag.record.as_ref().is_ok_and(|record| policy::is_follower(record, pag::sys::now()));
         let trouble = match record {
             _ if !on => None,
             _ if self.following.setting() == Follow::None => {
@@ -633,7 +640,7 @@ impl Keeper {
     pub(crate) fn note_tokens(&mut self, id: PagId, had: bool) -> bool {
         let Some(known) = self.known.get(&id) else { return false };
         let Ok(tokens) = afs::tokens(&known.ring, Instant::now() + INSIDE) else { return false };
-        let now = pag::now();
+        let now = pag::sys::now();
         let held = seed::held(&tokens, &known.record.tokens, now);
         let discarded = if had { repair::discarded(&known.record, &tokens, now, Client::is_there) } else { Vec::new() };
         if discarded.is_empty() && (held.is_empty() || held == known.record.tokens) {
@@ -696,9 +703,9 @@ impl Keeper {
     }
 
     /// The tickets outside of the PAGs' own ccaches: files of logins, keyrings, KCM. Cron's are its own affair.
-    pub(crate) fn tickets(&self) -> impl Iterator<Item = (PagId, u32, Place)> {
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = (PagId, u32, CcacheName)> {
         let default = ccache::DefaultName::read();
-        let open = self.known.values().filter(|known| known.has_ccache() && known.record.kind != Kind::Own);
+        let open = self.known.values().filter(|known| known.has_ccache() && known.record.kind != PagKind::Own);
         open.flat_map(move |known| {
             let default = default.of(known.uid);
             let places = known.record.leases.iter().filter_map(move |lease| lease.tickets(default.as_ref()));
@@ -726,13 +733,13 @@ impl Keeper {
     /// Whether the administrator has given this PAG a keytab.
     pub(crate) fn has_keytab(&self, known: &Known) -> bool {
         let name = self.names.get(&known.uid);
-        name.is_some_and(|name| keytab::choose(&self.keytabs, name, &known.record.leases).is_some())
+        name.is_some_and(|name| policy::keytab(&self.keytabs, name, &known.record.leases).is_some())
     }
 
     /// The errand that looks at the ticket in a PAG's own ccache, as its user. It reports what [`Keeper::note_ticket`] takes.
     pub(crate) fn look_at_ticket(&self, id: PagId) -> Option<(u32, Work)> {
         let uid = self.known.get(&id).filter(|known| known.has_ccache())?.uid;
-        let place = Place::Dir(ccache::directory(uid, id).display().to_string());
+        let place = CcacheName::Dir(ccache::directory(uid, id).display().to_string());
         let work = move || {
             let read = ccache::read(&place, &reader(uid), Instant::now() + errands::TIME);
             read.map_or_else(|_| String::new(), |contents| Ticket::of(contents.summary).to_string())
@@ -764,7 +771,7 @@ impl Keeper {
         if (known.record.ticket, known.record.renewable) == (ticket, renewable) {
             return false;
         }
-        let now = pag::now();
+        let now = pag::sys::now();
         let noted = self.change(id, |_, _, record| {
             // A login has noted the ticket that it brought, since this record was read.
             if (record.ticket, record.renewable) == (ticket, renewable) {
@@ -811,7 +818,7 @@ impl Keeper {
                     (None, principal) => account.owns(principal),
                 };
                 let latest = |fits: &dyn Fn(&&Contents) -> bool| {
-                    let later = |contents: &&Contents| contents.summary.tgt_expires > Some(ticket.max(pag::now()));
+                    let later = |contents: &&Contents| contents.summary.tgt_expires > Some(ticket.max(pag::sys::now()));
                     all.iter().filter(fits).filter(later).max_by_key(|contents| contents.summary.tgt_expires)
                 };
                 let Some(contents) = latest(&is_its_own) else {
@@ -864,7 +871,7 @@ impl Keeper {
     /// Notes that a seeder has brought tokens into this PAG, which it needed, or not yet.
     pub(crate) fn seeded(&mut self, id: PagId, needed: bool) {
         let Some(known) = self.known.get(&id) else { return };
-        if needed && !lacks_tokens(&known.ring, &known.record, pag::now()) {
+        if needed && !lacks_tokens(&known.ring, &known.record, pag::sys::now()) {
             let what = "its tokens are back".to_owned();
             report(&Event::Healed { uid: known.uid, pag: id, what });
         }

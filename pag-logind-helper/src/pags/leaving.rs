@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use pag::config::Retain;
 use pag::store::record::Record;
-use pag::store::registry::PagId;
+use pag::types::PagId;
+use pag::types::Retain;
 
 /// How long such a manager keeps tokens. logind stops one 10 s after the last session (UserStopDelaySec in logind.conf(5)),
 /// and then its services stop.
@@ -62,11 +62,13 @@ impl Leaving {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::store::lease::{Lease, Process, Role, Word};
-    use pag::store::record::Kind;
+    use pag::store::lease::{Lease, LeaseKind};
+    use pag::store::record::PagKind;
+    use pag::sys::Process;
+    use pag::types::Word;
 
-    fn record(retain: Retain, roles: &[Role]) -> Record {
-        let lease = |role: &Role| Lease {
+    fn record(retain: Retain, roles: &[LeaseKind]) -> Record {
+        let lease = |role: &LeaseKind| Lease {
             process: Process { pid: 1, start: 1 },
             cookie: 0,
             role: *role,
@@ -75,17 +77,17 @@ mod tests {
             ccache: Word::clean(""),
             sessions: 1,
         };
-        Record { leases: roles.iter().map(lease).collect(), ..Record::new(61001, Kind::User, String::new(), retain) }
+        Record { leases: roles.iter().map(lease).collect(), ..Record::new(61001, PagKind::User, String::new(), retain) }
     }
 
     #[test]
     fn a_manager_without_a_login_keeps_tokens_for_a_moment() {
         let (mut leaving, begin, id) = (Leaving::default(), Instant::now(), PagId::from(1));
-        leaving.changed(id, &record(Retain::None, &[Role::Manager]), begin);
+        leaving.changed(id, &record(Retain::None, &[LeaseKind::Manager]), begin);
         assert_eq!(leaving.next(), Some(begin + MOMENT));
         assert_eq!(leaving.due(begin + MOMENT / 2), []);
         // What changes meanwhile gives it no more time.
-        leaving.changed(id, &record(Retain::None, &[Role::Manager]), begin + MOMENT / 2);
+        leaving.changed(id, &record(Retain::None, &[LeaseKind::Manager]), begin + MOMENT / 2);
         assert_eq!(leaving.due(begin + MOMENT), [id]);
         assert_eq!(leaving.due(begin + MOMENT), [], "it is named once");
         assert!(leaving.take(id) && !leaving.take(id), "and looked at once");
@@ -94,13 +96,13 @@ mod tests {
     #[test]
     fn a_login_that_comes_and_a_pag_that_ends_are_in_time() {
         let (mut leaving, begin, id) = (Leaving::default(), Instant::now(), PagId::from(1));
-        let alone = record(Retain::None, &[Role::Manager]);
+        let alone = record(Retain::None, &[LeaseKind::Manager]);
         for due in [false, true] {
             leaving.changed(id, &alone, begin);
             if due {
                 leaving.due(begin + MOMENT);
             }
-            leaving.changed(id, &record(Retain::None, &[Role::Manager, Role::Login]), begin);
+            leaving.changed(id, &record(Retain::None, &[LeaseKind::Manager, LeaseKind::Login]), begin);
             assert!(leaving.next().is_none() && !leaving.take(id));
             leaving.changed(id, &alone, begin);
             if due {
@@ -114,11 +116,11 @@ mod tests {
     #[test]
     fn who_keeps_tokens_or_has_none_of_his_own_is_not_looked_at() {
         let (mut leaving, id) = (Leaving::default(), PagId::from(1));
-        let follower = Record { follows: Some(PagId::from(2)), ..record(Retain::None, &[Role::Manager]) };
+        let follower = Record { follows: Some(PagId::from(2)), ..record(Retain::None, &[LeaseKind::Manager]) };
         let others = [
-            record(Retain::Linger, &[Role::Manager]),
-            record(Retain::Processes, &[Role::Manager]),
-            record(Retain::None, &[Role::Login]),
+            record(Retain::Linger, &[LeaseKind::Manager]),
+            record(Retain::Processes, &[LeaseKind::Manager]),
+            record(Retain::None, &[LeaseKind::Login]),
             follower,
         ];
         for other in others {

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
-use pag::store::lease::Process;
+use pag::sys::Process;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use zruntime::{AsyncIo, Shared, SharedRuntime};

@@ -1,11 +1,13 @@
 //! What members and administrators can cut, and how it is noticed: pure functions from what was and what is.
 
-use pag::afs::{Client, State, Token};
 use pag::ccache;
-use pag::config::Cell;
 use pag::keyring::Serial;
 use pag::store::record::{Held, Record};
-use pag::store::registry::PagId;
+use pag::types::Cell;
+use pag::types::Client;
+use pag::types::PagId;
+use pag::types::Token;
+use pag::types::TokenState;
 
 /// Whether a member has emptied the ring: none of the keys is left that were in it `before`.
 ///
@@ -27,7 +29,7 @@ pub(crate) fn holds_tokens(record: &Record, now: u64) -> bool {
 /// Whether a token that the record names is not among `tokens`, though it has not expired.
 pub(crate) fn lacks_tokens(record: &Record, tokens: &[Token], now: u64) -> bool {
     let is_it = |token: &Token, held: &Held| token.client == held.client && token.cell == held.cell;
-    let is_there = |held: &Held| tokens.iter().any(|token| token.state == State::Good && is_it(token, held));
+    let is_there = |held: &Held| tokens.iter().any(|token| token.state == TokenState::Good && is_it(token, held));
     record.tokens.iter().any(|held| held.expires > now && !is_there(held))
 }
 
@@ -53,7 +55,9 @@ pub(crate) fn discarded(record: &Record, tokens: &[Token], now: u64, is_there: i
 /// of which none is good; all of them, where that tells nothing.
 pub(crate) fn missed(record: &Record, tokens: &[Token]) -> (String, String) {
     let is_good = |held: &&Held| {
-        tokens.iter().any(|token| token.client == held.client && token.cell == held.cell && token.state == State::Good)
+        tokens
+            .iter()
+            .any(|token| token.client == held.client && token.cell == held.cell && token.state == TokenState::Good)
     };
     let mut missed: Vec<&Held> = record.tokens.iter().filter(|held| !is_good(held)).collect();
     if missed.is_empty() {
@@ -84,8 +88,8 @@ pub(crate) fn was_cut(registry_was_lost: bool, ccache_is_there: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::config::Retain;
-    use pag::store::record::{Attempt, Kind};
+    use pag::store::record::{Attempt, PagKind};
+    use pag::types::Retain;
 
     const NOW: u64 = 1000;
 
@@ -99,7 +103,7 @@ mod tests {
         };
         Record {
             tokens: tokens.iter().map(held).collect(),
-            ..Record::new(61001, Kind::User, ccache::name(61001, PagId::from(1)), Retain::None)
+            ..Record::new(61001, PagKind::User, ccache::name(61001, PagId::from(1)), Retain::None)
         }
     }
 
@@ -148,14 +152,14 @@ mod tests {
                 vice_id: None,
                 kind: None,
                 expires: NOW + 9,
-                state: State::Good,
+                state: TokenState::Good,
             };
             cells.iter().map(token).collect()
         };
         assert!(lacks_tokens(&record, &tokens(&[]), NOW));
         assert!(lacks_tokens(&record, &tokens(&["a.test", "old.test"]), NOW));
         assert!(!lacks_tokens(&record, &tokens(&["b.test", "c.test", "a.test"]), NOW));
-        let revoked = |token: Token| Token { state: State::Revoked, ..token };
+        let revoked = |token: Token| Token { state: TokenState::Revoked, ..token };
         let of_kafs = |token: Token| Token { client: Client::Kafs, ..token };
         assert!(lacks_tokens(
             &record,
@@ -186,12 +190,12 @@ mod tests {
             cells.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(told(&[], true), "a.test b.test", "what has ended was not discarded");
-        assert_eq!(told(&[token("a.test", State::Good)], true), "b.test");
-        assert_eq!(told(&[token("a.test", State::Good), token("b.test", State::Revoked)], true), "");
+        assert_eq!(told(&[token("a.test", TokenState::Good)], true), "b.test");
+        assert_eq!(told(&[token("a.test", TokenState::Good), token("b.test", TokenState::Revoked)], true), "");
         let failed = Record { attempt: Some(Attempt { at: 1, ok: false, ticket: 0 }), ..record.clone() };
         assert!(discarded(&failed, &[], NOW, |_| true).is_empty(), "nor does one whose seeder has failed");
         assert_eq!(told(&[], false), "", "a client that is away says nothing");
-        assert_eq!(missed(&record, &[token("a.test", State::Good)]).1, "b.test, old.test");
+        assert_eq!(missed(&record, &[token("a.test", TokenState::Good)]).1, "b.test, old.test");
         assert_eq!(missed(&record, &[]), ("keyring".to_owned(), "a.test, b.test, old.test".to_owned()));
         assert_eq!(missed(&Record { tokens: vec![], ..record.clone() }, &[]).1, "the default cell");
     }

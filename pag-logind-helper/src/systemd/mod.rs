@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use pag::policy::Sessions;
-use pag::store::registry::PagId;
+use pag::types::PagId;
 use zbus::connection::Builder;
 use zbus::fdo::{DBusProxy, PropertiesChanged, PropertiesChangedArgs};
 use zbus::message::{Message, Type};

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pag::ccache::{self, Place};
-use pag::store::registry::PagId;
+use pag::ccache::CcacheName;
+use pag::ccache::{self};
 use pag::sys::Identity;
+use pag::types::PagId;
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 /// Longest time for a look into a user's keyrings, or for KCM's answer.
@@ -48,7 +49,7 @@ enum Stamp {
 pub(crate) struct Due {
     pub(crate) uid: u32,
     /// A file by its path in our view of the host's `/tmp`.
-    pub(crate) place: Place,
+    pub(crate) place: CcacheName,
     pub(crate) pags: Vec<PagId>,
 }
 
@@ -71,7 +72,7 @@ impl Watched {
 }
 
 /// A ccache, and which user's it is.
-type Key = (u32, Place);
+type Key = (u32, CcacheName);
 
 /// What is looked at.
 pub(crate) struct Tickets {
@@ -96,13 +97,13 @@ impl Tickets {
 
     /// Looks at these and no others: PAG, user, and where the tickets are, a file by its path on the host. One that is new for a
     /// PAG is read: something may have been written while nobody looked.
-    pub(crate) fn set(&mut self, wanted: impl Iterator<Item = (PagId, u32, Place)>) {
+    pub(crate) fn set(&mut self, wanted: impl Iterator<Item = (PagId, u32, CcacheName)>) {
         let mut before = std::mem::take(&mut self.files);
         before.append(&mut self.of_uid);
         let mut count: BTreeMap<PagId, BTreeSet<Key>> = BTreeMap::new();
         for (pag, uid, place) in wanted {
             let place = match place {
-                Place::File(path) => Place::File(self.seen_from_here(&path)),
+                CcacheName::File(path) => CcacheName::File(self.seen_from_here(&path)),
                 place => place,
             };
             let key = (uid, place);
@@ -139,7 +140,7 @@ impl Tickets {
             pags: watched.pags.iter().copied().collect(),
         };
         for (key, watched) in &mut self.files {
-            let (uid, Place::File(path)) = key else { continue };
+            let (uid, CcacheName::File(path)) = key else { continue };
             let found = stamp(Path::new(path), *uid);
             // One that was removed and comes back is read anew.
             watched.seen = watched.seen.filter(|_| found.is_some());
@@ -187,9 +188,9 @@ impl Tickets {
 fn stamp_of_uid((uid, place): &Key) -> Option<Stamp> {
     let (user, deadline) = (Identity { uid: *uid, gid: NOGROUP, groups: Vec::new() }, Instant::now() + INSIDE);
     let sum = match place {
-        Place::Kcm(name) => ccache::kcm::stamp(name, &user, deadline),
-        Place::Keyring(name) => ccache::keyring::stamp(name, &user, deadline),
-        Place::File(_) | Place::Dir(_) => None,
+        CcacheName::Kcm(name) => ccache::kcm::stamp(name, &user, deadline),
+        CcacheName::Keyring(name) => ccache::keyring::stamp(name, &user, deadline),
+        CcacheName::File(_) | CcacheName::Dir(_) => None,
     };
     sum.map(Stamp::OfUid)
 }
@@ -219,8 +220,8 @@ mod tests {
         tickets.due(moment).len()
     }
 
-    fn kcm() -> Place {
-        Place::parse("KCM:").unwrap()
+    fn kcm() -> CcacheName {
+        CcacheName::parse("KCM:").unwrap()
     }
 
     #[test]
@@ -228,7 +229,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let mut tickets = Tickets::within(top.path().to_owned());
         let uid = std::fs::metadata(top.path()).unwrap().uid();
-        let all = || ["/tmp/cc", "/tmp/link"].map(|path| (PagId::from(1), uid, Place::File(path.into())));
+        let all = || ["/tmp/cc", "/tmp/link"].map(|path| (PagId::from(1), uid, CcacheName::File(path.into())));
         let file = top.path().join("cc");
         tickets.set(all().into_iter());
         std::os::unix::fs::symlink("cc", top.path().join("link")).unwrap();
@@ -309,7 +310,7 @@ mod tests {
     #[test]
     fn no_more_ccaches_than_a_few_are_looked_at_for_a_pag() {
         let mut tickets = Tickets::within("/nowhere".into());
-        let many = |pag: u64| (0..100).map(move |n| (PagId::from(pag), 1, Place::File(format!("/tmp/{pag}.{n}"))));
+        let many = |pag: u64| (0..100).map(move |n| (PagId::from(pag), 1, CcacheName::File(format!("/tmp/{pag}.{n}"))));
         tickets.set(many(1).chain(many(2)));
         assert_eq!(tickets.files.len(), 2 * MOST);
     }

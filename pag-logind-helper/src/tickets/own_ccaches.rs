@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use pag::ccache;
-use pag::store::registry::PagId;
+use pag::types::PagId;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 

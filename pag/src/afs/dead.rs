@@ -3,9 +3,9 @@
 
 use std::os::fd::AsFd;
 
-use super::{Kind, State};
 use crate::keyring::Serial;
 use crate::sys;
+use crate::types::{TokenKind, TokenState};
 
 /// A token's key that is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub(super) struct Dead<'a> {
     /// What it was called; only a name that a token's key has.
     pub(super) name: &'a [u8],
     /// What is the matter with it.
-    pub(super) state: State,
+    pub(super) state: TokenState,
     /// The security class, where the type's own text says it.
-    pub(super) class: Option<Kind>,
+    pub(super) class: Option<TokenKind>,
 }
 
 impl<'a> Dead<'a> {
@@ -47,8 +47,8 @@ impl<'a> Dead<'a> {
         let text = rest.trim_ascii_start();
         // A revoked key is listed as expired, too.
         let state = match (flags.get(1), timeout) {
-            (Some(b'R'), _) => State::Revoked,
-            (_, b"expd") => State::Expired,
+            (Some(b'R'), _) => TokenState::Revoked,
+            (_, b"expd") => TokenState::Expired,
             _ => return None,
         };
         // No cell has a colon in its name.
@@ -58,8 +58,8 @@ impl<'a> Dead<'a> {
             return None;
         }
         let class = match text.strip_prefix(b": ") {
-            Some(text) if text.starts_with(b"ka") => Some(Kind::Rxkad),
-            Some(text) if text.starts_with(b"ygk") => Some(Kind::YfsRxgk),
+            Some(text) if text.starts_with(b"ka") => Some(TokenKind::Rxkad),
+            Some(text) if text.starts_with(b"ygk") => Some(TokenKind::YfsRxgk),
             _ => None,
         };
         Some(Dead { serial, kind, name, state, class })
@@ -103,15 +103,15 @@ mod tests {
         let line = b"00ac6634 IR-Q---     1 expd 3b010000  1001  1001 rxrpc     afs@example.test: ka";
         let dead = Dead::parse(line).unwrap();
         assert_eq!((dead.serial.get(), dead.kind, dead.name), (0x00ac_6634, &b"rxrpc"[..], &b"afs@example.test"[..]));
-        assert_eq!((dead.state, dead.class), (State::Revoked, Some(Kind::Rxkad)));
+        assert_eq!((dead.state, dead.class), (TokenState::Revoked, Some(TokenKind::Rxkad)));
         let line = b"35c0cef5 I--Q---   131 expd 3f010000     0     0 user      afs@b.test: 1000";
         let dead = Dead::parse(line).unwrap();
         assert_eq!(
             (dead.kind, dead.name, dead.state, dead.class),
-            (&b"user"[..], &b"afs@b.test"[..], State::Expired, None)
+            (&b"user"[..], &b"afs@b.test"[..], TokenState::Expired, None)
         );
         let line = b"35c0cef5 I--Q---   131 expd 3f010000     0     0 rxrpc     afs@b.test: ygk ka";
-        assert_eq!(Dead::parse(line).unwrap().class, Some(Kind::YfsRxgk));
+        assert_eq!(Dead::parse(line).unwrap().class, Some(TokenKind::YfsRxgk));
     }
 
     #[test]

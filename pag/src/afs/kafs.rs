@@ -6,8 +6,9 @@
 
 use std::path::Path;
 
+use super::seen::Seen;
 use super::xdr::TokenSet;
-use super::{Client, Seen, State};
+use crate::types::{Client, TokenState};
 
 /// The type of the keys (Linux, net/rxrpc/key.c).
 pub(super) const TYPE: &[u8] = b"rxrpc";
@@ -29,7 +30,7 @@ pub(super) fn seen<'a>(cell: &'a [u8], payload: &[u8], now: u64) -> Seen<'a> {
     Seen {
         client: Client::Kafs,
         kind: facts().next().map(|fact| fact.kind),
-        state: if expires == 0 { State::Good } else { State::at(expires, now) },
+        state: if expires == 0 { TokenState::Good } else { TokenState::at(expires, now) },
         expires,
         vice_id: facts().find_map(|fact| fact.vice_id),
         cell,
@@ -40,8 +41,8 @@ pub(super) fn seen<'a>(cell: &'a [u8], payload: &[u8], now: u64) -> Seen<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::xdr::tests::{rxkad, set};
-    use super::super::{Kind, Token};
     use super::*;
+    use crate::types::{Token, TokenKind};
 
     const NOW: u64 = 1_764_000_000;
 
@@ -51,9 +52,9 @@ mod tests {
         let sooner = rxkad(1001, 1, 1_764_000_600, b"ticket");
         let payload = set("example.test", &[later, sooner]);
         let token = Token::of(&seen(b"example.test", &payload, NOW)).unwrap();
-        assert_eq!((token.client, token.kind, token.expires), (Client::Kafs, Some(Kind::Rxkad), 1_764_000_600));
-        assert_eq!((token.vice_id, token.state), (Some(1001), State::Good));
-        assert_eq!(seen(b"example.test", &payload, NOW + 600).state, State::Expired);
+        assert_eq!((token.client, token.kind, token.expires), (Client::Kafs, Some(TokenKind::Rxkad), 1_764_000_600));
+        assert_eq!((token.vice_id, token.state), (Some(1001), TokenState::Good));
+        assert_eq!(seen(b"example.test", &payload, NOW + 600).state, TokenState::Expired);
     }
 
     #[test]
@@ -65,6 +66,6 @@ mod tests {
     #[test]
     fn a_token_that_cannot_be_read_is_one_all_the_same() {
         let found = seen(b"example.test", &[], NOW);
-        assert_eq!((found.kind, found.expires, found.state), (None, 0, State::Good));
+        assert_eq!((found.kind, found.expires, found.state), (None, 0, TokenState::Good));
     }
 }

@@ -1,7 +1,8 @@
 //! Tokens as keys of type `user`, named `afs@CELL`, with `PRINCIPAL EXPIRY` as the first line of the payload: the shape
 //! of kAFS's tokens, on a key type that every kernel has.
 
-use super::{Client, Seen, State};
+use super::seen::Seen;
+use crate::types::{Client, TokenState};
 
 /// The type of the keys.
 pub(super) const TYPE: &[u8] = b"user";
@@ -12,14 +13,14 @@ pub(super) fn seen<'a>(cell: &'a [u8], payload: &'a [u8], now: u64) -> Option<Se
     let blank = line.iter().rposition(|byte| *byte == b' ')?;
     let (identity, expires) = (line.get(..blank)?, line.get(blank + 1..)?);
     let expires = str::from_utf8(expires).ok()?.parse().ok()?;
-    let state = State::at(expires, now);
+    let state = TokenState::at(expires, now);
     Some(Seen { client: Client::Keyring, kind: None, state, expires, vice_id: None, cell, identity })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Token;
     use super::*;
+    use crate::types::Token;
 
     fn token(cell: &[u8], payload: &[u8]) -> Option<Token> {
         Token::of(&seen(cell, payload, 1_700_000_000)?)
@@ -30,7 +31,7 @@ mod tests {
         let token = token(b"example.test", b"alice@EXAMPLE.TEST 1764000000\nsecret").unwrap();
         assert_eq!(token.cell.to_string(), "example.test");
         assert_eq!(token.principal.unwrap().to_string(), "alice@EXAMPLE.TEST");
-        assert_eq!((token.expires, token.state), (1_764_000_000, State::Good));
+        assert_eq!((token.expires, token.state), (1_764_000_000, TokenState::Good));
     }
 
     #[test]

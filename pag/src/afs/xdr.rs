@@ -4,7 +4,7 @@
 //! The bytes hold session keys: they are only looked at where they lie, and what is taken out is no secret. Some of them
 //! come from users. Nothing here allocates.
 
-use super::Kind;
+use crate::types::TokenKind;
 
 /// Longest name of a cell: AFSTOKEN_CELL_MAX.
 const LONGEST_CELL: usize = 64;
@@ -17,7 +17,7 @@ const TICKS: u64 = 10_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fact {
     /// Its security class.
-    pub(super) kind: Kind,
+    pub(super) kind: TokenKind,
     /// Its end, in seconds since the epoch.
     pub(super) expires: u64,
     /// Whose it is in the cell's protection database, where it says so.
@@ -65,24 +65,24 @@ impl Iterator for TokenSet<'_> {
 
 fn fact(mut token: Xdr<'_>) -> Option<Fact> {
     let kind = match token.word()? {
-        2 => Kind::Rxkad,
-        4 => Kind::Rxgk,
-        6 => Kind::YfsRxgk,
+        2 => TokenKind::Rxkad,
+        4 => TokenKind::Rxgk,
+        6 => TokenKind::YfsRxgk,
         _ => return None,
     };
     let (expires, vice_id) = match kind {
-        Kind::Rxkad => {
+        TokenKind::Rxkad => {
             let vice_id = token.word()?;
             let _kvno_and_key = token.take(12)?;
             let (begins, expires) = (token.word()?, token.word()?);
             (expires.into(), vice_id_of(vice_id, begins, expires))
         }
-        Kind::Rxgk => {
+        TokenKind::Rxgk => {
             let vice_id = token.long()?;
             let _enctype_level_lifetime_bytelife = token.take(16)?;
             (seconds(token.long()?), Some(vice_id).filter(|id| *id > 0))
         }
-        Kind::YfsRxgk => {
+        TokenKind::YfsRxgk => {
             let _begins = token.long()?;
             (seconds(token.long()?), None)
         }
@@ -181,9 +181,9 @@ pub(super) mod tests {
         let found = TokenSet::parse(&bytes).unwrap();
         assert_eq!(found.cell, b"example.test");
         let expected = [
-            Fact { kind: Kind::Rxkad, expires: 1_764_000_001, vice_id: Some(1001) },
-            Fact { kind: Kind::Rxgk, expires: 1_764_000_000, vice_id: Some(7) },
-            Fact { kind: Kind::YfsRxgk, expires: 1_764_000_000, vice_id: None },
+            Fact { kind: TokenKind::Rxkad, expires: 1_764_000_001, vice_id: Some(1001) },
+            Fact { kind: TokenKind::Rxgk, expires: 1_764_000_000, vice_id: Some(7) },
+            Fact { kind: TokenKind::YfsRxgk, expires: 1_764_000_000, vice_id: None },
         ];
         assert_eq!(found.collect::<Vec<_>>(), expected);
     }

@@ -5,10 +5,10 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Place;
+use super::CcacheName;
 
 /// MIT's and Heimdal's first file of settings.
-const FILE: &str = "/etc/krb5.conf";
+pub(super) const FILE: &str = "/etc/krb5.conf";
 /// Bytes of a file, and files in all, that are read.
 const LARGEST: u64 = 256 * 1024;
 const FILES: usize = 64;
@@ -26,8 +26,8 @@ impl DefaultName {
     }
 
     /// That of this uid; none where it is of a kind that is not read, or is named by what only the user's own processes know.
-    pub fn of(&self, uid: u32) -> Option<Place> {
-        Place::parse(&expand(&self.0, uid)?).ok()
+    pub fn of(&self, uid: u32) -> Option<CcacheName> {
+        CcacheName::parse(&expand(&self.0, uid)?).ok()
     }
 }
 
@@ -94,7 +94,7 @@ fn read(path: &Path, text: &mut String, files: &mut usize) {
     }
 }
 
-fn contents(path: &Path) -> Option<String> {
+pub(super) fn contents(path: &Path) -> Option<String> {
     // A FIFO in its place holds nobody up.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     file.metadata().ok().filter(std::fs::Metadata::is_file)?;

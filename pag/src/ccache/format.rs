@@ -3,102 +3,7 @@
 //! Fields are big-endian: in version 4 a header, the default principal, then credentials to the end of the file (MIT
 //! krb5, src/lib/krb5/ccache/ccmarshal.c and doc/formats/ccache_file_format.rst). The bytes come from the user.
 
-use std::fmt;
-
-/// A Kerberos identity, `name/instance@REALM`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Principal {
-    components: Vec<String>,
-    realm: String,
-}
-
-/// Longest principal, as text, that is taken.
-const LONGEST: usize = 256;
-
-/// Why something is no principal, or no ccache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FormatError(&'static str);
-
-impl fmt::Display for FormatError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for FormatError {}
-
-impl Principal {
-    fn new(components: Vec<String>, realm: String) -> Result<Self, FormatError> {
-        let printable = |text: &String| !text.is_empty() && !text.contains(|c: char| c.is_control() || c == ' ');
-        let principal = Principal { components, realm };
-        let good = !principal.components.is_empty()
-            && principal.components.iter().chain([&principal.realm]).all(printable)
-            && principal.to_string().len() <= LONGEST;
-        if good { Ok(principal) } else { Err(FormatError("its principal is none that a person would have")) }
-    }
-
-    /// Reads a principal as krb5_unparse_name writes it: `\` escapes a separator.
-    ///
-    /// # Errors
-    /// For a text without a realm, and for empty or unprintable parts.
-    pub fn parse(text: &str) -> Result<Self, FormatError> {
-        let mut components = vec![String::new()];
-        let mut realm: Option<String> = None;
-        let mut letters = text.chars();
-        while let Some(letter) = letters.next() {
-            let (letter, escaped) = match letter {
-                '\\' => match letters.next() {
-                    // krb5_parse_name takes these for control characters, which nobody has in his name.
-                    Some('n' | 't' | 'b' | '0') => return Err(FormatError("it holds a control character")),
-                    Some(letter) => (letter, true),
-                    None => return Err(FormatError("it ends in a backslash")),
-                },
-                letter => (letter, false),
-            };
-            match (letter, escaped, &mut realm) {
-                ('@', false, None) => realm = Some(String::new()),
-                ('@', false, Some(_)) => return Err(FormatError("it has two realms")),
-                ('/', false, None) => components.push(String::new()),
-                (letter, _, Some(realm)) => realm.push(letter),
-                (letter, _, None) => {
-                    if let Some(last) = components.last_mut() {
-                        last.push(letter);
-                    }
-                }
-            }
-        }
-        Self::new(components, realm.ok_or(FormatError("it has no realm"))?)
-    }
-
-    /// Its name and its realm, where the name has one part.
-    pub fn simple(&self) -> Option<(&str, &str)> {
-        match &self.components[..] {
-            [only] => Some((only, &self.realm)),
-            _ => None,
-        }
-    }
-
-    /// Its realm.
-    pub fn realm(&self) -> &str {
-        &self.realm
-    }
-
-    /// Whether two are the same, but for the case of their names.
-    pub fn is_same(&self, other: &Self) -> bool {
-        let name = |principal: &Self| principal.components.join("/").to_ascii_lowercase();
-        self.realm == other.realm && self.components.len() == other.components.len() && name(self) == name(other)
-    }
-}
-
-impl fmt::Display for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let escaped = |text: &str| -> String {
-            text.chars().flat_map(|c| matches!(c, '/' | '@' | '\\').then_some('\\').into_iter().chain([c])).collect()
-        };
-        let components: Vec<String> = self.components.iter().map(|part| escaped(part)).collect();
-        write!(f, "{}@{}", components.join("/"), escaped(&self.realm))
-    }
-}
+use crate::types::{FormatError, Principal};
 
 /// What a ccache says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +49,7 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
     };
     while !rest.bytes.is_empty() {
         let ticket = rest.credential()?;
-        let realm = summary.principal.realm.as_bytes();
+        let realm = summary.principal.realm().as_bytes();
         summary.last_end = summary.last_end.max(ticket.end);
         let is_tgt = ticket.server_realm == realm && ticket.server == [&b"krbtgt"[..], realm];
         // A removed ticket stays in the file, and ends at 0 (Heimdal, lib/krb5/fcache.c; MIT does the same).
@@ -348,32 +253,6 @@ pub(super) mod tests {
             assert!(parse(&whole[..length]).is_err(), "{length} of {}", whole.len());
         }
         assert_eq!(parse(&whole[..boundary]).unwrap().tgt_expires, None);
-    }
-
-    #[test]
-    fn principals_are_written_as_they_are_read() {
-        for text in ["alice@R", "alice/admin@R", r"a\/b@R", r"a\@b@R", r"a\\b@R"] {
-            assert_eq!(Principal::parse(text).unwrap().to_string(), text);
-        }
-        for text in
-            ["", "alice", "@R", "alice@", "a@b@c", "a b@R", "a\n@R", "a//b@R", "a\\", r"a\nb@R", &"x".repeat(300)]
-        {
-            assert!(Principal::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_name_of_one_part_is_simple() {
-        assert_eq!(Principal::parse("alice@R").unwrap().simple(), Some(("alice", "R")));
-        assert_eq!(Principal::parse(r"alice\/x@R").unwrap().simple(), Some(("alice/x", "R")));
-        assert_eq!(Principal::parse("alice/admin@R").unwrap().simple(), None);
-    }
-
-    #[test]
-    fn case_counts_in_realms_and_not_in_names() {
-        let same = |one, other| Principal::parse(one).unwrap().is_same(&Principal::parse(other).unwrap());
-        assert!(same("alice/admin@R", "Alice/admin@R"));
-        assert!(!same("alice@R", "alice@r") && !same(r"a\/b@R", "a/b@R") && !same("alice@R", "bob@R"));
     }
 
     proptest! {

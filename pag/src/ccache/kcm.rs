@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::Which;
+use super::contents::Which;
 use super::pieces::Pieces;
 use crate::sys::{self, Answer, Identity};
 
@@ -98,7 +98,7 @@ struct Daemon<'a> {
 }
 
 /// The daemon says that it does not do what was asked for.
-struct Refused;
+pub(super) struct Refused;
 
 impl<'a> Daemon<'a> {
     fn find(socket: &'a str, time: Duration) -> Option<Self> {
@@ -207,8 +207,9 @@ fn until_nul(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ccache::contents::{Contents, SPACE};
     use crate::ccache::format::tests::{credential, name};
-    use crate::ccache::{Contents, SPACE, pieces};
+    use crate::ccache::pieces;
     use proptest::prelude::*;
     use std::os::unix::net::UnixListener;
 

@@ -8,7 +8,7 @@
 use std::io;
 use std::time::Instant;
 
-use super::Which;
+use super::contents::Which;
 use super::pieces::Pieces;
 use crate::keyring::{self, DESCRIPTION_SPACE, Serial};
 use crate::sys::{self, Answer, Identity};
@@ -277,8 +277,9 @@ fn tickets(look: &mut Look, ring: Serial, depth: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ccache::contents::{Contents, SPACE};
     use crate::ccache::format::tests::{credential, name};
-    use crate::ccache::{Contents, SPACE, pieces};
+    use crate::ccache::pieces;
 
     fn keyring(name: &str, place: Serial) -> Serial {
         keyring::add("keyring", name, b"", place).unwrap()

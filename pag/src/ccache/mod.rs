@@ -1,9 +1,12 @@
-//! The PAG's own Kerberos ccache: a DIR below `/run/pag/ccache` that belongs to the user, keeps its name for the PAG's
-//! life, and outlives the login that brought the ticket (pam_krb5 deletes a session's `FILE:` at its logout).
+//! Kerberos ccaches: the PAG's own, and what is read of a login's.
 //!
-//! A user's ccache is opened by a child that has become the user, never by root: its name comes from the user's side,
-//! and its file system may not answer.
+//! The PAG's own ccache is a DIR below `/run/pag/ccache` that belongs to the user, keeps its name for the PAG's life, and
+//! outlives the login that brought the ticket (pam_krb5 deletes a session's `FILE:` at its logout).
+//!
+//! A child that has become the user opens a user's ccache, never root: its name comes from the user's side, and its file
+//! system may not answer.
 
+mod contents;
 mod default;
 pub mod format;
 pub mod kcm;
@@ -11,159 +14,12 @@ pub mod keyring;
 mod name;
 mod own;
 mod pieces;
+mod read;
 
-use std::ffi::CString;
-use std::fmt;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::time::Instant;
-
-use zeroize::Zeroizing;
-
+pub use self::contents::{Contents, Unread};
 pub use self::default::DefaultName;
-use self::format::Summary;
-pub use self::name::{Place, check_name};
+pub use self::name::{CcacheName, check_name};
 pub use self::own::{
     directory, empty, ended, feed, make, name, of_user, open_directory, put, remove, remove_few, stamp, unmount, users,
 };
-use self::pieces::Pieces;
-use crate::sys::{self, Answer, Identity};
-
-/// Largest ccache that is read: a few tickets with a large PAC each are a tenth of it.
-const LIMIT: usize = 1 << 20;
-
-/// Bytes of what is read of a ccache in KCM or a keyring at one time.
-const SPACE: usize = LIMIT;
-
-/// A ccache that was read.
-#[derive(Debug)]
-pub struct Contents {
-    /// Whose it is, and how long it is good.
-    pub summary: Summary,
-    /// The file as it is: it holds session keys, so it is wiped when it is dropped.
-    bytes: Zeroizing<Vec<u8>>,
-}
-
-impl Contents {
-    /// Whether anything in it is good for a token at `now`.
-    pub fn is_alive(&self, now: u64) -> bool {
-        self.summary.last_end > now
-    }
-}
-
-/// Why a ccache was not read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unread {
-    /// There is no such ccache.
-    Missing,
-    /// In words, what is wrong with it: not the user's, or not a ccache.
-    Refused(String),
-    /// In words, why it cannot be read now, and perhaps later: it does not answer in time.
-    NotNow(String),
-}
-
-impl fmt::Display for Unread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unread::Missing => f.write_str("there is no such ccache"),
-            Unread::Refused(why) | Unread::NotNow(why) => f.write_str(why),
-        }
-    }
-}
-
-/// Which ccaches of a collection are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
-    /// The one that programs use by default.
-    Primary,
-    All,
-}
-
-/// Reads a ccache as the user, in a child, at most until `deadline`; of a collection the primary one.
-///
-/// # Errors
-/// That there is none, or what is wrong with it.
-pub fn read(place: &Place, user: &Identity, deadline: Instant) -> std::result::Result<Contents, Unread> {
-    let refused = |why: &str| Unread::Refused(why.to_owned());
-    let path = match place {
-        Place::File(path) => path.clone(),
-        Place::Dir(dir) => {
-            let primary = read_file(&format!("{dir}/primary"), user, deadline).ok();
-            let name = primary.as_ref().and_then(|bytes| str::from_utf8(bytes).ok()).map_or("tkt", str::trim_end);
-            // MIT's own rule for the name in `primary` (cc_dir.c, read_primary_file): no path, and it begins with tkt.
-            if name.contains('/') || !name.starts_with("tkt") {
-                return Err(refused("its `primary` names no ccache"));
-            }
-            format!("{dir}/{name}")
-        }
-        Place::Kcm(_) | Place::Keyring(_) => {
-            return read_pieces(place, Which::Primary, user, deadline)?.pop().ok_or(Unread::Missing);
-        }
-    };
-    let bytes = read_file(&path, user, deadline)?;
-    let summary = format::parse(&bytes).map_err(|error| Unread::Refused(error.to_string()))?;
-    Ok(Contents { summary, bytes })
-}
-
-/// Reads all ccaches of a collection of the uid's in KCM or a keyring; of anything else as [`read`].
-///
-/// # Errors
-/// As [`read`].
-pub fn read_all(place: &Place, user: &Identity, deadline: Instant) -> std::result::Result<Vec<Contents>, Unread> {
-    if place.is_of_uid() {
-        return read_pieces(place, Which::All, user, deadline);
-    }
-    read(place, user, deadline).map(|one| vec![one])
-}
-
-fn read_pieces(
-    place: &Place,
-    which: Which,
-    user: &Identity,
-    deadline: Instant,
-) -> std::result::Result<Vec<Contents>, Unread> {
-    // The child's: nothing is written here, so it takes no memory.
-    let mut space = vec![0; SPACE];
-    let time = deadline.saturating_duration_since(Instant::now());
-    let answer = sys::ask_as(user, deadline, |put| {
-        let mut pieces = Pieces::new(put);
-        let told = match place {
-            Place::Kcm(name) => kcm::tell(name, which, time, &mut space, &mut pieces),
-            Place::Keyring(name) => keyring::tell(name, which, &mut space, &mut pieces),
-            Place::File(_) | Place::Dir(_) => None,
-        };
-        told.is_some()
-    });
-    let said = said(answer)?;
-    match pieces::error(&said) {
-        Some(error) => Err(Unread::Refused(format!("its keyring cannot be used: {error}"))),
-        None => Ok(pieces::assemble(&said)),
-    }
-}
-
-/// What a child has said, or in words why there is nothing.
-fn said(answer: io::Result<Answer>) -> std::result::Result<Zeroizing<Vec<u8>>, Unread> {
-    let answer = answer.map_err(|error| Unread::NotNow(error.to_string()))?;
-    answer.bytes().map_err(|error| match error.kind() {
-        io::ErrorKind::TimedOut => Unread::NotNow("it could not be read in time".to_owned()),
-        _ => Unread::Refused("the user cannot read it".to_owned()),
-    })
-}
-
-fn read_file(path: &str, user: &Identity, deadline: Instant) -> std::result::Result<Zeroizing<Vec<u8>>, Unread> {
-    let c_path = CString::new(path).map_err(|_| Unread::Refused("its path holds a NUL".to_owned()))?;
-    if let Some(bytes) = read_at_once(path, user.uid) {
-        return Ok(bytes);
-    }
-    let bytes = said(sys::ask_as(user, deadline, |put| sys::copy_file_to(&c_path, put, LIMIT)))?;
-    // A file without a word in it is one that a program has made for what it gets later.
-    if bytes.is_empty() { Err(Unread::Missing) } else { Ok(bytes) }
-}
-
-/// Reads a ccache without a child where it usually is and where nobody has to be waited for: `/tmp`.
-fn read_at_once(path: &str, uid: u32) -> Option<Zeroizing<Vec<u8>>> {
-    let name = Path::new(path).strip_prefix("/tmp").ok()?;
-    let name = CString::new(name.as_os_str().as_bytes()).ok()?;
-    sys::read_at_once(c"/tmp", &name, uid, LIMIT).ok()
-}
+pub use self::read::{read, read_all};

@@ -23,7 +23,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
 
 /// Where a ccache is, by its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum CcacheName {
     /// A file.
     File(String),
     /// A directory with a `primary`.
@@ -34,7 +34,7 @@ pub enum Place {
     Keyring(keyring::Name),
 }
 
-impl Place {
+impl CcacheName {
     /// Takes a ccache name apart as krb5_cc_resolve does: without a type it is a file.
     ///
     /// # Errors
@@ -47,14 +47,14 @@ impl Place {
         };
         let absolute = |path: &str| path.starts_with('/');
         match kind {
-            "FILE" | "WRFILE" if absolute(rest) => Ok(Place::File(rest.to_owned())),
-            "DIR" if absolute(rest) => Ok(Place::Dir(rest.to_owned())),
+            "FILE" | "WRFILE" if absolute(rest) => Ok(CcacheName::File(rest.to_owned())),
+            "DIR" if absolute(rest) => Ok(CcacheName::Dir(rest.to_owned())),
             // `DIR::/path/tkt` names one cache of a collection.
             "DIR" if rest.strip_prefix(':').is_some_and(absolute) => {
-                Ok(Place::File(rest.trim_start_matches(':').to_owned()))
+                Ok(CcacheName::File(rest.trim_start_matches(':').to_owned()))
             }
-            "KCM" => Ok(Place::Kcm(kcm::Name::new(rest))),
-            "KEYRING" => keyring::Name::parse(rest).map(Place::Keyring),
+            "KCM" => Ok(CcacheName::Kcm(kcm::Name::new(rest))),
+            "KEYRING" => keyring::Name::parse(rest).map(CcacheName::Keyring),
             "FILE" | "WRFILE" | "DIR" => Err("its path is not absolute".to_owned()),
             _ => Err("its type is none that the PAM module can read; use FILE, DIR, KCM or KEYRING".to_owned()),
         }
@@ -63,15 +63,15 @@ impl Place {
     /// Whether it is kept for the uid, in KCM or in keyrings of the uid, so that it can be read from outside the login.
     pub fn is_of_uid(&self) -> bool {
         match self {
-            Place::File(_) | Place::Dir(_) => false,
-            Place::Kcm(_) => true,
-            Place::Keyring(name) => !name.is_of_session(),
+            CcacheName::File(_) | CcacheName::Dir(_) => false,
+            CcacheName::Kcm(_) => true,
+            CcacheName::Keyring(name) => !name.is_of_session(),
         }
     }
 
     /// Whether it is in the session keyring that a login had before it joined the PAG's ring, and is lost with that.
     pub fn is_of_session(&self) -> bool {
-        matches!(self, Place::Keyring(name) if name.is_of_session())
+        matches!(self, CcacheName::Keyring(name) if name.is_of_session())
     }
 }
 
@@ -82,17 +82,17 @@ mod tests {
 
     #[test]
     fn names_say_where_a_ccache_is() {
-        let file = |path: &str| Ok(Place::File(path.to_owned()));
-        assert_eq!(Place::parse("/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
-        assert_eq!(Place::parse("FILE:/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
-        assert_eq!(Place::parse("/tmp/a:b"), file("/tmp/a:b"));
-        assert_eq!(Place::parse("DIR::/run/x/tkt1"), file("/run/x/tkt1"));
-        assert_eq!(Place::parse("DIR:/run/x"), Ok(Place::Dir("/run/x".to_owned())));
+        let file = |path: &str| Ok(CcacheName::File(path.to_owned()));
+        assert_eq!(CcacheName::parse("/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
+        assert_eq!(CcacheName::parse("FILE:/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
+        assert_eq!(CcacheName::parse("/tmp/a:b"), file("/tmp/a:b"));
+        assert_eq!(CcacheName::parse("DIR::/run/x/tkt1"), file("/run/x/tkt1"));
+        assert_eq!(CcacheName::parse("DIR:/run/x"), Ok(CcacheName::Dir("/run/x".to_owned())));
     }
 
     #[test]
     fn what_can_be_read_from_outside_the_login_is_known() {
-        let of = |name: &str| Place::parse(name).map(|place| (place.is_of_uid(), place.is_of_session()));
+        let of = |name: &str| CcacheName::parse(name).map(|place| (place.is_of_uid(), place.is_of_session()));
         for name in
             ["KCM:", "KCM:61001", "KCM:61001:4711", "KEYRING:persistent:61001", "KEYRING:persistent:", "KEYRING:user:x"]
         {
@@ -125,7 +125,7 @@ mod tests {
             "KEYRING:",
         ];
         for name in names {
-            assert!(Place::parse(name).is_err(), "{name}");
+            assert!(CcacheName::parse(name).is_err(), "{name}");
         }
     }
 
@@ -135,18 +135,18 @@ mod tests {
         for name in
             ["KCM:x\nlease 1", "FILE:/tmp/x\r", "DIR:/run/\u{1b}[2J", "/tmp/a\0b", "KCM:\u{fffd}", "KCM:\u{85}", &long]
         {
-            let why = Place::parse(name).unwrap_err();
+            let why = CcacheName::parse(name).unwrap_err();
             assert!(why.is_ascii() && !why.contains(|c: char| c.is_control()), "{why}");
             assert!(why.contains("KRB5CCNAME") && why.len() < 400, "{why}");
         }
-        assert!(Place::parse(&long[..LONGEST_NAME]).is_ok());
-        assert!(Place::parse("FILE:/tmp/a name with spaces").is_ok());
+        assert!(CcacheName::parse(&long[..LONGEST_NAME]).is_ok());
+        assert!(CcacheName::parse("FILE:/tmp/a name with spaces").is_ok());
     }
 
     proptest! {
         #[test]
         fn no_name_makes_the_parser_panic(name in ".*", kind in "(FILE|DIR|KCM|KEYRING):(persistent|user|session)?:?") {
-            let _ = (Place::parse(&name), Place::parse(&format!("{kind}{name}")));
+            let _ = (CcacheName::parse(&name), CcacheName::parse(&format!("{kind}{name}")));
         }
     }
 }

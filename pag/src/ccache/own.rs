@@ -24,10 +24,11 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Contents, Place, read};
+use super::{CcacheName, Contents, read};
 use crate::error::{Error, Result};
-use crate::store::registry::PagId;
+use crate::run;
 use crate::sys::{self, Answer, Exit, Identity, Mount};
+use crate::types::PagId;
 
 /// The name of what is the user's in a PAG's directory.
 const INNER: &str = "cc";
@@ -63,7 +64,7 @@ fn of_uid(uid: u32) -> PathBuf {
 
 /// Where all of them are.
 fn root() -> PathBuf {
-    Path::new(crate::RUN).join("ccache")
+    run::ccaches()
 }
 
 /// The name by which Kerberos knows a PAG's own ccache.
@@ -99,7 +100,7 @@ fn mount(uid: u32) -> io::Result<()> {
     let make_it = || sys::make_directory(&path, 0o711);
     match make_it() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            crate::store::lock::make_directories()?;
+            run::make_directories()?;
             make_it()?;
         }
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -192,7 +193,7 @@ impl Files {
 /// `System` when the user's child could not write it.
 pub fn feed(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) -> Result<bool> {
     let path = directory(user.uid, pag);
-    if let Ok(there) = read(&Place::Dir(path.display().to_string()), user, deadline)
+    if let Ok(there) = read(&CcacheName::Dir(path.display().to_string()), user, deadline)
         && there.summary.principal == contents.summary.principal
         && there.summary.tgt_expires >= contents.summary.tgt_expires
     {

@@ -8,7 +8,8 @@ use std::io;
 
 use zeroize::Zeroizing;
 
-use super::{Contents, LIMIT, format};
+use super::contents::{Contents, LIMIT};
+use super::format;
 use crate::sys::Put;
 
 /// Marks the beginning of a ccache: its principal follows.

@@ -5,6 +5,7 @@
 //! (`full_name_format`, sssd.conf(5)) or, told so, `EXAMPLE\alice`; winbind writes `EXAMPLE\alice` with a separator that
 //! the site chooses (smb.conf(5)); each of them means the principal `alice@EXAMPLE.TEST`.
 
+use super::identity::spelled_out;
 use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::fs::File;
@@ -13,12 +14,9 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::ccache::format::Principal;
 use crate::config::{self, Dirs, Settings, Subject};
-use crate::sys::person::Person;
-
-/// What stands for an account's name, without its domain, in the option `identity`.
-const NAME: &str = "%u";
+use crate::sys::UserGroups;
+use crate::types::Principal;
 
 /// Where Kerberos's own configuration is.
 const KRB5_CONF: &str = "/etc/krb5.conf";
@@ -59,7 +57,7 @@ impl Account {
 
     /// The account as the configuration has it for the jobs that renew: no PAM line is known, and no login's service.
     pub fn configured(name: &CStr) -> Self {
-        let person = Person::new(name);
+        let person = UserGroups::new(name);
         let is_in = |group: &str| person.is_in(group);
         let text = name.to_string_lossy();
         let subject = Subject { name: &text, is_in: &is_in };
@@ -136,18 +134,6 @@ fn parts(name: &str) -> (&str, Option<Domain<'_>>) {
     }
 }
 
-/// The principal that `identity` means for the person of this name.
-fn spelled_out(identity: &str, bare: &str) -> Option<Principal> {
-    let escape = |c| matches!(c, '/' | '@' | '\\').then_some('\\').into_iter().chain([c]);
-    let bare: String = bare.chars().flat_map(escape).collect();
-    Principal::parse(&identity.replace(NAME, &bare)).ok()
-}
-
-/// Whether a word can stand in the option `identity`: a principal, in which [`NAME`] may stand for a name.
-pub(crate) fn is_identity(word: &str) -> bool {
-    spelled_out(word, "alice").is_some()
-}
-
 /// The name under which an account's key is looked for in a keytab, unless the configuration says which: that of its person
 /// in the realm of its domain, else in the default realm.
 pub fn key_name(account: &str) -> String {
@@ -222,6 +208,7 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::is_identity;
     use super::*;
     use std::fs;
 

@@ -4,8 +4,6 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::store::lease::Lease;
-
 /// Whom a keytab is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whose {
@@ -22,15 +20,6 @@ pub struct Keytab {
     pub path: PathBuf,
     /// Whose key to take out of it. None: the user's own name, in the default realm.
     pub principal: Option<String>,
-}
-
-/// The keytab for a PAG of the user `name` which these leases keep in use. That of a service is more to the point than
-/// the user's.
-pub fn choose<'a>(keytabs: &'a [(Whose, Keytab)], name: &str, leases: &[Lease]) -> Option<&'a Keytab> {
-    let is_at = |service: &str| leases.iter().any(|lease| lease.service.to_string().eq_ignore_ascii_case(service));
-    let of_service = keytabs.iter().find(|(whose, _)| matches!(whose, Whose::Service(service) if is_at(service)));
-    let of_user = || keytabs.iter().find(|(whose, _)| matches!(whose, Whose::User(user) if user == name));
-    of_service.or_else(of_user).map(|(_, keytab)| keytab)
 }
 
 /// Whether nobody but `owner` can read a keytab or put another in its place: a file of his without bits for group and
@@ -64,29 +53,8 @@ pub fn check(path: &Path, owner: u32) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::lease::{Process, Role, Word};
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
-
-    #[test]
-    fn a_services_keytab_comes_before_the_users() {
-        let keytab = |path: &str| Keytab { path: path.into(), principal: None };
-        let all =
-            [(Whose::User("alice".to_owned()), keytab("/a")), (Whose::Service("backup".to_owned()), keytab("/b"))];
-        let lease = |service: &str| Lease {
-            process: Process { pid: 1, start: 1 },
-            cookie: 0,
-            role: Role::Login,
-            service: Word::clean(service),
-            tty: Word::clean(""),
-            ccache: Word::clean(""),
-            sessions: 1,
-        };
-        assert_eq!(choose(&all, "alice", &[lease("sshd")]), Some(&all[0].1));
-        assert_eq!(choose(&all, "alice", &[lease("sshd"), lease("backup")]), Some(&all[1].1));
-        assert_eq!(choose(&all, "bob", &[lease("BACKUP")]), Some(&all[1].1));
-        assert_eq!(choose(&all, "bob", &[lease("sshd")]), None);
-    }
 
     #[test]
     fn a_keytab_that_others_could_read_or_replace_is_refused() {

@@ -2,6 +2,7 @@
 //!
 //! Everything that touches the registry runs under a [`Guard`] and the uid's [`Lock`]; a seeder runs under neither.
 
+use crate::types::Retain;
 use std::cell::OnceCell;
 use std::ffi::{CString, OsString};
 use std::io;
@@ -9,11 +10,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::afs::openafs::{self, Equipped};
-use crate::afs::{self, Client, Token};
-use crate::ccache::{self, Contents, Place, Unread};
+use crate::afs::s0::{self, Equipped};
+use crate::afs::{self};
+use crate::ccache::{self, CcacheName, Contents, Unread};
 use crate::config::account::Account;
-use crate::config::{self, Role, Scope, Settings};
+use crate::config::{self, Settings};
 use crate::error::{Error, Result};
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring;
@@ -22,12 +23,19 @@ use crate::nudge::{Moment, nudge, nudge_of_manager};
 use crate::policy::{self, Candidate, Fate, Newcomer, Placement};
 use crate::report::{Event, report};
 use crate::seed::{self, Alias, Brought, Budget, Job, Need, Wanted, Without};
-use crate::store::lease::{self, Lease, Process, Role as LeaseRole, Word};
+use crate::store::lease::{self, Lease, LeaseKind};
 use crate::store::lock::Lock;
-use crate::store::record::{Attempt, Held, Kind, Record, Unreadable};
-use crate::store::registry::{self, Pag, PagId, Registry};
+use crate::store::record::{Attempt, Held, PagKind, Record, Unreadable};
+use crate::store::registry::{self, Pag, Registry};
 use crate::store::ring::{self, Ring};
+use crate::sys::Process;
 use crate::sys::{self, Identity, Passwd, RootDirectory, Who};
+use crate::types::Client;
+use crate::types::PagId;
+use crate::types::Scope;
+use crate::types::ServiceKind;
+use crate::types::Token;
+use crate::types::Word;
 
 /// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -85,7 +93,7 @@ pub struct Marker {
     /// The user.
     pub uid: u32,
     /// The PAG and where it is kept; none for one outside the registry.
-    pub pag: Option<(PagId, registry::Place)>,
+    pub pag: Option<(PagId, registry::HolderRef)>,
     /// Its ring; none with `nopag`.
     pub ring: Option<Ring>,
     /// The process that entered.
@@ -196,7 +204,7 @@ struct Entering<'a> {
 /// Where a newcomer goes, among the PAGs that were read.
 enum Choice {
     Join(usize, Ring),
-    Make(Kind),
+    Make(PagKind),
     Nowhere,
 }
 
@@ -285,20 +293,20 @@ impl<'a> Entering<'a> {
     }
 
     fn is_manager(&self) -> bool {
-        self.request.settings.placement == Role::Manager
+        self.request.settings.placement == ServiceKind::Manager
     }
 
     /// Reads the ticket that this login brings, as the user. A manager and a seeding job bring none; neither does a login with
     /// the name of a ccache in which there is none, or none that is good for anything: some sites set KRB5CCNAME for everybody.
     fn look_for_ticket(&mut self) {
         let Some(name) = self.request.ccache else { return };
-        if !matches!(self.request.settings.placement, Role::Login | Role::Own) {
+        if !matches!(self.request.settings.placement, ServiceKind::Login | ServiceKind::Own) {
             return;
         }
         let deadline = self.budget.deadline().min(Instant::now() + READING);
-        let read = |place: Place| ccache::read(&place, &self.owner(), deadline);
-        match Place::parse(name).map_err(Unread::Refused).and_then(read) {
-            Ok(contents) if contents.is_alive(crate::now()) => self.ticket = Some(contents),
+        let read = |place: CcacheName| ccache::read(&place, &self.owner(), deadline);
+        match CcacheName::parse(name).map_err(Unread::Refused).and_then(read) {
+            Ok(contents) if contents.is_alive(crate::sys::now()) => self.ticket = Some(contents),
             Ok(_) | Err(Unread::Missing) => {
                 log::debug!("no ticket for uid {}: there is none in {name:?} that is good now", self.uid());
                 return;
@@ -313,8 +321,8 @@ impl<'a> Entering<'a> {
     /// The ccache for a seeder: the login's own, or the PAG's, where the login's is in the session keyring that it had before,
     /// or has no ticket while the PAG's has one.
     fn ccache_to_seed_from<'b>(&'b self, record: Option<&'b Record>) -> Option<&'b str> {
-        let own = self.request.ccache.zip(self.request.ccache.and_then(|name| Place::parse(name).ok()));
-        let has_better = |record: &Record| self.ticket.is_none() && record.ticket > crate::now();
+        let own = self.request.ccache.zip(self.request.ccache.and_then(|name| CcacheName::parse(name).ok()));
+        let has_better = |record: &Record| self.ticket.is_none() && record.ticket > crate::sys::now();
         let own = own.filter(|(_, place)| !place.is_of_session() && !record.is_some_and(has_better));
         own.map(|(name, _)| name).or(record.map(|record| record.ccache.as_str()))
     }
@@ -367,7 +375,7 @@ impl<'a> Entering<'a> {
     /// nobody has asked logind yet. The helper has it follow another where that is right.
     fn follow_at_once(&self, guard: &Guard, lock: &Lock, placed: &mut Placed) -> Result<()> {
         let Some((registry, pag, record)) = &mut placed.pag else { return Ok(()) };
-        if record.follows.is_some() || !policy::is_follower(record, crate::now()) {
+        if record.follows.is_some() || !policy::is_follower(record, crate::sys::now()) {
             return Ok(());
         }
         let pags = registry.pags_of(guard, lock, self.uid())?;
@@ -392,12 +400,12 @@ impl<'a> Entering<'a> {
             Choice::Join(index, chosen) => match chosen.join(guard) {
                 Ok(()) => {
                     // A seeding job is no reason to keep a PAG.
-                    let lease = (self.request.settings.placement != Role::Seed).then_some(lease);
+                    let lease = (self.request.settings.placement != ServiceKind::Seed).then_some(lease);
                     return self.joined(guard, &registry, pags.swap_remove(index), chosen, lease);
                 }
                 Err(why) => {
                     self.abandon(guard, &registry, &pags, index, &why.to_string())?;
-                    Kind::User
+                    PagKind::User
                 }
             },
             Choice::Make(kind) => {
@@ -469,10 +477,10 @@ impl<'a> Entering<'a> {
 
     fn choose(&self, pags: &[Pag]) -> Choice {
         let newcomer = match self.request.settings.placement {
-            Role::Manager => Newcomer::Manager,
-            Role::Seed => Newcomer::Seed,
-            Role::Own => Newcomer::Own,
-            Role::Login | Role::Nothing => Newcomer::Login {
+            ServiceKind::Manager => Newcomer::Manager,
+            ServiceKind::Seed => Newcomer::Seed,
+            ServiceKind::Own => Newcomer::Own,
+            ServiceKind::Login | ServiceKind::Nothing => Newcomer::Login {
                 principal: self.ticket.as_ref().map(|ticket| &ticket.summary.principal),
                 join: self.request.settings.join,
                 scope: self.request.settings.scope,
@@ -490,8 +498,8 @@ impl<'a> Entering<'a> {
     }
 
     /// What a PAG is taken for whose record was lost: one that this newcomer may join only where logins share theirs.
-    fn repaired(&self) -> Kind {
-        if self.request.settings.scope == Scope::User { Kind::User } else { Kind::Session }
+    fn repaired(&self) -> PagKind {
+        if self.request.settings.scope == Scope::User { PagKind::User } else { PagKind::Session }
     }
 
     /// Where a refreshed ticket belongs: never into a new PAG, and never into one of another identity. The login's own
@@ -518,7 +526,7 @@ impl<'a> Entering<'a> {
         {
             return Some(inside);
         }
-        if self.request.settings.placement == Role::Login {
+        if self.request.settings.placement == ServiceKind::Login {
             let (tty, service) = (Word::clean(self.request.tty), Word::clean(self.request.service));
             let scope = self.request.settings.scope;
             let news = policy::Refreshed { principal: brought, tty: &tty, service: &service, scope };
@@ -558,12 +566,12 @@ impl<'a> Entering<'a> {
     }
 
     fn lease(&self) -> Result<Lease> {
-        let role = if self.is_manager() { LeaseRole::Manager } else { LeaseRole::Login };
+        let role = if self.is_manager() { LeaseKind::Manager } else { LeaseKind::Login };
         Lease::new(self.process()?, role, self.request.service, self.request.tty, self.request.ccache)
             .map_err(Error::system("get random bits for a lease"))
     }
 
-    fn make(&self, guard: &Guard, lock: &Lock, registry: &Registry, kind: Kind, lease: Lease) -> Result<Placed> {
+    fn make(&self, guard: &Guard, lock: &Lock, registry: &Registry, kind: PagKind, lease: Lease) -> Result<Placed> {
         let uid = self.uid();
         let id = PagId::random()?;
         let cookie = lease.cookie;
@@ -597,10 +605,10 @@ impl<'a> Entering<'a> {
 
     /// Says that a login has a PAG apart from its user's services because of whom its ticket names: what an account's own
     /// identity is called cannot always be guessed.
-    fn say_if_apart(&self, pag: PagId, kind: Kind) {
+    fn say_if_apart(&self, pag: PagId, kind: PagKind) {
         let account = self.account();
         let brought = self.ticket.as_ref().map(|ticket| &ticket.summary.principal);
-        if let Some(principal) = brought.filter(|brought| kind == Kind::User && !account.owns(brought)) {
+        if let Some(principal) = brought.filter(|brought| kind == PagKind::User && !account.owns(brought)) {
             let (name, principal) = (account.name().to_owned(), principal.to_string());
             report(&Event::Apart { uid: self.uid(), name, pag, principal });
         }
@@ -609,7 +617,7 @@ impl<'a> Entering<'a> {
     /// Sees to it that the PAG is one of OpenAFS, too. Without that it has no tokens of OpenAFS; the others are not
     /// concerned.
     fn equip(&self, guard: &Guard, pag: &mut Pag) {
-        match openafs::equip(guard, pag) {
+        match s0::equip(guard, pag) {
             Ok(Equipped::Relinked) => {
                 let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
                 report(&Event::Healed { uid: self.uid(), pag: pag.id, what });
@@ -652,7 +660,7 @@ impl<'a> Entering<'a> {
         if let Some(lease) = lease {
             log::debug!("PAG {} (ring {}) of uid {uid}: joined", pag.id, ring.serial);
             cookie = self.take_lease(&mut record, pag.id, lease);
-            if self.request.settings.placement == Role::Login {
+            if self.request.settings.placement == ServiceKind::Login {
                 record.retain = self.request.settings.retain;
                 // At once and not by the helper: tokens of this login's would be put into the PAG that is followed.
                 if record.follows.is_some() {
@@ -663,7 +671,7 @@ impl<'a> Entering<'a> {
                 }
             }
         }
-        if self.request.settings.placement == Role::Seed {
+        if self.request.settings.placement == ServiceKind::Seed {
             record.reseed = false;
         }
         self.equip(guard, &mut pag);
@@ -751,9 +759,9 @@ impl<'a> Entering<'a> {
         };
         if need == Need::Now {
             let ticket = self.ticket_end(Some(&*record)).unwrap_or(0);
-            record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket });
+            record.attempt = Some(Attempt { at: crate::sys::now(), ok: false, ticket });
             // A login begins anew; a job that has waited for long is none.
-            if self.request.settings.placement != Role::Seed {
+            if self.request.settings.placement != ServiceKind::Seed {
                 record.discarded.clear();
             }
         }
@@ -804,7 +812,7 @@ impl<'a> Entering<'a> {
 
     /// End time of the ticket that a seeder would use: the login's, else the PAG's.
     fn ticket_end(&self, record: Option<&Record>) -> Option<u64> {
-        let now = crate::now();
+        let now = crate::sys::now();
         let login = self.ticket.as_ref().map(|ticket| ticket.summary.tgt_expires.unwrap_or(0));
         login.or_else(|| record.map(|record| record.ticket).filter(|ticket| *ticket > now))
     }
@@ -813,7 +821,7 @@ impl<'a> Entering<'a> {
         let settings = self.request.settings;
         let ticket = self.ticket_end(record);
         let attempt = record.and_then(|record| record.attempt);
-        let now = crate::now();
+        let now = crate::sys::now();
         // The start of a manager is no wish for what somebody has discarded.
         if self.is_manager() && record.is_some_and(|record| !record.discarded.is_empty()) {
             return Need::No;
@@ -848,7 +856,7 @@ impl<'a> Entering<'a> {
 
     /// Runs a seeder where one is wanted; whether it did.
     fn seed(&self, placed: &mut Placed) -> bool {
-        if self.has_tried(&placed.ring) || self.request.settings.placement == Role::Seed {
+        if self.has_tried(&placed.ring) || self.request.settings.placement == ServiceKind::Seed {
             return false;
         }
         match placed.need {
@@ -897,7 +905,7 @@ impl<'a> Entering<'a> {
         let tried = self.request.marker.is_some_and(|marker| marker.seeded);
         let ticket = self.may_have_ticket.then_some(0);
         let clients = Client::present(self.request.settings);
-        let need = seed::need(self.request.settings, &clients, None, ticket, self.is_manager(), crate::now());
+        let need = seed::need(self.request.settings, &clients, None, ticket, self.is_manager(), crate::sys::now());
         if !tried && !self.is_manager() && need == Need::Now {
             let job = Job {
                 settings: self.request.settings,
@@ -955,7 +963,7 @@ impl<'a> Entering<'a> {
             strict: self.request.settings.strict,
             debug: self.request.settings.debug,
         };
-        let wanted = matches!(self.request.settings.placement, Role::Manager | Role::Seed);
+        let wanted = matches!(self.request.settings.placement, ServiceKind::Manager | ServiceKind::Seed);
         Entered { marker, ccache: ccache.filter(|name| wanted && !name.is_empty()), without, identity }
     }
 }
@@ -1075,7 +1083,7 @@ pub fn note_seeding(
 ) -> Result<()> {
     let tokens = seeding.tokens.as_deref().unwrap_or_default();
     change_record(uid, group, registry, id, wait, |record| {
-        let now = crate::now();
+        let now = crate::sys::now();
         let mut held = seed::held(tokens, &record.tokens, now);
         seed::note_aliases(&mut held, &seeding.aliases);
         // A seeder that has succeeded has brought them: somebody has cut them away since, and they are to be had back.
@@ -1122,8 +1130,8 @@ fn linger_file(name: &[u8]) -> Vec<u8> {
 /// The PAGs of a user that logins hold, those of jobs excepted. While there is one, logind keeps the manager.
 fn with_logins(pags: &[Pag]) -> Vec<PagId> {
     let is_one = |record: &Record| {
-        record.kind != Kind::Own
-            && record.leases.iter().any(|lease| lease.role == LeaseRole::Login && lease.process.is_alive())
+        record.kind != PagKind::Own
+            && record.leases.iter().any(|lease| lease.role == LeaseKind::Login && lease.process.is_alive())
     };
     pags.iter().filter(|pag| pag.record.as_ref().is_ok_and(is_one)).map(|pag| pag.id).collect()
 }
@@ -1136,7 +1144,7 @@ pub fn of_newer_release(pag: &Pag) -> Option<Event> {
 
 /// Takes dead leases out of the user's PAGs and ends those that are over; what stays in `pags` can be used. Repairs a
 /// damaged record, as one of kind `repaired`, and leaves those of a newer release alone. Held under the uid's lock.
-pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd, repaired: Kind) {
+pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd, repaired: PagKind) {
     let with_logins = with_logins(pags);
     pags.retain_mut(|pag| {
         if matches!(pag.record, Err(Unreadable::Foreign(_))) {
@@ -1153,8 +1161,7 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
             Err(why) => {
                 report(&Event::RecordDamaged { uid: pag.uid, pag: pag.id, why: why.to_string() });
                 let ccache = ccache::name(pag.uid, pag.id);
-                let record =
-                    Record { unsure: true, ..Record::new(pag.uid, repaired, ccache, crate::config::Retain::None) };
+                let record = Record { unsure: true, ..Record::new(pag.uid, repaired, ccache, Retain::None) };
                 // Whoever is about to join it brings the first lease: it is not over yet.
                 return registry.store(guard, pag, record).is_ok();
             }
@@ -1287,7 +1294,7 @@ pub fn leave_by_another_handle(user: &Passwd, service: &str) -> Result<()> {
     let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
     let service = Word::clean(service);
     let is_meant =
-        |lease: &&Lease| lease.process == process && lease.role == LeaseRole::Login && lease.service == service;
+        |lease: &&Lease| lease.process == process && lease.role == LeaseKind::Login && lease.service == service;
     let newest = |pag: Pag| {
         let record = pag.record.as_ref().ok()?;
         let cookie = record.leases.iter().rev().find(is_meant)?.cookie;
@@ -1423,11 +1430,12 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     // Good tokens are worth renewing only with a ticket that they were not made from: sshd, for one, refreshes the
     // credentials of a login that has just got them.
     let news = entering.ticket_end(Some(&record)).unwrap_or(0);
-    let stale = tried
-        .is_none_or(|last| news > last.ticket || (news == 0 && policy::worth_seeding(tried, crate::now(), 0, true)));
+    let stale = tried.is_none_or(|last| {
+        news > last.ticket || (news == 0 && policy::worth_seeding(tried, crate::sys::now(), 0, true))
+    });
     let wanted = stale || record.attempt != tried;
     if wanted {
-        record.attempt = Some(Attempt { at: crate::now(), ok: false, ticket: news });
+        record.attempt = Some(Attempt { at: crate::sys::now(), ok: false, ticket: news });
         record.discarded.clear();
     }
     registry.store(&guard, &mut pag, record.clone())?;

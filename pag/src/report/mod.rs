@@ -13,8 +13,8 @@ use syslog::{Facility, LogFormat};
 pub use syslog::Severity;
 
 use crate::keyring::Serial;
-use crate::store::registry::PagId;
 use crate::sys;
+use crate::types::PagId;
 
 /// A field of a journal record, beside those that every record has.
 pub type Field = (&'static str, String);
@@ -603,7 +603,7 @@ impl LogFormat<&str> for Local<'_> {
     fn format<W: Write>(&self, out: &mut W, severity: Severity, message: &str) -> syslog::Result<()> {
         const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let priority = Facility::LOG_AUTHPRIV as u32 | severity as u32;
-        let now = sys::local_time(crate::now());
+        let now = sys::local_time(crate::sys::now());
         let month = usize::try_from(now.tm_mon).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"Jan");
         let (day, hour, minute, second) = (now.tm_mday, now.tm_hour, now.tm_min, now.tm_sec);
         let (name, pid) = (self.identifier, std::process::id());

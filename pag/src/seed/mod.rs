@@ -6,15 +6,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::afs::openafs::Device;
-use crate::afs::{Client, State, Token};
-use crate::ccache::format::Principal;
+use crate::config::Settings;
 use crate::config::account::Account;
-use crate::config::{Cell, Settings};
 use crate::error::{Error, Result};
 use crate::policy;
 use crate::store::record::{Attempt, Held, Record};
 use crate::store::ring::Ring;
 use crate::sys::{self, Exit, Identity, Passwd, Program};
+use crate::types::Cell;
+use crate::types::Client;
+use crate::types::Principal;
+use crate::types::Token;
+use crate::types::TokenState;
 
 /// The time that one login may spend waiting for us: all its seeders and ccaches, over setcred and open_session.
 #[derive(Debug, Clone, Copy)]
@@ -188,7 +191,7 @@ pub fn missed(wanted: &[Wanted], before: &[Token], after: &[Token]) -> Vec<Wante
     let of = |tokens: &[Token], wanted: &Wanted| -> Vec<Token> {
         let is_it = |token: &&Token| {
             let cell = wanted.cell.as_ref().is_none_or(|cell| token.cell == *cell);
-            token.client == wanted.client && token.state == State::Good && cell
+            token.client == wanted.client && token.state == TokenState::Good && cell
         };
         tokens.iter().filter(is_it).cloned().collect()
     };
@@ -231,7 +234,8 @@ pub struct Brought {
 /// seeder is believed as to such a name. Where tokens are gone that were there before, a member has cut them away, and
 /// perhaps those that the seeder has brought: it is not blamed then.
 pub fn brought(wanted: &[Wanted], before: Option<&[Token]>, after: &[Token]) -> Brought {
-    let good = |client: Client| after.iter().filter(move |token| token.client == client && token.state == State::Good);
+    let good =
+        |client: Client| after.iter().filter(move |token| token.client == client && token.state == TokenState::Good);
     let is_there =
         |one: &Wanted| good(one.client).any(|token| one.cell.as_ref().is_none_or(|cell| token.cell == *cell));
     let is_wanted = |token: &Token| {
@@ -253,7 +257,7 @@ pub fn brought(wanted: &[Wanted], before: Option<&[Token]>, after: &[Token]) -> 
         if aliases.is_empty() { &mut brought.missed } else { &mut brought.got }.push(one.clone());
         brought.aliases.extend(aliases);
     }
-    let is_gone = |old: &Token| old.state == State::Good && !good(old.client).any(|token| token.cell == old.cell);
+    let is_gone = |old: &Token| old.state == TokenState::Good && !good(old.client).any(|token| token.cell == old.cell);
     if before.is_some_and(|before| before.iter().any(is_gone)) {
         brought.missed.clear();
     }
@@ -273,7 +277,7 @@ pub fn note_aliases(held: &mut [Held], aliases: &[Alias]) {
 pub fn held(tokens: &[Token], before: &[Held], now: u64) -> Vec<Held> {
     tokens
         .iter()
-        .filter(|token| token.state == State::Good)
+        .filter(|token| token.state == TokenState::Good)
         .map(|token| {
             let (client, cell, expires) = (token.client, token.cell.clone(), token.expires);
             let known = || before.iter().filter(|held| held.client == client && held.cell == cell);
@@ -694,7 +698,7 @@ mod tests {
             vice_id: None,
             kind: None,
             expires,
-            state: State::Good,
+            state: TokenState::Good,
         };
         let told = |before: &[Token], after: &[Token]| -> String {
             let missed = missed(&want(Client::Kafs, &["a.test", "b.test"]), before, after);
@@ -705,7 +709,7 @@ mod tests {
         assert_eq!(told(&[], std::slice::from_ref(&a)), "b.test");
         assert_eq!(told(&[], &[]), "a.test b.test");
         assert_eq!(told(&[a.clone(), b.clone()], &[later, b.clone()]), "b.test", "it is the old one still");
-        let revoked = Token { state: State::Revoked, ..b.clone() };
+        let revoked = Token { state: TokenState::Revoked, ..b.clone() };
         assert_eq!(told(&[a.clone(), b.clone()], &[a.clone(), revoked]), "b.test");
         assert_eq!(told(&[a.clone(), b.clone()], &[a, b]), "a.test b.test", "it cannot be told");
     }
@@ -718,7 +722,7 @@ mod tests {
             vice_id: None,
             kind: None,
             expires: *expires,
-            state: State::Good,
+            state: TokenState::Good,
         };
         all.iter().map(token).collect()
     }
@@ -776,7 +780,7 @@ mod tests {
             vice_id: None,
             kind: None,
             expires: 50,
-            state: State::Good,
+            state: TokenState::Good,
         };
         let again = |token: Token, before: &[Held]| held(&[token], before, 20)[0].since;
         let first = held(std::slice::from_ref(&token), &[], 10);
@@ -784,7 +788,7 @@ mod tests {
         assert_eq!(again(token.clone(), &first), 10);
         assert_eq!(again(Token { expires: 60, ..token.clone() }, &first), 20);
         assert_eq!(again(Token { client: Client::OpenAfs, ..token.clone() }, &first), 20);
-        assert!(held(&[Token { state: State::Revoked, ..token }], &first, 20).is_empty());
+        assert!(held(&[Token { state: TokenState::Revoked, ..token }], &first, 20).is_empty());
     }
 
     #[test]

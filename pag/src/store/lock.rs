@@ -4,17 +4,16 @@
 //! at theirs. It is a hint that costs nothing to lose: what it names is described before it is used, it is written
 //! *before* a PAG is anchored, so that it never names too few, and without it the whole registry is looked through.
 
+use crate::run;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::keyring::Serial;
-use crate::store::lease::Process;
-use crate::sys;
+use crate::sys::Process;
 
 /// A lock that is held until it is dropped, or its process ends.
 #[derive(Debug)]
@@ -129,11 +128,11 @@ fn parse(text: &[u8], registry: Serial) -> Option<Vec<Serial>> {
 }
 
 fn open(name: &str) -> io::Result<File> {
-    let path = directory().join(name);
+    let path = run::locks().join(name);
     let try_open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     match try_open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_directories()?;
+            run::make_directories()?;
             try_open()
         }
         other => other,
@@ -157,31 +156,6 @@ pub fn is_within_reach() -> io::Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn directory() -> PathBuf {
-    Path::new(crate::RUN).join("lock")
-}
-
-/// Makes `/run/pag` and what belongs below it, for systems where the helper has not run yet.
-///
-/// # Errors
-/// What the file system says, and `PermissionDenied` for a directory that somebody else has put there.
-pub fn make_directories() -> io::Result<()> {
-    let run = Path::new(crate::RUN);
-    for (path, mode) in [(run.to_owned(), 0o755), (directory(), 0o700), (run.join("ccache"), 0o711)] {
-        match sys::make_directory(&path, mode) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let found = std::fs::symlink_metadata(&path)?;
-                if !found.is_dir() || found.uid() != 0 {
-                    return Err(io::ErrorKind::PermissionDenied.into());
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -23,13 +23,16 @@
 use std::fmt::{self, Write as _};
 use std::io;
 
-use crate::afs::Client;
 use crate::ccache::check_name;
-use crate::ccache::format::Principal;
-use crate::config::{Cell, Retain};
 use crate::keyring::Serial;
-use crate::store::lease::{Lease, Process, Role, Word};
-use crate::store::registry::PagId;
+use crate::store::lease::{Lease, LeaseKind};
+use crate::sys::Process;
+use crate::types::Cell;
+use crate::types::Client;
+use crate::types::PagId;
+use crate::types::Principal;
+use crate::types::Retain;
+use crate::types::Word;
 
 /// The version that this code writes.
 pub const VERSION: u32 = 1;
@@ -51,7 +54,7 @@ const ROOM: usize = 2048;
 
 /// Who belongs into a PAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PagKind {
     /// The user's logins and his manager join it.
     User,
     /// It belongs to one login alone, by `scope = session`; the user's services may follow it.
@@ -60,15 +63,15 @@ pub enum Kind {
     Own,
 }
 
-impl Kind {
-    const ALL: [Kind; 3] = [Kind::User, Kind::Session, Kind::Own];
+impl PagKind {
+    const ALL: [PagKind; 3] = [PagKind::User, PagKind::Session, PagKind::Own];
 
     /// The word in records and for people.
     pub fn as_str(self) -> &'static str {
         match self {
-            Kind::User => "user",
-            Kind::Session => "session",
-            Kind::Own => "own",
+            PagKind::User => "user",
+            PagKind::Session => "session",
+            PagKind::Own => "own",
         }
     }
 }
@@ -125,7 +128,7 @@ pub struct Record {
     /// The user.
     pub uid: u32,
     /// Who belongs into it.
-    pub kind: Kind,
+    pub kind: PagKind,
     /// When it was made, in seconds since the epoch.
     pub made: u64,
     /// The Kerberos identity of its tokens, once a login has brought one.
@@ -191,11 +194,11 @@ impl fmt::Display for Unreadable {
 
 impl Record {
     /// A record of a PAG that is being made.
-    pub fn new(uid: u32, kind: Kind, ccache: String, retain: Retain) -> Self {
+    pub fn new(uid: u32, kind: PagKind, ccache: String, retain: Retain) -> Self {
         Record {
             uid,
             kind,
-            made: crate::now(),
+            made: crate::sys::now(),
             principal: None,
             ccache,
             ticket: 0,
@@ -218,12 +221,12 @@ impl Record {
 
     /// Whether a login holds a lease.
     pub fn has_login(&self) -> bool {
-        self.leases.iter().any(|lease| lease.role == Role::Login)
+        self.leases.iter().any(|lease| lease.role == LeaseKind::Login)
     }
 
     /// Whether a user manager holds a lease.
     pub fn has_manager(&self) -> bool {
-        self.leases.iter().any(|lease| lease.role == Role::Manager)
+        self.leases.iter().any(|lease| lease.role == LeaseKind::Manager)
     }
 
     /// Tokens of this cell, or all, were discarded: it names them no more, and says so.
@@ -320,8 +323,8 @@ impl Record {
     }
 
     /// Whether the record fits into a key after a newcomer of this role has added its lease.
-    pub fn has_room(&self, newcomer: Role) -> bool {
-        let kept_free = if newcomer == Role::Manager { 0 } else { ROOM };
+    pub fn has_room(&self, newcomer: LeaseKind) -> bool {
+        let kept_free = if newcomer == LeaseKind::Manager { 0 } else { ROOM };
         self.text().len() + kept_free <= LIMIT
     }
 
@@ -351,7 +354,7 @@ impl Record {
 #[derive(Default)]
 struct Parts {
     uid: Option<u32>,
-    kind: Option<Kind>,
+    kind: Option<PagKind>,
     made: Option<u64>,
     principal: Option<Principal>,
     ccache: Option<String>,
@@ -379,7 +382,7 @@ impl Parts {
         match key {
             "uid" => self.uid = Some(value.parse().ok()?),
             "kind" => {
-                self.kind = Some(Kind::ALL.into_iter().find(|kind| kind.as_str() == value)?);
+                self.kind = Some(PagKind::ALL.into_iter().find(|kind| kind.as_str() == value)?);
             }
             "made" => self.made = Some(value.parse().ok()?),
             "principal" => self.principal = Some(Principal::parse(value).ok()?),
@@ -424,7 +427,7 @@ impl Parts {
                     start: words.next()?.parse().ok()?,
                 },
                 cookie: u64::from_str_radix(words.next()?, 16).ok()?,
-                role: Role::parse(words.next()?)?,
+                role: LeaseKind::parse(words.next()?)?,
                 service: Word::clean(words.next()?),
                 tty: Word::clean(words.next()?),
                 ccache: Word::whole(words.next()?),
@@ -474,7 +477,7 @@ mod tests {
             service: Word::clean("sshd"),
             tty: Word::clean(""),
             ccache: Word::whole("FILE:/tmp/krb5cc_61001_that_is_longer_than_other_words"),
-            sessions: if role == Role::Login { 12 } else { 1 },
+            sessions: if role == LeaseKind::Login { 12 } else { 1 },
         };
         let held = |client| Held {
             client,
@@ -500,15 +503,15 @@ mod tests {
                 Discarded { at: 3, cell: None },
                 Discarded { at: 4, cell: Some("c.test".parse().unwrap()) },
             ],
-            leases: vec![lease(7, Role::Login), lease(8, Role::Manager)],
-            ..Record::new(61001, Kind::User, "DIR:/run/pag/ccache/x".to_owned(), Retain::Processes)
+            leases: vec![lease(7, LeaseKind::Login), lease(8, LeaseKind::Manager)],
+            ..Record::new(61001, PagKind::User, "DIR:/run/pag/ccache/x".to_owned(), Retain::Processes)
         }
     }
 
     #[test]
     fn what_is_written_is_read_again() {
-        for (kind, renewable) in Kind::ALL.into_iter().zip([99, 0].into_iter().cycle()) {
-            let authenticated = u64::from(kind == Kind::Session) * 7;
+        for (kind, renewable) in PagKind::ALL.into_iter().zip([99, 0].into_iter().cycle()) {
+            let authenticated = u64::from(kind == PagKind::Session) * 7;
             let record = Record { kind, renewable, authenticated, ..full() };
             assert_eq!(Record::decode(&record.encode().unwrap()), Ok(record));
         }
@@ -629,7 +632,7 @@ mod tests {
             numbers in any::<[u64; 2]>(),
             words in proptest::array::uniform3(hostile()),
             whole in any::<bool>(),
-            role in prop_oneof![Just(Role::Login), Just(Role::Manager)],
+            role in prop_oneof![Just(LeaseKind::Login), Just(LeaseKind::Manager)],
         ) -> Lease {
             let word = |text: &str| if whole { Word::whole(text) } else { Word::clean(text) };
             let [service, tty, ccache] = words.each_ref().map(|text| word(text));
@@ -644,7 +647,7 @@ mod tests {
         fn any_record()(
             times in any::<[u64; 6]>(),
             flags in any::<[bool; 5]>(),
-            kind in proptest::sample::select(&Kind::ALL),
+            kind in proptest::sample::select(&PagKind::ALL),
             texts in proptest::array::uniform3(hostile()),
             serials in proptest::collection::vec(any::<i32>(), 0..4),
             leases in proptest::collection::vec(any_lease(), 0..3),

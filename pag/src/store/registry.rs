@@ -8,66 +8,20 @@
 //! a search, and what is below is not *possessed*: each object is made in the process keyring, given its mask, linked
 //! in its place and let go.
 
-use std::fmt;
+use crate::store::ring::is_afs_keyring;
+use crate::types::PagId;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::afs::openafs;
 use crate::error::{Error, Result};
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring::{self, Description, Mask, Serial};
-use crate::store::lease::Process;
 use crate::store::lock::Lock;
 use crate::store::record::{Record, Unreadable};
 use crate::store::ring::{Ring, RingName};
-use crate::sys;
-
-/// A PAG's name for people and programs: 64 random bits in hex. It opens nothing, unlike the ring's name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PagId(u64);
-
-impl PagId {
-    /// A name that nobody has used.
-    ///
-    /// # Errors
-    /// When the kernel has no randomness to give.
-    pub fn random() -> Result<Self> {
-        let mut bits = [0; 8];
-        sys::random(&mut bits).map_err(Error::system("get random bits for a PAG"))?;
-        Ok(PagId(u64::from_ne_bytes(bits)))
-    }
-
-    /// Reads the name as people write it.
-    pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.len() == 16 && text.bytes().all(|c| c.is_ascii_hexdigit());
-        u64::from_str_radix(text, 16).ok().filter(|_| hex).map(PagId)
-    }
-
-    /// A place between 0 and 1000 that is this PAG's own, so that what is due for many PAGs is not due at once.
-    pub fn place(self) -> u64 {
-        self.0 % 1001
-    }
-}
-
-impl From<u64> for PagId {
-    fn from(number: u64) -> Self {
-        PagId(number)
-    }
-}
-
-impl fmt::Display for PagId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl fmt::Debug for PagId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+use crate::sys::Process;
 
 /// One PAG as the registry has it.
 #[derive(Debug, Clone)]
@@ -96,7 +50,7 @@ pub struct Registry {
 
 /// Where a PAG was kept when it was looked at: for the process that is in it, to find it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct HolderRef {
     registry: Serial,
     holder: Serial,
 }
@@ -155,8 +109,8 @@ impl Registry {
     }
 
     /// Where a PAG of this registry is kept.
-    pub fn place(&self, pag: &Pag) -> Place {
-        Place { registry: self.serial, holder: pag.holder }
+    pub fn place(&self, pag: &Pag) -> HolderRef {
+        HolderRef { registry: self.serial, holder: pag.holder }
     }
 
     /// A PAG that was seen at `place`, with its registry: there, without a look at all the others, or wherever it has been
@@ -167,7 +121,7 @@ impl Registry {
     pub fn look_up(
         guard: &Guard,
         group: HandleGroup,
-        place: Place,
+        place: HolderRef,
         uid: u32,
         id: PagId,
     ) -> Result<Option<(Self, Pag)>> {
@@ -180,9 +134,11 @@ impl Registry {
     }
 
     /// None where the keyrings are not what they were: serials are re-used, but a holder's name is not.
-    fn at(group: HandleGroup, place: Place, uid: u32, id: PagId) -> Option<(Self, Pag)> {
-        let registry = |found: Description<'_>| is_anchor(&found) && found.name.starts_with(REGISTRY.as_bytes());
-        let holder = |found: Description<'_>| is_anchor(&found) && parse_holder(found.name) == Some((uid, id));
+    fn at(group: HandleGroup, place: HolderRef, uid: u32, id: PagId) -> Option<(Self, Pag)> {
+        let registry =
+            |found: Description<'_>| is_registry_keyring(&found) && found.name.starts_with(REGISTRY.as_bytes());
+        let holder =
+            |found: Description<'_>| is_registry_keyring(&found) && parse_holder(found.name) == Some((uid, id));
         if !keyring::describe(place.registry, registry).ok()? || !keyring::describe(place.holder, holder).ok()? {
             return None;
         }
@@ -228,7 +184,7 @@ impl Registry {
         let mut pags = Vec::new();
         for holder in holders {
             let Ok(found) = keyring::describe_into(*holder, &mut buffer) else { continue };
-            let Some((uid, id)) = parse_holder(found.name).filter(|_| is_anchor(&found)) else { continue };
+            let Some((uid, id)) = parse_holder(found.name).filter(|_| is_registry_keyring(&found)) else { continue };
             if of.is_none_or(|of| of == uid)
                 && let Ok(pag) = self.pag(id, uid, *holder)
             {
@@ -248,7 +204,7 @@ impl Registry {
                 Ok(found) if found.is_keyring() && RingName::parse(found.name).is_some() => {
                     ring = Ring::of_holder(key, &found, uid, self.group);
                 }
-                Ok(found) if openafs::is_anchor(&found) => nested = Some(key),
+                Ok(found) if is_afs_keyring(&found) => nested = Some(key),
                 Ok(found) if found.kind == b"user" && found.name == RECORD.as_bytes() => record_key = Some(key),
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EKEYREVOKED) => {
@@ -339,14 +295,14 @@ fn parse_holder(name: &[u8]) -> Option<(u32, PagId)> {
 }
 
 /// Whether this is a keyring that only [`Made`] can have made.
-fn is_anchor(found: &Description<'_>) -> bool {
+fn is_registry_keyring(found: &Description<'_>) -> bool {
     found.is_keyring() && found.uid == 0 && found.mask == Mask::ANCHOR
 }
 
 /// A keyring of root's with the anchors' mask and this name, directly in `place`.
 fn find_keyring(place: Serial, name: &[u8]) -> Result<Option<Serial>> {
     let members = keyring::members(place).map_err(Error::key("read root's user keyring"))?;
-    let ours = |found: Description<'_>| is_anchor(&found) && found.name == name;
+    let ours = |found: Description<'_>| is_registry_keyring(&found) && found.name == name;
     Ok(members.into_iter().find(|key| keyring::describe(*key, ours).unwrap_or(false)))
 }
 
@@ -379,18 +335,9 @@ mod tests {
 
     #[test]
     fn holders_say_whose_they_are() {
-        assert_eq!(parse_holder(b"pag:holder:61001:00000000000000ff"), Some((61001, PagId(255))));
+        assert_eq!(parse_holder(b"pag:holder:61001:00000000000000ff"), Some((61001, PagId::from(255))));
         for name in [&b"pag:holder:61001"[..], b"pag:holder:x:00000000000000ff", b"pag:holder:1:ff", b"\xff", b""] {
             assert_eq!(parse_holder(name), None);
-        }
-    }
-
-    #[test]
-    fn ids_are_sixteen_hex_digits() {
-        let id = PagId::random().unwrap();
-        assert_eq!(PagId::parse(&id.to_string()), Some(id));
-        for text in ["", "ff", "+00000000000000f", "00000000000000fg", "00000000000000fff"] {
-            assert_eq!(PagId::parse(text), None, "{text}");
         }
     }
 }

@@ -236,6 +236,11 @@ pub fn strangers_in_session() -> usize {
     members.into_iter().take(64).filter(|key| keyring::describe(*key, |d| !own(d)).unwrap_or(false)).count()
 }
 
+/// Whether a keyring in a holder is the S0 of its PAG.
+pub(crate) fn is_afs_keyring(found: &Description<'_>) -> bool {
+    found.is_keyring() && found.uid == 0 && found.mask == Mask::S0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

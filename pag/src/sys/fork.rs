@@ -5,9 +5,8 @@
 //!
 //! There is one way to a child, [`fork`]: a copy of this process, as fork(2) makes it.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::c_int;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -16,41 +15,10 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::{
-    cerr, close_even_standard_but, close_range, ids, pidfd_open, pipe, read, readable, setgroups, setresgid, setresuid,
-    write_all,
-};
-
-/// Who a child becomes before it does its work.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// User id, for real, effective, saved and file system uid.
-    pub uid: u32,
-    /// Group id, likewise.
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-}
-
-impl Identity {
-    /// Makes this thread that user for good: what it runs next has no way back. Allocates nothing.
-    ///
-    /// # Errors
-    /// EPERM when the caller is neither root nor already that user.
-    pub fn become_it(&self) -> io::Result<()> {
-        let now = ids();
-        if now.uid == [self.uid; 3] && now.gid == [self.gid; 3] {
-            return Ok(());
-        }
-        // The real ids may be a caller's (su); with an effective uid 0 all of these are allowed.
-        setgroups(&self.groups)?;
-        setresgid([self.gid; 3])?;
-        setresuid([self.uid; 3])?;
-        // What is in its memory was ours, and he could trace it where fs.suid_dumpable is 1 (kernel/cred.c, commit_creds).
-        // SAFETY: takes integers.
-        cerr(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) }.into()).map(drop)
-    }
-}
+use super::descriptors::{close_even_standard_but, pipe, read, readable, write_all};
+use super::errno::cerr;
+use super::host::pidfd_open;
+use super::identity::Identity;
 
 /// A child of ours that the host knows nothing of. It ends without a SIGCHLD and a `wait` of the host does not see it
 /// (clone(2), exit signal 0; only a wait with `__WCLONE` collects it), so neither the host's handler nor its
@@ -199,7 +167,7 @@ fn has_not_ended(pid: i32) -> bool {
 /// Makes a copy of this process that runs `work` and ends.
 ///
 /// All signals stay blocked in the child: it is in the host's process group, and would run the host's handlers.
-fn fork(uid: Option<u32>, work: impl FnOnce() -> u8) -> io::Result<Child> {
+pub(super) fn fork(uid: Option<u32>, work: impl FnOnce() -> u8) -> io::Result<Child> {
     let mask = set_mask(&[u64::MAX; 2]);
     // SAFETY: flags without CLONE_VM make a copy of the process as fork does; no stack or tid pointers are passed.
     let pid = cerr(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) });
@@ -223,7 +191,7 @@ fn status_of(work: impl FnOnce() -> u8) -> u8 {
 /// A set of signals as the kernel has it, and its size there. libc's calls leave out the signals by which it makes threads
 /// change their ids, and cancels them.
 type SignalSet = [u64; 2];
-const SIGNAL_SET: usize = if cfg!(target_arch = "mips64") { 16 } else { 8 };
+pub(super) const SIGNAL_SET: usize = if cfg!(target_arch = "mips64") { 16 } else { 8 };
 
 /// Sets which signals wait for this thread, and gives those that have waited.
 fn set_mask(mask: &SignalSet) -> SignalSet {
@@ -328,7 +296,7 @@ impl Child {
     }
 }
 
-fn exit_of(status: c_int) -> Exit {
+pub(super) fn exit_of(status: c_int) -> Exit {
     if libc::WIFEXITED(status) {
         Exit::Status(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
     } else {
@@ -336,242 +304,16 @@ fn exit_of(status: c_int) -> Exit {
     }
 }
 
-/// A program with all that its start needs, made ready before the child is.
-#[derive(Debug)]
-pub struct Program {
-    path: CString,
-    /// Keeps alive what `argv` points to.
-    _arguments: Vec<CString>,
-    _environment: Vec<CString>,
-    argv: Vec<*const c_char>,
-    envp: Vec<*const c_char>,
-}
-
-// SAFETY: what the pointers point to is its own, and does not change.
-unsafe impl Send for Program {}
-// SAFETY: likewise.
-unsafe impl Sync for Program {}
-
-impl Program {
-    /// Makes the argument vector and the environment; `arguments` begins with the program's own name.
-    pub fn new(path: CString, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
-        let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-            strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
-        };
-        let (argv, envp) = (pointers(&arguments), pointers(&environment));
-        Program { path, _arguments: arguments, _environment: environment, argv, envp }
-    }
-}
-
-/// Status with which the supervisor says that the program could not be started at all.
-pub const STATUS_NOT_STARTED: u8 = 127;
-/// Status with which the supervisor says that it killed what was still there at the deadline.
-pub const STATUS_DEADLINE: u8 = 124;
-/// Status with which the supervisor says that a signal ended the program.
-pub const STATUS_SIGNAL: u8 = 125;
-
-/// Time beyond its own that a supervisor has for clearing away what its program has left behind.
-const CLEARING: Duration = Duration::from_millis(1500);
-
-/// Runs `program` as `identity`, for at most `time`, once `enter` has brought the child that starts it to where it belongs,
-/// or has said with which status that ends instead.
-///
-/// That child is a supervisor. It becomes the reaper of whatever the program leaves behind (PR_SET_CHILD_SUBREAPER) and ends
-/// only when all of it is gone: killed when the time is up, or as soon as the program itself or our own process has ended.
-/// # Errors
-/// As [`ask`].
-pub fn run(
-    program: &Program,
-    identity: &Identity,
-    time: Duration,
-    enter: impl FnOnce() -> Result<(), u8>,
-) -> io::Result<Exit> {
-    let end = Instant::now() + time;
-    let host = std::process::id();
-    let answer = ask(end + CLEARING, |_| match enter() {
-        Ok(()) => supervise(program, identity, end, host),
-        Err(status) => status,
-    });
-    answer.map(|answer| answer.exit)
-}
-
-/// The supervisor's work; gives the status to end with. Allocates nothing.
-fn supervise(program: &Program, identity: &Identity, end: Instant, host: u32) -> u8 {
-    // SAFETY: takes integers.
-    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
-    reset_signals();
-    // It is blocked, and waited for: what the program has forked must go, too.
-    die_with_parent(libc::SIGTERM);
-    // SAFETY: no arguments.
-    if u32::try_from(unsafe { libc::getppid() }) != Ok(host) {
-        return STATUS_NOT_STARTED;
-    }
-    // A child with SIGCHLD, which has just been set to the default, as its exit signal: it executes a program.
-    // On s390 the stack is the first argument (clone(2)).
-    let [first, second] = if cfg!(target_arch = "s390x") { [0, libc::SIGCHLD] } else { [libc::SIGCHLD, 0] };
-    // SAFETY: as in `fork`.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) };
-    if pid == 0 {
-        execute(program, identity);
-        // SAFETY: ends the grandchild.
-        unsafe { libc::_exit(c_int::from(STATUS_NOT_STARTED)) };
-    }
-    let Ok(pid) = i32::try_from(pid) else { return STATUS_NOT_STARTED };
-    if pid < 0 {
-        return STATUS_NOT_STARTED;
-    }
-    let mut result = None;
-    while result.is_none() && Instant::now() < end {
-        let mut status = 0;
-        // SAFETY: a valid place for the status.
-        let got = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-        if got == pid {
-            result = Some(match exit_of(status) {
-                Exit::Status(status) => status,
-                _ => STATUS_SIGNAL,
-            });
-        } else if got == 0 {
-            if wait_for_signal(end.saturating_duration_since(Instant::now())) == libc::SIGTERM {
-                break;
-            }
-        } else if got < 0 {
-            break;
-        }
-    }
-    kill_descendants();
-    result.unwrap_or(STATUS_DEADLINE)
-}
-
-/// A host that is killed ends its supervisor, and that its program.
-fn die_with_parent(signal: c_int) {
-    // SAFETY: takes integers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
-}
-
-/// The signals that the supervisor waits for and is not disturbed by: a child has changed state, the host has ended.
-fn awaited_signals() -> MaybeUninit<libc::sigset_t> {
-    let mut set = MaybeUninit::zeroed();
-    // SAFETY: a valid place for the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    for signal in [libc::SIGCHLD, libc::SIGTERM] {
-        // SAFETY: the set was initialised just now.
-        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
-    }
-    set
-}
-
-/// Sleeps until one of the awaited signals comes, and gives it, or until the time is up.
-fn wait_for_signal(at_most: Duration) -> c_int {
-    let set = awaited_signals();
-    let time = timespec(at_most);
-    // SAFETY: a valid set, no place for details, a valid time.
-    unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) }
-}
-
-/// All signals to their defaults, for the supervisor, who takes none: it is in the host's process group, so what is typed at
-/// a console would be for it, too.
-fn reset_signals() {
-    // All zeroes: the default, whatever the order of the fields. Not by libc, which takes a lock for SIGABRT.
-    let default = [0_u64; 8];
-    let none = ptr::null_mut::<c_void>();
-    for signal in 1..=64 {
-        // SAFETY: larger than any kernel's struct sigaction; no place for the one before.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, SIGNAL_SET) };
-    }
-}
-
-fn timespec(time: Duration) -> libc::timespec {
-    libc::timespec {
-        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: (time.subsec_nanos() as i32).into(),
-    }
-}
-
-/// Kills and collects every process that has us as its parent, until there is none: a program that forked into the
-/// background has left its descendants to us. A process that cannot be killed (in the kernel, on a dead file server)
-/// is given up after a second; init inherits it.
-fn kill_descendants() {
-    let end = Instant::now() + Duration::from_secs(1);
-    while Instant::now() < end {
-        loop {
-            // SAFETY: no place for a status.
-            match unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } {
-                0 => break,
-                got if got < 0 => return,
-                _ => {}
-            }
-        }
-        let mut list = [0_u8; 4096];
-        let count = read_file(c"/proc/thread-self/children", &mut list);
-        let mut pid: i32 = 0;
-        for byte in list.iter().take(count) {
-            if byte.is_ascii_digit() {
-                pid = pid.saturating_mul(10).saturating_add(i32::from(byte - b'0'));
-            } else if pid > 1 {
-                // SAFETY: a child of ours that we have not collected: its pid cannot have been given to another.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-                pid = 0;
-            }
-        }
-        wait_for_signal(Duration::from_millis(20));
-    }
-}
-
-/// Reads the beginning of a file without allocating; 0 bytes when it cannot be read.
-fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
-    // SAFETY: a terminated path.
-    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if fd < 0 {
-        return 0;
-    }
-    // SAFETY: pointer and length of one slice.
-    let got = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
-    // SAFETY: our own descriptor.
-    unsafe { libc::close(fd) };
-    usize::try_from(got).unwrap_or(0)
-}
-
-/// The grandchild's way to its program; returns only when that failed.
-fn execute(program: &Program, identity: &Identity) {
-    // SAFETY: no arguments: a session and process group of its own, without the host's terminal.
-    unsafe { libc::setsid() };
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: a valid place for the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: a valid, empty set.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
-    // SAFETY: takes an integer.
-    unsafe { libc::umask(0o077) };
-    // SAFETY: a terminated path.
-    unsafe { libc::chdir(c"/".as_ptr()) };
-    // SAFETY: a terminated path.
-    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
-    if null < 0 {
-        return;
-    }
-    for fd in 0..3 {
-        // SAFETY: takes integers.
-        unsafe { libc::dup2(null, fd) };
-    }
-    // Nothing of the host's (sockets, keys, the terminal) is the program's business.
-    close_range(3, c_uint::MAX);
-    if identity.become_it().is_err() {
-        return;
-    }
-    // After the change of ids, which clears it.
-    die_with_parent(libc::SIGKILL);
-    // SAFETY: vectors made by `Program::new`: terminated, and alive in this process.
-    unsafe { libc::execve(program.path.as_ptr(), program.argv.as_ptr(), program.envp.as_ptr()) };
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::ids::ids;
+
     use std::os::fd::AsRawFd;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
-    fn soon() -> Instant {
+    pub(in crate::sys) fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)
     }
 
@@ -611,24 +353,6 @@ mod tests {
                 assert!(if twice { said.is_err() } else { said.unwrap()[..] == long });
             }
         }
-    }
-
-    /// It is in the host's process group: what is typed at a console is for the host.
-    #[test]
-    fn a_supervisor_takes_no_signals() {
-        let words = |words: &[&str]| words.iter().map(|word| CString::new(*word).unwrap()).collect::<Vec<_>>();
-        let script = "kill -INT $PPID; kill -QUIT $PPID; sleep 0.1; exit 7";
-        let program = Program::new(c"/bin/sh".to_owned(), words(&["sh", "-c", script]), words(&["PATH=/usr/bin:/bin"]));
-        let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
-        assert_eq!(run(&program, &us, Duration::from_secs(20), || Ok(())).unwrap(), Exit::Status(7));
-    }
-
-    #[test]
-    fn nothing_is_left_of_a_child() {
-        let ours = || std::fs::read_to_string("/proc/thread-self/children").unwrap();
-        let before = ours();
-        ask(soon(), |_| 0).unwrap().bytes().unwrap();
-        assert_eq!(ours(), before);
     }
 
     #[test]

@@ -111,8 +111,8 @@ fn openafs_words(openafs: &OpenAfs) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::afs::Client;
     use pag::keyring::Serial;
+    use pag::types::Client;
 
     fn here(openafs: OpenAfs, by_session: Vec<Client>) -> Membership {
         Membership { session: Serial::new(7), ring: None, untold: false, openafs, by_session }

@@ -9,8 +9,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use clap::Subcommand;
-use pag::config::{self, Cell, Dirs};
+use pag::config::{self, Dirs};
 use pag::membership;
+use pag::types::Cell;
 
 use crate::output::{Answer, Error};
 use crate::remote;

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use pag::afs::{self, State, Token};
-use pag::config::{Cell, Settings};
+use pag::afs::{self};
+use pag::config::Settings;
 use pag::membership::{Membership, OpenAfs};
+use pag::types::Cell;
+use pag::types::Token;
+use pag::types::TokenState;
 use serde::Serialize;
 
 use super::id::{NO_CLIENT, OpenAfsJson};
@@ -29,7 +32,7 @@ struct Tokens {
 pub(super) fn show(settings: &Settings, json: bool) -> Result<Answer, Error> {
     let here = Membership::here(settings);
     let tokens = afs::tokens_here(Instant::now() + LIMIT)?;
-    let some_good = tokens.iter().any(|token| token.state == State::Good);
+    let some_good = tokens.iter().any(|token| token.state == TokenState::Good);
     let tokens = tokens.iter().map(TokenJson::from).collect();
     let found = Tokens { member: here.is_one(), openafs: OpenAfsJson::from(&here.openafs), tokens };
     if json {
@@ -117,20 +120,21 @@ fn remedy(here: &Membership) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::afs::{Client, Kind};
     use pag::keyring::Serial;
+    use pag::types::Client;
+    use pag::types::TokenKind;
 
     fn here(openafs: OpenAfs) -> Membership {
         Membership { session: Serial::new(7), ring: None, untold: false, openafs, by_session: vec![Client::Kafs] }
     }
 
-    fn token(expires: u64, state: State) -> Token {
+    fn token(expires: u64, state: TokenState) -> Token {
         Token {
             client: Client::OpenAfs,
             cell: "example.test".parse().unwrap(),
             principal: None,
             vice_id: Some(1001),
-            kind: Some(Kind::Rxkad),
+            kind: Some(TokenKind::Rxkad),
             expires,
             state,
         }
@@ -143,10 +147,10 @@ mod tests {
             cell: "a.test".parse().unwrap(),
             vice_id: None,
             kind: None,
-            ..token(0, State::Good)
+            ..token(0, TokenState::Good)
         };
         let text =
-            words(&here(OpenAfs::Pag(1)), &[TokenJson::from(&token(5, State::Expired)), TokenJson::from(&other)]);
+            words(&here(OpenAfs::Pag(1)), &[TokenJson::from(&token(5, TokenState::Expired)), TokenJson::from(&other)]);
         assert_eq!(
             text,
             "CELL          IDENTITY     CLIENT   KIND   STATE\n\

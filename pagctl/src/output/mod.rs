@@ -97,7 +97,7 @@ pub(crate) enum Answer {
 
 /// The time until `end`, in words.
 pub(crate) fn left(end: u64) -> String {
-    match end.saturating_sub(pag::now()) {
+    match end.saturating_sub(pag::sys::now()) {
         0 => "no time: it has ended".to_owned(),
         seconds if seconds < 120 => format!("{seconds} s"),
         seconds if seconds < 7200 => format!("{} min", seconds / 60),
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn times_are_told_in_fitting_units() {
-        let now = pag::now();
+        let now = pag::sys::now();
         assert_eq!(left(now.saturating_sub(5)), "no time: it has ended");
         assert!(left(now + 60).ends_with(" s"));
         assert!(left(now + 600).ends_with(" min"));

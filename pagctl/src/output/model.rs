@@ -3,9 +3,10 @@
 //! A key has the same meaning in every command, and what is not known is `null`: the end of a token, too, which the AFS
 //! clients and the helper mark by 0.
 
-use pag::afs::{State, Token};
 use pag::store::lease::Lease;
 use pag::sys::{self, Who};
+use pag::types::Token;
+use pag::types::TokenState;
 use serde::Serialize;
 
 use super::left;
@@ -37,7 +38,7 @@ impl From<&Token> for TokenJson {
             vice_id: token.vice_id,
             kind: token.kind.map(|kind| kind.as_str()),
             expires: known_time(token.expires),
-            expired: token.state == State::Expired,
+            expired: token.state == TokenState::Expired,
             state: token.state.as_str().to_owned(),
         }
     }
@@ -51,7 +52,7 @@ impl TokenJson {
 
     /// How long a good one will last, where its end is known.
     pub(crate) fn lasts(&self) -> Option<String> {
-        self.expires.filter(|_| self.state == State::Good.as_str()).map(|end| format!("for {}", left(end)))
+        self.expires.filter(|_| self.state == TokenState::Good.as_str()).map(|end| format!("for {}", left(end)))
     }
 }
 
@@ -186,9 +187,9 @@ pub(crate) fn user_and_uid(name: Option<&str>, uid: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::afs::Client;
+    use pag::types::Client;
 
-    fn token(expires: u64, state: State) -> Token {
+    fn token(expires: u64, state: TokenState) -> Token {
         let (cell, principal) = ("example.test".parse().unwrap(), None);
         Token { client: Client::OpenAfs, cell, principal, vice_id: Some(1001), kind: None, expires, state }
     }
@@ -196,18 +197,18 @@ mod tests {
     #[test]
     fn what_is_not_known_of_a_token_is_null() {
         let json = |expires, state| serde_json::to_value(TokenJson::from(&token(expires, state))).unwrap();
-        let (null, unknown) = (serde_json::Value::Null, json(0, State::Expired));
+        let (null, unknown) = (serde_json::Value::Null, json(0, TokenState::Expired));
         for key in ["principal", "kind", "expires"] {
             assert_eq!(unknown.get(key), Some(&null), "{key}");
         }
         assert_eq!((&unknown["expired"], &unknown["state"]), (&true.into(), &"expired".into()));
-        let good = json(9, State::Good);
+        let good = json(9, TokenState::Good);
         assert_eq!((&good["expires"], &good["expired"], &good["vice_id"]), (&9.into(), &false.into(), &1001.into()));
     }
 
     #[test]
     fn a_line_tells_no_end_that_is_not_known() {
-        let tokens = [(1, State::Expired), (0, State::Good), (pag::now() + 60, State::Good)];
+        let tokens = [(1, TokenState::Expired), (0, TokenState::Good), (pag::sys::now() + 60, TokenState::Good)];
         let lines = token_lines(&tokens.map(|(expires, state)| TokenJson::from(&token(expires, state))));
         assert_eq!(lines[0], "  token      example.test as AFS id 1001 expired (openafs)");
         assert_eq!(lines[1], "  token      example.test as AFS id 1001 good (openafs)");

@@ -4,8 +4,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use pag::store::registry::PagId;
 use pag::store::ring::Ring;
+use pag::types::PagId;
 use zbus::proxy::{CacheProperties, MethodFlags};
 use zbus::{Connection, OwnedObjectPath, proxy};
 use zruntime::SharedRuntime;

@@ -5,8 +5,8 @@ mod monitor;
 mod reply;
 
 use clap::Subcommand;
-use pag::config::Cell;
 use pag::sys;
+use pag::types::Cell;
 
 use self::connection::{ANSWER, Helper, PATIENCE, checked};
 use self::reply::ListedPag;

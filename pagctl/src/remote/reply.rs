@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use pag::afs::State;
+use pag::types::TokenState;
 use serde::Serialize;
 use zbus::{OwnedObjectPath, OwnedVariant};
 
@@ -72,7 +72,7 @@ fn token((client, cell, principal, vice_id, expires, state): TokenReply) -> Toke
         vice_id: Some(vice_id).filter(|id| *id != 0),
         kind: None,
         expires: known_time(expires),
-        expired: state == State::Expired.as_str(),
+        expired: state == TokenState::Expired.as_str(),
         state,
     }
 }

@@ -5,13 +5,15 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pag::config::Retain;
 use pag::guard::{Guard, HandleGroup};
-use pag::store::lease::{Lease, Process, Role};
+use pag::store::lease::{Lease, LeaseKind};
 use pag::store::lock::Lock;
-use pag::store::record::{Kind, Record};
-use pag::store::registry::{PagId, Registry};
+use pag::store::record::{PagKind, Record};
+use pag::store::registry::Registry;
 use pag::store::ring::Ring;
+use pag::sys::Process;
+use pag::types::PagId;
+use pag::types::Retain;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,13 +32,13 @@ fn main() {
             process = Process::find(i32::try_from(child.id()).unwrap()).unwrap();
             processes.push(child);
         }
-        Lease::new(process, Role::Login, "populate", "", None).unwrap()
+        Lease::new(process, LeaseKind::Login, "populate", "", None).unwrap()
     };
     let pags: Vec<_> = (first..first + count)
         .map(|uid| {
             let lock = Lock::of_uid(uid, Duration::from_secs(5)).expect("a lock");
             let ring = Ring::make(&guard, group, uid).expect("a ring");
-            let mut record = Record::new(uid, Kind::User, String::new(), Retain::None);
+            let mut record = Record::new(uid, PagKind::User, String::new(), Retain::None);
             record.leases.push(lease());
             let pag = registry.anchor(&guard, &lock, PagId::random().unwrap(), &ring, record).expect("an anchor");
             ring.release();

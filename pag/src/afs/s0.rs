@@ -1,0 +1,215 @@
+//! S0, the keyring that OpenAFS's `setpag` makes for a PAG: how it is made, hung below the ring and repaired.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::openafs::{Device, Interface};
+use crate::error::{Error, Result};
+use crate::guard::Guard;
+use crate::keyring::{self, Mask, Serial};
+use crate::store::registry::Pag;
+use crate::store::ring::{Ring, is_afs_keyring};
+use crate::sys::{self, Answer};
+
+/// Time that a child has for making S0. It needs about a millisecond.
+const MAKING: Duration = Duration::from_secs(1);
+
+/// What a child was at when it failed, for the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Open,
+    SetPag,
+    Find,
+    Narrow,
+    Hold,
+    Nest,
+    Prove,
+}
+
+impl Step {
+    const ALL: [Step; 7] = [Step::Open, Step::SetPag, Step::Find, Step::Narrow, Step::Hold, Step::Nest, Step::Prove];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Open => "its device cannot be opened",
+            Step::SetPag => "setpag failed",
+            Step::Find => "setpag has left no keyring of root's",
+            Step::Narrow => "the keyring that setpag has made cannot be closed to members",
+            Step::Hold => "that keyring cannot be anchored in the PAG's holder",
+            Step::Nest => "that keyring cannot be linked into the ring",
+            Step::Prove => "the module does not find the PAG through the ring",
+        })
+    }
+}
+
+/// Makes a PAG of OpenAFS for `ring`: its S0, held by `holder` and linked into the ring, in place of one that was there.
+/// Proven by the module itself, which must find the same PAG through the ring as in S0.
+///
+/// It is made by a child, since setpag replaces the session keyring and the groups of who calls it. The ids are those of
+/// the guard: S0 belongs to the *real* uid, and who called su could enter one of his own by its name.
+///
+/// # Errors
+/// `System`, in words; nothing new is linked then, and there is no PAG of OpenAFS for this ring.
+fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
+    let failed = |what: &dyn fmt::Display| Error::system(format!("give ring {} a PAG of OpenAFS, {what}", ring.serial));
+    let opened = Device::opened().and_then(|it| it.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)));
+    let interface = opened.map_err(failed(&Step::Open))?;
+    let plainly = || Error::system(format!("give ring {} a PAG of OpenAFS", ring.serial));
+    let answer = sys::ask(Instant::now() + MAKING, |put| {
+        let made = make(&interface, ring, holder);
+        let (step, number) = match &made {
+            Ok(s0) => (u8::MAX, s0.get()),
+            Err((step, error)) => (*step as u8, error.raw_os_error().unwrap_or(0)),
+        };
+        let [a, b, c, d] = number.to_ne_bytes();
+        u8::from(!put(&[step, a, b, c, d]))
+    });
+    let bytes = answer.and_then(Answer::bytes).map_err(plainly())?;
+    let &[step, a, b, c, d] = &bytes[..] else { return Err(plainly()(io::ErrorKind::InvalidData.into())) };
+    let number = i32::from_ne_bytes([a, b, c, d]);
+    match (Step::ALL.into_iter().find(|one| *one as u8 == step), Serial::new(number)) {
+        (Some(step), Some(_)) => Err(failed(&step)(io::Error::from_raw_os_error(number))),
+        (Some(step), None) => Err(failed(&step)(io::ErrorKind::InvalidData.into())),
+        (None, Some(s0)) => Ok(s0),
+        (None, None) => Err(plainly()(io::ErrorKind::InvalidData.into())),
+    }
+}
+
+/// The child's part of [`anchor`]. Allocates nothing.
+fn make(interface: &Interface, ring: &Ring, holder: Serial) -> std::result::Result<Serial, (Step, io::Error)> {
+    let at = |step: Step| move |error: io::Error| (step, error);
+    interface.setpag().map_err(at(Step::SetPag))?;
+    let number = interface.getpag().map_err(at(Step::Prove))?;
+    let s0 = keyring::session().map_err(at(Step::Find))?;
+    narrow(ring, s0)?;
+    // In the holder first: whoever comes between finds it there, and links it into the ring again.
+    keyring::link(s0, holder).map_err(at(Step::Hold))?;
+    let nested = keyring::link(s0, ring.serial).map_err(at(Step::Nest)).and_then(|()| {
+        let through_the_ring =
+            ring.join_in_child() && number.is_some() && interface.getpag().is_ok_and(|it| it == number);
+        through_the_ring.then_some(()).ok_or((Step::Prove, io::Error::from_raw_os_error(libc::ENOKEY)))
+    });
+    if let Err(error) = nested {
+        let _ = keyring::unlink(s0, ring.serial);
+        let _ = keyring::unlink(s0, holder);
+        return Err(error);
+    }
+    // What was there before is dead, or the module would have found that one.
+    while let Some(old) = anchors(holder, |serial| serial != s0) {
+        let _ = keyring::unlink(old, ring.serial);
+        if keyring::unlink(old, holder).is_err() {
+            break;
+        }
+    }
+    Ok(s0)
+}
+
+/// Makes S0 of the keyring that setpag has made: the handle group's first, since a mask with group bits would let in
+/// whoever has gid 0.
+fn narrow(ring: &Ring, s0: Serial) -> std::result::Result<(), (Step, io::Error)> {
+    let at = |step: Step| move |error: io::Error| (step, error);
+    let of_root = keyring::describe(s0, |found| found.is_keyring() && found.uid == 0).map_err(at(Step::Find))?;
+    if !of_root {
+        return Err((Step::Find, io::Error::from_raw_os_error(libc::EPERM)));
+    }
+    keyring::set_owner(s0, None, Some(ring.group.0)).map_err(at(Step::Narrow))?;
+    keyring::set_mask(s0, Mask::S0).map_err(at(Step::Narrow))?;
+    let narrowed = keyring::describe(s0, |found| is_afs_keyring(&found) && found.gid == ring.group.0);
+    match narrowed.map_err(at(Step::Narrow))? {
+        true => Ok(()),
+        false => Err((Step::Narrow, io::Error::from_raw_os_error(libc::EPERM))),
+    }
+}
+
+/// An S0 in a holder or in a ring.
+fn anchors(place: Serial, which: impl Fn(Serial) -> bool) -> Option<Serial> {
+    let mut members = [0; 4 * 4096];
+    let mut members = keyring::members_into(place, &mut members).ok()?;
+    members.find(|serial| which(*serial) && keyring::describe(*serial, |found| is_afs_keyring(&found)).unwrap_or(false))
+}
+
+/// Whether an S0 still has its `_pag`: every member of the PAG can invalidate it, and then the tokens of all are gone.
+fn is_whole(s0: Serial) -> bool {
+    let mut members = [0; 4 * 64];
+    let Ok(mut members) = keyring::members_into(s0, &mut members) else { return false };
+    // One that was revoked or invalidated is not described any more.
+    members
+        .any(|key| keyring::describe(key, |found| found.kind == b"afs_pag" && found.name == b"_pag").unwrap_or(false))
+}
+
+/// What there was to do for [`equip`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Equipped {
+    /// Nothing: all is there, or the host has no OpenAFS to be served.
+    AsBefore,
+    /// S0 was not in the ring, and is again: the tokens are there as they were.
+    Relinked,
+    /// There is a new S0, without tokens: the PAG had none, or a member has invalidated its `_pag`.
+    Anew,
+}
+
+/// Holds the S0 that a ring has, for a PAG whose holder was lost.
+pub fn hold_again(_guard: &Guard, pag: &mut Pag) {
+    let Ok(ring) = &pag.ring else { return };
+    // What is in a follower's ring is the followed one's.
+    if follows(pag) {
+        return;
+    }
+    let held = |s0: &Serial| keyring::link(*s0, pag.holder).is_ok();
+    // Nobody but root makes such a keyring, and nobody can link one elsewhere: it is this PAG's own.
+    pag.nested = anchors(ring.serial, |_| true).filter(held);
+}
+
+fn follows(pag: &Pag) -> bool {
+    pag.record.as_ref().is_ok_and(|record| record.follows.is_some())
+}
+
+/// Whether [`equip`] would have anything to do for a PAG that has this ring, with these keys in it, and this S0.
+pub fn lacks(keys: &[Serial], s0: Option<Serial>) -> bool {
+    Device::served().is_some() && s0.is_none_or(|s0| !keys.contains(&s0) || !is_whole(s0))
+}
+
+/// Sees to it that the members of `pag` are in a PAG of OpenAFS, where the host has that. Held under the uid's lock.
+///
+/// # Errors
+/// `Key` and `System`, in words: they are in none then, and a seeder gets them no tokens.
+pub fn equip(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
+    let Ok(ring) = &pag.ring else { return Ok(Equipped::AsBefore) };
+    // The followed PAG is then the one that its members are in (see [`crate::mirror::follow`]).
+    if Device::served().is_none() || follows(pag) {
+        return Ok(Equipped::AsBefore);
+    }
+    match pag.nested.filter(|s0| is_whole(*s0)) {
+        Some(s0) => {
+            let mut members = [0; 4 * 4096];
+            let there =
+                keyring::members_into(ring.serial, &mut members).is_ok_and(|mut keys| keys.any(|key| key == s0));
+            if there {
+                return Ok(Equipped::AsBefore);
+            }
+            let doing = || format!("link keyring {s0} of OpenAFS into ring {}", ring.serial);
+            keyring::link(s0, ring.serial).map_err(Error::key(doing()))?;
+            Ok(Equipped::Relinked)
+        }
+        None => {
+            pag.nested = Some(anchor(guard, ring, pag.holder)?);
+            Ok(Equipped::Anew)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_that_can_fail_has_a_number_of_its_own() {
+        for (number, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(step as usize, number);
+            assert!(!step.to_string().is_empty());
+        }
+    }
+}

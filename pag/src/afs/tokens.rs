@@ -1,0 +1,303 @@
+//! Listing and discarding the tokens of a ring, of all clients.
+
+use std::fmt;
+use std::time::Instant;
+
+use super::keys::{forget_keys, visit_keys};
+use super::openafs::{self, Device, Interface};
+use super::seen::Seen;
+use crate::error::{Error, Result};
+use crate::keyring::{self as keys, Serial};
+use crate::store::ring::Ring;
+use crate::sys::{self, Answer, Exit, Put};
+use crate::types::{Cell, Token};
+
+/// The tokens in `ring`, of all clients, looked at from where the caller is.
+///
+/// # Errors
+/// `System` when the ring cannot be entered, as by a caller who is neither a member nor root.
+pub fn tokens(ring: &Ring, deadline: Instant) -> Result<Vec<Token>> {
+    list(Some(ring), deadline)
+}
+
+/// The tokens of the PAG that the caller is in, whatever kind of session keyring that is; none outside of one.
+///
+/// # Errors
+/// `System` when there is no session keyring to be read.
+pub fn tokens_here(deadline: Instant) -> Result<Vec<Token>> {
+    list(None, deadline)
+}
+
+/// The tokens in `ring`, which the calling thread has joined, looked at by this thread itself: for a child of the caller's
+/// own, which nobody waits for if it hangs.
+///
+/// # Errors
+/// `System` when the ring cannot be read.
+pub fn tokens_as_member(ring: &Ring) -> Result<Vec<Token>> {
+    let doing = || Error::system(format!("list the tokens in ring {}", ring.serial));
+    let openafs = Device::opened();
+    let mut found = Vec::new();
+    let mut say = |seen: &Seen<'_>| {
+        found.extend(Token::of(seen));
+        true
+    };
+    let seen = visit_keys(ring.serial, &mut |key| {
+        key.seen.as_ref().map(&mut say);
+    });
+    if !seen {
+        return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
+    }
+    openafs.ok().flatten().map(|interface| openafs::visit(&interface, &mut say));
+    Ok(found)
+}
+
+/// Discards the tokens in `ring`, as [`tokens_as_member`] lists them: of one cell, or all.
+///
+/// # Errors
+/// As [`tokens_as_member`], and when a client refuses, or OpenAFS's device is there and cannot be opened.
+pub fn discard_as_member(ring: &Ring, cell: Option<&Cell>) -> Result<()> {
+    let doing = || Error::system(format!("discard the tokens in ring {}", ring.serial));
+    let openafs = Device::opened();
+    let name = cell.map(ToString::to_string);
+    if !forget_keys(ring.serial, name.as_deref()) {
+        return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
+    }
+    match openafs.map_err(doing())?.is_none_or(|interface| openafs::forget(&interface, name.as_deref())) {
+        true => Ok(()),
+        false => Err(doing()(refused())),
+    }
+}
+
+/// Discards every token in `ring`, for all its members.
+///
+/// # Errors
+/// As [`tokens`], and when a client refuses.
+pub fn discard(ring: &Ring, deadline: Instant) -> Result<()> {
+    forget(Some(ring), None, deadline)
+}
+
+/// Discards the tokens of one cell in `ring`. That there is none is no error.
+///
+/// # Errors
+/// As [`discard`].
+pub fn discard_cell(ring: &Ring, cell: &Cell, deadline: Instant) -> Result<()> {
+    forget(Some(ring), Some(cell), deadline)
+}
+
+/// Discards the tokens of the PAG that the caller is in: of one cell, or all. The tokens of the bare uid, which OpenAFS
+/// gives to a process outside of any PAG, are left alone.
+///
+/// # Errors
+/// As [`discard`].
+pub fn discard_here(cell: Option<&Cell>, deadline: Instant) -> Result<()> {
+    forget(None, cell, deadline)
+}
+
+/// Where tokens are: a keyring, and whether the caller has it as its session keyring already.
+struct Place<'a> {
+    ring: Option<&'a Ring>,
+    keyring: Serial,
+    here: bool,
+}
+
+impl<'a> Place<'a> {
+    fn of(ring: Option<&'a Ring>) -> std::io::Result<Self> {
+        Ok(match ring {
+            Some(ring) => Place { ring: Some(ring), keyring: ring.serial, here: ring.is_current() },
+            None => Place { ring: None, keyring: keys::session()?, here: true },
+        })
+    }
+
+    /// For a child.
+    fn enter(&self) -> bool {
+        self.here || self.ring.is_some_and(Ring::join_in_child)
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", if self.ring.is_some() { "ring" } else { "session keyring" }, self.keyring)
+    }
+}
+
+fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
+    let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
+    let doing = || Error::system(format!("list the tokens in {place}"));
+    let mut found = Vec::new();
+    let openafs = Device::opened().ok().flatten();
+    if place.here {
+        let seen = visit_keys(place.keyring, &mut |key| found.extend(key.seen.as_ref().and_then(Token::of)));
+        if !seen {
+            return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
+        }
+        if openafs.is_none() {
+            return Ok(found);
+        }
+    }
+    let keyring = (!place.here).then_some(place.keyring);
+    let answer = sys::ask(deadline, |put| u8::from(!(place.enter() && tell(keyring, openafs.as_ref(), put))));
+    found.extend(told(&answer.and_then(Answer::bytes).map_err(doing())?));
+    Ok(found)
+}
+
+/// Says the tokens in a keyring, and those of OpenAFS; false when that failed. For a child that is a member.
+/// Allocates nothing.
+pub(crate) fn tell(keyring: Option<Serial>, openafs: Option<&Interface>, put: Put<'_>) -> bool {
+    let mut said = true;
+    let mut say = |seen: &Seen<'_>| {
+        said = said && seen.say(put);
+        said
+    };
+    let seen = keyring.is_none_or(|keyring| {
+        visit_keys(keyring, &mut |key| {
+            key.seen.as_ref().map(&mut say);
+        })
+    });
+    let asked = seen && openafs.is_none_or(|interface| openafs::visit(interface, &mut say));
+    asked && said
+}
+
+/// The tokens that a child has written.
+pub(crate) fn told(bytes: &[u8]) -> Vec<Token> {
+    let (mut rest, mut tokens) = (bytes, Vec::new());
+    while let Some(seen) = Seen::read(&mut rest) {
+        tokens.extend(Token::of(&seen));
+    }
+    tokens
+}
+
+/// Status of a child that could enter the ring, and then OpenAFS refused.
+const STATUS_REFUSED: u8 = 2;
+
+fn refused() -> std::io::Error {
+    std::io::Error::other("OpenAFS's module refuses to")
+}
+
+fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
+    let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
+    let doing = || match cell {
+        Some(cell) => Error::system(format!("discard the tokens of cell {cell} in {place}")),
+        None => Error::system(format!("discard the tokens in {place}")),
+    };
+    let name = cell.map(ToString::to_string);
+    let name = name.as_deref();
+    let opened = Device::opened();
+    let openafs = opened.as_ref().ok().and_then(Option::as_ref);
+    if place.here && !forget_keys(place.keyring, name) {
+        return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
+    }
+    if place.here && openafs.is_none() {
+        return opened.map(drop).map_err(doing());
+    }
+    let answer = sys::ask(deadline, |_| {
+        if !(place.enter() && (place.here || forget_keys(place.keyring, name))) {
+            return 1;
+        }
+        let refused = openafs.is_some_and(|interface| !openafs::forget(interface, name));
+        if refused { STATUS_REFUSED } else { 0 }
+    })
+    .map_err(doing())?;
+    match answer.exit {
+        Exit::Status(STATUS_REFUSED) => Err(doing()(refused())),
+        _ => answer.bytes().and(opened).map(drop).map_err(doing()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Client;
+    use crate::types::TokenKind;
+    use crate::types::TokenState;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_a_child_says_is_understood() {
+        let one = Seen {
+            client: Client::OpenAfs,
+            kind: Some(TokenKind::Rxkad),
+            state: TokenState::Expired,
+            expires: 1_764_000_000,
+            vice_id: Some(1001),
+            cell: b"example.test",
+            identity: b"",
+        };
+        let other = Seen { client: Client::Keyring, kind: None, vice_id: None, identity: b"alice@R", ..one };
+        let mut bytes = Vec::new();
+        let mut put = |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            true
+        };
+        assert!(one.say(&mut put) && other.say(&mut put));
+        let mut rest = &bytes[..];
+        assert_eq!(Seen::read(&mut rest), Some(one));
+        assert_eq!(Seen::read(&mut rest), Some(other));
+        assert_eq!((Seen::read(&mut rest), rest), (None, &b""[..]));
+    }
+
+    /// On this kernel's keyrings, in a session keyring that is this thread's alone.
+    #[test]
+    fn living_and_dead_tokens_are_listed_and_discarded() {
+        let deadline = || Instant::now() + Duration::from_secs(10);
+        let listed = || {
+            let tokens = tokens_here(deadline()).unwrap().into_iter();
+            let mut told: Vec<_> = tokens.map(|t| format!("{} {} {}", t.cell, t.state.as_str(), t.expires)).collect();
+            told.sort_unstable();
+            told
+        };
+        keys::join(None).unwrap();
+        let session = keys::session().unwrap();
+        let add = |name: &str, payload: &str| keys::add("user", name, payload.as_bytes(), session).unwrap();
+        let number = |key: Serial| std::num::NonZeroI32::new(key.get()).unwrap();
+        add("afs@good.test", "alice@EXAMPLE.TEST 4000000000\n");
+        add("afs@long.test", &format!("alice@EXAMPLE.TEST 4000000000\n{}", "x".repeat(30_000)));
+        add("afs@ended.test", "alice@EXAMPLE.TEST 1000\n");
+        add("afs@garbled.test", "none");
+        add("other", "alice@EXAMPLE.TEST 4000000000\n");
+        let revoked = add("afs@revoked.test", "alice@EXAMPLE.TEST 4000000000\n");
+        keyutils_raw::keyctl_revoke(number(revoked)).unwrap();
+        let expired = add("afs@expired.test", "alice@EXAMPLE.TEST 4000000000\n");
+        // A line of a user's own in the kernel's list says nothing about a key that lives.
+        let spoof =
+            format!("x\n{:08x} IR-Q---     1 expd 3f010000     0     0 user      afs@spoof.test: 9", session.get());
+        add(&spoof, "x");
+        keyutils_raw::keyctl_set_timeout(number(expired), 1).unwrap();
+        while keys::describe(expired, |_| ()).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let rest = ["expired.test expired 0", "good.test good 4000000000", "revoked.test revoked 0"];
+        assert_eq!(
+            listed(),
+            [&["ended.test expired 1000"], &rest[..2], &["long.test good 4000000000"], &rest[2..]].concat()
+        );
+        let discard = |cell: &str| discard_here(Some(&cell.parse().unwrap()), deadline()).unwrap();
+        for cell in ["ended.test", "long.test", "none.test", "spoof.test"] {
+            discard(cell);
+        }
+        assert_eq!(listed(), rest);
+        discard("revoked.test");
+        assert_eq!(listed(), rest[..2]);
+        // A member has kept it elsewhere.
+        let kept = add("afs@kept.test", "alice@EXAMPLE.TEST 4000000000\n");
+        keys::link(kept, keys::user_id()).unwrap();
+        discard("kept.test");
+        let is_alive = keys::describe(kept, |_| ()).is_ok();
+        let _ = keys::unlink(kept, keys::user_id());
+        assert!(!is_alive, "what is discarded is dead wherever it is");
+        discard_here(None, deadline()).unwrap();
+        assert_eq!(listed(), [""; 0]);
+        let mut left = keys::members(session).unwrap();
+        left.retain(|key| keys::describe(*key, |found| found.name.starts_with(b"afs@")).unwrap_or(true));
+        assert_eq!(left, [], "a token that is garbled, or dead, is discarded, too");
+        assert_eq!(keys::members(session).unwrap().len(), 2, "and no other key is");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut rest = &bytes[..];
+            while Seen::read(&mut rest).is_some() {}
+        }
+    }
+}

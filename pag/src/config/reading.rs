@@ -1,0 +1,408 @@
+//! Reading the configuration: files and arguments become settings.
+
+use super::complaint::quoted;
+use super::files::Dirs;
+use super::files::LARGEST;
+use super::files::MINIMUM_UID;
+use super::files::MOST;
+use super::files::TRUSTED;
+use super::files::is_trusted;
+use super::files::uid_min;
+use super::options::OPTIONS;
+use super::options::Value;
+use super::options::Where;
+use super::options::nearest;
+use super::options::setting;
+use super::options::switched;
+use super::services::default_role;
+use super::settings::Settings;
+use crate::types::{ClientChoice, Follow, Join, Retain, Scope, ServiceKind};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::complaint::{Complaint, ConfigSource};
+
+/// Whom settings are for.
+pub struct Subject<'a> {
+    /// His name as PAM has it.
+    pub name: &'a str,
+    /// Whether he is in the group of that name. Asked only where a section names one, since it takes NSS.
+    pub is_in: &'a dyn Fn(&str) -> bool,
+}
+
+/// The sections that one pass over the files is about, from the weakest on; arguments of a PAM line come between those
+/// of services and of groups.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level<'a> {
+    Host,
+    Service(&'a str),
+    Group(&'a str),
+    User(&'a str),
+}
+
+/// What the head of a section names.
+enum Head<'a> {
+    Host,
+    Service(&'a str),
+    Group(&'a str),
+    User(&'a str),
+    Unknown(&'a str),
+}
+
+impl<'a> Head<'a> {
+    fn parse(text: &'a str) -> Self {
+        let named = |word| {
+            let rest: &str = text.strip_prefix(word)?;
+            rest.starts_with([' ', '\t']).then(|| rest.trim())
+        };
+        if text == "pag" {
+            Head::Host
+        } else if let Some(name) = named("service") {
+            Head::Service(name)
+        } else if let Some(name) = named("group") {
+            Head::Group(name)
+        } else if let Some(name) = named("user") {
+            Head::User(name)
+        } else {
+            Head::Unknown(text)
+        }
+    }
+
+    fn is_of(&self, level: Level<'_>) -> bool {
+        match (self, level) {
+            (Head::Host, Level::Host) => true,
+            // libpam has its services in lower case (pam_start.c, _pam_start_internal).
+            (Head::Service(name), Level::Service(wanted)) => name.eq_ignore_ascii_case(wanted),
+            (Head::Group(name), Level::Group(wanted)) | (Head::User(name), Level::User(wanted)) => *name == wanted,
+            _ => false,
+        }
+    }
+}
+
+/// Where a setting was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Pag,
+    Service,
+    PamLine,
+    Group,
+    User,
+}
+
+/// A file, and the lines of it that say something, by their numbers.
+pub(super) type Text = (PathBuf, Vec<(usize, String)>);
+
+pub(super) fn lines(text: &str) -> Vec<(usize, String)> {
+    let lines = (1..).zip(text.lines().map(str::trim));
+    let says = |line: &str| !line.is_empty() && !line.starts_with(['#', ';']);
+    lines.filter(|(_, line)| says(line)).map(|(number, line)| (number, line.to_owned())).collect()
+}
+
+pub(super) struct Reading {
+    pub(super) settings: Settings,
+    pub(super) complaints: Vec<Complaint>,
+    /// Complaints beyond the most that are told.
+    pub(super) untold: usize,
+    pub(super) texts: Vec<Text>,
+    /// What the heads of sections name, in the order of the files.
+    pub(super) services: Vec<String>,
+    pub(super) groups: Vec<String>,
+    pub(super) users: Vec<String>,
+    /// What was set, and where; the last counts.
+    pub(super) decisions: Vec<(&'static str, ConfigSource)>,
+}
+
+impl Reading {
+    /// Reads the files; what they say of the host and of `service` counts from here on.
+    pub(super) fn new(dirs: &Dirs, service: Option<&str>) -> Self {
+        let settings = Settings {
+            scope: Scope::User,
+            join: Join::Always,
+            retain: Retain::None,
+            timeout: Duration::from_secs(5),
+            strict: false,
+            program: None,
+            kafs_program: None,
+            afs_cells: Vec::new(),
+            always_aklog: false,
+            aklog_homedir: false,
+            identity: Vec::new(),
+            ignore_root: false,
+            minimum_uid: MINIMUM_UID,
+            nopag: false,
+            notokens: false,
+            kdestroy: false,
+            debug: false,
+            placement: service.map_or(ServiceKind::Login, default_role),
+            client: ClientChoice::Auto,
+            follow: Follow::Display,
+            openafs_device: None,
+            keytab: None,
+            principal: None,
+        };
+        let mut reading = Reading {
+            settings,
+            complaints: Vec::new(),
+            untold: 0,
+            texts: Vec::new(),
+            services: Vec::new(),
+            groups: Vec::new(),
+            users: Vec::new(),
+            decisions: Vec::new(),
+        };
+        if let Some(uid) = reading.file(&dirs.login_defs, dirs.owner).and_then(|text| uid_min(&text)) {
+            reading.settings.minimum_uid = uid;
+            reading.decisions.push(("minimum_uid", ConfigSource::File(dirs.login_defs.clone(), 0)));
+        }
+        reading.texts = reading.texts_of(dirs);
+        // A service's own section counts over the host's, in whichever file they stand.
+        reading.pass(Level::Host);
+        if let Some(service) = service {
+            reading.pass(Level::Service(service));
+        }
+        reading
+    }
+
+    /// What the configuration's files say.
+    pub(super) fn texts_of(&mut self, dirs: &Dirs) -> Vec<Text> {
+        let mut texts = Vec::new();
+        for path in self.files(dirs) {
+            match self.file(&path, dirs.owner).map(String::from_utf8) {
+                Some(Ok(text)) => texts.push((path, lines(&text))),
+                Some(Err(_)) => {
+                    self.complain(ConfigSource::File(path, 0), "it is not read".to_owned(), "UTF-8 text".to_owned());
+                }
+                None => {}
+            }
+        }
+        texts
+    }
+
+    /// What the files say of a person counts over all else: his own sections, then those of his groups, of which the
+    /// one that is named first counts.
+    pub(super) fn person(&mut self, subject: Option<&Subject<'_>>) {
+        let Some(subject) = subject else { return };
+        for group in self.groups.clone().iter().rev().filter(|group| (subject.is_in)(group)) {
+            self.pass(Level::Group(group));
+        }
+        if self.users.iter().any(|user| user == subject.name) {
+            self.pass(Level::User(subject.name));
+        }
+    }
+
+    /// Reads the sections of one level in all files.
+    pub(super) fn pass(&mut self, level: Level<'_>) {
+        let texts = std::mem::take(&mut self.texts);
+        for (path, lines) in &texts {
+            self.sections(path, lines, level);
+        }
+        self.texts = texts;
+    }
+
+    pub(super) fn finish(mut self, dirs: &Dirs) -> (Settings, Vec<Complaint>) {
+        if self.untold > 0 {
+            let what = format!("{} more lines or arguments are wrong", self.untold);
+            let place = ConfigSource::File(dirs.main.clone(), 0);
+            self.complaints.push(Complaint { place, what, right: "what pag.conf(5) says".to_owned() });
+        }
+        (self.settings, self.complaints)
+    }
+
+    pub(super) fn complain(&mut self, place: ConfigSource, what: String, right: String) {
+        if self.complaints.len() < MOST {
+            self.complaints.push(Complaint { place, what, right });
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    /// The files to read, in order.
+    pub(super) fn files(&mut self, dirs: &Dirs) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = Vec::new();
+        for directory in &dirs.drop_ins {
+            let entries = match std::fs::read_dir(directory) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    let place = ConfigSource::File(directory.clone(), 0);
+                    self.complain(place, error.to_string(), "a directory that root can read".to_owned());
+                    continue;
+                }
+            };
+            // Whoever can write there could bring a file of root's under another name.
+            if !std::fs::metadata(directory).is_ok_and(|metadata| is_trusted(&metadata, dirs.owner)) {
+                self.complain(
+                    ConfigSource::File(directory.clone(), 0),
+                    "it is not read".to_owned(),
+                    TRUSTED.to_owned(),
+                );
+                continue;
+            }
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if path.extension().is_some_and(|extension| extension == "conf") {
+                    let place = found.partition_point(|other| other.file_name() < path.file_name());
+                    match found.get_mut(place).filter(|other| other.file_name() == path.file_name()) {
+                        Some(hidden) => *hidden = path,
+                        None => found.insert(place, path),
+                    }
+                }
+            }
+        }
+        found.insert(0, dirs.main.clone());
+        found
+    }
+
+    /// What a file holds that may be trusted; nothing where there is none.
+    pub(super) fn file(&mut self, path: &Path, owner: u32) -> Option<Vec<u8>> {
+        let place = || ConfigSource::File(path.to_owned(), 0);
+        // A FIFO in its place must not hold up the login.
+        let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => {
+                self.complain(place(), error.to_string(), "a file that root can read".to_owned());
+                return None;
+            }
+        };
+        let trusted = file.metadata().ok().filter(|metadata| metadata.is_file() && is_trusted(metadata, owner));
+        let Some(metadata) = trusted else {
+            self.complain(place(), "it is not read".to_owned(), TRUSTED.to_owned());
+            return None;
+        };
+        // All at once, without a look at whether there is more: this is done in every login.
+        let mut bytes = vec![0; usize::try_from(metadata.len().min(LARGEST + 1)).unwrap_or(0)];
+        if bytes.len() as u64 <= LARGEST && file.read_exact(&mut bytes).is_ok() {
+            return Some(bytes);
+        }
+        self.complain(place(), "it is not read".to_owned(), "a readable file of at most 256 KiB".to_owned());
+        None
+    }
+
+    /// Reads the sections of one file that are of `level`.
+    pub(super) fn sections(&mut self, path: &Path, lines: &[(usize, String)], level: Level<'_>) {
+        let mut ours = false;
+        let mut seen: Vec<&str> = Vec::new();
+        let mut begun = false;
+        for (number, line) in lines {
+            let place = || ConfigSource::File(path.to_owned(), *number);
+            if let Some(head) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                begun = true;
+                seen.clear();
+                let head = Head::parse(head.trim());
+                ours = head.is_of(level);
+                if level == Level::Host {
+                    self.head(&place(), &head);
+                }
+                continue;
+            }
+            if !begun {
+                if level == Level::Host {
+                    let what = format!("{} stands in no section", quoted(line));
+                    self.complain(place(), what, "a [pag] above it".to_owned());
+                }
+                continue;
+            }
+            if !ours {
+                continue;
+            }
+            let Some((name, value)) = line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) else {
+                self.complain(place(), format!("{} is no setting", quoted(line)), "NAME = VALUE".to_owned());
+                continue;
+            };
+            self.once(&place(), name, &mut seen);
+            let from = match level {
+                Level::Host => Origin::Pag,
+                Level::Service(_) => Origin::Service,
+                Level::Group(_) => Origin::Group,
+                Level::User(_) => Origin::User,
+            };
+            self.set(place(), name, Some(value), from);
+        }
+    }
+
+    /// Notes what the head of a section names.
+    fn head(&mut self, place: &ConfigSource, head: &Head<'_>) {
+        let (names, name) = match head {
+            Head::Host => return,
+            Head::Service(name) => (&mut self.services, name.to_ascii_lowercase()),
+            Head::Group(name) => (&mut self.groups, (*name).to_owned()),
+            Head::User(name) => (&mut self.users, (*name).to_owned()),
+            Head::Unknown(other) => {
+                let what = format!("unknown section {}", quoted(other));
+                let right = "[pag], [service NAME], [group NAME] or [user NAME]".to_owned();
+                self.complain(place.clone(), what, right);
+                return;
+            }
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+
+    pub(super) fn argument<'b>(&mut self, place: ConfigSource, argument: &'b str, seen: &mut Vec<&'b str>) {
+        let (name, value) = match argument.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (argument, None),
+        };
+        self.once(&place, name, seen);
+        self.set(place, name, value, Origin::PamLine);
+    }
+
+    pub(super) fn once<'b>(&mut self, place: &ConfigSource, name: &'b str, seen: &mut Vec<&'b str>) {
+        // A file of nothing but new names would make this quadratic; there are not that many options.
+        if seen.contains(&name) {
+            let what = format!("{} is set twice, and the later counts", quoted(name));
+            self.complain(place.clone(), what, "one of them".to_owned());
+        } else if OPTIONS.iter().any(|option| option.name == name) {
+            seen.push(name);
+        }
+    }
+
+    fn set(&mut self, place: ConfigSource, name: &str, value: Option<&str>, from: Origin) {
+        let Some(option) = OPTIONS.iter().find(|option| option.name == name) else {
+            let right =
+                nearest(name).map_or("one of those in pag.conf(5)".to_owned(), |near| format!("perhaps '{near}'"));
+            self.complain(place, format!("unknown option {}", quoted(name)), right);
+            return;
+        };
+        let refused = match (option.stands, from) {
+            (Where::Sections | Where::Service | Where::ServiceOrUser, Origin::PamLine) => {
+                Some(("no PAM argument", "a line in pag.conf"))
+            }
+            (Where::Service, Origin::Pag) => Some(("not for the whole host", "a section [service NAME]")),
+            (Where::Service, Origin::Group | Origin::User) => {
+                Some(("not for a user or a group", "a section [service NAME]"))
+            }
+            (Where::ServiceOrUser, Origin::Pag) => {
+                Some(("not for the whole host", "a section [service NAME] or [user NAME]"))
+            }
+            (Where::ServiceOrUser, Origin::Group) => {
+                Some(("not for a group", "a section [service NAME] or [user NAME]"))
+            }
+            (Where::Host, Origin::Service | Origin::PamLine | Origin::Group | Origin::User) => {
+                Some(("for the whole host alone", "a line in the section [pag]"))
+            }
+            _ => None,
+        };
+        if let Some((what, right)) = refused {
+            self.complain(place, format!("'{name}' is {what}"), right.to_owned());
+            return;
+        }
+        let result = match (option.value, value) {
+            (_, Some(value)) if value.contains(|c: char| c.is_control() && c != '\t') => {
+                Err("a value without control characters".to_owned())
+            }
+            (Value::Switch(set), value) => switched(value).map(|on| set(&mut self.settings, on)),
+            (Value::Text(set), Some(value)) => set(&mut self.settings, value),
+            (Value::Text(_), None) => Err(format!("{name}=VALUE")),
+        };
+        match (result, value) {
+            (Ok(()), _) => self.decisions.push((setting(option.name), place)),
+            (Err(right), Some(value)) => self.complain(place, format!("{name} cannot be {}", quoted(value)), right),
+            (Err(right), None) => self.complain(place, format!("'{name}' needs a value"), right),
+        }
+    }
+}

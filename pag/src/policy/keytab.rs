@@ -1,0 +1,40 @@
+//! Which keytab a PAG has its ticket from.
+
+use crate::config::keytab::{Keytab, Whose};
+use crate::store::lease::Lease;
+
+/// The keytab for a PAG of the user `name` which these leases keep in use. That of a service is more to the point than
+/// the user's.
+pub fn keytab<'a>(keytabs: &'a [(Whose, Keytab)], name: &str, leases: &[Lease]) -> Option<&'a Keytab> {
+    let is_at = |service: &str| leases.iter().any(|lease| lease.service.to_string().eq_ignore_ascii_case(service));
+    let of_service = keytabs.iter().find(|(whose, _)| matches!(whose, Whose::Service(service) if is_at(service)));
+    let of_user = || keytabs.iter().find(|(whose, _)| matches!(whose, Whose::User(user) if user == name));
+    of_service.or_else(of_user).map(|(_, keytab)| keytab)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::lease::LeaseKind;
+    use crate::sys::Process;
+    use crate::types::Word;
+
+    #[test]
+    fn a_services_keytab_comes_before_the_users() {
+        let one = |path: &str| Keytab { path: path.into(), principal: None };
+        let all = [(Whose::User("alice".to_owned()), one("/a")), (Whose::Service("backup".to_owned()), one("/b"))];
+        let lease = |service: &str| Lease {
+            process: Process { pid: 1, start: 1 },
+            cookie: 0,
+            role: LeaseKind::Login,
+            service: Word::clean(service),
+            tty: Word::clean(""),
+            ccache: Word::clean(""),
+            sessions: 1,
+        };
+        assert_eq!(keytab(&all, "alice", &[lease("sshd")]), Some(&all[0].1));
+        assert_eq!(keytab(&all, "alice", &[lease("sshd"), lease("backup")]), Some(&all[1].1));
+        assert_eq!(keytab(&all, "bob", &[lease("BACKUP")]), Some(&all[1].1));
+        assert_eq!(keytab(&all, "bob", &[lease("sshd")]), None);
+    }
+}

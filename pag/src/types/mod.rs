@@ -1,0 +1,15 @@
+//! Plain values, which every room uses and which use none.
+
+mod cell;
+mod choice;
+mod pag_id;
+mod principal;
+mod token;
+mod word;
+
+pub use self::cell::Cell;
+pub use self::choice::{ClientChoice, Follow, Join, Retain, Scope, ServiceKind};
+pub use self::pag_id::PagId;
+pub use self::principal::{FormatError, Principal};
+pub use self::token::{Client, Token, TokenKind, TokenState};
+pub use self::word::Word;
