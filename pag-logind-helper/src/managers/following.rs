@@ -280,8 +280,9 @@ impl Copying {
 
     /// Gives a follower's services the ticket of whom they follow, in the ccache that they know.
     pub(crate) fn work(self, group: HandleGroup) -> Work {
-        let user = identity(self.uid);
         Box::new(move || {
+            // Looked up here, and not by the helper's loop: name services may be slow.
+            let user = identity(self.uid);
             let deadline = Instant::now() + errands::TIME;
             let followed = self.leader.filter(|(_, own)| *own).map(|(id, _)| ccache::name(self.uid, id));
             let place = followed.and_then(|name| CcacheName::parse(&name).ok());

@@ -738,11 +738,16 @@ impl Keeper {
 
     /// The errand that looks at the ticket in a PAG's own ccache, as its user. It reports what [`Keeper::note_ticket`] takes.
     pub(crate) fn look_at_ticket(&self, id: PagId) -> Option<(u32, Work)> {
-        let uid = self.known.get(&id).filter(|known| known.has_ccache())?.uid;
+        let known = self.known.get(&id).filter(|known| known.has_ccache())?;
+        let (uid, has_identity) = (known.uid, known.record.principal.is_some());
         let place = CcacheName::Dir(ccache::directory(uid, id).display().to_string());
         let work = move || {
-            let read = ccache::read(&place, &reader(uid), Instant::now() + errands::TIME);
-            read.map_or_else(|_| String::new(), |contents| Ticket::of(contents.summary).to_string())
+            let Ok(contents) = ccache::read(&place, &reader(uid), Instant::now() + errands::TIME) else {
+                return String::new();
+            };
+            // Where the record has an identity, that decides. Else the child asks the name services: they may be slow.
+            let owned = !has_identity && Account::configured(&passwd(uid).name).owns(&contents.summary.principal);
+            Ticket::of(contents.summary, owned).to_string()
         };
         Some((uid, Box::new(work)))
     }
@@ -751,7 +756,7 @@ impl Keeper {
     /// are to be had from it: somebody has renewed or replaced it. A job of `ours` may have done that; a user who proves anew
     /// who he is, and does not merely renew, wants the tokens back that were discarded.
     pub(crate) fn note_ticket(&mut self, id: PagId, report: &str, ours: bool) -> bool {
-        let Some(Ticket { expires: ticket, renewable, authenticated, principal }) = Ticket::parse(report) else {
+        let Some(Ticket { expires: ticket, renewable, authenticated, owned, principal }) = Ticket::parse(report) else {
             return false;
         };
         let Some(known) = self.known.get(&id).filter(|known| known.has_ccache()) else { return false };
@@ -759,7 +764,7 @@ impl Keeper {
         match &known.record.principal {
             Some(known) if *known != principal => return false,
             // A PAG without an identity takes the natural principal's ticket and no other, as in [`Keeper::feed`].
-            None if !Account::configured(&passwd(known.uid).name).owns(&principal) => {
+            None if !owned => {
                 let uid = known.uid;
                 log::debug!(
                     "the ticket of {principal} in PAG {id} of uid {uid} is not the user's own: it is not taken"
@@ -801,16 +806,18 @@ impl Keeper {
             let Known { id, record: Record { principal, ticket, .. }, .. } = &**known;
             (*id, principal.clone(), *ticket)
         });
-        let (pags, place, user) = (pags.collect::<Vec<_>>(), due.place.clone(), passwd(due.uid));
-        let account = Account::configured(&user.name);
+        let (pags, place, uid) = (pags.collect::<Vec<_>>(), due.place.clone(), due.uid);
         Box::new(move || {
+            // Looked up here, and not by the helper's loop: name services may be slow.
+            let user = passwd(uid);
+            let account = Account::configured(&user.name);
             let deadline = Instant::now() + errands::TIME;
-            let all = match ccache::read_all(&place, &reader(user.uid), deadline) {
+            let all = match ccache::read_all(&place, &reader(uid), deadline) {
                 Ok(all) => all,
                 Err(Unread::NotNow(_)) => return String::new(),
                 Err(_) => return READ.to_owned(),
             };
-            let identity = Identity { uid: user.uid, gid: user.gid, groups: vec![user.gid] };
+            let identity = Identity { uid, gid: user.gid, groups: vec![user.gid] };
             let mut report = READ.to_owned();
             for (id, principal, ticket) in pags {
                 let is_its_own = |contents: &&Contents| match (&principal, &contents.summary.principal) {
@@ -823,7 +830,8 @@ impl Keeper {
                 };
                 let Some(contents) = latest(&is_its_own) else {
                     if let Some(other) = latest(&|_| true).filter(|_| principal.is_none()) {
-                        report += &format!("\n{id} apart {}", other.summary.principal);
+                        // A name may hold what it likes, but no newline and no colon (passwd(5)).
+                        report += &format!("\n{id} apart {}:{}", account.name(), other.summary.principal);
                     }
                     continue;
                 };
@@ -850,8 +858,8 @@ impl Keeper {
                     report(&Event::CcacheFed { uid, pag, expires: end.parse().unwrap_or(0) });
                 }
                 (Some(pag), Some("apart"), Some(whose)) => {
-                    let name = passwd(uid).name.to_string_lossy().into_owned();
-                    report(&Event::Apart { uid, name, pag, principal: whose.to_owned() });
+                    let (name, principal) = whose.split_once(':').unwrap_or(("", whose));
+                    report(&Event::Apart { uid, name: name.to_owned(), pag, principal: principal.to_owned() });
                 }
                 (_, _, why) => report(&Event::CcacheRefused { uid, why: why.unwrap_or_default().to_owned() }),
             }
@@ -913,17 +921,23 @@ impl Known {
     }
 }
 
+/// The word by which an errand reports that a ticket is of the user's natural principal.
+const OWNED: &str = "owned";
+
 /// What is to be known of a ticket, as an errand reports it.
 struct Ticket {
     expires: u64,
     renewable: u64,
     authenticated: u64,
+    /// Whether it was found to be of the user's natural principal; not asked where the PAG had an identity.
+    owned: bool,
     principal: Principal,
 }
 
 impl Ticket {
-    fn of(summary: Summary) -> Self {
+    fn of(summary: Summary, owned: bool) -> Self {
         Ticket {
+            owned,
             expires: summary.tgt_expires.unwrap_or(0),
             renewable: summary.tgt_renew_until.unwrap_or(0),
             authenticated: summary.tgt_authenticated.unwrap_or(0),
@@ -932,16 +946,18 @@ impl Ticket {
     }
 
     fn parse(report: &str) -> Option<Self> {
-        let mut words = report.splitn(4, ' ');
+        let mut words = report.splitn(5, ' ');
         let mut number = || words.next()?.parse().ok();
         let (expires, renewable, authenticated) = (number()?, number()?, number()?);
-        Some(Ticket { expires, renewable, authenticated, principal: Principal::parse(words.next()?).ok()? })
+        let owned = words.next()? == OWNED;
+        Some(Ticket { expires, renewable, authenticated, owned, principal: Principal::parse(words.next()?).ok()? })
     }
 }
 
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} {}", self.expires, self.renewable, self.authenticated, self.principal)
+        let owned = if self.owned { OWNED } else { "-" };
+        write!(f, "{} {} {} {owned} {}", self.expires, self.renewable, self.authenticated, self.principal)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::bus::{Bus, Caller, HOST, Helper, MANAGER, OBJECTS, PAG, PROPERTIES, e
 use crate::bus::{logind, pag_seed, pagctl, polkit, systemd};
 use crate::ring::{describe, members};
 use crate::sandbox::{CELL, Host, Sandbox, eventually, own_program, silent_server};
+use crate::ticket;
 
 const NAME: &str = "org.pam_pag.Pag1";
 /// An id that no PAG has.
@@ -305,6 +306,21 @@ pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
         assert!(slowest < Duration::from_millis(250), "bob has waited {slowest:?} while {what}");
     };
     slowest("nothing is done", Duration::from_secs(1));
+    // Name services that do not answer: whose ticket it is that has come into dave's PAG.
+    let mut daves = sandbox.host("sshd", "dave");
+    daves.ok("open");
+    let his = format!("/run/pag/ccache/{}/{}/cc", uid("dave"), id("dave"));
+    sees(&mut Caller::new(uid("dave")), &[&id("dave")]);
+    let users = silent_server("/etc/passwd", 0);
+    let answering = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(2));
+        drop(users);
+    });
+    ticket::write(&format!("{his}/tkt"), uid("dave"), "dave", "EXAMPLE.TEST", ticket::now() + 3600);
+    slowest("the name service does not answer", Duration::from_secs(3));
+    answering.join().unwrap();
+    Command::new("umount").args(["-l", "/etc/passwd"]).status().unwrap();
+    daves.all_ok(&["close", "end"]);
     // Over the ticket: whatever is written beside it has the helper look there.
     let over_the_ticket = silent_server(&format!("{all}/{hers}/cc/tkt"), uid("alice"));
     assert_eq!(inside(&mut alices, "alice", &format!("echo x >{all}/{hers}/cc/beside"))["status"], 0);
