@@ -94,6 +94,15 @@ impl Helper {
         Helper(Command::new(given("PAG_HELPER")).stdin(Stdio::null()).spawn().expect("the helper"))
     }
 
+    /// Starts it under strace with these options, and waits until it serves. It ends with the helper.
+    pub fn traced(options: &[&str]) -> Self {
+        let mut strace = Command::new("strace");
+        strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]).args(options).arg(given("PAG_HELPER"));
+        let mut helper = Helper(strace.stdin(Stdio::null()).spawn().expect("strace"));
+        helper.serves();
+        helper
+    }
+
     /// Starts it and waits until it serves.
     pub fn serving() -> Self {
         let mut helper = Self::start();

@@ -83,7 +83,7 @@ fn bring(pag: PagId, of: &mut u32) -> Result<(), String> {
     let kinit_user = Identity { uid: kinit_user.uid, gid: kinit_user.gid, groups: Vec::new() };
     let _alone = be_alone(&kinit_user)?;
     kinit(keytab, &name, &kinit_user)?;
-    hand_over(pag, &record, &user, keytab, &kinit_user)
+    hand_over(pag, &user, keytab, &kinit_user)
 }
 
 /// Sees to it that no other process runs as `kinit_user`, as long as the lock is held: it could trace `kinit`, and so read
@@ -151,7 +151,7 @@ fn copy_of(path: &Path) -> std::io::Result<OwnedFd> {
 }
 
 /// A child that has become the user writes the ticket: the ccache is his, and so may be what lies there.
-fn hand_over(pag: PagId, record: &Record, user: &Passwd, keytab: &Keytab, kinit_user: &Identity) -> Result<(), String> {
+fn hand_over(pag: PagId, user: &Passwd, keytab: &Keytab, kinit_user: &Identity) -> Result<(), String> {
     let identity = Identity { uid: user.uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };
     let deadline = Instant::now() + TIME;
     let place = CcacheName::File(CCACHE.to_owned());
@@ -161,6 +161,10 @@ fn hand_over(pag: PagId, record: &Record, user: &Passwd, keytab: &Keytab, kinit_
     if !Account::configured(&user.name).is_from_keytab(keytab.principal.as_deref(), principal) {
         return Err(format!("kinit has brought a ticket of {principal}, which is not the keytab's principal"));
     }
+    // Looked at once more: kinit may have taken long, and a login may have given the PAG an identity meanwhile. One that
+    // comes now waits for the lock before it writes its own ticket.
+    let _lock = Lock::of_tickets(user.uid, TIME).map_err(|error| error.to_string())?;
+    let (_, record) = find(pag)?;
     if let Some(other) = record.principal.as_ref().filter(|other| *other != principal) {
         return Err(format!("its identity is {other}, and the keytab's is {principal}"));
     }

@@ -14,6 +14,7 @@ use pag::login::candidates;
 use pag::mirror::follow;
 use pag::policy::{self, Sessions};
 use pag::report::{Event, report};
+use pag::store::lock::Lock;
 use pag::store::record::Record;
 use pag::store::registry::{Pag, Registry};
 use pag::sys::Identity;
@@ -287,7 +288,12 @@ impl Copying {
             let followed = self.leader.filter(|(_, own)| *own).map(|(id, _)| ccache::name(self.uid, id));
             let place = followed.and_then(|name| CcacheName::parse(&name).ok());
             let contents = place.and_then(|place| ccache::read(&place, &user, deadline).ok());
-            // A login may have made the PAG its own meanwhile, and put its ticket there.
+            // A login may have made the PAG its own meanwhile, and put its ticket there. One that comes now waits for the
+            // lock before it writes.
+            let lock = match Lock::of_tickets(self.uid, deadline.saturating_duration_since(Instant::now())) {
+                Ok(lock) => lock,
+                Err(why) => return why.to_string(),
+            };
             if !self.is_wanted(group) {
                 return COPIED.to_owned();
             }
@@ -295,24 +301,26 @@ impl Copying {
                 Some(contents) => ccache::put(&user, self.pag, &contents, deadline),
                 None => ccache::empty(&user, self.pag, deadline),
             };
+            drop(lock);
             done.map_or_else(|why| why.to_string(), |()| COPIED.to_owned())
         })
     }
 
     /// Whether the follower follows the same PAG still, or none and has no ticket of its own, and has no login.
     fn is_wanted(&self, group: HandleGroup) -> bool {
-        let record = || -> Result<Option<Record>> {
-            let guard = Guard::enter(group)?;
-            let Some(registry) = Registry::find(&guard, group)? else { return Ok(None) };
-            let pag = registry.pags(&guard)?.into_iter().find(|pag| pag.id == self.pag);
-            Ok(pag.and_then(|pag| pag.record.ok()))
-        };
         let leader = self.leader.map(|(id, _)| id);
         let fits = |record: Record| {
             record.follows == leader && (leader.is_some() || record.ticket == 0) && !record.has_login()
         };
-        record().ok().flatten().is_some_and(fits)
+        record_of(self.pag, group).is_some_and(fits)
     }
+}
+
+/// The record of a PAG as it is now, read without its user's lock.
+pub(crate) fn record_of(pag: PagId, group: HandleGroup) -> Option<Record> {
+    let guard = Guard::enter(group).ok()?;
+    let registry = Registry::find(&guard, group).ok()??;
+    registry.pags(&guard).ok()?.into_iter().find(|one| one.id == pag)?.record.ok()
 }
 
 /// As a child becomes him to read and write ccaches. Those are his by their owner: his other groups are not looked up.

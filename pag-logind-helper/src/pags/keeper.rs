@@ -37,7 +37,7 @@ use pag::types::Principal;
 use crate::errands::{self, Work};
 use crate::event::HelperEvent;
 use crate::managers::adopted::Adopted;
-use crate::managers::following::Following;
+use crate::managers::following::{Following, record_of};
 use crate::order::{Outcome, Trouble};
 use crate::pags::clear::clear;
 use crate::pags::leaving::Leaving;
@@ -806,7 +806,7 @@ impl Keeper {
             let Known { id, record: Record { principal, ticket, .. }, .. } = &**known;
             (*id, principal.clone(), *ticket)
         });
-        let (pags, place, uid) = (pags.collect::<Vec<_>>(), due.place.clone(), due.uid);
+        let (pags, place, uid, group) = (pags.collect::<Vec<_>>(), due.place.clone(), due.uid, self.group);
         Box::new(move || {
             // Looked up here, and not by the helper's loop: name services may be slow.
             let user = passwd(uid);
@@ -836,6 +836,15 @@ impl Keeper {
                     continue;
                 };
                 let expires = contents.summary.tgt_expires.unwrap_or(0);
+                // A login may have given the PAG another identity meanwhile. One that comes now waits for the lock before it
+                // writes its own ticket.
+                let Ok(_lock) = Lock::of_tickets(uid, deadline.saturating_duration_since(Instant::now())) else {
+                    return String::new();
+                };
+                let has_place = |record: Record| record.principal.is_none_or(|its| its == contents.summary.principal);
+                if !record_of(id, group).is_some_and(has_place) {
+                    continue;
+                }
                 match ccache::feed(&identity, id, contents, deadline) {
                     Ok(true) => report += &format!("\n{id} fed {expires}"),
                     Ok(false) => {}

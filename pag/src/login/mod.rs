@@ -780,7 +780,12 @@ impl<'a> Entering<'a> {
         let uid = self.uid();
         // However little of its time the login has left: no ticket of another identity is to stay there.
         let user = self.owner();
-        let deadline = self.budget.deadline().max(Instant::now() + Duration::from_millis(200));
+        let until = || self.budget.deadline().max(Instant::now() + Duration::from_millis(200));
+        // The helper may have begun to write another ticket there before the record told of this login, whose ticket is to be
+        // the last. Without the lock it is written all the same.
+        let share = || Lock::share_of_tickets(uid, until().saturating_duration_since(Instant::now()));
+        let lock = (work != CcacheWork::None).then(share);
+        let deadline = until();
         let done = match (work, &self.ticket) {
             (CcacheWork::None, _) => return,
             (CcacheWork::Feed, Some(ticket)) => ccache::feed(&user, id, ticket, deadline),
@@ -789,6 +794,7 @@ impl<'a> Entering<'a> {
                 ccache::empty(&user, id, deadline).map(|()| false)
             }
         };
+        drop(lock);
         match done {
             Err(why) => report(&Event::CcacheRefused { uid, why: why.to_string() }),
             Ok(_) if work == CcacheWork::Empty => {}

@@ -1,4 +1,4 @@
-//! One lock per uid for find, join and record, and for re-check and unlink.
+//! One lock per uid for find, join and record, and for re-check and unlink; and a few others.
 //!
 //! The file that is locked also says where the uid's PAGs are, so that a login among ten thousand others need not look
 //! at theirs. It is a hint that costs nothing to lose: what it names is described before it is used, it is written
@@ -39,7 +39,25 @@ impl Lock {
     /// # Errors
     /// `Lock`; its source is `TimedOut` when another process held it all the time.
     pub fn of_uid(uid: u32, wait: Duration) -> Result<Self> {
-        Self::take(&uid.to_string(), wait)
+        Self::take(&uid.to_string(), wait, File::try_lock)
+    }
+
+    /// Takes the lock under which the helper and its jobs write tickets into the ccaches of PAGs of `uid`. They look at the
+    /// record once more when they have it, so that they write no ticket over that of a login that has come meanwhile. It is
+    /// not the uid's lock, since the user decides how long it takes to write.
+    ///
+    /// # Errors
+    /// As [`Lock::of_uid`].
+    pub fn of_tickets(uid: u32, wait: Duration) -> Result<Self> {
+        Self::take(&format!("{uid}.tickets"), wait, File::try_lock)
+    }
+
+    /// Takes a share of the same lock, for a login that writes its own ticket: logins do not wait for each other.
+    ///
+    /// # Errors
+    /// As [`Lock::of_uid`].
+    pub fn share_of_tickets(uid: u32, wait: Duration) -> Result<Self> {
+        Self::take(&format!("{uid}.tickets"), wait, File::try_lock_shared)
     }
 
     /// Takes the lock under which the registry keyring is made.
@@ -47,7 +65,7 @@ impl Lock {
     /// # Errors
     /// As [`Lock::of_uid`].
     pub fn of_registry(wait: Duration) -> Result<Self> {
-        Self::take("registry", wait)
+        Self::take("registry", wait, File::try_lock)
     }
 
     /// Takes the lock under which a keytab is used: one at a time.
@@ -55,17 +73,17 @@ impl Lock {
     /// # Errors
     /// As [`Lock::of_uid`].
     pub fn of_keytabs(wait: Duration) -> Result<Self> {
-        Self::take("keytab", wait)
+        Self::take("keytab", wait, File::try_lock)
     }
 
-    fn take(name: &str, wait: Duration) -> Result<Self> {
+    fn take(name: &str, wait: Duration, try_lock: fn(&File) -> std::result::Result<(), TryLockError>) -> Result<Self> {
         let failed = |source| Error::Lock { name: name.to_owned(), source };
         is_within_reach().map_err(failed)?;
         let file = open(name).map_err(failed)?;
         let end = Instant::now() + wait;
         let mut pause = Duration::from_micros(200);
         loop {
-            match file.try_lock() {
+            match try_lock(&file) {
                 Ok(()) => return Ok(Lock { file, name: name.to_owned() }),
                 Err(TryLockError::Error(source)) if source.kind() != io::ErrorKind::Interrupted => {
                     return Err(failed(source));

@@ -284,6 +284,36 @@ pub(super) fn ccache_is_filled(sandbox: &mut Sandbox) {
     helper.lives();
 }
 
+/// A login of alice's own identity comes while the helper is writing the ticket of alice/admin into the ccache of the PAG that it
+/// joins.
+pub(super) fn copied_ticket_gives_way(sandbox: &mut Sandbox) {
+    sandbox.configure("[service login]\nscope = session");
+    sandbox.seeder(super::scope::SEEDER);
+    let _bus = Bus::start();
+    let _helper = Helper::traced(&["-e", "trace=rename", "-e", "inject=rename:delay_enter=700000"]);
+    let mut services = super::scope::manager(sandbox);
+    let ccache = super::seeders::ccache_of(&pags("alice")[0]);
+    let ticket = || fs::read(format!("{ccache}/tkt")).unwrap_or_default();
+    let writes = || {
+        let names = fs::read_dir(&ccache).unwrap().flatten().map(|entry| entry.file_name());
+        names.into_iter().any(|name| name.to_string_lossy().starts_with(".tkt."))
+    };
+    let admin = super::scope::login(sandbox, "login", "alice/admin");
+    eventually("the helper writes the ticket of alice/admin", Duration::from_secs(10), || writes().then_some(()));
+    let mut alice = super::scope::login(sandbox, "sshd", "alice");
+    assert_eq!(alice.ring().identity(), services.ring().identity(), "alice's login joins her services' PAG");
+    eventually("nothing is being written any more", Duration::from_secs(10), || (!writes()).then_some(()));
+    let found = ticket();
+    let is_admins = found.windows(5).any(|word| word == b"admin");
+    assert!(
+        !found.is_empty() && !is_admins,
+        "services have the ticket of the login that has joined them, not the other's"
+    );
+    for mut host in [alice, admin, services] {
+        host.all_ok(&["close", "end"]);
+    }
+}
+
 /// alice mounts a file system that never answers over her PAG's ccache, and has the helper and her hosts look there.
 pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
     seed_stack(sandbox);

@@ -232,6 +232,11 @@ pub const ALL: &[Scenario] = &[
         bus::follow,
     ),
     (
+        "bus_copied_ticket_gives_way",
+        "A login that ends the following while its services are given the followed ticket leaves them its own.",
+        bus::copied_ticket_gives_way,
+    ),
+    (
         "bus_unlog_lasts",
         "What was discarded is not brought back by renewal, but by a new ticket, a login, or when it is asked for.",
         bus::unlog_lasts,
