@@ -2,7 +2,8 @@
 
 use super::control::{AUTH_ERR, Code, Control, IGNORE, SESSION_ERR, SUCCESS};
 use super::parse::{Facility, Libpam};
-use super::stack::{Outcome, Step, run};
+use super::run::{Outcome, jump, run};
+use super::stack::Step;
 
 /// Modules that say whether a condition holds, or need a person's finger or key: a login may go on either way.
 const CONDITIONS: [&str; 15] = [
@@ -192,7 +193,7 @@ pub(crate) fn landings(steps: &[Step]) -> Vec<(usize, u32, Option<usize>)> {
     let mut landings = Vec::new();
     for (from, at) in others.iter().enumerate() {
         let jumps = steps.get(*at).into_iter().flat_map(|step| step.control.jumps());
-        landings.extend(jumps.map(|far| match super::stack::jump(steps, *at, far) {
+        landings.extend(jumps.map(|far| match jump(steps, *at, far) {
             (last, 0) => (from, far, Some(rank(last + 1))),
             _ => (from, far, None),
         }));

@@ -1,115 +1,17 @@
-//! What is right and wrong about a service's stacks: pure functions from stacks to findings, and the one place that
-//! puts findings into words.
+//! What is right and wrong about a service's stacks: pure functions from stacks to findings, in words.
 //!
 //! The order that matters (docs/design/pam-stacks.md): after pam_keyinit, which would replace our ring; after pam_krb5,
 //! which brings the ccache; before pam_systemd, which starts the user manager. pam_sss has its ccache already from
 //! authentication, so its place does not matter.
 
 use pag::config::{OPTIONS, Seat, Where};
-use serde::Serialize;
 
 use super::answers::{Passage, any, is_ours, pass, usual, without};
 use super::control::{Action, IGNORE, SUCCESS, name};
+use super::edit::our_line;
+use super::finding::{Cure, Finding, Level, Problem};
 use super::parse::{Entry, Facility, Libpam};
 use super::stack::{Stacks, Step};
-
-/// Whether something is to be done about a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Level {
-    /// Good to know.
-    Note,
-    /// Logins are denied, or logins or user services are outside their PAG, or may be.
-    Wrong,
-}
-
-/// What a finding is about; scripts may rely on these words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Problem {
-    /// The control of our line denies logins, or lets in whom the other modules don't.
-    Decides,
-    /// The control of our line keeps other modules from being called.
-    SkipsOthers,
-    /// No line of ours.
-    Missing,
-    /// A line of ours that libpam does not reach.
-    NotReached,
-    /// pam_keyinit stands after our line and replaces the ring.
-    UndoneByKeyinit,
-    /// pam_krb5 stands after our line.
-    BeforeKerberos,
-    /// pam_systemd stands before our line.
-    AfterSystemd,
-    /// No line in the auth stack of something that unlocks screens.
-    NoUnlock,
-    /// An argument that pam_pag does not know.
-    UnknownOption,
-    /// Another module makes PAGs or gets tokens, too.
-    TwoModules,
-    /// A line, a file or an include that could not be followed.
-    NotUnderstood,
-    /// A service that the tool does not know.
-    UnknownService,
-    /// The module's file is not there.
-    NoModule,
-    /// The handle group is not there, or has members.
-    HandleGroup,
-    /// A file that is not ours to change.
-    LeftAlone,
-}
-
-/// What an edit can do about a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cure {
-    /// Nothing.
-    None,
-    /// Another line in the place of one that is there.
-    Rewrite,
-    /// A line of ours for this facility.
-    Line(Facility),
-}
-
-/// One thing that the tool noticed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    /// Whether something is to be done.
-    pub(crate) level: Level,
-    /// What it is about.
-    pub(crate) problem: Problem,
-    /// The PAM service, where it is about one.
-    pub(crate) service: Option<String>,
-    /// In words.
-    pub(crate) text: String,
-    /// What `enable` does about it.
-    #[serde(skip)]
-    pub(crate) cure: Cure,
-}
-
-impl Finding {
-    /// Something to be done.
-    pub(crate) fn wrong(problem: Problem, service: Option<&str>, text: impl Into<String>) -> Self {
-        let (service, text) = (service.map(Into::into), text.into());
-        Self { level: Level::Wrong, problem, service, text, cure: Cure::None }
-    }
-
-    /// Good to know.
-    pub(crate) fn note(problem: Problem, service: Option<&str>, text: impl Into<String>) -> Self {
-        Self { level: Level::Note, ..Self::wrong(problem, service, text) }
-    }
-
-    /// Whether an edit of ours may mend it.
-    pub(crate) fn curable(&self) -> bool {
-        self.level == Level::Wrong && self.cure != Cure::None
-    }
-}
-
-/// Our line for a facility. With `-` libpam does not complain when the module is gone.
-pub(crate) fn our_line(facility: Facility, args: &[String]) -> String {
-    let bracketed = |arg: &String| if arg.contains([' ', '\t']) { format!(" [{arg}]") } else { format!(" {arg}") };
-    let args: String = args.iter().map(bracketed).collect();
-    format!("-{}\toptional\tpam_pag.so{args}", facility.name())
-}
 
 /// The same for a message.
 fn right_line(facility: Facility, entry: &Entry) -> String {

@@ -1,6 +1,5 @@
 //! The edits: pure functions from texts to texts, and taking them back.
 
-use super::check::our_line;
 use super::parse::{Entry, Facility, Libpam, Line, Meaning, parse};
 use super::stack::{Files, Stacks};
 
@@ -12,6 +11,13 @@ const REPLACED: &str = "# Replaced by `pagctl pam enable`; `pagctl pam disable` 
 const OVERLAY: &str = "# Written by `pagctl pam enable`; `pagctl pam disable` removes it. Follows the vendor's file.\n";
 /// Directory of the files that an administrator may change.
 pub(crate) const ETC: &str = "/etc/pam.d/";
+
+/// Our line for a facility. With `-` libpam does not complain when the module is gone.
+pub(crate) fn our_line(facility: Facility, args: &[String]) -> String {
+    let bracketed = |arg: &String| if arg.contains([' ', '\t']) { format!(" [{arg}]") } else { format!(" {arg}") };
+    let args: String = args.iter().map(bracketed).collect();
+    format!("-{}\toptional\tpam_pag.so{args}", facility.name())
+}
 
 /// What a file is to be afterwards; no text: it is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use super::check::{Finding, Problem};
 use super::edit::managed;
+use super::finding::{Finding, Problem};
 use super::host::{Draft, Host};
 use super::parse::{Facility, parse};
 use super::stack::{Files, Opened};

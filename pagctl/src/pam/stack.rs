@@ -1,9 +1,9 @@
-//! The stacks of a service, and what libpam does with them: which modules it calls in what order, and what it answers.
+//! The stacks of a service, as libpam puts them together from its files.
 //!
-//! Read in Linux-PAM 1.5.2 and 1.7.0 with Debian's patches: pam_handlers.c makes the stacks (`_pam_parse_conf_file`,
-//! `_pam_load_conf_file`, `_pam_add_handler`), pam_dispatch.c runs them (`_pam_dispatch_aux`).
+//! Read in pam_handlers.c (`_pam_parse_conf_file`, `_pam_load_conf_file`, `_pam_add_handler`) of Linux-PAM 1.5.2 and 1.7.0
+//! with Debian's patches.
 
-use super::control::{Action, Code, Control, IGNORE, PERM_DENIED, SUCCESS};
+use super::control::Control;
 use super::parse::{Entry, Facility, Libpam, Meaning, parse};
 
 /// Where libpam looks for a service, first match wins (Linux-PAM, pam_handlers.c, `_pam_open_config_file`: /etc, then
@@ -11,7 +11,7 @@ use super::parse::{Entry, Facility, Libpam, Meaning, parse};
 pub(crate) const DIRECTORIES: [&str; 4] = ["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d", "/usr/share/pam.d"];
 
 /// libpam refuses deeper nesting, too (`PAM_SUBSTACK_MAX_LEVEL`).
-const DEPTH: usize = 16;
+pub(super) const DEPTH: usize = 16;
 /// No real stack reads more files; includes that multiply stop here.
 const READS: usize = 400;
 
@@ -351,137 +351,6 @@ impl Reader<'_> {
         self.stacks.steps_mut(facility).push(step);
         Ok(())
     }
-}
-
-/// What came of running a stack.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    /// Positions of the modules that were called, in this order.
-    pub(crate) called: Vec<usize>,
-    /// libpam's answer.
-    pub(crate) result: Code,
-    /// What each step answered: libpam keeps it for pam_setcred and pam_close_session.
-    pub(crate) answers: Vec<Option<Code>>,
-}
-
-impl Outcome {
-    /// Whether the application goes on.
-    pub(crate) fn passes(&self) -> bool {
-        self.result == SUCCESS
-    }
-}
-
-/// What the answers so far have come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Impression {
-    Undefined,
-    Positive,
-    Negative,
-}
-
-/// What libpam has for the answer of a step that it has not called yet.
-const NEVER: Code = -1;
-
-/// Runs a stack with these answers of its modules.
-///
-/// For pam_setcred and pam_close_session `frozen` is what pam_authenticate and pam_open_session had answered. It decides
-/// which modules are called, and the new answers only what comes of it; of a step that was not called then, the new one
-/// decides.
-pub(crate) fn run(
-    steps: &[Step],
-    libpam: Libpam,
-    frozen: Option<&[Option<Code>]>,
-    answer: &mut dyn FnMut(usize) -> Code,
-) -> Outcome {
-    let mut outcome = Outcome { called: Vec::new(), result: PERM_DENIED, answers: vec![None; steps.len()] };
-    if steps.is_empty() {
-        return outcome;
-    }
-    let (mut impression, mut status) = (Impression::Undefined, PERM_DENIED);
-    // What they were when each substack began.
-    let mut before = [(impression, status); DEPTH + 1];
-    let mut at = 0;
-    let mut last_level = 0;
-    while let Some(step) = steps.get(at) {
-        let level = step.level;
-        if let Some(slot) = before.get_mut(level).filter(|_| last_level < level) {
-            *slot = (impression, status);
-        }
-        last_level = level;
-        let mut said = match step.call {
-            Call::Substack => {
-                at += 1;
-                continue;
-            }
-            Call::MustFail => PERM_DENIED,
-            Call::Module => {
-                outcome.called.push(at);
-                answer(at)
-            }
-        };
-        if let Some(slot) = outcome.answers.get_mut(at) {
-            *slot = Some(said);
-        }
-        let deciding = frozen.and_then(|frozen| frozen.get(at).copied().flatten());
-        let deciding = deciding.filter(|code| *code != NEVER).unwrap_or(said);
-        let action = step.control.action(deciding).unwrap_or_else(|| {
-            said = PERM_DENIED;
-            Action::Bad
-        });
-        let open = impression == Impression::Undefined || (impression == Impression::Positive && status == SUCCESS);
-        // PAM_IGNORE is no answer for a stack whose order was frozen with another one.
-        let counts = said != IGNORE || deciding == said;
-        let mut ended = false;
-        match action {
-            Action::Ignore => {}
-            Action::Reset => (impression, status) = before.get(level).copied().unwrap_or((impression, status)),
-            Action::Ok | Action::Done => {
-                if open && counts {
-                    (impression, status) = (Impression::Positive, said);
-                }
-                ended = action == Action::Done && impression == Impression::Positive;
-            }
-            Action::Bad | Action::Die => {
-                if impression != Impression::Negative {
-                    (impression, status) = (Impression::Negative, if said == IGNORE { PERM_DENIED } else { said });
-                }
-                ended = action == Action::Die;
-            }
-            Action::Jump(far) => {
-                if frozen.is_some() && !libpam.debian && open && counts {
-                    (impression, status) = (Impression::Positive, said);
-                }
-                let (last, missing) = jump(steps, at, far);
-                at = last;
-                if missing > 0 {
-                    (impression, status) = (Impression::Negative, PERM_DENIED);
-                }
-            }
-        }
-        if ended {
-            while steps.get(at + 1).is_some_and(|next| next.level >= level) {
-                at += 1;
-            }
-        }
-        at += 1;
-    }
-    outcome.result = if status == SUCCESS && impression != Impression::Positive { PERM_DENIED } else { status };
-    outcome
-}
-
-/// Passes over so many steps: the last of them, and how many there are too few. A substack is one step.
-pub(crate) fn jump(steps: &[Step], from: usize, mut far: u32) -> (usize, u32) {
-    let level = steps.get(from).map_or(0, |step| step.level);
-    let next = |at: usize| steps.get(at + 1).map(|step| step.level);
-    let mut at = from;
-    while far > 0 && next(at).is_some_and(|next| next >= level) {
-        at += 1;
-        while next(at).is_some_and(|next| next > level) {
-            at += 1;
-        }
-        far -= 1;
-    }
-    (at, far)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Whole hosts: the files as distributions lay them out, and what the tool makes of them.
 
+use super::parse::Facility;
+use super::stack::Stacks;
 use super::*;
 use std::fs;
 use std::path::Path;
