@@ -10,7 +10,7 @@ use super::parse::Facility;
 pub(crate) enum Level {
     /// Good to know.
     Note,
-    /// Logins are denied, or logins or user services are outside their PAG, or may be.
+    /// Logins are or may be denied, or logins or user services are or may be outside of their PAG.
     Wrong,
 }
 
@@ -18,7 +18,7 @@ pub(crate) enum Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Problem {
-    /// The control of our line denies logins, or lets in whom the other modules don't.
+    /// The control of our line denies logins, or lets in users that the other modules don't let in.
     Decides,
     /// The control of our line keeps other modules from being called.
     SkipsOthers,
@@ -46,7 +46,7 @@ pub(crate) enum Problem {
     NoModule,
     /// The handle group is not there, or has members.
     HandleGroup,
-    /// A file that is not ours to change.
+    /// A file that pagctl must not change.
     LeftAlone,
 }
 
@@ -61,7 +61,7 @@ pub(crate) enum Cure {
     Line(Facility),
 }
 
-/// One thing that the tool noticed.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     /// Whether something is to be done.

@@ -7,7 +7,7 @@ use super::parse::Facility;
 use super::place::services;
 use super::stack::{DIRECTORIES, Files};
 
-/// Judges every service that is there: those that need us and are all right, and the findings about all.
+/// Judges every service of the host. Returns the services that need pam_pag and are all right, and all findings.
 pub(super) fn inspect(files: &dyn Files) -> (Vec<String>, Vec<Finding>) {
     let mut all_right = Vec::new();
     let mut findings = Vec::new();
@@ -20,7 +20,7 @@ pub(super) fn inspect(files: &dyn Files) -> (Vec<String>, Vec<Finding>) {
         if needs_us && found.iter().all(|finding| finding.level == Level::Note) {
             all_right.push(service.name.clone());
         }
-        let begins = [Facility::Auth, Facility::Session].iter().any(|facility| service.stacks.says(*facility));
+        let begins = [Facility::Auth, Facility::Session].iter().any(|facility| service.stacks.has_own(*facility));
         if service.seat.is_none() && begins {
             unknown.push(service.name);
         }
@@ -41,14 +41,18 @@ pub(super) fn inspect(files: &dyn Files) -> (Vec<String>, Vec<Finding>) {
     (all_right, findings)
 }
 
-/// What a stack needs from its host: the module and the handle group.
+/// Findings about what the stacks need from the host: the module and the handle group.
 pub(super) fn surroundings(host: &Host) -> Vec<Finding> {
     let mut findings = Vec::new();
-    // Beside libpam's own: it looks nowhere else.
+    // libpam loads modules from the directory of its own modules alone.
     let is_in =
         |directory: &str| ["pam_unix.so", "pam_pag.so"].map(|name| host.has(&format!("{directory}/security/{name}")));
     if !host.library_directories().iter().any(|directory| is_in(directory) == [true, true]) {
-        findings.push(Finding::wrong(Problem::NoModule, None, "pam_pag.so is in no directory of PAM modules"));
+        findings.push(Finding::wrong(
+            Problem::NoModule,
+            None,
+            "pam_pag.so is in no directory of PAM modules; install it beside pam_unix.so",
+        ));
     }
     let groups = host.text("/etc/group").unwrap_or_default();
     let mut group = groups.lines().filter_map(|line| line.strip_prefix("pag:"));
@@ -59,20 +63,27 @@ pub(super) fn surroundings(host: &Host) -> Vec<Finding> {
     let its_own = accounts.lines().filter(|line| gid.is_some() && line.split(':').nth(3) == gid);
     let its_own: Vec<_> = its_own.filter_map(|line| line.split(':').next()).collect();
     if !its_own.is_empty() {
-        let what = format!("the group pag must be nobody's own group, who has it could enter every PAG: {its_own:?}");
+        let what = format!(
+            "group pag is the primary group of {}; no account may use it, since its members can enter every PAG; give \
+             them another primary group with usermod(8)",
+            its_own.join(", ")
+        );
         findings.push(Finding::wrong(Problem::HandleGroup, None, what));
     }
     match entry.map(|rest| rest.rsplit(':').next().unwrap_or_default().trim()) {
         None => findings.push(Finding::wrong(
             Problem::HandleGroup,
             None,
-            "there is no group pag; systemd-sysusers makes it (rings now belong to gid 0)",
+            "there is no group pag, so rings belong to gid 0; make it with systemd-sysusers(8)",
         )),
         Some("") => {}
         Some(members) => findings.push(Finding::wrong(
             Problem::HandleGroup,
             None,
-            format!("the group pag must have no members, they could enter every PAG: {members:?}"),
+            format!(
+                "group pag has the members {members}; it must have none, since its members can enter every PAG; take them \
+                 out with gpasswd(1)"
+            ),
         )),
     }
     findings

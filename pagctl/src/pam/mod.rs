@@ -1,4 +1,5 @@
-//! `pagctl pam`: finds the PAM stacks that need us, says what is wrong, makes the edits and takes them back.
+//! `pagctl pam`: finds the PAM stacks that need pam_pag, reports what is wrong with them, edits them and takes the edits
+//! back.
 
 mod answers;
 mod check;
@@ -29,15 +30,15 @@ use crate::output::{self, Answer, Error, out, outln};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
-    /// Say what is wrong; change nothing
+    /// Report what is wrong with the PAM stacks; change nothing
     Check(Look),
     /// Put pam_pag into the stacks that need it
     Enable(Change),
-    /// Take out what `enable` put in
+    /// Take the lines of `enable` out again
     Disable(Change),
 }
 
-/// Where to look and how to say it.
+/// Which system to look at, and how to answer.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Look {
     /// Look at the system below this directory
@@ -61,7 +62,10 @@ pub(crate) struct Change {
     yes: bool,
 }
 
-/// Does what was asked.
+/// Runs a command of this room.
+///
+/// # Errors
+/// When a file cannot be read or written, another tool refuses, or the user does.
 pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
     match verb {
         Verb::Check(look) => look_at(look),
@@ -96,7 +100,7 @@ fn answer(to_do: bool) -> Answer {
     if to_do { Answer::ToDo } else { Answer::AllRight }
 }
 
-/// Shows a plan, asks, does it, and says what is left to do.
+/// Shows a plan, asks, carries it out, and reports what is left to do.
 fn carry_out(change: &Change, host: &Host, plan: Plan, enable: bool) -> Result<Answer, Error> {
     let mut report = Report { advice: plan.advice, ..Report::default() };
     report.commands.extend(plan.run.iter().map(Run::line));
@@ -109,16 +113,16 @@ fn carry_out(change: &Change, host: &Host, plan: Plan, enable: bool) -> Result<A
     }
     if !idle && !change.dry_run {
         confirm(change)?;
-        // The shared stacks come first when we go in and last when we go out: no service has our line in its own file
-        // while another tool refuses its part.
+        // enable changes the shared stacks first, disable last: if the other tool refuses, no service has our line in a file
+        // of its own.
         if let Some(run) = plan.run.as_ref().filter(|_| enable) {
-            run.go(host)?;
+            run.execute(host)?;
         }
         for ((edit, before), written) in plan.edits.iter().zip(&before).zip(&mut report.changes) {
             written.backup = host.write(edit, before.as_deref())?;
         }
         if let Some(run) = plan.run.as_ref().filter(|_| !enable) {
-            run.go(host)?;
+            run.execute(host)?;
         }
         report.done = true;
     }
@@ -132,7 +136,7 @@ fn carry_out(change: &Change, host: &Host, plan: Plan, enable: bool) -> Result<A
     let to_do =
         pending || left || !report.advice.is_empty() || plan.remarks.iter().any(|remark| remark.level == Level::Wrong);
     if pending {
-        // What was shown says it already.
+        // The diff and the commands show it already.
         report.findings.clear();
     }
     report.findings.extend(plan.remarks);
@@ -145,14 +149,17 @@ fn confirm(change: &Change) -> Result<(), Error> {
         return Ok(());
     }
     if !io::stdin().is_terminal() || change.look.json {
-        return Err(Error::Unconfirmed("nobody to ask; say --yes to make these changes, --dry-run to only see them"));
+        return Err(Error::Unconfirmed(
+            "standard input is no terminal, so pagctl cannot ask; --yes makes these changes, --dry-run only shows them",
+        ));
     }
     out!("Make these changes? [y/N] ");
-    let mut said = String::new();
-    // Nobody says yes to a question that could not be put.
-    let heard = if output::finish().is_err() || output::is_closed() { Ok(0) } else { io::stdin().read_line(&mut said) };
-    match heard {
-        Ok(_) if matches!(said.trim(), "y" | "Y" | "yes") => Ok(()),
+    let mut answer = String::new();
+    // A question that could not be printed has no answer.
+    let read =
+        if output::finish().is_err() || output::is_closed() { Ok(0) } else { io::stdin().read_line(&mut answer) };
+    match read {
+        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
         _ => Err(Error::Unconfirmed("nothing was changed")),
     }
 }

@@ -68,8 +68,8 @@ pub(super) fn disable(host: &Host) -> Plan {
         let unfit = host.unfit(&path);
         let edit = edit::take_back(&path, &text, host.libpam()).filter(|_| unfit.is_none());
         let after = edit.as_ref().map_or(Some(text.as_str()), |edit| edit.text.as_deref());
-        if after.is_some_and(|text| edit::strangers(text, host.libpam())) {
-            let why = unfit.unwrap_or_else(|| "not written by this tool".to_owned());
+        if after.is_some_and(|text| edit::has_foreign_call(text, host.libpam())) {
+            let why = unfit.unwrap_or_else(|| "pagctl did not write it".to_owned());
             let text = format!("{path}: calls pam_pag.so and is left alone: {why}");
             remarks.push(Finding::wrong(Problem::LeftAlone, None, text));
         }

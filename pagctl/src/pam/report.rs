@@ -10,7 +10,7 @@ use crate::output::{self, out, outln};
 /// All that was found and done; the JSON answer.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
-    /// Services whose stacks are as they should be.
+    /// The services that have the right stacks.
     pub(super) all_right: Vec<String>,
     pub(super) findings: Vec<Finding>,
     pub(super) changes: Vec<Written>,
@@ -27,7 +27,7 @@ pub(super) struct Report {
 pub(super) struct Written {
     path: String,
     diff: String,
-    /// Where the old text is kept.
+    /// The path of the old text.
     pub(super) backup: Option<String>,
     /// Whether the file was there before, and whether it is afterwards.
     #[serde(skip)]
@@ -69,29 +69,29 @@ impl Report {
             return;
         }
         for change in self.changes.iter().filter(|_| self.done) {
-            let deed = match change.there {
+            let done = match change.there {
                 (_, false) => "removed",
                 (false, true) => "made",
                 (true, true) => "changed",
             };
             let kept = change.backup.as_ref().map(|backup| format!("; the old text is in {backup}"));
-            outln!("{}: {deed}{}", change.path, kept.unwrap_or_default());
+            outln!("{}: {done}{}", change.path, kept.unwrap_or_default());
         }
         if !self.all_right.is_empty() {
             outln!("All right: {}", self.all_right.join(", "));
         }
-        let mut said: Vec<&Finding> = Vec::new();
+        let mut printed: Vec<&Finding> = Vec::new();
         for finding in &self.findings {
             let same = |other: &&Finding| (other.level, &other.text) == (finding.level, &finding.text);
-            if said.iter().any(same) {
+            if printed.iter().any(same) {
                 continue;
             }
-            said.push(finding);
+            printed.push(finding);
             let level = match finding.level {
                 Level::Note => "note",
                 Level::Wrong => "wrong",
             };
-            // What is wrong with a shared file is said once.
+            // A finding about a shared file is printed once, with all services.
             let services = self.findings.iter().filter(same).filter_map(|finding| finding.service.as_deref());
             match services.collect::<Vec<_>>().join(", ") {
                 none if none.is_empty() => outln!("{level}: {}", finding.text),

@@ -6,25 +6,25 @@ use super::control::{Action, Code, IGNORE, PERM_DENIED, SUCCESS};
 use super::parse::Libpam;
 use super::stack::{Call, DEPTH, Step};
 
-/// What came of running a stack.
+/// The outcome of running a stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// Positions of the modules that were called, in this order.
     pub(crate) called: Vec<usize>,
     /// libpam's answer.
     pub(crate) result: Code,
-    /// What each step answered: libpam keeps it for pam_setcred and pam_close_session.
+    /// The answer of each step: libpam keeps it for pam_setcred and pam_close_session.
     pub(crate) answers: Vec<Option<Code>>,
 }
 
 impl Outcome {
-    /// Whether the application goes on.
+    /// Whether the application lets the user in.
     pub(crate) fn passes(&self) -> bool {
         self.result == SUCCESS
     }
 }
 
-/// What the answers so far have come to.
+/// The stack's result so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Impression {
     Undefined,
@@ -32,14 +32,13 @@ enum Impression {
     Negative,
 }
 
-/// What libpam has for the answer of a step that it has not called yet.
+/// libpam's mark for a step that it has not called yet.
 const NEVER: Code = -1;
 
 /// Runs a stack with these answers of its modules.
 ///
-/// For pam_setcred and pam_close_session `frozen` is what pam_authenticate and pam_open_session had answered. It decides
-/// which modules are called, and the new answers only what comes of it; of a step that was not called then, the new one
-/// decides.
+/// For pam_setcred and pam_close_session `frozen` holds the answers of pam_authenticate and pam_open_session. These decide
+/// which modules are called; the new answers decide the result, and the way on from a step that was not called before.
 pub(crate) fn run(
     steps: &[Step],
     libpam: Libpam,
@@ -51,7 +50,7 @@ pub(crate) fn run(
         return outcome;
     }
     let (mut impression, mut status) = (Impression::Undefined, PERM_DENIED);
-    // What they were when each substack began.
+    // Both as they were when each substack began.
     let mut before = [(impression, status); DEPTH + 1];
     let mut at = 0;
     let mut last_level = 0;
@@ -61,7 +60,7 @@ pub(crate) fn run(
             *slot = (impression, status);
         }
         last_level = level;
-        let mut said = match step.call {
+        let mut answered = match step.call {
             Call::Substack => {
                 at += 1;
                 continue;
@@ -73,36 +72,37 @@ pub(crate) fn run(
             }
         };
         if let Some(slot) = outcome.answers.get_mut(at) {
-            *slot = Some(said);
+            *slot = Some(answered);
         }
         let deciding = frozen.and_then(|frozen| frozen.get(at).copied().flatten());
-        let deciding = deciding.filter(|code| *code != NEVER).unwrap_or(said);
+        let deciding = deciding.filter(|code| *code != NEVER).unwrap_or(answered);
         let action = step.control.action(deciding).unwrap_or_else(|| {
-            said = PERM_DENIED;
+            answered = PERM_DENIED;
             Action::Bad
         });
         let open = impression == Impression::Undefined || (impression == Impression::Positive && status == SUCCESS);
-        // PAM_IGNORE is no answer for a stack whose order was frozen with another one.
-        let counts = said != IGNORE || deciding == said;
+        // In a frozen run PAM_IGNORE counts only where the first answer was PAM_IGNORE, too.
+        let counts = answered != IGNORE || deciding == answered;
         let mut ended = false;
         match action {
             Action::Ignore => {}
             Action::Reset => (impression, status) = before.get(level).copied().unwrap_or((impression, status)),
             Action::Ok | Action::Done => {
                 if open && counts {
-                    (impression, status) = (Impression::Positive, said);
+                    (impression, status) = (Impression::Positive, answered);
                 }
                 ended = action == Action::Done && impression == Impression::Positive;
             }
             Action::Bad | Action::Die => {
                 if impression != Impression::Negative {
-                    (impression, status) = (Impression::Negative, if said == IGNORE { PERM_DENIED } else { said });
+                    (impression, status) =
+                        (Impression::Negative, if answered == IGNORE { PERM_DENIED } else { answered });
                 }
                 ended = action == Action::Die;
             }
             Action::Jump(far) => {
                 if frozen.is_some() && !libpam.debian && open && counts {
-                    (impression, status) = (Impression::Positive, said);
+                    (impression, status) = (Impression::Positive, answered);
                 }
                 let (last, missing) = jump(steps, at, far);
                 at = last;
@@ -122,7 +122,7 @@ pub(crate) fn run(
     outcome
 }
 
-/// Passes over so many steps: the last of them, and how many there are too few. A substack is one step.
+/// Jumps over so many steps; a substack is one step. Returns the last of them, and how many steps the stack is short of.
 pub(crate) fn jump(steps: &[Step], from: usize, mut far: u32) -> (usize, u32) {
     let level = steps.get(from).map_or(0, |step| step.level);
     let next = |at: usize| steps.get(at + 1).map(|step| step.level);

@@ -15,18 +15,18 @@ pub(super) const DEPTH: usize = 16;
 /// No real stack reads more files; includes that multiply stop here.
 const READS: usize = 400;
 
-/// What comes of opening a file.
+/// The result of opening a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Opened {
     /// Its text.
     Text(String),
-    /// It is not there, for libpam neither.
+    /// It does not exist.
     Missing,
-    /// It is there and we cannot read it; why not. libpam may be able to.
+    /// It exists and we cannot read it, for this reason. libpam may be able to.
     Unreadable(String),
 }
 
-/// Something to read PAM files from; paths are absolute, as seen by the host that they are for.
+/// A source of PAM files. Paths are absolute, as the host sees them that the files are for.
 pub(crate) trait Files {
     /// Opens a file.
     fn open(&self, path: &str) -> Opened;
@@ -57,25 +57,25 @@ pub(crate) trait Files {
     }
 }
 
-/// What libpam does at a place in a stack.
+/// What libpam does at a step of a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     /// It calls the module.
     Module,
     /// It calls nothing, and has the answer PAM_PERM_DENIED.
     MustFail,
-    /// A substack begins behind it.
+    /// A substack begins after it.
     Substack,
 }
 
 /// One place in a stack.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
-    /// What is done here.
+    /// What libpam does here.
     pub(crate) call: Call,
-    /// What is done about the answer.
+    /// What libpam does about the answer.
     pub(crate) control: Control,
-    /// In how many substacks it is.
+    /// How many substacks it is in.
     pub(crate) level: usize,
     /// Its line.
     pub(crate) entry: Entry,
@@ -85,7 +85,7 @@ pub(crate) struct Step {
     pub(crate) line: usize,
     /// The number of that line, as editors count.
     pub(crate) number: usize,
-    /// The line of the service's own file which brought it.
+    /// The line of the service's own file that brought it.
     pub(crate) top: usize,
 }
 
@@ -101,12 +101,12 @@ impl Step {
     }
 }
 
-/// What is odd about a stack's files, in words, with its place.
+/// A mistake in a stack's files, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {
     /// In words.
     pub(crate) text: String,
-    /// Whether libpam's answer cannot be told: by us, or by anyone.
+    /// Whether libpam's answer is unknown, to us or in principle.
     pub(crate) unsure: bool,
 }
 
@@ -114,18 +114,18 @@ pub(crate) struct Trouble {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stacks {
     steps: [Vec<Step>; 4],
-    /// In the order in which it was met.
+    /// In the order of reading.
     pub(crate) trouble: Vec<Trouble>,
     /// Whether libpam gives up at once (pam_start fails).
     pub(crate) refused: bool,
-    /// The files that were read.
+    /// The files that make them up.
     pub(crate) files: Vec<String>,
     /// The facilities that are not taken from `other`.
     own: Vec<Facility>,
 }
 
 impl Stacks {
-    /// Reads what a service's file says. That alone: see [`Stacks::of`].
+    /// Reads a service's file, without the stacks of `other`: see [`Stacks::of`].
     pub(crate) fn of_file(files: &dyn Files, path: &str) -> Self {
         let mut stacks = Self::default();
         let mut reader = Reader { files, libpam: files.libpam(), stacks: &mut stacks, reads: 0 };
@@ -135,7 +135,7 @@ impl Stacks {
         stacks
     }
 
-    /// Reads the stacks that a service has: for a facility of which its own file has no line, those of `other`.
+    /// Reads the stacks of a service. For a facility without a line in the service's own file these are the stacks of `other`.
     pub(crate) fn of(files: &dyn Files, path: &str) -> Self {
         let mut stacks = Self::of_file(files, path);
         stacks.own = Facility::ALL.into_iter().filter(|facility| !stacks.steps(*facility).is_empty()).collect();
@@ -160,8 +160,8 @@ impl Stacks {
         }
     }
 
-    /// Whether its own file has something for a facility, be it by an include.
-    pub(crate) fn says(&self, facility: Facility) -> bool {
+    /// Whether its own file, or a file that it includes, has a line for a facility.
+    pub(crate) fn has_own(&self, facility: Facility) -> bool {
         self.own.contains(&facility)
     }
 
@@ -259,7 +259,7 @@ impl Reader<'_> {
         number: usize,
         how: &Reading,
     ) -> Result<(), Abort> {
-        // What libpam does not know is the most important thing that it could be.
+        // libpam takes a line of an unknown facility for one of auth.
         let facility = entry.facility.or(how.requested).unwrap_or(Facility::Auth);
         if how.requested.is_some_and(|requested| requested != facility) {
             return Ok(());
@@ -298,7 +298,7 @@ impl Reader<'_> {
         index: usize,
     ) -> Result<(), Abort> {
         let Some(target) = target else {
-            // Debian's looks at the first letter of the name, where there is none.
+            // Debian's libpam reads the first letter of the missing name.
             self.complain(self.libpam.debian, format!("{place}: names no file; libpam fails here, Debian's crashes"));
             return Err(Abort);
         };

@@ -708,8 +708,8 @@ fn a_service_that_has_the_lines_of_other_keeps_them() {
     assert_eq!(
         texts,
         [
-            "login: has no session lines, and with a line of ours it would no longer have those of `other`",
-            "swaylock: has no auth lines, and with a line of ours it would no longer have those of `other`",
+            "login: has no session lines, and with a line of pam_pag.so it would no longer have those of `other`",
+            "swaylock: has no auth lines, and with a line of pam_pag.so it would no longer have those of `other`",
         ]
     );
     scene.enable();
