@@ -39,6 +39,7 @@ impl HandleGroup {
 #[derive(Debug)]
 #[must_use]
 pub struct Guard {
+    group: HandleGroup,
     before: Ids,
     attributes: Attributes,
 }
@@ -54,7 +55,7 @@ impl Guard {
         if effective != 0 {
             return Err(Error::NotRoot);
         }
-        let guard = Guard { before, attributes: sys::attributes() };
+        let guard = Guard { group, before, attributes: sys::attributes() };
         // From here on `guard` is dropped, and restores, on every path.
         let keep = u32::MAX;
         let [real_gid, ..] = before.gid;
@@ -69,6 +70,11 @@ impl Guard {
         sys::setfsuid(0);
         sys::setfsgid(group.0);
         if sys::setfsuid(keep) == 0 && sys::setfsgid(keep) == group.0 { Ok(guard) } else { Err(Error::NotRoot) }
+    }
+
+    /// The handle group.
+    pub fn group(&self) -> HandleGroup {
+        self.group
     }
 
     /// Runs `work` with the real uid `uid`, for the one thing that needs it: naming that user's `@u`.

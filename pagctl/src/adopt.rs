@@ -15,8 +15,8 @@ use pag::keyring::{self, Mask, Serial};
 use pag::mirror::adopt;
 use pag::policy::{self, Candidate, Newcomer, Placement};
 use pag::store::lease::{Lease, LeaseKind};
-use pag::store::lock::Lock;
-use pag::store::registry::{Pag, Registry};
+use pag::store::locked::LockedUser;
+use pag::store::registry::Pag;
 use pag::sys::Process;
 use pag::sys::{self, Passwd, Who};
 
@@ -50,10 +50,8 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
     let manager = manager(&unit)?;
     let group = HandleGroup::read();
     let guard = Guard::enter(group)?;
-    let lock = Lock::of_uid(user.uid, WAIT)?;
-    let registry = Registry::find(&guard, group)?;
-    let pags = registry.map(|registry| registry.pags_of(&guard, &lock, user.uid)).transpose()?.unwrap_or_default();
-    drop((lock, guard));
+    let pags = LockedUser::lock(&guard, user.uid, WAIT)?.pags()?;
+    drop(guard);
     let mut service = Service::start(&user)?;
     let keyring = service.keyring()?;
     if let Some(pag) = pags.iter().find(|pag| pag.ring.as_ref().is_ok_and(|ring| ring.serial == keyring.serial)) {
@@ -86,11 +84,9 @@ fn lend(pag: &mut Pag, keyring: Serial, manager: Process) -> Result<usize, Error
     let ring = pag.ring.clone().map_err(|why| Error::Refused(format!("PAG {}: {why}", pag.id)))?;
     adopt::take_charge(pag, &ring, keyring, Instant::now() + WAIT)?;
     let guard = Guard::enter(group)?;
-    let lock = Lock::of_uid(uid, WAIT)?;
+    let user = LockedUser::lock(&guard, uid, WAIT)?;
     let gone = || Error::Refused(format!("PAG {} has ended in the meantime; run pagctl adopt again", pag.id));
-    let registry = Registry::find(&guard, group)?.ok_or_else(gone)?;
-    let found = registry.pags_of(&guard, &lock, uid)?.into_iter().find(|other| other.id == pag.id);
-    *pag = found.ok_or_else(gone)?;
+    *pag = user.pag(pag.id)?.ok_or_else(gone)?;
     let mut record = pag.record.clone().map_err(|why| Error::Refused(why.to_string()))?;
     // A second adoption begins anew: it replaces what a member has put in the place of a token.
     (record.adopted, record.lent) = (Some(keyring), Vec::new());
@@ -100,8 +96,8 @@ fn lend(pag: &mut Pag, keyring: Serial, manager: Process) -> Result<usize, Error
         let lease = Lease::new(manager, LeaseKind::Manager, "adopted", "", None);
         record.leases.push(lease.map_err(pag::Error::system("make a lease"))?);
     }
-    registry.store(&guard, pag, record)?;
-    Ok(adopt::bring_into_step(&guard, &registry, pag)?)
+    user.store(pag, record)?;
+    Ok(adopt::bring_into_step(&user, pag)?)
 }
 
 fn account(user: &str) -> Result<Passwd, Error> {

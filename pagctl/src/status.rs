@@ -68,7 +68,7 @@ fn all() -> pag::Result<Option<Vec<PagJson>>> {
         Err(pag::Error::NotRoot) => return Ok(None),
         Err(other) => return Err(other),
     };
-    let Some(registry) = Registry::find(&guard, group)? else { return Ok(Some(Vec::new())) };
+    let Some(registry) = Registry::find(&guard)? else { return Ok(Some(Vec::new())) };
     let mut pags = registry.pags(&guard)?;
     drop(guard);
     pags.sort_by_key(|pag| (pag.uid, pag.record.as_ref().map_or(0, |record| record.made), pag.id));

@@ -8,8 +8,7 @@ use std::time::Duration;
 use pag::ccache;
 use pag::guard::{Guard, HandleGroup};
 use pag::report::{Event, report, speak_as};
-use pag::store::lock::Lock;
-use pag::store::registry::Registry;
+use pag::store::locked::LockedUser;
 
 /// Longest wait for a uid's lock: a login has it, and the user is to keep the file system.
 const WAIT: Duration = Duration::from_millis(100);
@@ -27,13 +26,14 @@ fn main() -> ExitCode {
 /// Takes away the file system of `uid`, where this user has no PAG. Under the uid's lock: a login makes a ccache before it
 /// makes the PAG.
 fn tidy(uid: u32, group: HandleGroup) -> Result<(), String> {
-    let Ok(lock) = Lock::of_uid(uid, WAIT) else { return Ok(()) };
     let words = |error: pag::Error| format!("cannot look for PAGs of uid {uid}: {error}");
     let guard = Guard::enter(group).map_err(words)?;
-    let registry = Registry::find(&guard, group).map_err(words)?;
+    let Ok(user) = LockedUser::lock(&guard, uid, WAIT) else { return Ok(()) };
     // Where the registry was lost the helper makes it anew from what it remembers.
-    let Some(registry) = registry else { return Ok(()) };
-    if registry.pags_of(&guard, &lock, uid).map_err(words)?.is_empty() && !ccache::unmount(uid) {
+    if user.registry().map_err(words)?.is_none() {
+        return Ok(());
+    }
+    if user.pags().map_err(words)?.is_empty() && !ccache::unmount(uid) {
         return Err(format!("the ccaches of uid {uid}, who has no PAG, cannot be unmounted"));
     }
     Ok(())

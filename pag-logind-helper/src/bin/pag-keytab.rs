@@ -102,7 +102,7 @@ fn find(pag: PagId) -> Result<(u32, Record), String> {
     let group = HandleGroup::read();
     let words = |error: pag::Error| error.to_string();
     let guard = Guard::enter(group).map_err(words)?;
-    let registry = Registry::find(&guard, group).map_err(words)?.ok_or("there is no PAG on this host")?;
+    let registry = Registry::find(&guard).map_err(words)?.ok_or("there is no PAG on this host")?;
     let pags = registry.pags(&guard).map_err(words)?;
     let found = pags.into_iter().find(|one| one.id == pag).ok_or("there is no such PAG")?;
     let record = found.record.map_err(|why| why.to_string())?;

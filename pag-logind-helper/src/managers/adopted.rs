@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use pag::guard::Guard;
 use pag::keyring::Serial;
 use pag::mirror::adopt;
 use pag::report::{Event, report};
-use pag::store::registry::{Pag, Registry};
+use pag::store::locked::LockedUser;
+use pag::store::registry::Pag;
 use pag::types::PagId;
 
 use crate::pags::keeper::keys_of;
@@ -33,14 +33,14 @@ impl Adopted {
     }
 
     /// Has the adopted managers among a user's PAGs have their tokens. Under his lock.
-    pub(crate) fn bring_into_step(&mut self, guard: &Guard, registry: &Registry, pags: &mut [Pag]) {
+    pub(crate) fn bring_into_step(&mut self, user: &LockedUser<'_>, pags: &mut [Pag]) {
         for pag in pags {
             if !self.lacks(pag) {
                 continue;
             }
             // Seen before what is done about it, so that what comes meanwhile is seen the next time.
             let seen = pag.ring.as_ref().map(keys_of).unwrap_or_default();
-            if let Err(why) = adopt::bring_into_step(guard, registry, pag) {
+            if let Err(why) = adopt::bring_into_step(user, pag) {
                 let (uid, id) = (pag.uid, pag.id);
                 let what = format!("the adopted manager of uid {uid} is not in step with PAG {id}: {why}");
                 report(&Event::Complaint { what });

@@ -15,6 +15,7 @@ use pag::mirror::follow;
 use pag::policy::{self, Sessions};
 use pag::report::{Event, report};
 use pag::store::lock::Lock;
+use pag::store::locked::LockedUser;
 use pag::store::record::Record;
 use pag::store::registry::{Pag, Registry};
 use pag::sys::Identity;
@@ -127,7 +128,8 @@ impl Following {
 
     /// Has the followers among a user's PAGs follow whom they should, with tokens and ticket. True when what logind says
     /// of him matters for that. Under his lock.
-    pub(crate) fn bring_into_step(&mut self, guard: &Guard, registry: &Registry, uid: u32, pags: &mut [Pag]) -> bool {
+    pub(crate) fn bring_into_step(&mut self, user: &LockedUser<'_>, pags: &mut [Pag]) -> bool {
+        let uid = user.uid();
         let ids: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
         let mut some = false;
         for id in ids {
@@ -137,8 +139,8 @@ impl Following {
             let leader = self.leader(uid, pags, &record);
             let leader = leader.and_then(|id| pags.iter().find(|other| other.id == id)).cloned();
             let done = match &leader {
-                Some(leader) => self.follow(guard, registry, uid, &mut pag, leader),
-                None => self.follow_nobody(guard, registry, uid, &mut pag),
+                Some(leader) => self.follow(user, &mut pag, leader),
+                None => self.follow_nobody(user, &mut pag),
             };
             match done {
                 Ok(()) if self.without_ticket.contains(&id) => {}
@@ -197,17 +199,18 @@ impl Following {
         self.without_ticket.retain(&is_there);
     }
 
-    fn follow(&mut self, guard: &Guard, registry: &Registry, uid: u32, pag: &mut Pag, leader: &Pag) -> Result<()> {
+    fn follow(&mut self, user: &LockedUser<'_>, pag: &mut Pag, leader: &Pag) -> Result<()> {
+        let uid = user.uid();
         let before = pag.record.as_ref().ok().and_then(|record| record.follows);
         if before == Some(leader.id) && self.steps.get(&pag.id) == Some(&step(pag, leader)) {
             return Ok(());
         }
         if before.is_none() {
-            forget_own(guard, registry, pag)?;
+            forget_own(user, pag)?;
         }
         // Seen before what is done about it, so that what comes meanwhile is seen the next time.
         let seen = step(pag, leader);
-        follow::mirror(guard, registry, pag, leader)?;
+        follow::mirror(user, pag, leader)?;
         if before != Some(leader.id) {
             let sessions = self.sessions.get(&uid).zip(leader.record.as_ref().ok());
             let session = sessions.and_then(|(known, record)| known.of(record, scope_of)).map(|one| one.id.clone());
@@ -224,7 +227,7 @@ impl Following {
         Ok(())
     }
 
-    fn follow_nobody(&mut self, guard: &Guard, registry: &Registry, uid: u32, pag: &mut Pag) -> Result<()> {
+    fn follow_nobody(&mut self, user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
         self.steps.remove(&pag.id);
         let (Ok(ring), Ok(mut record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(()) };
         if record.follows.is_none() {
@@ -233,11 +236,11 @@ impl Following {
         // A login that has just come has put its own ticket there.
         let own = record.has_login();
         follow::take_away(&ring, pag.nested, &mut record);
-        registry.store(guard, pag, record)?;
+        user.store(pag, record)?;
         report(&Event::FollowsNobody { uid: pag.uid, pag: pag.id });
         self.without_ticket.remove(&pag.id);
         if !own {
-            self.copies.push(Copying { uid, pag: pag.id, leader: None });
+            self.copies.push(Copying { uid: pag.uid, pag: pag.id, leader: None });
         }
         Ok(())
     }
@@ -250,7 +253,7 @@ fn step(pag: &Pag, leader: &Pag) -> Step {
 }
 
 /// What a login has left in the PAG that begins to follow goes: it is an identity of its own.
-fn forget_own(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Result<()> {
+fn forget_own(user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
     let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(()) };
     if record.principal.is_none() && record.tokens.is_empty() {
         return Ok(());
@@ -267,7 +270,7 @@ fn forget_own(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Result<()> {
         reseed: false,
         ..record
     };
-    registry.store(guard, pag, blank)
+    user.store(pag, blank)
 }
 
 /// The report of a ticket that was copied, or was not to be copied any more.
@@ -319,7 +322,7 @@ impl Copying {
 /// The record of a PAG as it is now, read without its user's lock.
 pub(crate) fn record_of(pag: PagId, group: HandleGroup) -> Option<Record> {
     let guard = Guard::enter(group).ok()?;
-    let registry = Registry::find(&guard, group).ok()??;
+    let registry = Registry::find(&guard).ok()??;
     registry.pags(&guard).ok()?.into_iter().find(|one| one.id == pag)?.record.ok()
 }
 

@@ -23,6 +23,7 @@ use pag::report::{Event, report};
 use pag::seed;
 use pag::store::lease::LeaseKind;
 use pag::store::lock::Lock;
+use pag::store::locked::LockedUser;
 use pag::store::record::{Attempt, PagKind, Record};
 use pag::store::registry::{Pag, Registry};
 use pag::store::ring::Ring;
@@ -207,7 +208,7 @@ impl Keeper {
     /// When keyrings cannot be read at all.
     pub(crate) fn survey(&mut self, watch: &mut Watch) -> Result<BTreeSet<u32>> {
         let guard = Guard::enter(self.group)?;
-        let registry = Registry::find(&guard, self.group)?;
+        let registry = Registry::find(&guard)?;
         if registry.is_none() {
             self.lose_registry();
         }
@@ -278,41 +279,34 @@ impl Keeper {
         if !self.note_seedings(uid) {
             return Ok(Settled { again: true, ..Settled::default() });
         }
-        let lock = match Lock::of_uid(uid, LOCK_WAIT) {
+        let guard = Guard::enter(self.group)?;
+        let user = match LockedUser::lock(&guard, uid, LOCK_WAIT) {
             Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
                 return Ok(Settled { again: true, ..Settled::default() });
             }
             other => other?,
         };
-        let guard = Guard::enter(self.group)?;
-        let found = Registry::find(&guard, self.group)?;
-        let all = found.is_none() && !self.known.is_empty();
-        let registry = match found {
-            Some(registry) => Some(registry),
-            None => {
-                self.lose_registry();
-                let needed = self.known.values().any(|known| known.uid == uid && known.is_alive());
-                if needed { Some(Registry::open(&guard, self.group, LOCK_WAIT)?) } else { None }
-            }
-        };
-        let (mut pags, mut aside, mut waiting, mut ask) = (Vec::new(), Vec::new(), Vec::new(), false);
-        if let Some(registry) = registry {
-            pags = registry.pags_of(&guard, &lock, uid)?;
-            self.anchor_again(&guard, &lock, &registry, uid, &mut pags);
-            aside = self.set_aside(&guard, &registry, &mut pags, users);
-            // Only then is the user looked up: NSS may be slow, and all wait for us.
-            if pags.iter().any(is_over_or_broken) {
-                login::tidy(&guard, &registry, &mut pags, &passwd(uid), PagKind::User);
-            }
-            self.end_leaving(&guard, &registry, &mut pags);
-            for pag in &mut pags {
-                if self.restore(&guard, &registry, pag) {
-                    waiting.push(pag.id);
-                }
-            }
-            ask = self.following.bring_into_step(&guard, &registry, uid, &mut pags);
-            self.adopted.bring_into_step(&guard, &registry, &mut pags);
+        let is_lost = user.registry()?.is_none();
+        let all = is_lost && !self.known.is_empty();
+        if is_lost {
+            self.lose_registry();
         }
+        let mut pags = user.pags()?;
+        self.anchor_again(&user, &mut pags);
+        let mut aside = self.set_aside(&user, &mut pags, users);
+        // The user is looked up only then: a name service may be slow, and everything waits for this loop.
+        if pags.iter().any(is_over_or_broken) {
+            login::tidy(&user, &mut pags, &passwd(uid), PagKind::User);
+        }
+        self.end_leaving(&user, &mut pags);
+        let mut waiting = Vec::new();
+        for pag in &mut pags {
+            if self.restore(&user, pag) {
+                waiting.push(pag.id);
+            }
+        }
+        let ask = self.following.bring_into_step(&user, &mut pags);
+        self.adopted.bring_into_step(&user, &mut pags);
         let again = self.remember(uid, &pags, watch);
         aside.extend(pags.iter().map(|pag| pag.id));
         if sweep(uid, &aside) {
@@ -332,28 +326,29 @@ impl Keeper {
             return Ok(true);
         }
         let guard = Guard::enter(self.group)?;
-        let registry = Registry::find(&guard, self.group)?;
+        let registry = Registry::find(&guard)?;
         Ok(registry
             .is_some_and(|registry| registry.pags(&guard).is_ok_and(|pags| pags.iter().any(|pag| pag.uid == uid))))
     }
 
     /// Discards the tokens of managers that have had their time to stop. Who lingers has tokens for a reason of his own, if he
     /// has any; so has who has a keytab.
-    fn end_leaving(&mut self, guard: &Guard, registry: &Registry, pags: &mut [Pag]) {
+    fn end_leaving(&mut self, user: &LockedUser<'_>, pags: &mut [Pag]) {
         for pag in pags {
             let Ok(record) = pag.record.clone() else { continue };
             if !self.leaving.take(pag.id) || self.known.get(&pag.id).is_some_and(|known| self.has_keytab(known)) {
                 continue;
             }
             if !login::is_lingering(&passwd(pag.uid)) {
-                login::settle(guard, registry, pag, record, || true);
+                login::settle(user, pag, record, || true);
             }
         }
     }
 
     /// Puts back what was cut out of the registry: a PAG that was not ended, whose ring is whole, and of whose leases
     /// at least one lives.
-    fn anchor_again(&mut self, guard: &Guard, lock: &Lock, registry: &Registry, uid: u32, pags: &mut Vec<Pag>) {
+    fn anchor_again(&mut self, user: &LockedUser<'_>, pags: &mut Vec<Pag>) {
+        let uid = user.uid();
         let ccaches = ccache::of_user(uid);
         let there: BTreeSet<PagId> = pags.iter().map(|pag| pag.id).collect();
         let missing = self.known.iter().filter(|(id, known)| known.uid == uid && !there.contains(id));
@@ -364,15 +359,13 @@ impl Keeper {
             let mut record = known.record.clone();
             record.leases.retain(|lease| lease.process.is_alive());
             let anchored = match Ring::look(known.ring.serial, uid, self.group) {
-                Ok(ring) if ring == known.ring => {
-                    registry.anchor(guard, lock, *id, &ring, record).map_err(|error| error.to_string())
-                }
+                Ok(ring) if ring == known.ring => user.anchor(*id, &ring, record).map_err(|error| error.to_string()),
                 Ok(_) => Err("its ring is gone".to_owned()),
                 Err(why) => Err(why),
             };
             match anchored {
                 Ok(mut pag) => {
-                    s0::hold_again(guard, &mut pag);
+                    s0::hold_again(user.guard(), &mut pag);
                     let what = "it had been taken out of the registry and is anchored again".to_owned();
                     report(&Event::Healed { uid, pag: *id, what });
                     pags.push(pag);
@@ -383,13 +376,7 @@ impl Keeper {
     }
 
     /// Takes the PAGs out of `pags` whose records cannot be read, and repairs those that we remember. Names the rest.
-    fn set_aside(
-        &mut self,
-        guard: &Guard,
-        registry: &Registry,
-        pags: &mut Vec<Pag>,
-        users: Option<&BTreeSet<u32>>,
-    ) -> Vec<PagId> {
+    fn set_aside(&mut self, user: &LockedUser<'_>, pags: &mut Vec<Pag>, users: Option<&BTreeSet<u32>>) -> Vec<PagId> {
         let mut aside = Vec::new();
         pags.retain_mut(|pag| {
             let (uid, id) = (pag.uid, pag.id);
@@ -408,7 +395,7 @@ impl Keeper {
                 Err(why) => why.to_string(),
             };
             if let Some(known) = self.known.get(&id) {
-                let stored = registry.store(guard, pag, known.record.clone());
+                let stored = user.store(pag, known.record.clone());
                 let what = format!("{why}; it is written again as it was");
                 match stored {
                     Ok(()) => report(&Event::Healed { uid, pag: id, what }),
@@ -418,7 +405,7 @@ impl Keeper {
             }
             if users.is_some_and(|users| !users.contains(&uid)) {
                 // Whose leases these were is not known, but nobody of this user is there any more.
-                match registry.retire(guard, pag) {
+                match user.retire(pag) {
                     Ok(()) => report(&Event::Ended { uid, pag: id, tokens: "left to its processes" }),
                     Err(error) => report(&Event::EndFailed { uid, pag: id, why: error.to_string() }),
                 }
@@ -434,7 +421,7 @@ impl Keeper {
     }
 
     /// Restores what a member has cut out of the ring. True when tokens are missed that could be had again.
-    fn restore(&mut self, guard: &Guard, registry: &Registry, pag: &mut Pag) -> bool {
+    fn restore(&mut self, user: &LockedUser<'_>, pag: &mut Pag) -> bool {
         let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return false };
         let (uid, id) = (pag.uid, pag.id);
         let now = pag::sys::now();
@@ -443,7 +430,7 @@ impl Keeper {
         if !self.was_cut(before, &keys, pag, &record) {
             return false;
         }
-        match s0::equip(guard, pag) {
+        match s0::equip(user.guard(), pag) {
             Ok(Equipped::AsBefore) => {}
             Ok(Equipped::Relinked) => {
                 let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
@@ -457,7 +444,7 @@ impl Keeper {
             Err(error) if self.said.insert(id) => report(&Event::NotEquipped { uid, pag: id, why: error.to_string() }),
             Err(_) => {}
         }
-        match ring.link_user_keyring(guard, uid) {
+        match ring.link_user_keyring(user.guard(), uid) {
             Ok(()) if before.is_some() => {
                 let what = "a member had emptied its ring; the user keyring is linked again".to_owned();
                 report(&Event::Healed { uid, pag: id, what });
@@ -472,7 +459,7 @@ impl Keeper {
             return false;
         }
         // Kept where a restart of ours finds it.
-        if let Err(error) = registry.store(guard, pag, Record { reseed: true, ..record }) {
+        if let Err(error) = user.store(pag, Record { reseed: true, ..record }) {
             report(&HelperEvent::HealFailed { uid, pag: id, why: error.to_string() });
         }
         true
@@ -530,12 +517,11 @@ impl Keeper {
         if !asked && !renewal && !lacks_tokens(&known.ring, &known.record, pag::sys::now()) {
             return Ok(false);
         }
-        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
         let guard = Guard::enter(self.group)?;
-        let Some(registry) = Registry::find(&guard, self.group)? else { return Ok(false) };
+        let user = LockedUser::lock(&guard, uid, LOCK_WAIT)?;
         let now = pag::sys::now();
         let mut is_there = false;
-        for mut pag in registry.pags_of(&guard, &lock, uid)? {
+        for mut pag in user.pags()? {
             let Ok(record) = pag.record.clone() else { continue };
             let reseed = pag.id == id && (asked || !renewal || record.follows.is_none());
             is_there |= reseed;
@@ -545,7 +531,7 @@ impl Keeper {
             // Who asks wants all that there is.
             let discarded = if reseed && asked { Vec::new() } else { record.discarded.clone() };
             if reseed || record.reseed {
-                registry.store(&guard, &mut pag, Record { reseed, attempt, discarded, ..record })?;
+                user.store(&mut pag, Record { reseed, attempt, discarded, ..record })?;
             }
         }
         Ok(is_there)
@@ -558,15 +544,13 @@ impl Keeper {
     /// When there is no such PAG, a login holds the lock, or the record cannot be written.
     pub(crate) fn forget_tokens(&mut self, id: PagId, cell: Option<&Cell>) -> Outcome {
         let Some(uid) = self.user_of(id) else { return Err(Trouble::Gone) };
-        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
         let guard = Guard::enter(self.group)?;
-        let Some(registry) = Registry::find(&guard, self.group)? else { return Err(Trouble::Gone) };
-        let pags = registry.pags_of(&guard, &lock, uid)?;
-        let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Err(Trouble::Gone) };
+        let user = LockedUser::lock(&guard, uid, LOCK_WAIT)?;
+        let Some(mut pag) = user.pag(id)? else { return Err(Trouble::Gone) };
         let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Err(Trouble::Gone) };
         let mut record = Record { reseed: record.reseed && cell.is_some(), ..record };
         record.discard(cell, pag::sys::now());
-        registry.store(&guard, &mut pag, record.clone())?;
+        user.store(&mut pag, record.clone())?;
         self.known.insert(id, Rc::new(Known { id, uid, ring, record, keys: keys_of(&ring).into() }));
         self.changed.insert(uid);
         Ok(())
@@ -594,10 +578,9 @@ impl Keeper {
     /// As [`Keeper::forget_tokens`], and when this PAG cannot be followed.
     pub(crate) fn choose(&self, id: PagId, on: bool) -> Outcome {
         let Some(uid) = self.user_of(id) else { return Err(Trouble::Gone) };
-        let lock = Lock::of_uid(uid, LOCK_WAIT)?;
         let guard = Guard::enter(self.group)?;
-        let Some(registry) = Registry::find(&guard, self.group)? else { return Err(Trouble::Gone) };
-        let mut pags = registry.pags_of(&guard, &lock, uid)?;
+        let user = LockedUser::lock(&guard, uid, LOCK_WAIT)?;
+        let mut pags = user.pags()?;
         let record_of = |pag: &Pag| pag.record.clone().ok();
         let Some(record) = pags.iter().find(|pag| pag.id == id).and_then(record_of) else { return Err(Trouble::Gone) };
         let is_follower =
@@ -624,7 +607,7 @@ impl Keeper {
             let Some(record) = record_of(&pag) else { continue };
             let chosen = on && pag.id == id;
             if record.chosen != chosen {
-                registry.store(&guard, &mut pag, Record { chosen, ..record })?;
+                user.store(&mut pag, Record { chosen, ..record })?;
             }
         }
         Ok(())
@@ -675,15 +658,14 @@ impl Keeper {
     /// change. Gives the record as it is then; none where a login holds the lock, or there is no such PAG.
     fn change(&mut self, id: PagId, change: impl FnOnce(&Self, &Pag, &mut Record) -> bool) -> Option<&Record> {
         let known = self.known.get(&id)?;
-        let lock = Lock::of_uid(known.uid, LOCK_WAIT).ok()?;
         let guard = Guard::enter(self.group).ok()?;
-        let registry = Registry::find(&guard, self.group).ok()??;
-        let mut pag = registry.pags_of(&guard, &lock, known.uid).ok()?.into_iter().find(|pag| pag.id == id)?;
+        let user = LockedUser::lock(&guard, known.uid, LOCK_WAIT).ok()?;
+        let mut pag = user.pag(id).ok()??;
         let mut record = pag.record.clone().ok()?;
         if !change(self, &pag, &mut record) {
             return None;
         }
-        registry.store(&guard, &mut pag, record.clone()).ok()?;
+        user.store(&mut pag, record.clone()).ok()?;
         let Known { uid, ring, ref keys, .. } = **known;
         let known = Rc::new(Known { id, uid, ring, record, keys: keys.clone() });
         self.changed.insert(uid);
@@ -906,11 +888,9 @@ impl Keeper {
             if known.uid != uid {
                 return true;
             }
-            let registry = Guard::enter(group).and_then(|guard| Registry::find(&guard, group));
-            let Ok(Some(registry)) = registry else { return false };
             let tokens = afs::tokens(&known.ring, Instant::now() + INSIDE).ok();
             let seeding = login::Seeding { ok: true, tokens, aliases: Vec::new() };
-            let noted = login::note_seeding(uid, group, &registry, *id, &seeding, LOCK_WAIT);
+            let noted = login::note_seeding(group, uid, *id, &seeding, LOCK_WAIT);
             let later = matches!(noted, Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut);
             done &= !later;
             later

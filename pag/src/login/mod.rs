@@ -25,8 +25,9 @@ use crate::report::{Event, report};
 use crate::seed::{self, Alias, Brought, Budget, Job, Need, Wanted, Without};
 use crate::store::lease::{self, Lease, LeaseKind};
 use crate::store::lock::Lock;
+use crate::store::locked::LockedUser;
 use crate::store::record::{Attempt, Held, PagKind, Record, Unreadable};
-use crate::store::registry::{self, Pag, Registry};
+use crate::store::registry::{self, Pag};
 use crate::store::ring::{self, Ring};
 use crate::sys::Process;
 use crate::sys::{self, Identity, Passwd, RootDirectory, Who};
@@ -241,7 +242,7 @@ pub fn candidates(pags: &[Pag]) -> Vec<Candidate<'_>> {
 struct Placed {
     ring: Ring,
     /// The PAG with the record as it was when the lock was released; none outside the registry.
-    pag: Option<(Registry, Pag, Record)>,
+    pag: Option<(Pag, Record)>,
     cookie: u64,
     need: Need,
     /// What is left to do to the PAG's ccache.
@@ -357,13 +358,14 @@ impl<'a> Entering<'a> {
     }
 
     fn place_in_registry(&self, guard: &Guard) -> Result<Placed> {
-        let lock = Lock::of_uid(self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
-        let mut placed = match self.again(guard, &lock)? {
+        let user =
+            LockedUser::lock(guard, self.uid(), LOCK_WAIT.min(self.budget.left().max(Duration::from_millis(200))))?;
+        let mut placed = match self.again(&user)? {
             Some(placed) => placed,
-            None => self.choose_place(guard, &lock)?,
+            None => self.choose_place(&user)?,
         };
         if self.is_manager()
-            && let Err(why) = self.follow_at_once(guard, &lock, &mut placed)
+            && let Err(why) = self.follow_at_once(&user, &mut placed)
         {
             // The helper has reason to try again, and says so.
             log::debug!("the services of uid {} follow nobody yet: {why}", self.uid());
@@ -373,15 +375,15 @@ impl<'a> Entering<'a> {
 
     /// A manager reads its user's units when it starts: it has the tokens of a session by then, of the newest one, since
     /// nobody has asked logind yet. The helper has it follow another where that is right.
-    fn follow_at_once(&self, guard: &Guard, lock: &Lock, placed: &mut Placed) -> Result<()> {
-        let Some((registry, pag, record)) = &mut placed.pag else { return Ok(()) };
+    fn follow_at_once(&self, user: &LockedUser<'_>, placed: &mut Placed) -> Result<()> {
+        let Some((pag, record)) = &mut placed.pag else { return Ok(()) };
         if record.follows.is_some() || !policy::is_follower(record, crate::sys::now()) {
             return Ok(());
         }
-        let pags = registry.pags_of(guard, lock, self.uid())?;
+        let pags = user.pags()?;
         let followed = policy::followed(self.request.settings.follow, &candidates(&pags), None, None, |_| None);
         let Some(leader) = pags.iter().find(|other| Some(other.id) == followed) else { return Ok(()) };
-        follow::mirror(guard, registry, pag, leader)?;
+        follow::mirror(user, pag, leader)?;
         report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id, session: None });
         if let Ok(now) = &pag.record {
             *record = now.clone();
@@ -389,22 +391,21 @@ impl<'a> Entering<'a> {
         Ok(())
     }
 
-    fn choose_place(&self, guard: &Guard, lock: &Lock) -> Result<Placed> {
-        let registry = Registry::open(guard, self.group, LOCK_WAIT)?;
-        let mut pags = registry.pags_of(guard, lock, self.uid())?;
+    fn choose_place(&self, user: &LockedUser<'_>) -> Result<Placed> {
+        let mut pags = user.pags()?;
         let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
         let foreign: Vec<Event> = pags.iter().filter_map(of_newer_release).collect();
-        tidy(guard, &registry, &mut pags, self.request.user, self.repaired());
+        tidy(user, &mut pags, self.request.user, self.repaired());
         let lease = self.lease()?;
         let kind = match self.choose(&pags) {
-            Choice::Join(index, chosen) => match chosen.join(guard) {
+            Choice::Join(index, chosen) => match chosen.join(user.guard()) {
                 Ok(()) => {
                     // A seeding job is no reason to keep a PAG.
                     let lease = (self.request.settings.placement != ServiceKind::Seed).then_some(lease);
-                    return self.joined(guard, &registry, pags.swap_remove(index), chosen, lease);
+                    return self.joined(user, pags.swap_remove(index), chosen, lease);
                 }
                 Err(why) => {
-                    self.abandon(guard, &registry, &pags, index, &why.to_string())?;
+                    self.abandon(user, &pags, index, &why.to_string())?;
                     PagKind::User
                 }
             },
@@ -420,43 +421,42 @@ impl<'a> Entering<'a> {
         };
         self.sweep(&known);
         // A second time when the first new ring cannot be joined either, and no third.
-        match self.make(guard, lock, &registry, kind, lease.clone()) {
+        match self.make(user, kind, lease.clone()) {
             Err(Error::NotJoined { .. }) => {
-                ring::fresh(guard, self.uid())?;
-                self.make(guard, lock, &registry, kind, lease)
+                ring::fresh(user.guard(), self.uid())?;
+                self.make(user, kind, lease)
             }
             made => made,
         }
     }
 
     /// A hook that comes after another of the same login: the PAG is chosen already.
-    fn again(&self, guard: &Guard, lock: &Lock) -> Result<Option<Placed>> {
+    fn again(&self, user: &LockedUser<'_>) -> Result<Option<Placed>> {
         let Some(marker) = self.request.marker.filter(|marker| marker.uid == self.uid()) else { return Ok(None) };
         let (Some(ring), Some((id, place))) = (marker.ring, marker.pag) else { return Ok(None) };
-        let found = Registry::look_up(guard, self.group, place, self.uid(), id)?;
-        let Some((registry, pag)) = found else { return Ok(None) };
+        let Some(pag) = user.look_up(place, id)? else { return Ok(None) };
         // What is damaged is put right by going the whole way.
         if pag.ring.as_ref() != Ok(&ring) || pag.record.is_err() {
             return Ok(None);
         }
         // The ticket that an earlier hook came without may be of an identity that has no place there.
         if pag.record.as_ref().is_ok_and(|record| !self.may_stay(record, Some(marker.cookie))) {
-            end_session(guard, lock, &registry, pag, marker.cookie);
-            ring::fresh(guard, self.uid())?;
+            end_session(user, pag, marker.cookie);
+            ring::fresh(user.guard(), self.uid())?;
             return Ok(None);
         }
         if !ring.is_current() {
             if marker.opened && !self.request.opening && !self.request.several {
                 report(&Event::Displaced { uid: self.uid(), ring: ring.serial });
             }
-            if ring.join(guard).is_err() {
+            if ring.join(user.guard()).is_err() {
                 return Ok(None);
             }
         }
         // The lease is there, unless close_session came in between.
         let has_it = pag.record.as_ref().is_ok_and(|r| r.leases.iter().any(|lease| lease.cookie == marker.cookie));
         let lease = if has_it { None } else { Some(self.lease()?) };
-        let mut placed = self.joined(guard, &registry, pag, ring, lease)?;
+        let mut placed = self.joined(user, pag, ring, lease)?;
         if has_it {
             placed.cookie = marker.cookie;
         }
@@ -551,12 +551,12 @@ impl<'a> Entering<'a> {
     }
 
     /// A ring that looked whole could not be joined: its PAG is taken out of the registry, so that nobody tries again.
-    fn abandon(&self, guard: &Guard, registry: &Registry, pags: &[Pag], index: usize, why: &str) -> Result<()> {
+    fn abandon(&self, user: &LockedUser<'_>, pags: &[Pag], index: usize, why: &str) -> Result<()> {
         if let Some(pag) = pags.get(index) {
             report(&Event::RingBroken { uid: self.uid(), pag: pag.id, why: why.to_owned() });
-            registry.retire(guard, pag)?;
+            user.retire(pag)?;
         }
-        ring::fresh(guard, self.uid())
+        ring::fresh(user.guard(), self.uid())
     }
 
     /// This process, looked up once.
@@ -571,15 +571,15 @@ impl<'a> Entering<'a> {
             .map_err(Error::system("get random bits for a lease"))
     }
 
-    fn make(&self, guard: &Guard, lock: &Lock, registry: &Registry, kind: PagKind, lease: Lease) -> Result<Placed> {
+    fn make(&self, user: &LockedUser<'_>, kind: PagKind, lease: Lease) -> Result<Placed> {
         let uid = self.uid();
         let id = PagId::random()?;
         let cookie = lease.cookie;
         let (ccache, filled) = self.new_ccache(id);
         let mut record = Record::new(uid, kind, ccache, self.request.settings.retain);
         record.leases.push(lease);
-        let anchored = Ring::make(guard, self.group, uid).and_then(|ring| {
-            let pag = registry.anchor(guard, lock, id, &ring, record);
+        let anchored = Ring::make(user.guard(), self.group, uid).and_then(|ring| {
+            let pag = user.anchor(id, &ring, record);
             ring.release();
             Ok((ring, pag?))
         });
@@ -588,9 +588,9 @@ impl<'a> Entering<'a> {
         }
         let (ring, mut pag) = anchored?;
         // Before the join: the members of a ring without its S0 are in no PAG of OpenAFS.
-        self.equip(guard, &mut pag);
-        if let Err(why) = ring.join(guard) {
-            registry.retire(guard, &pag)?;
+        self.equip(user.guard(), &mut pag);
+        if let Err(why) = ring.join(user.guard()) {
+            user.retire(&pag)?;
             ccache::remove(uid, id);
             return Err(why);
         }
@@ -599,8 +599,8 @@ impl<'a> Entering<'a> {
         let mut record =
             pag.record.clone().unwrap_or_else(|_| Record::new(uid, kind, String::new(), self.request.settings.retain));
         let (need, work) = self.take_ticket(&mut record, id, &ring, Found::New { filled });
-        registry.store(guard, &mut pag, record.clone())?;
-        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, work, seeded: false, moved: true })
+        user.store(&mut pag, record.clone())?;
+        Ok(Placed { ring, pag: Some((pag, record)), cookie, need, work, seeded: false, moved: true })
     }
 
     /// Says that a login has a PAG apart from its user's services because of whom its ticket names: what an account's own
@@ -637,14 +637,7 @@ impl<'a> Entering<'a> {
         (ccache::name(self.uid(), id), made.is_ok() && ticket.is_some())
     }
 
-    fn joined(
-        &self,
-        guard: &Guard,
-        registry: &Registry,
-        mut pag: Pag,
-        ring: Ring,
-        lease: Option<Lease>,
-    ) -> Result<Placed> {
+    fn joined(&self, user: &LockedUser<'_>, mut pag: Pag, ring: Ring, lease: Option<Lease>) -> Result<Placed> {
         let uid = self.uid();
         let Ok(mut record) = pag.record.clone() else {
             return Err(Error::key(format!("read the record of PAG {}", pag.id))(io::ErrorKind::InvalidData.into()));
@@ -674,7 +667,7 @@ impl<'a> Entering<'a> {
         if self.request.settings.placement == ServiceKind::Seed {
             record.reseed = false;
         }
-        self.equip(guard, &mut pag);
+        self.equip(user.guard(), &mut pag);
         let found = if self.has_tried(&ring) { Found::Tried } else { Found::Known };
         let (need, work) = self.take_ticket(&mut record, pag.id, &ring, found);
         // The copy of another identity's ticket goes, whether this login brings one or not.
@@ -684,13 +677,13 @@ impl<'a> Entering<'a> {
             work => work,
         };
         if record != before
-            && let Err(why) = registry.store(guard, &mut pag, record.clone())
+            && let Err(why) = user.store(&mut pag, record.clone())
         {
             // A member without a lease would lose its tokens with somebody else's logout.
-            ring::fresh(guard, uid)?;
+            ring::fresh(user.guard(), uid)?;
             return Err(why);
         }
-        Ok(Placed { ring, pag: Some((*registry, pag, record)), cookie, need, work, seeded: false, moved: true })
+        Ok(Placed { ring, pag: Some((pag, record)), cookie, need, work, seeded: false, moved: true })
     }
 
     /// Adds this login's lease to the record, and gives its cookie, or 0 where the record has no room. A login without a lease is
@@ -771,12 +764,12 @@ impl<'a> Entering<'a> {
     /// Does to the PAG's ccache what is to be done, and notes what has come of it. Not under the uid's lock.
     fn write_ccache(&self, placed: &mut Placed) {
         let work = std::mem::replace(&mut placed.work, CcacheWork::None);
-        if let Some((registry, pag, record)) = &mut placed.pag {
-            self.do_ccache_work(work, registry, pag.id, record);
+        if let Some((pag, record)) = &mut placed.pag {
+            self.do_ccache_work(work, pag.id, record);
         }
     }
 
-    fn do_ccache_work(&self, work: CcacheWork, registry: &Registry, id: PagId, record: &mut Record) {
+    fn do_ccache_work(&self, work: CcacheWork, id: PagId, record: &mut Record) {
         let uid = self.uid();
         // However little of its time the login has left: no ticket of another identity is to stay there.
         let user = self.owner();
@@ -805,8 +798,7 @@ impl<'a> Entering<'a> {
                     report(&Event::CcacheFed { uid, pag: id, expires: record.ticket });
                 }
                 // Best effort: the helper sees that the ccache was written, and notes the same.
-                let noted =
-                    change_record(uid, self.group, registry, id, LOCK_WAIT, |record| note_ticket(record, ticket));
+                let noted = change_record(self.group, uid, id, LOCK_WAIT, |record| note_ticket(record, ticket));
                 match noted {
                     // The helper is not to take this ticket for one that the user got without a login.
                     Ok(()) => nudge(uid),
@@ -872,7 +864,7 @@ impl<'a> Entering<'a> {
                 return false;
             }
             Need::Later => {
-                if let Some((_, pag, _)) = &placed.pag {
+                if let Some((pag, _)) = &placed.pag {
                     report(&Event::SeedPutOff { uid: self.uid(), pag: pag.id });
                 }
                 placed.seeded = true;
@@ -880,7 +872,7 @@ impl<'a> Entering<'a> {
             }
             Need::Now => placed.seeded = true,
         }
-        let record = placed.pag.as_ref().map(|(_, _, record)| record);
+        let record = placed.pag.as_ref().map(|(_, record)| record);
         let job = Job {
             settings: self.request.settings,
             user: self.request.user,
@@ -890,9 +882,9 @@ impl<'a> Entering<'a> {
             without: Without::default(),
         };
         let seeding = run_seeder(&job, Some(&placed.ring), self.before.get(), &self.budget);
-        if let Some((registry, pag, record)) = &placed.pag {
+        if let Some((pag, record)) = &placed.pag {
             let ok = seeding.ok;
-            let _ = note_seeding(self.uid(), self.group, registry, pag.id, &seeding, LOCK_WAIT);
+            let _ = note_seeding(self.group, self.uid(), pag.id, &seeding, LOCK_WAIT);
             let fed = self.ticket.as_ref().is_some_and(|t| t.summary.tgt_expires.unwrap_or(0) <= record.ticket);
             // Not the PAG's own.
             if ok && fed && self.request.settings.kdestroy && job.ccache == self.request.ccache {
@@ -943,10 +935,10 @@ impl<'a> Entering<'a> {
 
     fn entered(&self, placed: Placed) -> Entered {
         let (pag, ccache, without, identity) = match placed.pag {
-            Some((registry, pag, record)) => {
+            Some((pag, record)) => {
                 let without = Without::of(&record);
                 let identity = record.principal.map(|principal| principal.to_string()).unwrap_or_default();
-                (Some((pag.id, registry.place(&pag))), Some(record.ccache), without, identity)
+                (Some((pag.id, pag.place())), Some(record.ccache), without, identity)
             }
             None => (None, None, Without::default(), String::new()),
         };
@@ -1059,36 +1051,23 @@ fn note_ticket(record: &mut Record, ticket: &Contents) {
 
 /// Changes the record of a PAG that is there still, under the uid's lock.
 fn change_record(
-    uid: u32,
     group: HandleGroup,
-    registry: &Registry,
+    uid: u32,
     id: PagId,
     wait: Duration,
     change: impl FnOnce(&mut Record),
 ) -> Result<()> {
     let guard = Guard::enter(group)?;
-    let lock = Lock::of_uid(uid, wait)?;
-    let pags = registry.pags_of(&guard, &lock, uid)?;
-    let Some(mut pag) = pags.into_iter().find(|pag| pag.id == id) else { return Ok(()) };
-    let Ok(mut record) = pag.record.clone() else { return Ok(()) };
-    change(&mut record);
-    registry.store(&guard, &mut pag, record)
+    LockedUser::lock(&guard, uid, wait)?.edit(id, change)
 }
 
 /// Notes in the record what a seeder has brought. Waits at most `wait` for the uid's lock.
 ///
 /// # Errors
 /// `Lock` when another process held it all the time. Without the note the next login tries once more.
-pub fn note_seeding(
-    uid: u32,
-    group: HandleGroup,
-    registry: &Registry,
-    id: PagId,
-    seeding: &Seeding,
-    wait: Duration,
-) -> Result<()> {
+pub fn note_seeding(group: HandleGroup, uid: u32, id: PagId, seeding: &Seeding, wait: Duration) -> Result<()> {
     let tokens = seeding.tokens.as_deref().unwrap_or_default();
-    change_record(uid, group, registry, id, wait, |record| {
+    change_record(group, uid, id, wait, |record| {
         let now = crate::sys::now();
         let mut held = seed::held(tokens, &record.tokens, now);
         seed::note_aliases(&mut held, &seeding.aliases);
@@ -1150,7 +1129,7 @@ pub fn of_newer_release(pag: &Pag) -> Option<Event> {
 
 /// Takes dead leases out of the user's PAGs and ends those that are over; what stays in `pags` can be used. Repairs a
 /// damaged record, as one of kind `repaired`, and leaves those of a newer release alone. Held under the uid's lock.
-pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Passwd, repaired: PagKind) {
+pub fn tidy(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, user: &Passwd, repaired: PagKind) {
     let with_logins = with_logins(pags);
     pags.retain_mut(|pag| {
         if matches!(pag.record, Err(Unreadable::Foreign(_))) {
@@ -1158,7 +1137,7 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
         }
         if let Err(why) = &pag.ring {
             report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why: why.clone() });
-            let _ = registry.retire(guard, pag);
+            let _ = locked.retire(pag);
             ccache::remove(pag.uid, pag.id);
             return false;
         }
@@ -1169,7 +1148,7 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
                 let ccache = ccache::name(pag.uid, pag.id);
                 let record = Record { unsure: true, ..Record::new(pag.uid, repaired, ccache, Retain::None) };
                 // Whoever is about to join it brings the first lease: it is not over yet.
-                return registry.store(guard, pag, record).is_ok();
+                return locked.store(pag, record).is_ok();
             }
         };
         let before = record.leases.len();
@@ -1182,18 +1161,12 @@ pub fn tidy(guard: &Guard, registry: &Registry, pags: &mut Vec<Pag>, user: &Pass
         }
         let id = pag.id;
         let stays = || with_logins.iter().any(|other| *other != id) || is_lingering(user);
-        settle(guard, registry, pag, record, stays)
+        settle(locked, pag, record, stays)
     });
 }
 
 /// Gives a PAG the record `record`, from which leases have gone, and what follows from it. True when the PAG goes on.
-pub fn settle(
-    guard: &Guard,
-    registry: &Registry,
-    pag: &mut Pag,
-    mut record: Record,
-    stays: impl FnOnce() -> bool,
-) -> bool {
+pub fn settle(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stays: impl FnOnce() -> bool) -> bool {
     let (uid, id) = (pag.uid, pag.id);
     let discard = |pag: &Pag| match &pag.ring {
         Ok(ring) => {
@@ -1216,7 +1189,7 @@ pub fn settle(
     }
     match fate {
         Fate::Keep => {
-            let _ = registry.store(guard, pag, record);
+            let _ = user.store(pag, record);
             true
         }
         Fate::DropTokens => {
@@ -1234,14 +1207,14 @@ pub fn settle(
             // Whoever has a keytab for it need not wait, and it was the logins' that were discarded.
             record.attempt = None;
             record.discarded.clear();
-            let _ = registry.store(guard, pag, record);
+            let _ = user.store(pag, record);
             true
         }
         Fate::End { discard: wanted } => {
             if wanted && let Err(why) = discard(pag) {
                 report(&Event::EndFailed { uid, pag: id, why: why.to_string() });
             }
-            if let Err(why) = registry.retire(guard, pag) {
+            if let Err(why) = user.retire(pag) {
                 report(&Event::EndFailed { uid, pag: id, why: why.to_string() });
             } else {
                 let tokens = if wanted { "discarded" } else { "left to its processes" };
@@ -1296,8 +1269,7 @@ pub fn leave_by_another_handle(user: &Passwd, service: &str) -> Result<()> {
         guard => guard?,
     };
     let Some(process) = Process::current() else { return Ok(()) };
-    let lock = Lock::of_uid(user.uid, LOCK_WAIT)?;
-    let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
+    let locked = LockedUser::lock(&guard, user.uid, LOCK_WAIT)?;
     let service = Word::clean(service);
     let is_meant =
         |lease: &&Lease| lease.process == process && lease.role == LeaseKind::Login && lease.service == service;
@@ -1306,14 +1278,14 @@ pub fn leave_by_another_handle(user: &Passwd, service: &str) -> Result<()> {
         let cookie = record.leases.iter().rev().find(is_meant)?.cookie;
         Some((record.made, cookie, pag))
     };
-    let open = registry.pags_of(&guard, &lock, user.uid)?.into_iter().filter_map(newest);
+    let open = locked.pags()?.into_iter().filter_map(newest);
     let Some((_, cookie, pag)) = open.max_by_key(|(made, ..)| *made) else {
         log::debug!("this process has no session of uid {} open for {service}", user.uid);
         return Ok(());
     };
     let is_inside = pag.ring.as_ref().is_ok_and(Ring::is_current);
-    end_session(&guard, &lock, &registry, pag, cookie);
-    drop(lock);
+    end_session(&locked, pag, cookie);
+    drop(locked);
     drop(guard);
     if is_inside {
         ring::leave()?;
@@ -1357,26 +1329,25 @@ fn end(marker: &Marker, out: bool) -> Result<()> {
 fn end_lease(marker: &Marker, ring: &Ring) -> Result<()> {
     let guard = Guard::enter(ring.group)?;
     let Some((id, place)) = marker.pag else { return Ok(()) };
-    let lock = Lock::of_uid(marker.uid, LOCK_WAIT)?;
-    let found = Registry::look_up(&guard, ring.group, place, marker.uid, id)?;
-    if let Some((registry, pag)) = found {
-        end_session(&guard, &lock, &registry, pag, marker.cookie);
+    let user = LockedUser::lock(&guard, marker.uid, LOCK_WAIT)?;
+    if let Some(pag) = user.look_up(place, id)? {
+        end_session(&user, pag, marker.cookie);
     }
     Ok(())
 }
 
 /// Ends one session that the lease with this cookie stands for.
-fn end_session(guard: &Guard, lock: &Lock, registry: &Registry, mut pag: Pag, cookie: u64) {
+fn end_session(user: &LockedUser<'_>, mut pag: Pag, cookie: u64) {
     let Ok(mut record) = pag.record.clone() else { return };
     let (uid, id) = (pag.uid, pag.id);
     lease::release(&mut record.leases, cookie);
     record.leases.retain(|lease| lease.process.is_alive());
     let stays = || {
-        let pags = registry.pags_of(guard, lock, uid).unwrap_or_default();
+        let pags = user.pags().unwrap_or_default();
         let lingers = |user: Option<Passwd>| user.is_some_and(|user| is_lingering(&user));
         with_logins(&pags).iter().any(|other| *other != id) || sys::passwd(Who::Uid(uid)).is_ok_and(lingers)
     };
-    settle(guard, registry, &mut pag, record, stays);
+    settle(user, &mut pag, record, stays);
 }
 
 /// Brings a refreshed ticket into the PAG that it belongs to, and fresh tokens from it, without putting the caller into
@@ -1420,10 +1391,9 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
         }
         Err(other) => return Err(other),
     };
-    let lock = Lock::of_uid(user.uid, LOCK_WAIT)?;
-    let Some(registry) = Registry::find(&guard, group)? else { return Ok(()) };
-    let mut pags = registry.pags_of(&guard, &lock, user.uid)?;
-    tidy(&guard, &registry, &mut pags, user, entering.repaired());
+    let locked = LockedUser::lock(&guard, user.uid, LOCK_WAIT)?;
+    let mut pags = locked.pags()?;
+    tidy(&locked, &mut pags, user, entering.repaired());
     let Some((index, ring)) = entering.refreshes(&pags) else { return Ok(()) };
     let mut pag = pags.swap_remove(index);
     let Ok(mut record) = pag.record.clone() else { return Ok(()) };
@@ -1444,14 +1414,14 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
         record.attempt = Some(Attempt { at: crate::sys::now(), ok: false, ticket: news });
         record.discarded.clear();
     }
-    registry.store(&guard, &mut pag, record.clone())?;
-    drop(lock);
+    locked.store(&mut pag, record.clone())?;
+    drop(locked);
     drop(guard);
-    entering.do_ccache_work(work, &registry, pag.id, &mut record);
+    entering.do_ccache_work(work, pag.id, &mut record);
     if wanted {
         let job = Job { ccache: entering.ccache_to_seed_from(Some(&record)), ..job };
         let seeding = run_seeder(&job, Some(&ring), entering.before.get(), &entering.budget);
-        let _ = note_seeding(user.uid, group, &registry, pag.id, &seeding, LOCK_WAIT);
+        let _ = note_seeding(group, user.uid, pag.id, &seeding, LOCK_WAIT);
     }
     nudge(user.uid);
     Ok(())

@@ -9,10 +9,10 @@
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::guard::Guard;
 use crate::keyring::{self, Description, Mask, Serial};
 use crate::mirror::follow::{link_out_of, token_keys, unlink};
-use crate::store::registry::{Pag, Registry};
+use crate::store::locked::LockedUser;
+use crate::store::registry::Pag;
 use crate::store::ring::Ring;
 use crate::sys::{self, Exit};
 
@@ -47,11 +47,11 @@ fn is_of(found: &Description<'_>, uid: u32) -> bool {
 }
 
 /// Has an adopted manager's keyring have the tokens that the PAG has, and nothing that it had of it before. One that was
-/// lent and is not there any more was replaced by a member, and stays away. How many it has. Under the uid's lock.
+/// lent and is not there any more was replaced by a member, and stays away. How many it has.
 ///
 /// # Errors
 /// When one of the two cannot be entered, or the record not be written.
-pub fn bring_into_step(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Result<usize> {
+pub fn bring_into_step(user: &LockedUser<'_>, pag: &mut Pag) -> Result<usize> {
     let (Ok(ring), Ok(mut record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(0) };
     let Some(keyring) = record.adopted else { return Ok(0) };
     let before = record.clone();
@@ -59,7 +59,7 @@ pub fn bring_into_step(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Res
     if !keyring::describe(keyring, is_there).unwrap_or(false) {
         // The manager has ended; or its keyring was taken from us.
         (record.adopted, record.lent) = (None, Vec::new());
-        registry.store(guard, pag, record)?;
+        user.store(pag, record)?;
         return Ok(0);
     }
     let tokens: Vec<Serial> = token_keys(&ring)?.into_iter().map(|key| key.serial).collect();
@@ -73,7 +73,7 @@ pub fn bring_into_step(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Res
     // Noted first: what we do not know to be ours would never be taken away.
     record.lent = [&tokens[..], &nested[..], &old[..]].concat();
     if record != before {
-        registry.store(guard, pag, record.clone())?;
+        user.store(pag, record.clone())?;
     }
     let tokens_to_link = new(&tokens);
     if !tokens_to_link.is_empty() {
@@ -86,7 +86,7 @@ pub fn bring_into_step(guard: &Guard, registry: &Registry, pag: &mut Pag) -> Res
     unlink(&old, keyring);
     record.lent = [tokens, nested].concat();
     if pag.record.as_ref() != Ok(&record) {
-        registry.store(guard, pag, record.clone())?;
+        user.store(pag, record.clone())?;
     }
     let there = keyring::members(keyring).map_err(Error::key(format!("read keyring {keyring}")))?;
     Ok(record.lent.iter().filter(|key| there.contains(key)).count())

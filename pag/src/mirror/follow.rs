@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::keyring::{self, Description, Serial};
+use crate::store::locked::LockedUser;
 use crate::store::record::Record;
-use crate::store::registry::{Pag, Registry};
+use crate::store::registry::Pag;
 use crate::store::ring::Ring;
 use crate::sys::{self, Answer};
 
@@ -119,11 +120,11 @@ pub(crate) fn link_out_of(from: &Ring, keys: &[Serial], keyring: Serial) -> Resu
 }
 
 /// Has the services in `pag` follow `leader`: its tokens are linked into their ring, the new ones before the old ones
-/// are taken away. Called again, it brings the ring into step. True when anything has changed. Under the uid's lock.
+/// are taken away. Called again, it brings the ring into step. True when anything has changed.
 ///
 /// # Errors
 /// When one of the rings cannot be entered, or the record not be written.
-pub fn mirror(guard: &Guard, registry: &Registry, pag: &mut Pag, leader: &Pag) -> Result<bool> {
+pub fn mirror(user: &LockedUser<'_>, pag: &mut Pag, leader: &Pag) -> Result<bool> {
     let (Ok(ring), Ok(from), Ok(mut record)) = (pag.ring.clone(), leader.ring.clone(), pag.record.clone()) else {
         return Err(Error::key(format!("follow PAG {}", leader.id))(std::io::ErrorKind::InvalidData.into()));
     };
@@ -136,7 +137,7 @@ pub fn mirror(guard: &Guard, registry: &Registry, pag: &mut Pag, leader: &Pag) -
     // Noted first: what we do not know to be ours would never be taken away.
     record.mirrored = [&wanted[..], &unwanted].concat();
     if record != before {
-        registry.store(guard, pag, record.clone())?;
+        user.store(pag, record.clone())?;
     }
     if !plan.link.is_empty() {
         link_out_of(&from, &plan.link, ring.serial)?;
@@ -152,7 +153,7 @@ pub fn mirror(guard: &Guard, registry: &Registry, pag: &mut Pag, leader: &Pag) -
     let there = keyring::members(ring.serial).map_err(Error::key(format!("read ring {}", ring.serial)))?;
     record.mirrored = wanted.into_iter().filter(|key| there.contains(key)).collect();
     if pag.record.as_ref() != Ok(&record) {
-        registry.store(guard, pag, record.clone())?;
+        user.store(pag, record.clone())?;
     }
     Ok(record != before)
 }

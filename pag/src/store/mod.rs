@@ -2,6 +2,7 @@
 
 pub mod lease;
 pub mod lock;
+pub mod locked;
 pub mod record;
 pub mod registry;
 pub mod ring;

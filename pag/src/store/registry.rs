@@ -39,6 +39,7 @@ pub struct Pag {
     /// What is known of it, or why that cannot be read.
     pub record: std::result::Result<Record, Unreadable>,
     record_key: Option<Serial>,
+    registry: Serial,
 }
 
 /// The registry of this pid namespace and boot.
@@ -81,14 +82,37 @@ fn name() -> Result<String> {
     Ok(format!("{REGISTRY}{namespace}:{start}"))
 }
 
+impl Pag {
+    /// Where it is kept.
+    pub fn place(&self) -> HolderRef {
+        HolderRef { registry: self.registry, holder: self.holder }
+    }
+
+    /// Replaces a PAG's record, in one step. Under the lock of its uid.
+    ///
+    /// # Errors
+    /// `Key`; the old record is then still there.
+    pub(super) fn store(&mut self, record: Record) -> Result<()> {
+        let what = format!("write the record of PAG {}", self.id);
+        let payload = record.encode().map_err(Error::key(&what))?;
+        match self.record_key.map(|key| keyring::update(key, &payload)) {
+            Some(Ok(())) => {}
+            // A record that was revoked or is missing is made anew; the new one displaces it.
+            _ => self.record_key = Some(Made::new("user", RECORD, &payload)?.into_place(self.holder, &what)?),
+        }
+        self.record = Ok(record);
+        Ok(())
+    }
+}
+
 impl Registry {
     /// Finds the registry; none when no PAG was ever made.
     ///
     /// # Errors
     /// When `/proc` cannot be read, or seccomp forbids keyrings.
-    pub fn find(_guard: &Guard, group: HandleGroup) -> Result<Option<Self>> {
+    pub fn find(guard: &Guard) -> Result<Option<Self>> {
         let name = name()?;
-        Ok(find_keyring(keyring::user_id(), name.as_bytes())?.map(|serial| Registry { serial, group }))
+        Ok(find_keyring(keyring::user_id(), name.as_bytes())?.map(|serial| Registry { serial, group: guard.group() }))
     }
 
     /// Finds the registry, or makes it: under a lock of its own, since of two that are made at once the second would
@@ -96,45 +120,20 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::find`], and `Lock`.
-    pub fn open(guard: &Guard, group: HandleGroup, wait: Duration) -> Result<Self> {
-        if let Some(found) = Self::find(guard, group)? {
+    pub(super) fn open(guard: &Guard, wait: Duration) -> Result<Self> {
+        if let Some(found) = Self::find(guard)? {
             return Ok(found);
         }
         let _lock = Lock::of_registry(wait)?;
-        if let Some(found) = Self::find(guard, group)? {
+        if let Some(found) = Self::find(guard)? {
             return Ok(found);
         }
         let serial = Made::new("keyring", &name()?, b"")?.into_place(keyring::user_id(), "make the registry")?;
-        Ok(Registry { serial, group })
-    }
-
-    /// Where a PAG of this registry is kept.
-    pub fn place(&self, pag: &Pag) -> HolderRef {
-        HolderRef { registry: self.serial, holder: pag.holder }
-    }
-
-    /// A PAG that was seen at `place`, with its registry: there, without a look at all the others, or wherever it has been
-    /// anchored since.
-    ///
-    /// # Errors
-    /// As [`Registry::find`] and [`Registry::pags`].
-    pub fn look_up(
-        guard: &Guard,
-        group: HandleGroup,
-        place: HolderRef,
-        uid: u32,
-        id: PagId,
-    ) -> Result<Option<(Self, Pag)>> {
-        if let Some(found) = Self::at(group, place, uid, id) {
-            return Ok(Some(found));
-        }
-        let Some(registry) = Self::find(guard, group)? else { return Ok(None) };
-        let found = registry.pags(guard)?.into_iter().find(|pag| pag.uid == uid && pag.id == id);
-        Ok(found.map(|pag| (registry, pag)))
+        Ok(Registry { serial, group: guard.group() })
     }
 
     /// None where the keyrings are not what they were: serials are re-used, but a holder's name is not.
-    fn at(group: HandleGroup, place: HolderRef, uid: u32, id: PagId) -> Option<(Self, Pag)> {
+    pub(super) fn at(guard: &Guard, place: HolderRef, uid: u32, id: PagId) -> Option<(Self, Pag)> {
         let registry =
             |found: Description<'_>| is_registry_keyring(&found) && found.name.starts_with(REGISTRY.as_bytes());
         let holder =
@@ -142,7 +141,7 @@ impl Registry {
         if !keyring::describe(place.registry, registry).ok()? || !keyring::describe(place.holder, holder).ok()? {
             return None;
         }
-        let registry = Registry { serial: place.registry, group };
+        let registry = Registry { serial: place.registry, group: guard.group() };
         registry.holders().ok().filter(|linked| linked.contains(&place.holder))?;
         let pag = registry.pag(id, uid, place.holder).ok()?;
         Some((registry, pag))
@@ -161,7 +160,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::pags`].
-    pub fn pags_of(&self, _guard: &Guard, lock: &Lock, uid: u32) -> Result<Vec<Pag>> {
+    pub(super) fn pags_of(&self, lock: &Lock, uid: u32) -> Result<Vec<Pag>> {
         let linked = self.holders()?;
         if let Some(mut holders) = lock.holders(self.serial) {
             holders.retain(|holder| linked.contains(holder));
@@ -221,14 +220,14 @@ impl Registry {
             Some(Err(error)) => Err(Unreadable::Garbled(error.to_string())),
             None => Err(Unreadable::Garbled("there is none".to_owned())),
         };
-        Ok(Pag { id, uid, holder, ring, nested, record, record_key })
+        Ok(Pag { id, uid, holder, ring, nested, record, record_key, registry: self.serial })
     }
 
     /// Makes a PAG of a ring and a record, under the lock of its uid: the last of its steps is the one that counts.
     ///
     /// # Errors
     /// EDQUOT of root; the ring is then still in the process keyring alone.
-    pub fn anchor(&self, _guard: &Guard, lock: &Lock, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
+    pub(super) fn anchor(&self, lock: &Lock, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
         let what = format!("anchor ring {}", ring.serial);
         let payload = record.encode().map_err(Error::key(&what))?;
         let holder = Made::new("keyring", &format!("{HOLDER}{}:{id}", record.uid), b"")?;
@@ -251,41 +250,21 @@ impl Registry {
             nested: None,
             record: Ok(record),
             record_key: Some(key),
+            registry: self.serial,
         })
-    }
-
-    /// Replaces a PAG's record, in one step. Held under the lock of its uid.
-    ///
-    /// # Errors
-    /// `Key`; the old record is then still there.
-    pub fn store(&self, _guard: &Guard, pag: &mut Pag, record: Record) -> Result<()> {
-        let what = format!("write the record of PAG {}", pag.id);
-        let payload = record.encode().map_err(Error::key(&what))?;
-        match pag.record_key.map(|key| keyring::update(key, &payload)) {
-            Some(Ok(())) => {}
-            // A record that was revoked or is missing is made anew; the new one displaces it.
-            _ => pag.record_key = Some(Made::new("user", RECORD, &payload)?.into_place(pag.holder, &what)?),
-        }
-        pag.record = Ok(record);
-        Ok(())
     }
 
     /// Ends a PAG: its ring is then held by its members alone, and is freed with the last of them.
     ///
     /// # Errors
     /// `Key`; ENOENT, when it was ended already, is none.
-    pub fn retire(&self, _guard: &Guard, pag: &Pag) -> Result<()> {
+    pub(super) fn retire(&self, pag: &Pag) -> Result<()> {
         match keyring::unlink(pag.holder, self.serial) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
                 Err(Error::key(format!("end PAG {}", pag.id))(error))
             }
             _ => Ok(()),
         }
-    }
-
-    /// The handle group that its rings bear.
-    pub fn group(&self) -> HandleGroup {
-        self.group
     }
 }
 

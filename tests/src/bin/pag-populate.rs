@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use pag::guard::{Guard, HandleGroup};
 use pag::store::lease::{Lease, LeaseKind};
-use pag::store::lock::Lock;
+use pag::store::locked::LockedUser;
 use pag::store::record::{PagKind, Record};
-use pag::store::registry::Registry;
 use pag::store::ring::Ring;
 use pag::sys::Process;
 use pag::types::PagId;
@@ -23,7 +22,6 @@ fn main() {
     let mut processes = Vec::new();
     let group = HandleGroup::read();
     let guard = Guard::enter(group).expect("root");
-    let registry = Registry::open(&guard, group, Duration::from_secs(5)).expect("a registry");
     let mut lease = || {
         let mut process = Process::current().unwrap();
         if each {
@@ -36,11 +34,11 @@ fn main() {
     };
     let pags: Vec<_> = (first..first + count)
         .map(|uid| {
-            let lock = Lock::of_uid(uid, Duration::from_secs(5)).expect("a lock");
+            let user = LockedUser::lock(&guard, uid, Duration::from_secs(5)).expect("a lock");
             let ring = Ring::make(&guard, group, uid).expect("a ring");
             let mut record = Record::new(uid, PagKind::User, String::new(), Retain::None);
             record.leases.push(lease());
-            let pag = registry.anchor(&guard, &lock, PagId::random().unwrap(), &ring, record).expect("an anchor");
+            let pag = user.anchor(PagId::random().unwrap(), &ring, record).expect("an anchor");
             ring.release();
             pag
         })
@@ -48,7 +46,7 @@ fn main() {
     println!("ready");
     let _ = std::io::stdin().read_line(&mut String::new());
     for pag in &pags {
-        registry.retire(&guard, pag).expect("an end");
+        LockedUser::lock(&guard, pag.uid, Duration::from_secs(5)).and_then(|user| user.retire(pag)).expect("an end");
     }
     for mut process in processes {
         process.kill().ok();

@@ -2,10 +2,11 @@
 //! The helper is not here; its part is done by the library that it is made of.
 
 use std::fs;
+use std::time::Duration;
 
 use pag::guard::{Guard, HandleGroup};
 use pag::mirror::follow;
-use pag::store::registry::Registry;
+use pag::store::locked::LockedUser;
 
 use super::{inside, pags, shell, ticketed, uid};
 use crate::ring::Ring;
@@ -215,13 +216,12 @@ fn follow(leader: &mut Host) {
     let leader = leader.ring().identity().0;
     let group = HandleGroup::read();
     let guard = Guard::enter(group).unwrap();
-    let registry = Registry::find(&guard, group).unwrap().unwrap();
-    let pags = registry.pags(&guard).unwrap();
-    let pags: Vec<_> = pags.into_iter().filter(|pag| pag.uid == uid("alice")).collect();
+    let user = LockedUser::lock(&guard, uid("alice"), Duration::from_secs(2)).unwrap();
+    let pags = user.pags().unwrap();
     let of = |serial| pags.iter().find(|pag| pag.ring.as_ref().is_ok_and(|ring| ring.serial.get() == serial));
     let leader = of(leader).unwrap();
     let manager = pags.iter().find(|pag| pag.record.as_ref().is_ok_and(|record| record.has_manager())).unwrap();
-    follow::mirror(&guard, &registry, &mut manager.clone(), leader).unwrap();
+    follow::mirror(&user, &mut manager.clone(), leader).unwrap();
 }
 
 fn serial(ring: &Ring) -> i32 {

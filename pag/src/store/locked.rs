@@ -1,0 +1,133 @@
+//! The PAGs of one user, while this process holds the lock of the uid.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::lock::Lock;
+use super::record::Record;
+use super::registry::{HolderRef, Pag, Registry};
+use super::ring::Ring;
+use crate::error::Result;
+use crate::guard::Guard;
+use crate::types::PagId;
+
+/// Longest wait for the lock under which the registry is made. Its holders need about a millisecond.
+const MAKING: Duration = Duration::from_secs(2);
+
+/// The lock of a uid, and with it the right to change the user's part of the registry. Dropping it releases the lock.
+#[derive(Debug)]
+#[must_use]
+pub struct LockedUser<'guard> {
+    guard: &'guard Guard,
+    lock: Lock,
+    uid: u32,
+    /// The registry, once it was found.
+    registry: Cell<Option<Registry>>,
+}
+
+impl<'guard> LockedUser<'guard> {
+    /// Takes the lock of `uid`, waiting at most `wait`.
+    ///
+    /// # Errors
+    /// `Lock`; its source is `TimedOut` when another process held it all the time.
+    pub fn lock(guard: &'guard Guard, uid: u32, wait: Duration) -> Result<Self> {
+        Ok(LockedUser { guard, lock: Lock::of_uid(uid, wait)?, uid, registry: Cell::new(None) })
+    }
+
+    /// The user.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The guard under which it was locked.
+    pub fn guard(&self) -> &'guard Guard {
+        self.guard
+    }
+
+    /// The registry; none where this system has none.
+    ///
+    /// # Errors
+    /// As [`Registry::find`].
+    pub fn registry(&self) -> Result<Option<Registry>> {
+        if self.registry.get().is_none() {
+            self.registry.set(Registry::find(self.guard)?);
+        }
+        Ok(self.registry.get())
+    }
+
+    /// The user's PAGs.
+    ///
+    /// # Errors
+    /// As [`Registry::find`] and [`Registry::pags`].
+    pub fn pags(&self) -> Result<Vec<Pag>> {
+        match self.registry()? {
+            Some(registry) => registry.pags_of(&self.lock, self.uid),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The user's PAG of this name.
+    ///
+    /// # Errors
+    /// As [`LockedUser::pags`].
+    pub fn pag(&self, id: PagId) -> Result<Option<Pag>> {
+        Ok(self.pags()?.into_iter().find(|pag| pag.id == id))
+    }
+
+    /// A PAG that was seen at `place`: there, without a look at all the others, or wherever it has been anchored since.
+    ///
+    /// # Errors
+    /// As [`LockedUser::pags`].
+    pub fn look_up(&self, place: HolderRef, id: PagId) -> Result<Option<Pag>> {
+        if let Some((registry, pag)) = Registry::at(self.guard, place, self.uid, id) {
+            self.registry.set(Some(registry));
+            return Ok(Some(pag));
+        }
+        let Some(registry) = self.registry()? else { return Ok(None) };
+        Ok(registry.pags(self.guard)?.into_iter().find(|pag| pag.uid == self.uid && pag.id == id))
+    }
+
+    /// Makes a PAG of a ring and a record; makes the registry where there is none.
+    ///
+    /// # Errors
+    /// `Key`, as EDQUOT of root: the ring is then still in the process keyring alone. `Lock`, where the registry cannot be
+    /// made.
+    pub fn anchor(&self, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
+        let registry = match self.registry()? {
+            Some(registry) => registry,
+            None => Registry::open(self.guard, MAKING)?,
+        };
+        self.registry.set(Some(registry));
+        registry.anchor(&self.lock, id, ring, record)
+    }
+
+    /// Replaces a PAG's record, in one step.
+    ///
+    /// # Errors
+    /// `Key`; the old record is then still there.
+    pub fn store(&self, pag: &mut Pag, record: Record) -> Result<()> {
+        pag.store(record)
+    }
+
+    /// Changes the record of a PAG that is there still and has one that can be read; another is left alone.
+    ///
+    /// # Errors
+    /// As [`LockedUser::pags`] and [`LockedUser::store`].
+    pub fn edit(&self, id: PagId, change: impl FnOnce(&mut Record)) -> Result<()> {
+        let Some(mut pag) = self.pag(id)? else { return Ok(()) };
+        let Ok(mut record) = pag.record.clone() else { return Ok(()) };
+        change(&mut record);
+        self.store(&mut pag, record)
+    }
+
+    /// Ends a PAG: its ring is then held by its members alone, and is freed with the last of them.
+    ///
+    /// # Errors
+    /// `Key`; ENOENT, when it was ended already, is none.
+    pub fn retire(&self, pag: &Pag) -> Result<()> {
+        match self.registry()? {
+            Some(registry) => registry.retire(pag),
+            None => Ok(()),
+        }
+    }
+}
