@@ -1,19 +1,19 @@
-//! Which users' sessions this process has open, by PAM handle. A process is in one ring at a time, and its next program may be
-//! that of any of these users.
+//! The sessions that this process has open, by PAM handle. A process is in one ring at a time; with sessions of several users
+//! open, its next program may be any user's.
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 /// A handle with a session.
 struct Session {
     handle: usize,
-    /// The process that has opened it. A child inherits the list, but none of the sessions in it is the child's.
+    /// The process that opened it. A child inherits the list, but the sessions in it are not the child's.
     pid: u32,
     uid: u32,
 }
 
 static OPEN: Mutex<Vec<Session>> = Mutex::new(Vec::new());
 
-/// Notes which user's session a handle has, or that it has none.
+/// Notes the session of a handle: its user, or none.
 pub(crate) fn note(handle: usize, user: Option<u32>) {
     let Some(mut open) = list() else { return };
     let pid = std::process::id();
@@ -31,8 +31,8 @@ pub(crate) fn are_of_others(uid: u32) -> bool {
     list().is_some_and(|open| open.iter().any(|session| session.pid == pid && session.uid != uid))
 }
 
-/// The list. Other threads hold its lock for some nanoseconds. None in a child that was forked at such a moment, where the lock
-/// is never released.
+/// The list. Another thread holds its lock for some nanoseconds only. None in a child that was forked at such a moment: there
+/// the lock is never released.
 fn list() -> Option<MutexGuard<'static, Vec<Session>>> {
     for _ in 0..10_000 {
         match OPEN.try_lock() {

@@ -1,0 +1,143 @@
+//! One call of libpam into the module: what is the same for all entry points, and what each of them does.
+
+use std::any::Any;
+use std::ffi::CStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use pag::login as logins;
+use pag::report::{self, Event, report};
+use pag::store::lock;
+use pam::constants::PamResultCode;
+use pam::module::PamHandle;
+
+use crate::handle::Handle;
+use crate::login::Login;
+use crate::state;
+
+/// A call, and what is known of its login so far.
+pub(crate) struct Call<'a> {
+    handle: Handle<'a>,
+    args: Vec<&'a [u8]>,
+    service: String,
+    /// Whether a failure of ours fails the login.
+    strict: bool,
+    /// The user, once the user is known.
+    uid: u32,
+}
+
+/// Runs the work of an entry point. `name` stands for the entry in messages, `failure` is its answer under `strict`.
+pub(crate) fn run(
+    pamh: &mut PamHandle,
+    args: &[&CStr],
+    name: &'static str,
+    failure: PamResultCode,
+    work: impl FnOnce(&mut Call<'_>) -> pag::Result<()>,
+) -> PamResultCode {
+    quiet_panics();
+    report::speak_as("pam_pag");
+    let mut strict = false;
+    // Guards of ids have unwound, and restored, by the time that this returns.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let handle = Handle::new(pamh);
+        let service = handle.service();
+        report::speak_for(&service, name);
+        let args: Vec<&[u8]> = args.iter().map(|arg| arg.to_bytes()).collect();
+        #[cfg(feature = "fault")]
+        fault(&args, name);
+        let mut call = Call { handle, args, service, strict: false, uid: u32::MAX };
+        let result = work(&mut call);
+        strict = call.strict;
+        result.inspect_err(|why| report(&Event::NotPlaced { uid: call.uid, why: why.to_string() }))
+    }));
+    match outcome {
+        Ok(Err(_)) if strict => failure,
+        Ok(_) => PamResultCode::PAM_SUCCESS,
+        Err(payload) => {
+            forget(payload);
+            PamResultCode::PAM_SUCCESS
+        }
+    }
+}
+
+impl Call<'_> {
+    pub(crate) fn open_session(&mut self) -> pag::Result<()> {
+        self.with_login(|login| login.enter(true))
+    }
+
+    /// Closes the session of this handle, or, where the handle has had none, one that this process opened with another.
+    pub(crate) fn close_session(&mut self) -> pag::Result<()> {
+        if state::has_begun(&self.handle) {
+            return self.leave();
+        }
+        // In a chroot configuration and accounts may be a user's.
+        if let Err(why) = lock::is_within_reach() {
+            log::debug!("no session of another handle is closed: {why}");
+            return Ok(());
+        }
+        let closed = self.with_login(|login| login.leave_by_another_handle());
+        // A second close of this handle is not about yet another session.
+        state::set(&mut self.handle, None);
+        closed
+    }
+
+    pub(crate) fn establish_credentials(&mut self) -> pag::Result<()> {
+        self.with_login(|login| if login.is_placed_by_session() { Ok(()) } else { login.enter(false) })
+    }
+
+    pub(crate) fn refresh_credentials(&mut self) -> pag::Result<()> {
+        self.with_login(|login| if login.is_placed_by_session() { Ok(()) } else { login.refresh() })
+    }
+
+    /// Ends what an earlier call of this handle has begun, by the settings of that call: this one reads no files and looks
+    /// up no user.
+    pub(crate) fn leave(&mut self) -> pag::Result<()> {
+        let Some(marker) = state::of(&self.handle) else {
+            return Ok(());
+        };
+        self.strict = marker.strict;
+        self.uid = marker.uid;
+        report::set_debug(marker.debug);
+        log::debug!("the lease of uid {} ends", marker.uid);
+        logins::leave(&marker)?;
+        state::set(&mut self.handle, None);
+        Ok(())
+    }
+
+    /// Does something for the login of this call, if it is one that concerns us.
+    fn with_login(&mut self, work: impl FnOnce(&mut Login<'_, '_>) -> pag::Result<()>) -> pag::Result<()> {
+        let Some(mut login) = Login::find(&mut self.handle, &self.args, &self.service, &mut self.strict)? else {
+            return Ok(());
+        };
+        self.uid = login.uid();
+        work(&mut login)
+    }
+}
+
+/// The payload of a panic is not dropped: dropping could panic again.
+fn forget(payload: Box<dyn Any + Send>) {
+    std::mem::forget(payload);
+}
+
+/// A panic says where it happened, to the journal. The default hook would write to the host's stderr, and read files
+/// at the word of an environment that is, in a setuid host, its caller's. The message is left out: it may hold data.
+fn quiet_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|info| {
+            let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+            report(&Event::Panicked { place });
+        }));
+    });
+}
+
+/// For tests of what a panic does: only in a module that was built for them. It comes under a guard's ids, as it would
+/// in the midst of the work.
+#[cfg(feature = "fault")]
+#[allow(clippy::panic)]
+fn fault(args: &[&[u8]], name: &str) {
+    if args.contains(&format!("fault={name}").as_bytes()) {
+        let _guard = pag::guard::Guard::enter(pag::guard::HandleGroup::read());
+        panic!("a fault was asked for");
+    }
+}

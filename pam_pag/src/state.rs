@@ -1,0 +1,67 @@
+//! The state of a login from call to call, which libpam keeps with the handle.
+
+use std::cell::Cell;
+
+use pag::login::{self, Marker};
+use pag::report::{self, Event, report};
+
+use crate::handle::Handle;
+use crate::sessions;
+
+/// Under which name the state of a login is kept in its PAM handle.
+const DATA: &str = "pam_pag";
+
+/// The state of a handle: none when its session has ended, or was never opened.
+struct Kept(Cell<Option<Marker>>);
+
+impl Kept {
+    /// Stores the state, and notes the handle's session in the list of this process.
+    fn set(&self, marker: Option<Marker>) {
+        self.0.set(marker);
+        let user = marker.filter(|marker| marker.ring.is_some()).map(|marker| marker.uid);
+        sessions::note(std::ptr::from_ref(self).addr(), user);
+    }
+}
+
+impl Drop for Kept {
+    /// The host ends the handle. If it has taken credentials and opened no session (smbd checks passwords that way), its lease
+    /// ends. A session stays open, and another handle can close it (JupyterHub). In both cases the host leaves the ring,
+    /// unless it is a child of the process that entered, or becomes the user later.
+    fn drop(&mut self) {
+        let ends_here = |marker: &Marker| !marker.lives_on && marker.process.is_this();
+        let marker = self.0.get().filter(ends_here);
+        self.set(None);
+        if let Some(marker) = marker {
+            report::speak_as("pam_pag");
+            report::set_debug(marker.debug);
+            let ended = match marker.opened {
+                true if marker.moved => login::step_out(&marker),
+                true => Ok(()),
+                false => login::give_up(&marker),
+            };
+            if let Err(why) = ended {
+                report(&Event::NotPlaced { uid: marker.uid, why: why.to_string() });
+            }
+        }
+    }
+}
+
+/// The state that an earlier call has left, whoever the user of the handle is now.
+pub(crate) fn of(handle: &Handle<'_>) -> Option<Marker> {
+    handle.data::<Kept>(DATA).and_then(|kept| kept.0.get())
+}
+
+/// Whether an earlier call of this handle was about a login, be it one that has ended.
+pub(crate) fn has_begun(handle: &Handle<'_>) -> bool {
+    handle.data::<Kept>(DATA).is_some()
+}
+
+/// Stores the state. Only want of memory can prevent that.
+pub(crate) fn set(handle: &mut Handle<'_>, marker: Option<Marker>) {
+    if !has_begun(handle) {
+        handle.set_data(DATA, Kept(Cell::new(None)));
+    }
+    if let Some(kept) = handle.data::<Kept>(DATA) {
+        kept.set(marker);
+    }
+}
