@@ -10,6 +10,8 @@
 mod control;
 #[path = "../src/pam/parse.rs"]
 mod parse;
+#[path = "../src/pam/run.rs"]
+mod run;
 #[path = "../src/pam/stack.rs"]
 mod stack;
 
@@ -22,7 +24,8 @@ use std::ptr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use self::parse::{Facility, Libpam};
-use self::stack::{Files, Opened, Stacks, Step, run};
+use self::run::run;
+use self::stack::{Files, Opened, Stacks, Step};
 
 /// So many stacks are compared.
 const STACKS: usize = 10_000;

@@ -2,9 +2,10 @@
 
 use super::control::{AUTH_ERR, Code, Control, IGNORE, SESSION_ERR, SUCCESS};
 use super::parse::{Facility, Libpam};
-use super::stack::{Outcome, Step, run};
+use super::run::{Outcome, jump, run};
+use super::stack::Step;
 
-/// Modules that say whether a condition holds, or need a person's finger or key: a login may go on either way.
+/// Modules that test a condition, or need a finger or a key of the user: a login may go on either way.
 const CONDITIONS: [&str; 15] = [
     "pam_access",
     "pam_exec",
@@ -22,11 +23,11 @@ const CONDITIONS: [&str; 15] = [
     "pam_usertype",
     "pam_wheel",
 ];
-/// Modules that know users whom the local files do not know.
+/// Modules for users that are not in the local files.
 const DIRECTORIES: [&str; 4] = ["pam_krb5", "pam_ldap", "pam_sss", "pam_winbind"];
-/// Of so many conditions each combination is looked at; later ones hold.
+/// Each combination of so many conditions is tried; the conditions after those hold.
 const COMBINED: usize = 6;
-/// Of so many modules each pair is looked at; later ones succeed.
+/// Each pair of so many modules is tried; the modules after those succeed.
 const PAIRED: usize = 30;
 
 /// Whether a step calls our module.
@@ -34,16 +35,16 @@ pub(crate) fn is_ours(step: &Step) -> bool {
     step.calls("pam_pag")
 }
 
-/// What each step answers when a login begins; ours as it does.
+/// The answer of each step when a login begins; pam_pag's as it really is.
 pub(crate) type Answers = Vec<Code>;
 
-/// What becomes of a login: of pam_authenticate and pam_setcred, of pam_open_session and pam_close_session, or of the
-/// one call of the other facilities.
+/// The outcome of a login's calls for one facility: pam_authenticate and pam_setcred, pam_open_session and
+/// pam_close_session, or the one call of the other facilities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Passage {
     /// The first call.
     pub(crate) first: Outcome,
-    /// The second, whose order the first has frozen.
+    /// The second call: the first decides which modules it calls.
     pub(crate) second: Option<Outcome>,
 }
 
@@ -53,7 +54,7 @@ impl Passage {
         self.first.passes() && self.second.as_ref().is_none_or(Outcome::passes)
     }
 
-    /// Positions of the modules that were called, in order, by the call that our module works in.
+    /// The positions of the called modules, in order, in the call for which pam_pag is there.
     pub(crate) fn called(&self, facility: Facility) -> &[usize] {
         match &self.second {
             Some(second) if facility == Facility::Auth => &second.called,
@@ -62,7 +63,7 @@ impl Passage {
     }
 }
 
-/// Lets a stack give these answers.
+/// Runs the calls of a facility with these answers.
 pub(crate) fn pass(steps: &[Step], facility: Facility, libpam: Libpam, answers: &[Code]) -> Passage {
     let given = |at: usize| answers.get(at).copied().unwrap_or(SUCCESS);
     let first = run(steps, libpam, None, &mut |at| given(at));
@@ -79,7 +80,7 @@ fn failure(facility: Facility) -> Code {
     if facility == Facility::Session { SESSION_ERR } else { AUTH_ERR }
 }
 
-/// Everything goes well, and all conditions hold.
+/// The answers when all goes well and all conditions hold.
 fn best(steps: &[Step], facility: Facility) -> Answers {
     let answer = |step: &Step| match step {
         ours if is_ours(ours) && facility != Facility::Session => IGNORE,
@@ -89,7 +90,7 @@ fn best(steps: &[Step], facility: Facility) -> Answers {
     steps.iter().map(answer).collect()
 }
 
-/// Some of the steps.
+/// Chooses some of the steps.
 pub(crate) type Which<'a> = &'a dyn Fn(&Step) -> bool;
 
 fn positions(steps: &[Step], wanted: impl Fn(&Step) -> bool) -> Vec<usize> {
@@ -101,10 +102,10 @@ fn with(answers: &[Code], changed: &[usize], code: Code) -> Answers {
     each.map(|(at, answer)| if changed.contains(&at) { code } else { *answer }).collect()
 }
 
-/// The ways in which a login goes well: whatever can succeed does, and conditions hold or don't.
+/// The answers with which a login goes well: whatever can succeed does, and conditions hold or do not.
 pub(crate) fn usual(steps: &[Step], facility: Facility) -> Vec<Answers> {
     let best = best(steps, facility);
-    // With those, a login that goes well may be one of a user who is unknown to pam_unix.
+    // A good login may then be one of a user that pam_unix does not know.
     let directories = steps.iter().any(|step| DIRECTORIES.contains(&step.entry.module()));
     let mut conditions =
         positions(steps, |step| CONDITIONS.contains(&step.entry.module()) || (directories && step.calls("pam_unix")));
@@ -117,8 +118,8 @@ pub(crate) fn usual(steps: &[Step], facility: Facility) -> Vec<Answers> {
     combinations.map(|set| with(&best, &chosen(set), failure(facility))).collect()
 }
 
-/// The usual ways, and others: each module alone, each pair, all before one and all at once fail, or say PAM_IGNORE.
-/// What is `fixed` never does.
+/// The usual answers, and others: each module alone, each pair, and each leading part of the stack fails or answers
+/// PAM_IGNORE. Steps that are `fixed` never do.
 pub(crate) fn any(steps: &[Step], facility: Facility, fixed: Which<'_>) -> Vec<Answers> {
     let best = best(steps, facility);
     let others =
@@ -135,7 +136,7 @@ pub(crate) fn any(steps: &[Step], facility: Facility, fixed: Which<'_>) -> Vec<A
     ways
 }
 
-/// The stack as if what this step answers counted for nothing.
+/// The stack with a control of one step that ignores every answer.
 pub(crate) fn without(steps: &[Step], at: usize) -> Vec<Step> {
     let mut steps = steps.to_vec();
     if let Some(step) = steps.get_mut(at) {
@@ -144,10 +145,10 @@ pub(crate) fn without(steps: &[Step], at: usize) -> Vec<Step> {
     steps
 }
 
-/// Whether a new stack can take the place of an old one, of which a step always says yes: it lets nobody in whom the
-/// old one did not, and where another module has vouched for the user, or it is about a session, the same modules are
-/// called in the same order and the login goes on or not as before. `aside` says, for the old and for the new stack, which
-/// steps are not compared.
+/// Whether a new stack can take the place of an old one in which a step always answers PAM_SUCCESS. The new one may not
+/// let in a user that the old one refused. Where another module vouched for the user, and for sessions, the same modules
+/// must be called in the same order, and the login must go on or fail as before. `aside` names the steps of the old and of
+/// the new stack that are not compared.
 pub(crate) fn can_replace(
     old: &[Step],
     new: &[Step],
@@ -174,25 +175,25 @@ pub(crate) fn can_replace(
         }
         let (was, is) = (pass(old, facility, libpam, &answers), pass(new, facility, libpam, &theirs));
         let vouches = |at: &usize| {
-            let says_yes = answers.get(*at) == Some(&SUCCESS) && in_old.contains(at);
-            says_yes && old.get(*at).is_some_and(|step| !step.calls("pam_permit"))
+            let succeeds = answers.get(*at) == Some(&SUCCESS) && in_old.contains(at);
+            succeeds && old.get(*at).is_some_and(|step| !step.calls("pam_permit"))
         };
         let vouched = facility == Facility::Session || was.first.called.iter().any(vouches);
         match (was.succeeds(), vouched) {
             (true, false) => true,
-            (was_so, _) => was_so == is.succeeds() && seen(&was, &in_old) == seen(&is, &in_new),
+            (succeeded, _) => succeeded == is.succeeds() && seen(&was, &in_old) == seen(&is, &in_new),
         }
     })
 }
 
-/// Where each jump of a stack lands: for jumps and places, only steps that are not ours count.
+/// Where each jump of a stack lands. Steps of pam_pag do not count, neither as jumps nor as places to land.
 pub(crate) fn landings(steps: &[Step]) -> Vec<(usize, u32, Option<usize>)> {
     let others = positions(steps, |step| !is_ours(step));
     let rank = |from: usize| others.iter().position(|at| *at >= from).unwrap_or(others.len());
     let mut landings = Vec::new();
     for (from, at) in others.iter().enumerate() {
         let jumps = steps.get(*at).into_iter().flat_map(|step| step.control.jumps());
-        landings.extend(jumps.map(|far| match super::stack::jump(steps, *at, far) {
+        landings.extend(jumps.map(|far| match jump(steps, *at, far) {
             (last, 0) => (from, far, Some(rank(last + 1))),
             _ => (from, far, None),
         }));

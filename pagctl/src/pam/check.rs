@@ -1,122 +1,24 @@
-//! What is right and wrong about a service's stacks: pure functions from stacks to findings, and the one place that
-//! puts findings into words.
+//! What is right and wrong about a service's stacks: pure functions from stacks to findings, in words.
 //!
 //! The order that matters (docs/design/pam-stacks.md): after pam_keyinit, which would replace our ring; after pam_krb5,
 //! which brings the ccache; before pam_systemd, which starts the user manager. pam_sss has its ccache already from
 //! authentication, so its place does not matter.
 
 use pag::config::{OPTIONS, Seat, Where};
-use serde::Serialize;
 
 use super::answers::{Passage, any, is_ours, pass, usual, without};
 use super::control::{Action, IGNORE, SUCCESS, name};
+use super::edit::our_line;
+use super::finding::{Cure, Finding, Level, Problem};
 use super::parse::{Entry, Facility, Libpam};
 use super::stack::{Stacks, Step};
 
-/// Whether something is to be done about a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Level {
-    /// Good to know.
-    Note,
-    /// Logins are denied, or logins or user services are outside their PAG, or may be.
-    Wrong,
-}
-
-/// What a finding is about; scripts may rely on these words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Problem {
-    /// The control of our line denies logins, or lets in whom the other modules don't.
-    Decides,
-    /// The control of our line keeps other modules from being called.
-    SkipsOthers,
-    /// No line of ours.
-    Missing,
-    /// A line of ours that libpam does not reach.
-    NotReached,
-    /// pam_keyinit stands after our line and replaces the ring.
-    UndoneByKeyinit,
-    /// pam_krb5 stands after our line.
-    BeforeKerberos,
-    /// pam_systemd stands before our line.
-    AfterSystemd,
-    /// No line in the auth stack of something that unlocks screens.
-    NoUnlock,
-    /// An argument that pam_pag does not know.
-    UnknownOption,
-    /// Another module makes PAGs or gets tokens, too.
-    TwoModules,
-    /// A line, a file or an include that could not be followed.
-    NotUnderstood,
-    /// A service that the tool does not know.
-    UnknownService,
-    /// The module's file is not there.
-    NoModule,
-    /// The handle group is not there, or has members.
-    HandleGroup,
-    /// A file that is not ours to change.
-    LeftAlone,
-}
-
-/// What an edit can do about a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cure {
-    /// Nothing.
-    None,
-    /// Another line in the place of one that is there.
-    Rewrite,
-    /// A line of ours for this facility.
-    Line(Facility),
-}
-
-/// One thing that the tool noticed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    /// Whether something is to be done.
-    pub(crate) level: Level,
-    /// What it is about.
-    pub(crate) problem: Problem,
-    /// The PAM service, where it is about one.
-    pub(crate) service: Option<String>,
-    /// In words.
-    pub(crate) text: String,
-    /// What `enable` does about it.
-    #[serde(skip)]
-    pub(crate) cure: Cure,
-}
-
-impl Finding {
-    /// Something to be done.
-    pub(crate) fn wrong(problem: Problem, service: Option<&str>, text: impl Into<String>) -> Self {
-        let (service, text) = (service.map(Into::into), text.into());
-        Self { level: Level::Wrong, problem, service, text, cure: Cure::None }
-    }
-
-    /// Good to know.
-    pub(crate) fn note(problem: Problem, service: Option<&str>, text: impl Into<String>) -> Self {
-        Self { level: Level::Note, ..Self::wrong(problem, service, text) }
-    }
-
-    /// Whether an edit of ours may mend it.
-    pub(crate) fn curable(&self) -> bool {
-        self.level == Level::Wrong && self.cure != Cure::None
-    }
-}
-
-/// Our line for a facility. With `-` libpam does not complain when the module is gone.
-pub(crate) fn our_line(facility: Facility, args: &[String]) -> String {
-    let bracketed = |arg: &String| if arg.contains([' ', '\t']) { format!(" [{arg}]") } else { format!(" {arg}") };
-    let args: String = args.iter().map(bracketed).collect();
-    format!("-{}\toptional\tpam_pag.so{args}", facility.name())
-}
-
-/// The same for a message.
+/// Our line for a facility, in a message.
 fn right_line(facility: Facility, entry: &Entry) -> String {
     our_line(facility, &entry.args).replace('\t', " ")
 }
 
-/// What a kind of service needs: a session line, an auth line.
+/// Whether a kind of service needs a session line, and an auth line.
 pub(crate) fn needs(seat: Seat) -> (bool, bool) {
     match seat {
         Seat::Login | Seat::Manager => (true, false),
@@ -126,7 +28,7 @@ pub(crate) fn needs(seat: Seat) -> (bool, bool) {
     }
 }
 
-/// Looks at the stacks of one service; at one that we don't know for what our lines do there.
+/// Looks at the stacks of one service. Of a service that pagctl does not know it judges our lines alone.
 pub(crate) fn judge(service: &str, seat: Option<Seat>, stacks: &Stacks, libpam: Libpam) -> Vec<Finding> {
     let judge = Judge { service, stacks, libpam };
     let (session, auth) = seat.map_or((false, false), needs);
@@ -161,7 +63,7 @@ impl Judge<'_> {
         Finding { cure, ..Finding::wrong(problem, Some(self.service), text) }
     }
 
-    /// What is odd about the files themselves.
+    /// Findings about the files themselves.
     fn files(&self) -> Vec<Finding> {
         let trouble = self.stacks.trouble.iter().map(|trouble| trouble.text.clone());
         let sure = self.stacks.trouble.iter().all(|trouble| !trouble.unsure);
@@ -169,7 +71,7 @@ impl Judge<'_> {
         trouble.chain(refused).map(|text| self.wrong(Problem::NotUnderstood, text, Cure::None)).collect()
     }
 
-    /// What our lines do to a login, and their options.
+    /// Findings about our lines: what they do to a login, and their options.
     fn lines(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         for facility in Facility::ALL {
@@ -188,12 +90,12 @@ impl Judge<'_> {
         findings
     }
 
-    /// What the control of a line of ours makes of our answer, whatever the other modules say.
+    /// The harm that a line of ours does by its control, whatever the other modules answer.
     fn harm(&self, facility: Facility, steps: &[Step], at: usize, step: &Step) -> Option<Finding> {
         let answer = if facility == Facility::Session { SUCCESS } else { IGNORE };
         match step.control.action(answer) {
-            // Most lines: whatever the others say, these take nothing away from it.
-            Some(Action::Ignore) => return self.counted_on(facility, steps, at, step),
+            // Most lines are like these: the answers of the other modules decide as before.
+            Some(Action::Ignore) => return self.needs_success(facility, steps, at, step),
             Some(Action::Ok) if answer == SUCCESS => return None,
             _ => {}
         }
@@ -205,7 +107,7 @@ impl Judge<'_> {
             let then = pass(&neutral, facility, self.libpam, &answers);
             may_deny |= then.succeeds() && !now.succeeds();
             denies |= may_deny && index < usual;
-            // A session with no line but ours is opened because of it; who comes in is decided elsewhere.
+            // A session whose only line is ours opens because of it; the auth and account stacks decide who may log in.
             admits |= now.succeeds() && !then.succeeds() && facility != Facility::Session;
             let mut missed = then.first.called.iter().filter(|other| !now.first.called.contains(other));
             lost = lost.or(missed.next().copied());
@@ -216,32 +118,32 @@ impl Judge<'_> {
         let (problem, what) = if denies {
             (Problem::Decides, "denies the login".to_owned())
         } else if admits {
-            (Problem::Decides, "lets users in whom no other module let in".to_owned())
+            (Problem::Decides, "lets in users that no other module let in".to_owned())
         } else if let Some(lost) = lost.and_then(|at| steps.get(at)) {
             (Problem::SkipsOthers, format!("keeps {} from being called", described(lost)))
         } else if may_deny {
             (Problem::Decides, "denies some logins".to_owned())
         } else {
-            return self.counted_on(facility, steps, at, step);
+            return self.needs_success(facility, steps, at, step);
         };
         let text = format!("{place}: under {control} pam_pag.so, which answers {answer}, {what}; {remedy}");
         Some(self.wrong(problem, text, Cure::Rewrite))
     }
 
-    /// Whether a stack lacks nothing but a yes from our line, as pam_afs_session says it.
-    fn counted_on(&self, facility: Facility, steps: &[Step], at: usize, step: &Step) -> Option<Finding> {
+    /// Whether a stack needs a success of our line, as pam_afs_session answers it.
+    fn needs_success(&self, facility: Facility, steps: &[Step], at: usize, step: &Step) -> Option<Finding> {
         let ways = usual(steps, facility);
         let succeeds = |answers: &[i32]| pass(steps, facility, self.libpam, answers).succeeds();
-        let yes = |answers: &[i32]| -> Vec<i32> {
+        let with_success = |answers: &[i32]| -> Vec<i32> {
             answers.iter().enumerate().map(|(other, answer)| if other == at { SUCCESS } else { *answer }).collect()
         };
-        let denied =
-            !ways.iter().any(|answers| succeeds(answers)) && ways.iter().any(|answers| succeeds(&yes(answers)));
+        let denied = !ways.iter().any(|answers| succeeds(answers))
+            && ways.iter().any(|answers| succeeds(&with_success(answers)));
         denied.then(|| {
             let (place, control) = (step.place(), step.entry.control_as_written());
             let text = format!(
-                "{place}: every login is denied: the stack counts on a yes of this line, and pam_pag.so answers \
-                 {}. Where a yes is right here, write two lines instead: {} {control} pam_permit.so, and before it: {}",
+                "{place}: every login is denied: the stack needs a success of this line, and pam_pag.so answers \
+                 {}. If a success is right here, write two lines instead: {} {control} pam_permit.so, and before it: {}",
                 name(IGNORE),
                 facility.name(),
                 right_line(facility, &step.entry),
@@ -250,7 +152,7 @@ impl Judge<'_> {
         })
     }
 
-    /// Other modules that make PAGs or get tokens.
+    /// Findings about other modules that make PAGs or get tokens.
     fn rivals(&self) -> Vec<Finding> {
         let mut findings: Vec<Finding> = Vec::new();
         for (_, step) in self.stacks.all() {
@@ -260,7 +162,7 @@ impl Judge<'_> {
                 Rival::Replaceable | Rival::Module => (String::new(), "take it out"),
                 Rival::Option(option) => (format!(" with {option}"), "write ignore_afs in the place of that option"),
             };
-            let text = format!("{place}: {module}.so{by} makes PAGs beside pam_pag.so; {remedy}");
+            let text = format!("{place}: {module}.so{by} makes PAGs, too, beside pam_pag.so; {remedy}");
             let cure = if rival == Rival::Replaceable { Cure::Rewrite } else { Cure::None };
             let finding = self.wrong(Problem::TwoModules, text, cure);
             if !findings.contains(&finding) {
@@ -270,7 +172,7 @@ impl Judge<'_> {
         findings
     }
 
-    /// The ways in which a login goes well; all usual ones where none does.
+    /// The usual ways in which a login goes well; all usual ways where it never does.
     fn passages(&self, facility: Facility) -> Vec<Passage> {
         let steps = self.stacks.steps(facility);
         let ways = usual(steps, facility).into_iter().map(|answers| pass(steps, facility, self.libpam, &answers));
@@ -278,7 +180,7 @@ impl Judge<'_> {
         if good.is_empty() { bad } else { good }
     }
 
-    /// Our line in the session stack.
+    /// Findings about our line in the session stack.
     fn session(&self, manager: bool) -> Vec<Finding> {
         let steps = self.stacks.steps(Facility::Session);
         let mut findings: Vec<Finding> = Vec::new();
@@ -295,7 +197,7 @@ impl Judge<'_> {
         findings
     }
 
-    /// Our line in the auth stack of something that unlocks screens.
+    /// Findings about our line in the auth stack of a screen locker.
     fn unlock(&self) -> Vec<Finding> {
         let passages = self.passages(Facility::Auth);
         let nothing = "no auth line calls pam_pag.so: unlocking the screen renews no tokens";
@@ -315,7 +217,7 @@ impl Judge<'_> {
         findings
     }
 
-    /// Whether libpam comes to our lines.
+    /// Findings about lines of ours that libpam does not reach.
     fn reach(&self, facility: Facility, passages: &[Passage], none: Problem, text: &str) -> Vec<Finding> {
         let steps = self.stacks.steps(facility);
         let ours: Vec<usize> = steps.iter().enumerate().filter(|(_, step)| is_ours(step)).map(|(at, _)| at).collect();
@@ -346,7 +248,7 @@ impl Judge<'_> {
         lines.map(finding).collect()
     }
 
-    /// The order of the modules that a session calls; nothing where ours is not among them.
+    /// The order check: where pam_pag stands among the modules that a session calls. None where it is not among them.
     fn order(&self, called: &[&Step], manager: bool) -> Vec<Finding> {
         let places = |module: &'static str| {
             let each = called.iter().enumerate();
@@ -389,24 +291,24 @@ impl Judge<'_> {
     }
 }
 
-/// A line, for people.
+/// A line of a stack, for people.
 fn described(step: &Step) -> String {
     let target = step.entry.target.as_deref().unwrap_or_default();
     format!("{} ({} {target})", step.place(), step.entry.control_as_written())
 }
 
-/// How a module does what ours does.
+/// How another module does the work of ours.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Rival<'a> {
-    /// `enable` puts ours in its place: the options have the same names.
+    /// `enable` puts pam_pag in its place: the options have the same names.
     Replaceable,
-    /// As a whole.
+    /// All of it does.
     Module,
-    /// By this option.
+    /// It does with this option.
     Option(&'a str),
 }
 
-/// Whether a line calls a module that makes PAGs or gets tokens, too.
+/// Whether a line calls another module that makes PAGs or gets tokens.
 pub(crate) fn rival(entry: &Entry) -> Option<Rival<'_>> {
     match entry.module() {
         "pam_afs_session" => Some(Rival::Replaceable),
@@ -478,9 +380,9 @@ mod tests {
             ("auth required pam_krb5.so\nauth [success=ok default=bad] pam_pag.so\n".into(), ":2: under [success=ok default=bad]"),
             (format!("{krb5}auth [ignore=ok] pam_pag.so\n"), "denies the login"),
             (format!("{krb5}auth [ignore=reset] pam_pag.so\n"), "denies the login"),
-            ("auth optional pam_permit.so\nauth [default=1] pam_pag.so\nauth requisite pam_deny.so\n".into(), "lets users in whom no other module let in"),
+            ("auth optional pam_permit.so\nauth [default=1] pam_pag.so\nauth requisite pam_deny.so\n".into(), "lets in users that no other module let in"),
             ("auth required pam_unix.so\nauth [success=1 default=ignore] pam_pag.so\nauth requisite pam_deny.so\nauth required pam_permit.so\n".into(), ":2: every login is denied"),
-            ("auth [success=1 default=ignore] pam_krb5.so\nauth requisite pam_deny.so\nauth optional pam_pag.so\n".into(), ":3: every login is denied: the stack counts on a yes"),
+            ("auth [success=1 default=ignore] pam_krb5.so\nauth requisite pam_deny.so\nauth optional pam_pag.so\n".into(), ":3: every login is denied: the stack needs a success"),
         ] {
             let found = findings(Seat::Login, &format!("{text}{session}"));
             assert_eq!(found.iter().map(|f| (f.level, f.problem)).collect::<Vec<_>>(), [(Level::Wrong, Problem::Decides)], "{text}");

@@ -1,7 +1,7 @@
 //! The control of a line: what libpam does about each answer of the module (pam_misc.c, `_pam_parse_control`, and the
 //! words that pam_handlers.c, `_pam_parse_conf_file`, knows).
 
-/// The answers that a module can give, by their numbers (pam_tokens.h).
+/// The answers of modules, by their numbers (pam_tokens.h).
 const CODES: [&str; 32] = [
     "success",
     "open_err",
@@ -37,19 +37,19 @@ const CODES: [&str; 32] = [
     "incomplete",
 ];
 
-/// What a module answers: a number of [`CODES`], or nonsense.
+/// An answer of a module: a number of [`CODES`], or nonsense.
 pub(crate) type Code = i32;
-/// All is well.
+/// PAM_SUCCESS.
 pub(crate) const SUCCESS: Code = 0;
-/// What libpam answers where a line is not fit to be called.
+/// PAM_PERM_DENIED: libpam's own answer for a line that it cannot call.
 pub(crate) const PERM_DENIED: Code = 6;
-/// A wrong password, and what pam_deny says.
+/// PAM_AUTH_ERR: a wrong password, and the answer of pam_deny.
 pub(crate) const AUTH_ERR: Code = 7;
-/// As good as success, for libpam's words.
+/// PAM_NEW_AUTHTOK_REQD: counts as success for `required` and its like.
 const NEW_AUTHTOK_REQD: Code = 12;
-/// A session that could not be set up.
+/// PAM_SESSION_ERR: the session could not be set up.
 pub(crate) const SESSION_ERR: Code = 14;
-/// What our module says wherever it has nothing to do.
+/// PAM_IGNORE: the answer of pam_pag wherever it has nothing to do.
 pub(crate) const IGNORE: Code = 25;
 
 /// What libpam does about an answer.
@@ -57,21 +57,21 @@ pub(crate) const IGNORE: Code = 25;
 pub(crate) enum Action {
     /// Nothing.
     Ignore,
-    /// The answer is the stack's, unless that has failed.
+    /// The answer becomes the stack's, unless the stack has failed.
     Ok,
     /// The same, and the stack ends.
     Done,
     /// The stack has failed.
     Bad,
-    /// The same, and it ends.
+    /// The same, and the stack ends.
     Die,
     /// All answers of this stack are forgotten.
     Reset,
-    /// So many of the following modules are passed over.
+    /// libpam skips so many modules.
     Jump(u32),
 }
 
-/// The words for what is no jump.
+/// The words for all actions but jumps.
 const ACTIONS: [(&str, Action); 6] = [
     ("ignore", Action::Ignore),
     ("ok", Action::Ok),
@@ -88,7 +88,7 @@ pub(crate) struct Control([Action; CODES.len()]);
 impl Control {
     /// All answers are failures: a line without a control, or with one that libpam does not understand.
     pub(crate) const BAD: Self = Self([Action::Bad; CODES.len()]);
-    /// Whatever the module says counts for nothing.
+    /// No answer of the module counts.
     pub(crate) const IGNORE: Self = Self([Action::Ignore; CODES.len()]);
 
     /// Reads a control, without its brackets.
@@ -135,12 +135,12 @@ impl Control {
         }
     }
 
-    /// What is done about this answer; none where it is no answer at all.
+    /// The action for this answer; none for a number that is no answer.
     pub(crate) fn action(&self, code: Code) -> Option<Action> {
         usize::try_from(code).ok().and_then(|code| self.0.get(code)).copied()
     }
 
-    /// All jumps that it can make.
+    /// The lengths of all its jumps.
     pub(crate) fn jumps(&self) -> impl Iterator<Item = u32> {
         self.0.iter().filter_map(|action| match action {
             Action::Jump(far) => Some(*far),

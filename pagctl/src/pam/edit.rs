@@ -1,19 +1,25 @@
 //! The edits: pure functions from texts to texts, and taking them back.
 
-use super::check::our_line;
 use super::parse::{Entry, Facility, Libpam, Line, Meaning, parse};
 use super::stack::{Files, Stacks};
 
-/// Stands before each line that we add; what it marks we may take back.
+/// The comment before each line that `enable` adds; `disable` removes the lines that it marks.
 const MARK: &str = "# The next line was added by `pagctl pam enable`; `pagctl pam disable` removes it.\n";
-/// Begins the comment that keeps a line which others stand for; the number of those follows, and the line.
+/// The beginning of the comment that keeps a replaced line; how many lines stand in for it follows, and the line itself.
 const REPLACED: &str = "# Replaced by `pagctl pam enable`; `pagctl pam disable` puts it back for the next ";
-/// First line of a file that is ours as a whole.
+/// The first line of a file that `enable` wrote as a whole.
 const OVERLAY: &str = "# Written by `pagctl pam enable`; `pagctl pam disable` removes it. Follows the vendor's file.\n";
 /// Directory of the files that an administrator may change.
 pub(crate) const ETC: &str = "/etc/pam.d/";
 
-/// What a file is to be afterwards; no text: it is to be removed.
+/// Our line for a facility. With `-` libpam does not complain when the module is gone.
+pub(crate) fn our_line(facility: Facility, args: &[String]) -> String {
+    let bracketed = |arg: &String| if arg.contains([' ', '\t']) { format!(" [{arg}]") } else { format!(" {arg}") };
+    let args: String = args.iter().map(bracketed).collect();
+    format!("-{}\toptional\tpam_pag.so{args}", facility.name())
+}
+
+/// A file's new text; none where the file is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Edit {
     /// Which file.
@@ -22,10 +28,10 @@ pub(crate) struct Edit {
     pub(crate) text: Option<String>,
 }
 
-/// Why something is left alone, in words.
+/// Why a file or a service is left as it is, in words.
 pub(crate) type Refusal = String;
 
-/// Why no line of this file is touched, if that is so.
+/// Why no line of this file may be changed, if so.
 pub(crate) fn objection(lines: &[Line]) -> Option<Refusal> {
     lines.iter().find_map(|line| {
         let why = match line.meaning {
@@ -57,7 +63,7 @@ pub(crate) fn insert(text: &str, libpam: Libpam, mut at: usize, facility: Facili
     new
 }
 
-/// Puts lines into the place of the logical line `at`; `keep` says whether it can be put back.
+/// Puts lines into the place of the logical line `at`. With `keep` a comment keeps the old line, so that it can be put back.
 pub(crate) fn replace(text: &str, libpam: Libpam, at: usize, new: &[String], keep: bool) -> String {
     let lines = parse(text, libpam);
     let mut result = String::new();
@@ -94,7 +100,7 @@ fn written(entry: &Entry) -> String {
     words.into_iter().flatten().chain(args).collect::<Vec<_>>().join(" ")
 }
 
-/// What a comment of ours keeps: how many lines stand for it, and the line.
+/// The line that a comment of ours keeps, and how many lines stand in for it.
 fn replaced(comment: &str) -> Option<(usize, &str)> {
     let (number, old) = comment.strip_prefix(REPLACED)?.split_once(": ")?;
     Some((number.parse().ok()?, old))
@@ -103,7 +109,7 @@ fn replaced(comment: &str) -> Option<(usize, &str)> {
 /// Takes back what we wrote into a file; none when nothing is ours.
 pub(crate) fn take_back(path: &str, text: &str, libpam: Libpam) -> Option<Edit> {
     if is_overlay(text) {
-        // Other people's lines in it stay, with what they need.
+        // Lines of an administrator in it stay, with what they need.
         return only_ours(text, libpam).then(|| Edit { path: path.to_owned(), text: None });
     }
     let lines = parse(text, libpam);
@@ -138,7 +144,7 @@ pub(crate) fn is_overlay(text: &str) -> bool {
     text.starts_with(OVERLAY)
 }
 
-/// Whether such a file has nothing that others have added.
+/// Whether such a file holds nothing but what `enable` wrote.
 pub(crate) fn only_ours(text: &str, libpam: Libpam) -> bool {
     parse(text, libpam).iter().all(|line| match &line.meaning {
         Meaning::Nothing => line.text == OVERLAY || line.text == MARK,
@@ -175,8 +181,8 @@ pub(crate) fn managed(text: &str, libpam: Libpam, facility: Facility) -> String 
     at.map_or_else(|| text.to_owned(), |at| insert(text, libpam, at, facility, &[]))
 }
 
-/// Calls of our module that stand in a file without our mark: other people's, which stay.
-pub(crate) fn strangers(text: &str, libpam: Libpam) -> bool {
+/// Whether a file calls pam_pag without our mark: such a line is an administrator's and stays.
+pub(crate) fn has_foreign_call(text: &str, libpam: Libpam) -> bool {
     let rest = take_back("", text, libpam).map_or_else(|| text.to_owned(), |edit| edit.text.unwrap_or_default());
     parse(&rest, libpam).iter().filter_map(Line::entry).any(|entry| entry.calls("pam_pag"))
 }

@@ -1,4 +1,4 @@
-//! The host whose PAM files are looked at: reading below its root, drafts of changes, and writing them.
+//! The host with the PAM files: reading below its root, drafts of changes, and writing them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,9 +14,9 @@ use super::parse::Libpam;
 use super::stack::{Files, Opened};
 use crate::output::Error;
 
-/// Where the texts go that were replaced: out of libpam's sight.
+/// The directory for the old texts of changed files; libpam does not look there.
 const BACKUPS: &str = "/var/lib/pag/pam-backup";
-/// More symbolic links in a row are a loop.
+/// A path that leads over more symbolic links is a loop.
 const LINKS: usize = 40;
 
 /// A host's file system. Paths are absolute, as seen by that host.
@@ -27,7 +27,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// The host whose `/` is here.
+    /// The host with its `/` in this directory.
     pub(crate) fn new(root: &Path) -> Result<Self, Error> {
         let found = fs::metadata(root).and_then(|found| match found.is_dir() {
             true => Ok(()),
@@ -39,7 +39,7 @@ impl Host {
         Ok(host)
     }
 
-    /// Of which kind its libpam is. Where that is not installed, the newest of its distribution.
+    /// The kind of its libpam; the newest of its distribution where none is installed.
     fn read_libpam(&self) -> Libpam {
         let program = self.library_directories().into_iter().find_map(|directory| {
             let path = self.find(&format!("{directory}/libpam.so.0")).ok()?;
@@ -52,7 +52,7 @@ impl Host {
         }
     }
 
-    /// Where libraries may be, and in `security` below that PAM modules.
+    /// The directories for libraries; PAM modules are in `security` below them.
     pub(crate) fn library_directories(&self) -> Vec<String> {
         let multiarch = ["/usr/lib", "/lib"].into_iter().flat_map(|base| {
             let names = self.names(base).into_iter().filter(|name| name.contains("-linux-"));
@@ -72,8 +72,8 @@ impl Host {
         &self.root
     }
 
-    /// Where a path of the host is for us: symbolic links are followed, and end, inside the root, as in a chroot. Who can
-    /// change the root at the same time is trusted.
+    /// The path of the host's file as we see it. Symbolic links are followed inside the root, as in a chroot. A user that
+    /// can change the root at the same time is trusted.
     pub(crate) fn find(&self, path: &str) -> io::Result<PathBuf> {
         let mut here = PathBuf::new();
         let mut rest: Vec<PathBuf> = parts(Path::new(path));
@@ -99,7 +99,7 @@ impl Host {
         Ok(self.root.join(here))
     }
 
-    /// Where a file of the host is for us, or where its symbolic link is: links on the way are followed.
+    /// The same, but a symbolic link at the end of the path is not followed.
     fn place(&self, path: &str) -> io::Result<PathBuf> {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         Ok(self.find(directory)?.join(name))
@@ -140,14 +140,14 @@ impl Host {
         }
     }
 
-    /// Carries out an edit: keeps what was there, then replaces the file in one step. Says where the old text is.
+    /// Carries out an edit: keeps the old text, then replaces the file in one step. Returns the path of the old text.
     pub(crate) fn write(&self, edit: &Edit, before: Option<&str>) -> Result<Option<String>, Error> {
         let path = self.place(&edit.path).map_err(Error::file("find", Path::new(&edit.path)))?;
         if self.text(&edit.path).as_deref() != before {
             return Err(Error::Changed(path));
         }
         let directory = path.parent().unwrap_or(&self.root);
-        // A host may have the vendor's alone.
+        // A host may have the vendor's directory alone.
         fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(Error::file("make", directory))?;
         let backup = before.map(|text| self.back_up(&path, text)).transpose()?;
         match &edit.text {
@@ -225,15 +225,15 @@ impl Files for Host {
         let found = self.find(path).and_then(|path| {
             let file = fs::metadata(&path)?;
             match () {
-                // As libpam has it: opened, and nothing in it.
+                // libpam can open a directory, too, and reads nothing from it.
                 () if file.is_dir() => Ok(Vec::new()),
-                // Not a fifo, which would hang us.
+                // A fifo would hang us.
                 () if !file.is_file() => Err(io::Error::other("not a regular file")),
                 () => fs::read(&path),
             }
         });
         match found {
-            // What is no UTF-8 is not understood later on, and left alone.
+            // Text that is not UTF-8 is not understood later on, and stays as it is.
             Ok(bytes) => Opened::Text(String::from_utf8_lossy(&bytes).into_owned()),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Opened::Missing,
@@ -261,37 +261,37 @@ impl Files for Host {
     }
 }
 
-/// A host as it will be.
+/// A host with changes that are not written yet.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
     host: &'a Host,
-    /// What others will have written, by their path.
+    /// The files as another tool will write them, by path.
     assumed: BTreeMap<String, String>,
-    /// What we will write.
+    /// The files as pagctl will write them; none for a file to be removed.
     edited: BTreeMap<String, Option<String>>,
-    /// What was read of the host, once for each path: many places are tried in a draft.
+    /// The host's files, each read once: a draft tries many places for a line.
     read: RefCell<BTreeMap<String, Opened>>,
     listed: RefCell<BTreeMap<String, Vec<String>>>,
 }
 
 impl<'a> Draft<'a> {
-    /// Nothing changed yet.
+    /// The host without changes.
     pub(crate) fn new(host: &'a Host) -> Self {
         let (read, listed) = (RefCell::default(), RefCell::default());
         Self { host, assumed: BTreeMap::new(), edited: BTreeMap::new(), read, listed }
     }
 
-    /// From now on a file reads like this, without our doing.
+    /// Lets a file read like this, as another tool will write it.
     pub(crate) fn assume(&mut self, path: &str, text: String) {
         self.assumed.insert(path.to_owned(), text);
     }
 
-    /// From now on a file reads like this, by our doing.
+    /// Lets a file read like this, as pagctl will write it.
     pub(crate) fn edit(&mut self, edit: Edit) {
         self.edited.insert(edit.path, edit.text);
     }
 
-    /// Takes the last word on a file back.
+    /// Takes an edit back: puts in its place what [`Draft::edited`] returned before it.
     pub(crate) fn restore(&mut self, path: &str, text: Option<Option<String>>) {
         match text {
             Some(text) => self.edited.insert(path.to_owned(), text),
@@ -299,12 +299,12 @@ impl<'a> Draft<'a> {
         };
     }
 
-    /// Our word on a file so far.
+    /// The edit of a file so far.
     pub(crate) fn edited(&self, path: &str) -> Option<Option<String>> {
         self.edited.get(path).cloned()
     }
 
-    /// What is to be written: the edits that change something.
+    /// The edits that change a file.
     pub(crate) fn edits(&self) -> Vec<Edit> {
         let edits = self.edited.iter().filter(|(path, text)| self.host.text(path) != **text);
         edits.map(|(path, text)| Edit { path: path.clone(), text: text.clone() }).collect()

@@ -1,9 +1,9 @@
-//! The tools that look after PAM files, and how they are told about us. Their files are theirs: we never edit them.
+//! The tools that write PAM files, and how they learn of pam_pag. pagctl never edits the files of these tools.
 
 use std::process::{Command, Stdio};
 
-use super::check::{Finding, Problem};
 use super::edit::managed;
+use super::finding::{Finding, Problem};
 use super::host::{Draft, Host};
 use super::parse::{Facility, parse};
 use super::stack::{Files, Opened};
@@ -13,25 +13,25 @@ use crate::output::Error;
 const PROFILE: &str = "/usr/share/pam-configs/pag";
 /// The mark that pam-auth-update looks for in its files, too (pam-auth-update, `diff_profiles`).
 const MARK: &str = "# end of pam-auth-update config";
-/// The files that get our lines from it.
+/// Its files that get our lines.
 const COMMON: [(&str, Facility); 3] = [
     ("/etc/pam.d/common-auth", Facility::Auth),
     ("/etc/pam.d/common-session", Facility::Session),
     ("/etc/pam.d/common-session-noninteractive", Facility::Session),
 ];
-/// What authselect was told: the profile, then its features, one a line (authselect, src/lib/files/config.c).
+/// authselect's configuration: the profile, then its features, one a line (authselect, src/lib/files/config.c).
 const AUTHSELECT: &str = "/etc/authselect/authselect.conf";
 /// authselect's stacks that open sessions.
 const STACKS: [&str; 5] = ["system-auth", "password-auth", "fingerprint-auth", "smartcard-auth", "switchable-auth"];
 
-/// Who looks after the shared stacks.
+/// The tool that writes the shared stacks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Manager {
-    /// The administrator.
-    Nobody,
-    /// Debian's tool.
+    /// None: the administrator writes them.
+    None,
+    /// Debian's.
     PamAuthUpdate,
-    /// Fedora's tool, with what it was told.
+    /// Fedora's, with its configuration.
     Authselect {
         /// `sssd`, `custom/ours`, ...
         profile: String,
@@ -41,7 +41,7 @@ pub(crate) enum Manager {
 }
 
 impl Manager {
-    /// Finds out.
+    /// Finds the tool of this host.
     pub(crate) fn of(host: &Host) -> Self {
         if let Some(text) = host.text(AUTHSELECT) {
             let mut words = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
@@ -50,10 +50,10 @@ impl Manager {
             }
         }
         let marked = host.text("/etc/pam.d/common-session").is_some_and(|text| text.contains(MARK));
-        if marked && host.has("/usr/share/pam-configs") { Self::PamAuthUpdate } else { Self::Nobody }
+        if marked && host.has("/usr/share/pam-configs") { Self::PamAuthUpdate } else { Self::None }
     }
 
-    /// Why a file is this tool's, if it is.
+    /// Why a file is not pagctl's to edit, if the tool writes it.
     pub(crate) fn owns(&self, path: &str) -> Option<String> {
         let name = path.strip_prefix("/etc/pam.d/")?;
         match self {
@@ -65,10 +65,10 @@ impl Manager {
         }
     }
 
-    /// Lets a draft show what the tool's files will be when it knows of us. Whether that differs from what they are.
+    /// Puts the tool's files into a draft as they will be once it knows pam_pag. Returns whether that changes them.
     pub(crate) fn assume(&self, draft: &mut Draft<'_>) -> bool {
         let files: Vec<(String, Facility)> = match self {
-            Self::Nobody => Vec::new(),
+            Self::None => Vec::new(),
             Self::PamAuthUpdate => COMMON.iter().map(|(path, facility)| ((*path).to_owned(), *facility)).collect(),
             Self::Authselect { .. } => {
                 STACKS.iter().map(|name| (format!("/etc/pam.d/{name}"), Facility::Session)).collect()
@@ -85,10 +85,10 @@ impl Manager {
         differs
     }
 
-    /// Whether the tool's files call us now.
+    /// Whether the tool's files call pam_pag now.
     pub(crate) fn knows_us(&self, host: &Host) -> bool {
         let paths: Vec<String> = match self {
-            Self::Nobody => Vec::new(),
+            Self::None => Vec::new(),
             Self::PamAuthUpdate => COMMON.iter().map(|(path, _)| (*path).to_owned()).collect(),
             Self::Authselect { .. } => STACKS.iter().map(|name| format!("/etc/pam.d/{name}")).collect(),
         };
@@ -96,7 +96,7 @@ impl Manager {
         lines.any(|line| line.entry().is_some_and(|entry| entry.calls("pam_pag")))
     }
 
-    /// What becomes of pam_afs_session's profile: ours names it as a conflict, so pam-auth-update switches it off.
+    /// A note about the profile of pam_afs_session: ours names it as a conflict, so pam-auth-update switches it off.
     pub(crate) fn rival(&self, host: &Host, enable: bool) -> Option<Finding> {
         let there = *self == Self::PamAuthUpdate && host.has("/usr/share/pam-configs/afs-session");
         let used = host.text("/etc/pam.d/common-session").is_some_and(|text| text.contains("pam_afs_session.so"));
@@ -108,7 +108,7 @@ impl Manager {
         Some(Finding::note(Problem::TwoModules, None, text))
     }
 
-    /// What an administrator types where we don't do it for him.
+    /// The commands for an administrator to run, where pagctl does not run them.
     pub(crate) fn advice(&self, files: &dyn Files, enable: bool) -> Vec<String> {
         let Self::Authselect { profile, features } = self else {
             return Vec::new();
@@ -156,13 +156,13 @@ impl Run {
         Self { argv, enable }
     }
 
-    /// As one would type it.
+    /// The command as a user would type it.
     pub(crate) fn line(&self) -> String {
         self.argv.join(" ")
     }
 
-    /// Does it, and looks whether it was done: pam-auth-update answers 0 also where it refuses.
-    pub(crate) fn go(&self, host: &Host) -> Result<(), Error> {
+    /// Runs it, and checks the files afterwards: pam-auth-update exits with 0 also where it refuses.
+    pub(crate) fn execute(&self, host: &Host) -> Result<(), Error> {
         let failed = |why: String| Error::Command { command: self.line(), why };
         if self.enable && !host.has(PROFILE) {
             return Err(failed(format!("{PROFILE} is missing; install the package's files first")));
@@ -176,15 +176,18 @@ impl Run {
             .stdin(Stdio::null())
             .output()
             .map_err(|error| failed(error.to_string()))?;
-        let said = [output.stderr, output.stdout].concat();
-        let said = String::from_utf8_lossy(&said);
+        let messages = [output.stderr, output.stdout].concat();
+        let messages = String::from_utf8_lossy(&messages);
         if !output.status.success() {
-            return Err(failed(format!("{}: {}", output.status, said.trim())));
+            return Err(failed(format!("{}: {}", output.status, messages.trim())));
         }
         if Manager::PamAuthUpdate.knows_us(host) == self.enable {
             return Ok(());
         }
-        Err(failed(format!("the common-* files are as they were (changed by hand?): {}", said.trim())))
+        Err(failed(format!(
+            "pam-auth-update left the common-* files as they were, perhaps because they were edited by hand: {}",
+            messages.trim()
+        )))
     }
 }
 

@@ -13,7 +13,7 @@ const BLANKS: [char; 3] = [' ', '\t', '\n'];
 /// libpam before 1.6.0 cuts a line that is longer than its buffer (`BUF_SIZE`).
 const LONGEST: usize = 1000;
 
-/// In what the libpams differ that are in use.
+/// The differences between the libpams in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Libpam {
     /// Debian's and Ubuntu's. It knows `@include`, looks for included files in /etc/pam.d alone, and a jump says
@@ -28,24 +28,23 @@ impl Libpam {
     /// Upstream's newest.
     pub(crate) const NEWEST: Self = Self { debian: false, since_1_6: true };
 
-    /// What the program file of a libpam says of itself: by the words that it compares with, and by a message that came
-    /// with 1.6.0.
+    /// Recognizes a libpam by its file: by the words that it compares with, and by a message that is new in 1.6.0.
     pub(crate) fn of_program(file: &[u8]) -> Self {
         let holds = |words: &[u8]| file.windows(words.len()).any(|window| window == words);
         Self { debian: holds(b"@include\0"), since_1_6: holds(b"maximum level of inclusions reached") }
     }
 }
 
-/// What a line is for.
+/// The facility of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Facility {
-    /// Proving who a user is, and pam_setcred.
+    /// Authentication, and pam_setcred.
     Auth,
-    /// Whether the user may come in.
+    /// Whether the account may be used.
     Account,
-    /// A new password.
+    /// Changing the password.
     Password,
-    /// Setting a session up and tearing it down: our place.
+    /// Opening and closing a session: the place of pam_pag.
     Session,
 }
 
@@ -75,13 +74,13 @@ impl FromStr for Facility {
 /// A line that names a module, or a file to be read in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// What it is for; none where libpam does not know the first word, and takes the line for one that must fail.
+    /// Its facility; none where libpam does not know the first word, and takes the line for one that must fail.
     pub(crate) facility: Option<Facility>,
     /// `required`, `include`, `success=1 default=ignore`, ...: without the square brackets.
     pub(crate) control: Option<String>,
     /// File name or path of the module; for `include` and `substack` the service or path.
     pub(crate) target: Option<String>,
-    /// What follows.
+    /// The module's arguments.
     pub(crate) args: Vec<String>,
 }
 
@@ -113,7 +112,7 @@ impl Entry {
         self.args.iter().any(|arg| arg == word)
     }
 
-    /// Its control as one writes it.
+    /// Its control as it stands in a file.
     pub(crate) fn control_as_written(&self) -> String {
         match self.control.as_deref().unwrap_or_default() {
             word if word.contains('=') || word.contains(BLANKS) => format!("[{word}]"),
@@ -122,7 +121,7 @@ impl Entry {
     }
 }
 
-/// What a line says.
+/// The meaning of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// Empty, or a comment.
@@ -138,18 +137,18 @@ pub(crate) enum Meaning {
 /// One logical line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// As it stands in the file, with its line ends and joined lines.
+    /// The text as it stands in the file, with its line ends and joined lines.
     pub(crate) text: String,
-    /// What it says.
+    /// Its meaning.
     pub(crate) meaning: Meaning,
     /// The number of its first line in the file, counted from 1.
     pub(crate) number: usize,
-    /// Whether libpams of different age take it differently.
+    /// Whether libpam before 1.6.0 and later ones take it differently.
     pub(crate) depends_on_age: bool,
 }
 
 impl Line {
-    /// What it says, if that is a module or an include.
+    /// The entry, if the line is one.
     pub(crate) fn entry(&self) -> Option<&Entry> {
         match &self.meaning {
             Meaning::Entry(entry) => Some(entry),
@@ -212,7 +211,7 @@ pub(crate) fn parse(text: &str, libpam: Libpam) -> Vec<Line> {
     lines
 }
 
-/// What has been read of a line that goes on.
+/// The part of a continued line that has been read.
 #[derive(Debug, Default)]
 struct Pending {
     text: String,

@@ -1,10 +1,11 @@
-//! Where a line of ours fits: each place is tried in a draft, and what comes of it is judged as `check` would.
+//! Where a line of ours fits: each place is tried in a draft, and the result is judged as `check` would.
 
 use pag::config::{SERVICES, Seat, seat};
 
 use super::answers::{can_replace, is_ours, landings};
-use super::check::{Cure, Finding, Level, Problem, Rival, judge, our_line, rival};
-use super::edit::{ETC, Edit, Refusal, insert, objection, overlay, replace};
+use super::check::{Rival, judge, rival};
+use super::edit::{ETC, Edit, Refusal, insert, objection, our_line, overlay, replace};
+use super::finding::{Cure, Finding, Level, Problem};
 use super::host::Draft;
 use super::parse::{Entry, Facility, Line, parse};
 use super::stack::{DIRECTORIES, Files, Stacks, Step};
@@ -13,19 +14,19 @@ use super::stack::{DIRECTORIES, Files, Stacks, Step};
 pub(crate) struct Service {
     /// Its name.
     pub(crate) name: String,
-    /// What uses it, where we know.
+    /// Its kind, if pagctl knows it.
     pub(crate) seat: Option<Seat>,
-    /// What libpam makes of its file.
+    /// Its stacks as libpam reads them.
     pub(crate) stacks: Stacks,
 }
 
 impl Service {
-    /// What is right and wrong about it.
+    /// The findings about it.
     pub(crate) fn judge(&self, files: &dyn Files) -> Vec<Finding> {
         judge(&self.name, self.seat, &self.stacks, files.libpam())
     }
 
-    /// How much is wrong, and of that, how much decides about logins or other modules.
+    /// How many findings are wrong, and how many of those decide about logins or other modules.
     fn faults(&self, files: &dyn Files) -> [usize; 2] {
         let found = self.judge(files);
         let wrong = || found.iter().filter(|finding| finding.level == Level::Wrong);
@@ -43,8 +44,8 @@ impl Service {
     }
 }
 
-/// The services that have a file: those that we know, and then the others. A file that another one includes is a shared
-/// stack, and none.
+/// The services that have a file: first those that pagctl knows. A file that another one includes is a shared stack and no
+/// service.
 pub(crate) fn services(files: &dyn Files) -> Vec<Service> {
     let mut names: Vec<String> = DIRECTORIES.iter().flat_map(|directory| files.names(directory)).collect();
     names.sort();
@@ -59,7 +60,7 @@ pub(crate) fn services(files: &dyn Files) -> Vec<Service> {
         let others = service.stacks.files.iter().filter(|file| *file != own);
         included.extend(others.flat_map(|file| [file.clone(), files.real_path(file)]));
     }
-    // What editors and package managers leave behind is no service either, whatever libpam would make of it.
+    // Files that editors and package managers leave behind are no services either, although libpam would read them.
     let leftover = |name: &str| {
         let left = [".rpmnew", ".rpmsave", ".rpmorig", ".dpkg-", ".pam-", ".bak", ".orig", ".old", "~"];
         name == "other" || name.starts_with('.') || left.iter().any(|word| name.contains(word))
@@ -70,15 +71,15 @@ pub(crate) fn services(files: &dyn Files) -> Vec<Service> {
     services.into_iter().map(|(service, _)| service).collect()
 }
 
-/// The services whose stacks this file is part of.
+/// The services that read this file.
 fn readers(draft: &Draft<'_>, path: &str) -> Vec<Service> {
     services(draft).into_iter().filter(|service| service.reads(path)).collect()
 }
 
 /// Puts a line of ours into a service's stack, in the file where it fits best.
 ///
-/// `locked` says why a file below /etc/pam.d is not ours to change. A vendor's file is never changed: one of the same
-/// name in /etc/pam.d reads it and adds our line, so that it follows the vendor.
+/// `locked` returns why pagctl must not change a file below /etc/pam.d. A vendor's file is never changed: a file of the same
+/// name in /etc/pam.d includes it and adds our line, so that it follows the vendor.
 pub(crate) fn place(
     draft: &mut Draft<'_>,
     name: &str,
@@ -104,10 +105,10 @@ pub(crate) fn place(
         }
     }
     draft.restore(&own, edited);
-    // The first of the weightiest.
+    // Of the refusals with the most weight the first one.
     refusals.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
     let first = refusals.into_iter().next().map(|(_, why)| why);
-    Err(first.unwrap_or_else(|| format!("{own}: there is no place for a line of ours")))
+    Err(first.unwrap_or_else(|| format!("{own}: no place fits a line of pam_pag.so")))
 }
 
 /// The places where a line of ours may go, the best first: before pam_systemd, else as late as possible in the service's
@@ -133,7 +134,7 @@ fn places(steps: &[Step], own: &str, facility: Facility) -> Vec<(String, usize)>
     places
 }
 
-/// Tries one place. Why not, and how much that says.
+/// Tries one place. A refusal comes with its weight: how much it explains.
 fn try_at(
     draft: &mut Draft<'_>,
     name: &str,
@@ -144,12 +145,12 @@ fn try_at(
     locked: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(), (u8, Refusal)> {
     let libpam = draft.libpam();
-    let vendors = || Some("the vendor's file is not ours to change".to_owned());
+    let vendors = || Some("it is the vendor's file, which pagctl does not change".to_owned());
     if let Some(why) = if path.starts_with(ETC) { locked(path) } else { vendors() } {
         return Err((2, format!("{path}: {why}")));
     }
     if !before.iter().any(|(_, service)| service.name == name && service.reads(path)) {
-        return Err((0, format!("{path}: is not a file of {name}'s")));
+        return Err((0, format!("{path}: is not a file of {name}")));
     }
     let text = draft.text(path).unwrap_or_default();
     if let Some(why) = objection(&parse(&text, libpam)) {
@@ -166,7 +167,7 @@ fn try_at(
         let same = |(old, new): (&&Step, &Step)| (&old.path, &old.entry) == (&new.path, &new.entry);
         let new = after.others(facility);
         if others.len() != new.len() || !others.iter().zip(new).all(same) {
-            let why = "with a line of ours it would no longer have those of `other`";
+            let why = "with a line of pam_pag.so it would no longer have those of `other`";
             return Some((3, format!("{}: has no {} lines, and {why}", before.name, facility.name())));
         }
         let (old, new) = (landings(before.stacks.steps(facility)), landings(after.stacks.steps(facility)));
@@ -177,7 +178,9 @@ fn try_at(
         let worse = after.faults(draft).iter().zip(faults).any(|(new, old)| new > old);
         worse.then(|| (1, format!("{path}: a line that {name} needs would harm {}", before.name)))
     });
-    let unfit = |finding: Finding| (1, format!("{path}: no line of ours is in order and is reached: {}", finding.text));
+    let unfit = |finding: Finding| {
+        (1, format!("{path}: no line of pam_pag.so would be in order and reached: {}", finding.text))
+    };
     match harm.or_else(|| left.map(unfit)) {
         None => Ok(()),
         Some(why) => {
@@ -187,8 +190,8 @@ fn try_at(
     }
 }
 
-/// Mends lines that are there: puts ours into the place of pam_afs_session's, and gives ours a control that makes nothing
-/// of their answer. Files that another tool writes are left to it, and files that no service reads are no stacks.
+/// Mends lines that are there: puts pam_pag into the place of pam_afs_session, and gives lines of pam_pag a control that
+/// makes nothing of their answer. Files of other tools stay as they are, and files that no service reads are no stacks.
 pub(crate) fn mend_lines(
     draft: &mut Draft<'_>,
     is_managed: &dyn Fn(&str) -> bool,
@@ -221,8 +224,8 @@ fn mend_line(
     let harmless = ["optional", "required", "requisite"].iter().any(|word| entry.is(word));
     let ours = entry.calls("pam_pag") && !harmless;
     let works_here = matches!(facility, Facility::Auth | Facility::Session);
-    let theirs = works_here && rival(entry) == Some(Rival::Replaceable);
-    if !(ours || theirs) || readers(draft, path).is_empty() {
+    let is_rival = works_here && rival(entry) == Some(Rival::Replaceable);
+    if !(ours || is_rival) || readers(draft, path).is_empty() {
         return None;
     }
     let (place, module) = (format!("{path}:{}", line.number), entry.module());
@@ -232,25 +235,27 @@ fn mend_line(
         return Some(Finding::note(Problem::LeftAlone, None, text));
     }
     if ours {
-        control(draft, path, at, facility, entry);
+        mend_control(draft, path, at, facility, entry);
         return None;
     }
     match stand_in(draft, path, at, facility, entry) {
         Some(StandIn::Ours) => None,
-        Some(StandIn::WithYes) => {
-            let text = format!("{place}: pam_permit.so says yes where {module}.so did, since pam_pag.so never does");
+        Some(StandIn::WithPermit) => {
+            let text =
+                format!("{place}: pam_permit.so answers PAM_SUCCESS where {module}.so did, since pam_pag.so does not");
             Some(Finding::note(Problem::Decides, None, text))
         }
         None => {
-            let text =
-                format!("{place}: {module}.so keeps its line: without its yes other people would be let in, or fewer");
+            let text = format!(
+                "{place}: {module}.so keeps its line: without its answer PAM_SUCCESS other users could log in than before"
+            );
             Some(Finding::wrong(Problem::LeftAlone, None, text))
         }
     }
 }
 
 /// Gives a line of ours the right control, where that helps.
-fn control(draft: &mut Draft<'_>, path: &str, at: usize, facility: Facility, entry: &Entry) {
+fn mend_control(draft: &mut Draft<'_>, path: &str, at: usize, facility: Facility, entry: &Entry) {
     let faults = |draft: &Draft<'_>| -> (usize, usize) {
         let found = readers(draft, path).into_iter().flat_map(|service| service.judge(draft));
         let wrong: Vec<Finding> = found.filter(|finding| finding.level == Level::Wrong).collect();
@@ -266,23 +271,24 @@ fn control(draft: &mut Draft<'_>, path: &str, at: usize, facility: Facility, ent
     }
 }
 
-/// What stands in the place of another module's line.
+/// The lines in the place of another module's line.
 enum StandIn {
     /// Our line, if there is none yet.
     Ours,
-    /// The same, and one of pam_permit that says yes.
-    WithYes,
+    /// The same, and a line of pam_permit for the answer PAM_SUCCESS.
+    WithPermit,
 }
 
-/// Puts ours into the place of another module's line that always says yes, so that the same people are let in. None where
-/// there is no way.
+/// Puts our line into the place of another module's line that always answers PAM_SUCCESS, so that the same users can log in
+/// as before. None where there is no way.
 fn stand_in(draft: &mut Draft<'_>, path: &str, at: usize, facility: Facility, entry: &Entry) -> Option<StandIn> {
     let libpam = draft.libpam();
     let text = draft.text(path).unwrap_or_default();
     let ours = our_line(facility, &entry.args);
-    let yes = format!("{} {} pam_permit.so", facility.name(), entry.control_as_written());
+    let permit = format!("{} {} pam_permit.so", facility.name(), entry.control_as_written());
     let there = parse(&text, libpam).iter().any(|line: &Line| line.calls(facility, "pam_pag"));
-    let ways: &[&[&String]] = if there { &[&[], &[&yes]] } else { &[&[&ours], &[&ours, &yes], &[&yes, &ours]] };
+    let ways: &[&[&String]] =
+        if there { &[&[], &[&permit]] } else { &[&[&ours], &[&ours, &permit], &[&permit, &ours]] };
     let before = readers(draft, path);
     let edited = draft.edited(path);
     for way in ways {
@@ -297,7 +303,7 @@ fn stand_in(draft: &mut Draft<'_>, path: &str, at: usize, facility: Facility, en
                 can_replace(before.stacks.steps(facility), after.stacks.steps(facility), facility, libpam, (&old, &new))
             });
         if the_same {
-            return Some(if lines.contains(&yes) { StandIn::WithYes } else { StandIn::Ours });
+            return Some(if lines.contains(&permit) { StandIn::WithPermit } else { StandIn::Ours });
         }
         draft.restore(path, edited.clone());
     }

@@ -1,9 +1,9 @@
-//! The stacks of a service, and what libpam does with them: which modules it calls in what order, and what it answers.
+//! The stacks of a service, as libpam puts them together from its files.
 //!
-//! Read in Linux-PAM 1.5.2 and 1.7.0 with Debian's patches: pam_handlers.c makes the stacks (`_pam_parse_conf_file`,
-//! `_pam_load_conf_file`, `_pam_add_handler`), pam_dispatch.c runs them (`_pam_dispatch_aux`).
+//! Read in pam_handlers.c (`_pam_parse_conf_file`, `_pam_load_conf_file`, `_pam_add_handler`) of Linux-PAM 1.5.2 and 1.7.0
+//! with Debian's patches.
 
-use super::control::{Action, Code, Control, IGNORE, PERM_DENIED, SUCCESS};
+use super::control::Control;
 use super::parse::{Entry, Facility, Libpam, Meaning, parse};
 
 /// Where libpam looks for a service, first match wins (Linux-PAM, pam_handlers.c, `_pam_open_config_file`: /etc, then
@@ -11,22 +11,22 @@ use super::parse::{Entry, Facility, Libpam, Meaning, parse};
 pub(crate) const DIRECTORIES: [&str; 4] = ["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d", "/usr/share/pam.d"];
 
 /// libpam refuses deeper nesting, too (`PAM_SUBSTACK_MAX_LEVEL`).
-const DEPTH: usize = 16;
+pub(super) const DEPTH: usize = 16;
 /// No real stack reads more files; includes that multiply stop here.
 const READS: usize = 400;
 
-/// What comes of opening a file.
+/// The result of opening a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Opened {
     /// Its text.
     Text(String),
-    /// It is not there, for libpam neither.
+    /// It does not exist.
     Missing,
-    /// It is there and we cannot read it; why not. libpam may be able to.
+    /// It exists and we cannot read it, for this reason. libpam may be able to.
     Unreadable(String),
 }
 
-/// Something to read PAM files from; paths are absolute, as seen by the host that they are for.
+/// A source of PAM files. Paths are absolute, as the host sees them that the files are for.
 pub(crate) trait Files {
     /// Opens a file.
     fn open(&self, path: &str) -> Opened;
@@ -57,25 +57,25 @@ pub(crate) trait Files {
     }
 }
 
-/// What libpam does at a place in a stack.
+/// What libpam does at a step of a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     /// It calls the module.
     Module,
     /// It calls nothing, and has the answer PAM_PERM_DENIED.
     MustFail,
-    /// A substack begins behind it.
+    /// A substack begins after it.
     Substack,
 }
 
 /// One place in a stack.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
-    /// What is done here.
+    /// What libpam does here.
     pub(crate) call: Call,
-    /// What is done about the answer.
+    /// What libpam does about the answer.
     pub(crate) control: Control,
-    /// In how many substacks it is.
+    /// How many substacks it is in.
     pub(crate) level: usize,
     /// Its line.
     pub(crate) entry: Entry,
@@ -85,7 +85,7 @@ pub(crate) struct Step {
     pub(crate) line: usize,
     /// The number of that line, as editors count.
     pub(crate) number: usize,
-    /// The line of the service's own file which brought it.
+    /// The line of the service's own file that brought it.
     pub(crate) top: usize,
 }
 
@@ -101,12 +101,12 @@ impl Step {
     }
 }
 
-/// What is odd about a stack's files, in words, with its place.
+/// A mistake in a stack's files, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {
     /// In words.
     pub(crate) text: String,
-    /// Whether libpam's answer cannot be told: by us, or by anyone.
+    /// Whether libpam's answer is unknown, to us or in principle.
     pub(crate) unsure: bool,
 }
 
@@ -114,18 +114,18 @@ pub(crate) struct Trouble {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stacks {
     steps: [Vec<Step>; 4],
-    /// In the order in which it was met.
+    /// In the order of reading.
     pub(crate) trouble: Vec<Trouble>,
     /// Whether libpam gives up at once (pam_start fails).
     pub(crate) refused: bool,
-    /// The files that were read.
+    /// The files that make them up.
     pub(crate) files: Vec<String>,
     /// The facilities that are not taken from `other`.
     own: Vec<Facility>,
 }
 
 impl Stacks {
-    /// Reads what a service's file says. That alone: see [`Stacks::of`].
+    /// Reads a service's file, without the stacks of `other`: see [`Stacks::of`].
     pub(crate) fn of_file(files: &dyn Files, path: &str) -> Self {
         let mut stacks = Self::default();
         let mut reader = Reader { files, libpam: files.libpam(), stacks: &mut stacks, reads: 0 };
@@ -135,7 +135,7 @@ impl Stacks {
         stacks
     }
 
-    /// Reads the stacks that a service has: for a facility of which its own file has no line, those of `other`.
+    /// Reads the stacks of a service. For a facility without a line in the service's own file these are the stacks of `other`.
     pub(crate) fn of(files: &dyn Files, path: &str) -> Self {
         let mut stacks = Self::of_file(files, path);
         stacks.own = Facility::ALL.into_iter().filter(|facility| !stacks.steps(*facility).is_empty()).collect();
@@ -160,8 +160,8 @@ impl Stacks {
         }
     }
 
-    /// Whether its own file has something for a facility, be it by an include.
-    pub(crate) fn says(&self, facility: Facility) -> bool {
+    /// Whether its own file, or a file that it includes, has a line for a facility.
+    pub(crate) fn has_own(&self, facility: Facility) -> bool {
         self.own.contains(&facility)
     }
 
@@ -259,7 +259,7 @@ impl Reader<'_> {
         number: usize,
         how: &Reading,
     ) -> Result<(), Abort> {
-        // What libpam does not know is the most important thing that it could be.
+        // libpam takes a line of an unknown facility for one of auth.
         let facility = entry.facility.or(how.requested).unwrap_or(Facility::Auth);
         if how.requested.is_some_and(|requested| requested != facility) {
             return Ok(());
@@ -298,7 +298,7 @@ impl Reader<'_> {
         index: usize,
     ) -> Result<(), Abort> {
         let Some(target) = target else {
-            // Debian's looks at the first letter of the name, where there is none.
+            // Debian's libpam reads the first letter of the missing name.
             self.complain(self.libpam.debian, format!("{place}: names no file; libpam fails here, Debian's crashes"));
             return Err(Abort);
         };
@@ -351,137 +351,6 @@ impl Reader<'_> {
         self.stacks.steps_mut(facility).push(step);
         Ok(())
     }
-}
-
-/// What came of running a stack.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    /// Positions of the modules that were called, in this order.
-    pub(crate) called: Vec<usize>,
-    /// libpam's answer.
-    pub(crate) result: Code,
-    /// What each step answered: libpam keeps it for pam_setcred and pam_close_session.
-    pub(crate) answers: Vec<Option<Code>>,
-}
-
-impl Outcome {
-    /// Whether the application goes on.
-    pub(crate) fn passes(&self) -> bool {
-        self.result == SUCCESS
-    }
-}
-
-/// What the answers so far have come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Impression {
-    Undefined,
-    Positive,
-    Negative,
-}
-
-/// What libpam has for the answer of a step that it has not called yet.
-const NEVER: Code = -1;
-
-/// Runs a stack with these answers of its modules.
-///
-/// For pam_setcred and pam_close_session `frozen` is what pam_authenticate and pam_open_session had answered. It decides
-/// which modules are called, and the new answers only what comes of it; of a step that was not called then, the new one
-/// decides.
-pub(crate) fn run(
-    steps: &[Step],
-    libpam: Libpam,
-    frozen: Option<&[Option<Code>]>,
-    answer: &mut dyn FnMut(usize) -> Code,
-) -> Outcome {
-    let mut outcome = Outcome { called: Vec::new(), result: PERM_DENIED, answers: vec![None; steps.len()] };
-    if steps.is_empty() {
-        return outcome;
-    }
-    let (mut impression, mut status) = (Impression::Undefined, PERM_DENIED);
-    // What they were when each substack began.
-    let mut before = [(impression, status); DEPTH + 1];
-    let mut at = 0;
-    let mut last_level = 0;
-    while let Some(step) = steps.get(at) {
-        let level = step.level;
-        if let Some(slot) = before.get_mut(level).filter(|_| last_level < level) {
-            *slot = (impression, status);
-        }
-        last_level = level;
-        let mut said = match step.call {
-            Call::Substack => {
-                at += 1;
-                continue;
-            }
-            Call::MustFail => PERM_DENIED,
-            Call::Module => {
-                outcome.called.push(at);
-                answer(at)
-            }
-        };
-        if let Some(slot) = outcome.answers.get_mut(at) {
-            *slot = Some(said);
-        }
-        let deciding = frozen.and_then(|frozen| frozen.get(at).copied().flatten());
-        let deciding = deciding.filter(|code| *code != NEVER).unwrap_or(said);
-        let action = step.control.action(deciding).unwrap_or_else(|| {
-            said = PERM_DENIED;
-            Action::Bad
-        });
-        let open = impression == Impression::Undefined || (impression == Impression::Positive && status == SUCCESS);
-        // PAM_IGNORE is no answer for a stack whose order was frozen with another one.
-        let counts = said != IGNORE || deciding == said;
-        let mut ended = false;
-        match action {
-            Action::Ignore => {}
-            Action::Reset => (impression, status) = before.get(level).copied().unwrap_or((impression, status)),
-            Action::Ok | Action::Done => {
-                if open && counts {
-                    (impression, status) = (Impression::Positive, said);
-                }
-                ended = action == Action::Done && impression == Impression::Positive;
-            }
-            Action::Bad | Action::Die => {
-                if impression != Impression::Negative {
-                    (impression, status) = (Impression::Negative, if said == IGNORE { PERM_DENIED } else { said });
-                }
-                ended = action == Action::Die;
-            }
-            Action::Jump(far) => {
-                if frozen.is_some() && !libpam.debian && open && counts {
-                    (impression, status) = (Impression::Positive, said);
-                }
-                let (last, missing) = jump(steps, at, far);
-                at = last;
-                if missing > 0 {
-                    (impression, status) = (Impression::Negative, PERM_DENIED);
-                }
-            }
-        }
-        if ended {
-            while steps.get(at + 1).is_some_and(|next| next.level >= level) {
-                at += 1;
-            }
-        }
-        at += 1;
-    }
-    outcome.result = if status == SUCCESS && impression != Impression::Positive { PERM_DENIED } else { status };
-    outcome
-}
-
-/// Passes over so many steps: the last of them, and how many there are too few. A substack is one step.
-pub(crate) fn jump(steps: &[Step], from: usize, mut far: u32) -> (usize, u32) {
-    let level = steps.get(from).map_or(0, |step| step.level);
-    let next = |at: usize| steps.get(at + 1).map(|step| step.level);
-    let mut at = from;
-    while far > 0 && next(at).is_some_and(|next| next >= level) {
-        at += 1;
-        while next(at).is_some_and(|next| next > level) {
-            at += 1;
-        }
-        far -= 1;
-    }
-    (at, far)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Whole hosts: the files as distributions lay them out, and what the tool makes of them.
 
+use super::parse::Facility;
+use super::stack::Stacks;
 use super::*;
 use std::fs;
 use std::path::Path;
@@ -706,8 +708,8 @@ fn a_service_that_has_the_lines_of_other_keeps_them() {
     assert_eq!(
         texts,
         [
-            "login: has no session lines, and with a line of ours it would no longer have those of `other`",
-            "swaylock: has no auth lines, and with a line of ours it would no longer have those of `other`",
+            "login: has no session lines, and with a line of pam_pag.so it would no longer have those of `other`",
+            "swaylock: has no auth lines, and with a line of pam_pag.so it would no longer have those of `other`",
         ]
     );
     scene.enable();
