@@ -90,7 +90,10 @@ pub(super) fn unlog(settings: &Settings, cell: Option<&Cell>) -> Result<Answer, 
     let after = of_cell(&afs::tokens_here(Instant::now() + LIMIT)?);
     let of = cell.map_or(String::new(), |cell| format!(" of cell {cell}"));
     if after > 0 {
-        return Err(Error::TokensLeft(after));
+        return Err(Error::Refused(format!(
+            "{after} tokens are still there: this process has no right to take them out of its session keyring; \
+             `pagctl new` leaves them behind"
+        )));
     }
     match before {
         0 => outln!("This PAG has no tokens{of}."),

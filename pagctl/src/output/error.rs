@@ -16,8 +16,6 @@ pub(crate) enum Error {
         /// The system's answer.
         source: io::Error,
     },
-    /// A file changed between the plan and the edit.
-    Changed(PathBuf),
     /// A program that we need failed.
     Command {
         /// As a user would type it.
@@ -43,10 +41,6 @@ pub(crate) enum Error {
         /// The system's answer.
         source: io::Error,
     },
-    /// So many tokens could not be discarded.
-    TokensLeft(usize),
-    /// The user refused the changes, or could not be asked.
-    Unconfirmed(&'static str),
 }
 
 impl Error {
@@ -72,22 +66,11 @@ impl fmt::Display for Error {
                 let hint = if source.kind() == io::ErrorKind::PermissionDenied { "; run it as root" } else { "" };
                 write!(f, "cannot {operation} {}: {source}{hint}", path.display())
             }
-            Self::Changed(path) => {
-                write!(f, "{} has changed since it was read, so it is left as it is; try again", path.display())
-            }
             Self::Command { command, why } => write!(f, "`{command}` failed: {why}"),
             Self::Pag(source) => source.fmt(f),
             Self::Bus { doing, why } => write!(f, "cannot {doing}: {why}"),
             Self::Refused(why) => f.write_str(why),
             Self::Run { program, source } => write!(f, "cannot run {program}: {source}"),
-            Self::TokensLeft(number) => {
-                write!(
-                    f,
-                    "{number} tokens are still there: this process has no right to take them out of its session keyring; \
-                     `pagctl new` leaves them behind"
-                )
-            }
-            Self::Unconfirmed(why) => f.write_str(why),
         }
     }
 }

@@ -144,7 +144,8 @@ impl Host {
     pub(crate) fn write(&self, edit: &Edit, before: Option<&str>) -> Result<Option<String>, Error> {
         let path = self.place(&edit.path).map_err(Error::file("find", Path::new(&edit.path)))?;
         if self.text(&edit.path).as_deref() != before {
-            return Err(Error::Changed(path));
+            let why = format!("{} has changed since it was read, so it is left as it is; try again", path.display());
+            return Err(Error::Refused(why));
         }
         let directory = path.parent().unwrap_or(&self.root);
         // A host may have the vendor's directory alone.

@@ -65,17 +65,19 @@ impl Manager {
         }
     }
 
+    /// The tool's files that need a line of ours.
+    fn files(&self) -> Vec<(String, Facility)> {
+        match self {
+            Self::None => Vec::new(),
+            Self::PamAuthUpdate => COMMON.map(|(path, facility)| (path.to_owned(), facility)).to_vec(),
+            Self::Authselect { .. } => STACKS.map(|name| (format!("/etc/pam.d/{name}"), Facility::Session)).to_vec(),
+        }
+    }
+
     /// Puts the tool's files into a draft as they will be once it knows pam_pag. Returns whether that changes them.
     pub(crate) fn assume(&self, draft: &mut Draft<'_>) -> bool {
-        let files: Vec<(String, Facility)> = match self {
-            Self::None => Vec::new(),
-            Self::PamAuthUpdate => COMMON.iter().map(|(path, facility)| ((*path).to_owned(), *facility)).collect(),
-            Self::Authselect { .. } => {
-                STACKS.iter().map(|name| (format!("/etc/pam.d/{name}"), Facility::Session)).collect()
-            }
-        };
         let mut differs = false;
-        for (path, facility) in files {
+        for (path, facility) in self.files() {
             if let Some(text) = draft.text(&path) {
                 let then = managed(&text, draft.libpam(), facility);
                 differs |= then != text;
@@ -87,12 +89,8 @@ impl Manager {
 
     /// Whether the tool's files call pam_pag now.
     pub(crate) fn knows_us(&self, host: &Host) -> bool {
-        let paths: Vec<String> = match self {
-            Self::None => Vec::new(),
-            Self::PamAuthUpdate => COMMON.iter().map(|(path, _)| (*path).to_owned()).collect(),
-            Self::Authselect { .. } => STACKS.iter().map(|name| format!("/etc/pam.d/{name}")).collect(),
-        };
-        let mut lines = paths.iter().filter_map(|path| host.text(path)).flat_map(|text| parse(&text, host.libpam()));
+        let texts = self.files().into_iter().filter_map(|(path, _)| host.text(&path));
+        let mut lines = texts.flat_map(|text| parse(&text, host.libpam()));
         lines.any(|line| line.entry().is_some_and(|entry| entry.calls("pam_pag")))
     }
 

@@ -149,8 +149,9 @@ fn confirm(change: &Change) -> Result<(), Error> {
         return Ok(());
     }
     if !io::stdin().is_terminal() || change.look.json {
-        return Err(Error::Unconfirmed(
-            "standard input is no terminal, so pagctl cannot ask; --yes makes these changes, --dry-run only shows them",
+        return Err(Error::Refused(
+            "standard input is no terminal, so pagctl cannot ask; --yes makes these changes, --dry-run only shows them"
+                .to_owned(),
         ));
     }
     out!("Make these changes? [y/N] ");
@@ -160,7 +161,7 @@ fn confirm(change: &Change) -> Result<(), Error> {
         if output::finish().is_err() || output::is_closed() { Ok(0) } else { io::stdin().read_line(&mut answer) };
     match read {
         Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(Error::Unconfirmed("nothing was changed")),
+        _ => Err(Error::Refused("nothing was changed".to_owned())),
     }
 }
 

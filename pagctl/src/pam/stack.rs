@@ -113,6 +113,7 @@ pub(crate) struct Trouble {
 /// A service's stacks.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stacks {
+    /// By facility, in the order of [`Facility::ALL`].
     steps: [Vec<Step>; 4],
     /// In the order of reading.
     pub(crate) trouble: Vec<Trouble>,
@@ -129,7 +130,7 @@ impl Stacks {
     pub(crate) fn of_file(files: &dyn Files, path: &str) -> Self {
         let mut stacks = Self::default();
         let mut reader = Reader { files, libpam: files.libpam(), stacks: &mut stacks, reads: 0 };
-        let done = reader.load(path, &Reading { requested: None, includes: 0, level: 0, top: None });
+        let done = reader.load(path, Reading { requested: None, includes: 0, level: 0, top: None });
         // A service without a file of its own has the stacks of `other`.
         stacks.refused = done.is_err() && files.open(path) != Opened::Missing;
         stacks
@@ -151,28 +152,12 @@ impl Stacks {
 
     /// Its steps for a facility.
     pub(crate) fn steps(&self, facility: Facility) -> &[Step] {
-        let [auth, account, password, session] = &self.steps;
-        match facility {
-            Facility::Auth => auth,
-            Facility::Account => account,
-            Facility::Password => password,
-            Facility::Session => session,
-        }
+        self.steps.get(facility as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Whether its own file, or a file that it includes, has a line for a facility.
     pub(crate) fn has_own(&self, facility: Facility) -> bool {
         self.own.contains(&facility)
-    }
-
-    fn steps_mut(&mut self, facility: Facility) -> &mut Vec<Step> {
-        let [auth, account, password, session] = &mut self.steps;
-        match facility {
-            Facility::Auth => auth,
-            Facility::Account => account,
-            Facility::Password => password,
-            Facility::Session => session,
-        }
     }
 
     /// All steps of all facilities.
@@ -195,6 +180,17 @@ struct Reading {
     top: Option<usize>,
 }
 
+/// A line that is being read.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    path: &'a str,
+    /// Counted from 0 in logical lines.
+    line: usize,
+    /// As editors count.
+    number: usize,
+    how: Reading,
+}
+
 struct Reader<'a> {
     files: &'a dyn Files,
     libpam: Libpam,
@@ -207,8 +203,12 @@ impl Reader<'_> {
         self.stacks.trouble.push(Trouble { text, unsure });
     }
 
+    fn complain_at(&mut self, unsure: bool, at: At<'_>, text: &str) {
+        self.complain(unsure, format!("{}:{}: {text}", at.path, at.number));
+    }
+
     /// Reads a file.
-    fn load(&mut self, path: &str, how: &Reading) -> Result<(), Abort> {
+    fn load(&mut self, path: &str, how: Reading) -> Result<(), Abort> {
         let text = match self.files.open(path) {
             Opened::Text(text) => text,
             Opened::Missing => return Err(Abort),
@@ -222,92 +222,75 @@ impl Reader<'_> {
             self.stacks.files.push(path.to_owned());
         }
         for (index, line) in parse(&text, self.libpam).into_iter().enumerate() {
-            let place = format!("{path}:{}", line.number);
+            let at = At { path, line: index, number: line.number, how };
             if line.depends_on_age {
                 let text = "libpam before 1.6.0 and later ones take this line differently: it is very long, or an \
                             empty line or a comment stands inside of it";
-                self.complain(false, format!("{place}: {text}"));
+                self.complain_at(false, at, text);
             }
             match line.meaning {
                 Meaning::Nothing => {}
                 Meaning::Unfinished => {
-                    self.complain(false, format!("{place}: the last line goes on and has no end"));
+                    self.complain_at(false, at, "the last line goes on and has no end");
                     return Err(Abort);
                 }
                 Meaning::IncludeAll(target) => {
-                    if self.include(&place, target.as_deref(), how.requested, how, index).is_err() {
+                    if self.include(target.as_deref(), how.requested, at).is_err() {
                         // libpam has a failure of no facility then, which is none of its own, or takes the actions of
                         // whatever line it has read before.
                         let Some(facility) = how.requested else { return Err(Abort) };
-                        self.complain(true, format!("{place}: what libpam does about a missing file here is chance"));
+                        self.complain_at(true, at, "what libpam does about a missing file here is chance");
                         let entry = Entry { facility: Some(facility), control: None, target: None, args: Vec::new() };
-                        self.add(facility, Call::MustFail, Control::BAD, entry, path, index, line.number, how)?;
+                        self.add(facility, Call::MustFail, Control::BAD, entry, at)?;
                     }
                 }
-                Meaning::Entry(entry) => self.entry(entry, &place, path, index, line.number, how)?,
+                Meaning::Entry(entry) => self.entry(entry, at)?,
             }
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        entry: Entry,
-        place: &str,
-        path: &str,
-        index: usize,
-        number: usize,
-        how: &Reading,
-    ) -> Result<(), Abort> {
+    fn entry(&mut self, entry: Entry, at: At<'_>) -> Result<(), Abort> {
         // libpam takes a line of an unknown facility for one of auth.
-        let facility = entry.facility.or(how.requested).unwrap_or(Facility::Auth);
-        if how.requested.is_some_and(|requested| requested != facility) {
+        let facility = entry.facility.or(at.how.requested).unwrap_or(Facility::Auth);
+        if at.how.requested.is_some_and(|requested| requested != facility) {
             return Ok(());
         }
         let mut call = if entry.facility.is_some() { Call::Module } else { Call::MustFail };
         if entry.facility.is_none() {
-            let text = format!("{place}: begins with no facility; libpam takes it for {} and fails", facility.name());
-            self.complain(false, text);
+            let text = format!("begins with no facility; libpam takes it for {} and fails", facility.name());
+            self.complain_at(false, at, &text);
         }
         let mut control = entry.control.as_deref().map_or(Control::BAD, Control::of);
         if entry.includes() {
-            let inner = if entry.is("substack") {
-                self.add(facility, Call::Substack, Control::IGNORE, entry.clone(), path, index, number, how)?;
-                Reading { level: how.level + 1, ..*how }
-            } else {
-                *how
-            };
-            if self.include(place, entry.target.as_deref(), Some(facility), &inner, index).is_ok() {
+            let mut inner = at;
+            if entry.is("substack") {
+                self.add(facility, Call::Substack, Control::IGNORE, entry.clone(), at)?;
+                inner.how.level += 1;
+            }
+            if self.include(entry.target.as_deref(), Some(facility), inner).is_ok() {
                 return Ok(());
             }
             (call, control) = (Call::MustFail, Control::BAD);
         } else if entry.target.is_none() {
-            self.complain(false, format!("{place}: names no module; libpam fails here"));
+            self.complain_at(false, at, "names no module; libpam fails here");
             call = Call::MustFail;
         }
-        self.add(facility, call, control, entry, path, index, number, how)
+        self.add(facility, call, control, entry, at)
     }
 
     /// Reads an included file.
-    fn include(
-        &mut self,
-        place: &str,
-        target: Option<&str>,
-        facility: Option<Facility>,
-        how: &Reading,
-        index: usize,
-    ) -> Result<(), Abort> {
+    fn include(&mut self, target: Option<&str>, requested: Option<Facility>, at: At<'_>) -> Result<(), Abort> {
         let Some(target) = target else {
             // Debian's libpam reads the first letter of the missing name.
-            self.complain(self.libpam.debian, format!("{place}: names no file; libpam fails here, Debian's crashes"));
+            self.complain_at(self.libpam.debian, at, "names no file; libpam fails here, Debian's crashes");
             return Err(Abort);
         };
-        let inner =
-            Reading { requested: facility, includes: how.includes + 1, level: how.level, top: how.top.or(Some(index)) };
-        let too_deep = if self.libpam.since_1_6 { inner.includes >= DEPTH } else { inner.level >= DEPTH };
-        if too_deep || inner.includes > 2 * DEPTH || self.reads > READS {
+        let (includes, level, top) = (at.how.includes + 1, at.how.level, at.how.top.or(Some(at.line)));
+        let too_deep = if self.libpam.since_1_6 { includes >= DEPTH } else { level >= DEPTH };
+        if too_deep || includes > 2 * DEPTH || self.reads > READS {
             if self.stacks.trouble.len() < READS {
-                self.complain(!too_deep, format!("{place}: includes nest too deep; libpam fails here"));
+                self.complain_at(!too_deep, at, "includes nest too deep; libpam fails here");
             }
             return Err(Abort);
         }
@@ -316,39 +299,30 @@ impl Reader<'_> {
             name if self.libpam.debian => Some(format!("{}/{name}", DIRECTORIES[0])),
             name => self.files.service(name),
         };
-        let there = path.filter(|path| self.files.open(path) != Opened::Missing);
-        let Some(path) = there else {
-            self.complain(false, format!("{place}: includes {target:?}, which is not there; libpam fails here"));
+        let Some(path) = path.filter(|path| self.files.open(path) != Opened::Missing) else {
+            self.complain_at(false, at, &format!("includes {target:?}, which is not there; libpam fails here"));
             return Err(Abort);
         };
-        self.load(&path, &inner)
+        self.load(&path, Reading { requested, includes, level, top })
     }
 
-    #[allow(clippy::too_many_arguments, reason = "a step, part by part")]
-    fn add(
-        &mut self,
-        facility: Facility,
-        call: Call,
-        control: Control,
-        entry: Entry,
-        path: &str,
-        line: usize,
-        number: usize,
-        how: &Reading,
-    ) -> Result<(), Abort> {
+    fn add(&mut self, facility: Facility, call: Call, control: Control, entry: Entry, at: At<'_>) -> Result<(), Abort> {
+        let At { path, line, number, how } = at;
         // `extract_modulename`: a name that auditing could not show ends it all. That of an include is not looked at.
         let named = entry.target.as_deref().filter(|_| call == Call::Substack || !entry.includes());
         let name = named.map(|target| target.rsplit('/').next().unwrap_or_default());
         let stem = name.map(|name| name.rsplit_once('.').map_or(name, |(stem, _)| stem));
         if stem.is_some_and(|stem| stem.is_empty() || stem == "?") {
-            // What has been half made of the step stays in a stack that goes on being used, when this was included.
-            let text = format!("{path}:{number}: {named:?} is no name for a module; libpam gives up here");
-            self.complain(how.includes > 0 && !self.libpam.since_1_6, text);
+            // libpam keeps a half-made step in the stack, and goes on using that stack if this file was included.
+            let text = format!("{named:?} is no name for a module; libpam gives up here");
+            self.complain_at(how.includes > 0 && !self.libpam.since_1_6, at, &text);
             return Err(Abort);
         }
-        let top = how.top.unwrap_or(line);
-        let step = Step { call, control, level: how.level, entry, path: path.to_owned(), line, number, top };
-        self.stacks.steps_mut(facility).push(step);
+        let (path, top) = (path.to_owned(), how.top.unwrap_or(line));
+        let step = Step { call, control, level: how.level, entry, path, line, number, top };
+        if let Some(steps) = self.stacks.steps.get_mut(facility as usize) {
+            steps.push(step);
+        }
         Ok(())
     }
 }
