@@ -13,7 +13,7 @@ use syn::visit::{self, Visit};
 use crate::shell::top;
 
 /// The product's crates, by the file at their root.
-const CRATES: [&str; 2] = ["pag/src/lib.rs", "pam_pag/src/lib.rs"];
+const CRATES: [&str; 3] = ["pag/src/lib.rs", "pam_pag/src/lib.rs", "pagctl/src/main.rs"];
 
 /// A module by its path below the crate; the root is empty.
 type Module = Vec<String>;

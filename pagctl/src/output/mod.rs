@@ -94,27 +94,3 @@ pub(crate) enum Answer {
     /// The user has something to do: the exit status is 1.
     ToDo,
 }
-
-/// The time until `end`, in words.
-pub(crate) fn left(end: u64) -> String {
-    match end.saturating_sub(pag::sys::now()) {
-        0 => "no time: it has ended".to_owned(),
-        seconds if seconds < 120 => format!("{seconds} s"),
-        seconds if seconds < 7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_told_in_fitting_units() {
-        let now = pag::sys::now();
-        assert_eq!(left(now.saturating_sub(5)), "no time: it has ended");
-        assert!(left(now + 60).ends_with(" s"));
-        assert!(left(now + 600).ends_with(" min"));
-        assert!(left(now + 36_000).starts_with("9 h") || left(now + 36_000).starts_with("10 h"));
-    }
-}

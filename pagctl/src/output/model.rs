@@ -9,8 +9,6 @@ use pag::types::Token;
 use pag::types::TokenState;
 use serde::Serialize;
 
-use super::left;
-
 /// A token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct TokenJson {
@@ -174,6 +172,16 @@ pub(crate) fn known_time(seconds: u64) -> Option<u64> {
     Some(seconds).filter(|seconds| *seconds > 0)
 }
 
+/// The time until `end`, in words.
+fn left(end: u64) -> String {
+    match end.saturating_sub(pag::sys::now()) {
+        0 => "no time: it has ended".to_owned(),
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds if seconds < 7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
 /// The name of a user.
 pub(crate) fn user_name(uid: u32) -> Option<String> {
     sys::passwd(Who::Uid(uid)).ok().flatten().map(|user| user.name.to_string_lossy().into_owned())
@@ -214,5 +222,14 @@ mod tests {
         assert_eq!(lines[1], "  token      example.test as AFS id 1001 good (openafs)");
         assert!(lines[2].starts_with("  token      example.test as AFS id 1001 for "), "{}", lines[2]);
         assert_eq!(token_lines(&[]), ["  no tokens"]);
+    }
+
+    #[test]
+    fn times_are_told_in_fitting_units() {
+        let now = pag::sys::now();
+        assert_eq!(left(now.saturating_sub(5)), "no time: it has ended");
+        assert!(left(now + 60).ends_with(" s"));
+        assert!(left(now + 600).ends_with(" min"));
+        assert!(left(now + 36_000).starts_with("9 h") || left(now + 36_000).starts_with("10 h"));
     }
 }
