@@ -11,10 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use pag::sys::{self, Child};
-use pag::types::PagId;
 use zruntime::{AsyncIo, Shared, SharedRuntime};
-
-use crate::tickets::other_ccaches::Due;
 
 /// Longest time that an errand's work may take: its child ends then, or a second later.
 pub(crate) const TIME: Duration = Duration::from_secs(2);
@@ -28,58 +25,56 @@ const MOST: usize = 64;
 const SPACE: usize = 4096;
 
 /// What an errand is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Errand {
-    /// Which ticket is in the PAG's own ccache. A job of `ours` may have put it there; one that has ended has its result here.
-    Look { pag: PagId, ours: bool, ended: Option<Result<(), String>> },
-    /// Tickets of a login's own ccache go into the ccaches of PAGs.
-    Feed(Due),
-    /// The followed PAG's ticket goes into the follower's ccache; none, and that is emptied.
-    Copy { pag: PagId, leader: Option<PagId> },
+pub(crate) trait Errand: Clone + PartialEq {
+    /// Whether it must run even if the same errand, or too many others, wait already.
+    fn must_run(&self) -> bool;
 }
 
 /// What a child does, and what it reports.
 pub(crate) type Work = Box<dyn FnOnce() -> String>;
 
 /// An errand that is over.
-pub(crate) struct Done {
+pub(crate) struct Done<E> {
     pub(crate) uid: u32,
-    pub(crate) errand: Errand,
+    pub(crate) errand: E,
     /// What the child has reported; nothing where it could not.
     pub(crate) report: String,
 }
 
 /// The errands that run and wait.
-#[derive(Default)]
-pub(crate) struct Errands {
-    running: BTreeMap<u32, Running>,
-    waiting: VecDeque<(u32, Errand, Work)>,
+pub(crate) struct Errands<E> {
+    running: BTreeMap<u32, Running<E>>,
+    waiting: VecDeque<(u32, E, Work)>,
+}
+
+impl<E> Default for Errands<E> {
+    fn default() -> Self {
+        Errands { running: BTreeMap::new(), waiting: VecDeque::new() }
+    }
 }
 
 /// One user's child.
-struct Running {
+struct Running<E> {
     child: Child,
     /// Its report, and then its end. None where its end is not told: it is looked for now and then.
     source: Option<AsyncIo<OwnedFd, Shared>>,
-    phase: Phase,
+    phase: Phase<E>,
 }
 
 /// How far a child is.
-enum Phase {
+enum Phase<E> {
     /// It has not reported yet.
-    Away { errand: Errand, report: Vec<u8> },
+    Away { errand: E, report: Vec<u8> },
     /// It has reported, and has not ended yet.
     Ending { since: Instant },
 }
 
-impl Errands {
+impl<E: Errand> Errands<E> {
     /// Has an errand done in its turn. One that waits already is not done twice.
-    pub(crate) fn add(&mut self, uid: u32, errand: Errand, work: Work) {
+    pub(crate) fn add(&mut self, uid: u32, errand: E, work: Work) {
         let of_user = self.waiting.iter().filter(|(of, ..)| *of == uid);
         let known = of_user.clone().any(|(_, other, _)| *other == errand);
-        // A job is over only when its errand is.
-        let must = matches!(&errand, Errand::Look { ended: Some(_), .. });
-        if must || !known && of_user.count() < MOST {
+        if errand.must_run() || !known && of_user.count() < MOST {
             self.waiting.push_back((uid, errand, work));
         }
     }
@@ -95,7 +90,7 @@ impl Errands {
     }
 
     /// Starts what can be started, and gives what is over.
-    pub(crate) fn poll_done(&mut self, runtime: &SharedRuntime, cx: &mut Context<'_>) -> Poll<Vec<Done>> {
+    pub(crate) fn poll_done(&mut self, runtime: &SharedRuntime, cx: &mut Context<'_>) -> Poll<Vec<Done<E>>> {
         let mut over = Vec::new();
         loop {
             let before = over.len();
@@ -111,7 +106,7 @@ impl Errands {
     }
 
     /// Starts those of users who have none away. Those of users whose last child is held are over without a report.
-    fn start(&mut self, runtime: &SharedRuntime, over: &mut Vec<Done>) -> bool {
+    fn start(&mut self, runtime: &SharedRuntime, over: &mut Vec<Done<E>>) -> bool {
         let (mut begun, mut waiting) = (false, VecDeque::new());
         for (uid, errand, work) in std::mem::take(&mut self.waiting) {
             let away = self.running.values().filter(|one| matches!(one.phase, Phase::Away { .. })).count();
@@ -135,7 +130,7 @@ impl Errands {
     }
 
     /// Hears what children report, and sees which have ended.
-    fn collect(&mut self, runtime: &SharedRuntime, cx: &mut Context<'_>, over: &mut Vec<Done>) {
+    fn collect(&mut self, runtime: &SharedRuntime, cx: &mut Context<'_>, over: &mut Vec<Done<E>>) {
         self.running.retain(|uid, running| {
             if let Phase::Away { errand, report } = &mut running.phase {
                 if !running.source.as_ref().is_none_or(|pipe| hear(pipe, report, cx)) {
@@ -190,8 +185,10 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
 
-    fn look(pag: u64) -> Errand {
-        Errand::Look { pag: PagId::from(pag), ours: false, ended: None }
+    impl Errand for u64 {
+        fn must_run(&self) -> bool {
+            false
+        }
     }
 
     #[test]
@@ -204,7 +201,7 @@ mod tests {
             let waits = open.clone();
             errands.add(
                 1,
-                look(1),
+                1_u64,
                 Box::new(move || {
                     while !waits.exists() {
                         std::thread::sleep(Duration::from_millis(5));
@@ -213,9 +210,9 @@ mod tests {
                 }),
             );
             for _ in 0..2 {
-                errands.add(1, look(2), Box::new(|| "second".to_owned()));
+                errands.add(1, 2_u64, Box::new(|| "second".to_owned()));
             }
-            errands.add(2, look(3), Box::new(|| "other".to_owned()));
+            errands.add(2, 3_u64, Box::new(|| "other".to_owned()));
             let mut said = Vec::new();
             while said.len() < 3 {
                 let done = poll_fn(|cx| errands.poll_done(&runtime, cx)).await;
@@ -242,8 +239,8 @@ mod tests {
             );
             let pid = child.pidfd().unwrap();
             errands.running.insert(1, Running { child, source: None, phase });
-            errands.add(1, look(1), Box::new(|| "his".to_owned()));
-            errands.add(2, look(2), Box::new(|| "other".to_owned()));
+            errands.add(1, 1_u64, Box::new(|| "his".to_owned()));
+            errands.add(2, 2_u64, Box::new(|| "other".to_owned()));
             let mut said = Vec::new();
             while said.len() < 2 {
                 said.extend(poll_fn(|cx| errands.poll_done(&runtime, cx)).await);

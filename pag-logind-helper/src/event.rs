@@ -28,15 +28,15 @@ pub(crate) enum HelperEvent {
         /// Why they were not renewed, in words.
         why: &'static str,
     },
-    /// The helper has read the registry.
-    Adopted {
+    /// The helper has read the registry, and looks after its PAGs.
+    Started {
         /// How many PAGs.
         pags: usize,
         /// How many leases.
         leases: usize,
     },
     /// Something that a member had cut stays cut.
-    HealFailed {
+    RepairFailed {
         /// The user.
         uid: u32,
         /// The PAG.
@@ -112,8 +112,8 @@ impl fmt::Display for HelperEvent {
             HelperEvent::Expired { uid, pag, why } => {
                 write!(f, "the tokens of PAG {pag} of uid {uid} have ended, and its processes have no access: {why}")
             }
-            HelperEvent::Adopted { pags, leases } => write!(f, "looking after {pags} PAGs with {leases} leases"),
-            HelperEvent::HealFailed { uid, pag, why } => {
+            HelperEvent::Started { pags, leases } => write!(f, "looking after {pags} PAGs with {leases} leases"),
+            HelperEvent::RepairFailed { uid, pag, why } => {
                 write!(f, "PAG {pag} of uid {uid} cannot be healed: {why}; the next login will make a new one")
             }
             HelperEvent::ManagerOutside { uid, pid } => write!(
@@ -156,14 +156,14 @@ impl fmt::Display for HelperEvent {
 impl Message for HelperEvent {
     fn severity(&self) -> Severity {
         match self {
-            HelperEvent::Adopted { .. }
+            HelperEvent::Started { .. }
             | HelperEvent::FollowAsked { .. }
             | HelperEvent::BusBack
             | HelperEvent::Served
             | HelperEvent::Unlogged { .. } => Severity::LOG_INFO,
             HelperEvent::Expiring { .. }
             | HelperEvent::Expired { .. }
-            | HelperEvent::HealFailed { .. }
+            | HelperEvent::RepairFailed { .. }
             | HelperEvent::FollowFailed { .. }
             | HelperEvent::ManagerOutside { .. }
             | HelperEvent::BusLost { .. }
@@ -176,8 +176,8 @@ impl Message for HelperEvent {
         match self {
             HelperEvent::Expiring { .. } => "b3b192beeb8a446a8d013600ee778d43",
             HelperEvent::Expired { .. } => "7313f67f59bb4f2995f8217f9b4edd5a",
-            HelperEvent::Adopted { .. } => "7aa1caa066de4e968867119277832f1d",
-            HelperEvent::HealFailed { .. } => "d9a3ce9ecbc14674b12d1e51dd71029e",
+            HelperEvent::Started { .. } => "7aa1caa066de4e968867119277832f1d",
+            HelperEvent::RepairFailed { .. } => "d9a3ce9ecbc14674b12d1e51dd71029e",
             HelperEvent::ManagerOutside { .. } => "2b9355cada4d4cf8b2b2eb3e89b6c011",
             HelperEvent::RegistryLost { .. } => "d4e9fa63331343f09fa057702e2677a6",
             HelperEvent::FollowFailed { .. } => "2cb6ae18984248cea4c4a89477cb046b",
@@ -196,11 +196,13 @@ impl Message for HelperEvent {
             HelperEvent::Expiring { uid, pag, .. }
             | HelperEvent::Expired { uid, pag, .. }
             | HelperEvent::FollowFailed { uid, pag, .. }
-            | HelperEvent::HealFailed { uid, pag, .. } => vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())],
+            | HelperEvent::RepairFailed { uid, pag, .. } => {
+                vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())]
+            }
             HelperEvent::Unlogged { uid, pag, by, .. } | HelperEvent::FollowAsked { uid, pag, by, .. } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
             }
-            HelperEvent::Adopted { .. }
+            HelperEvent::Started { .. }
             | HelperEvent::RegistryLost { .. }
             | HelperEvent::BusLost { .. }
             | HelperEvent::BusBack

@@ -11,8 +11,10 @@ mod jobs;
 mod mailbox;
 mod managers;
 mod notify;
+mod nudges;
 mod order;
 mod pags;
+mod reconcile;
 mod systemd;
 mod tickets;
 

@@ -44,7 +44,7 @@ use crate::event::HelperEvent;
 use crate::jobs::plan::Notice;
 use crate::mailbox::Mailbox;
 use crate::order::Order;
-use crate::pags::keeper::Known;
+use crate::pags::known::Known;
 use crate::systemd::{LONGEST_PAUSE, PAUSE};
 
 use self::call::{Call, Refusal};

@@ -5,7 +5,7 @@ use pag::types::PagId;
 use zbus::Variant;
 
 use super::token_list::Token;
-use crate::pags::keeper::Known;
+use crate::pags::known::Known;
 
 /// What a PAG's object says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What callers may see of PAGs, and what subscribers are still to be told.
 //!
-//! The keeper publishes what it knows of PAGs. A caller asks as a uid, and gets no answer about a PAG that this uid may
+//! The helper publishes what it knows of PAGs. A caller asks as a uid, and gets no answer about a PAG that this uid may
 //! not see. Subscribers are told what has changed since they were told last.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use super::properties::Properties;
 use super::subscribers::Subscribers;
 use super::token_list::Token;
 use crate::jobs::plan::Notice;
-use crate::pags::keeper::Known;
+use crate::pags::known::Known;
 
 /// A token list that is younger than this is good enough for an answer.
 const FRESH: Duration = Duration::from_secs(1);
@@ -142,7 +142,7 @@ impl View {
         self.known(id).is_some_and(|known| may_see(uid, known.uid))
     }
 
-    /// What the keeper knows of a PAG.
+    /// What the helper knows of a PAG.
     pub(crate) fn known(&self, id: PagId) -> Option<&Known> {
         self.pags.get(&id).map(|entry| &*entry.known)
     }

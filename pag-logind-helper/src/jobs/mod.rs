@@ -5,6 +5,7 @@
 
 pub(crate) mod plan;
 mod queue;
+mod records;
 mod renewals;
 
 use std::collections::BTreeSet;
@@ -15,10 +16,11 @@ use pag::types::PagId;
 
 use self::plan::RenewVia;
 use self::queue::{JobNeed, Queue, Ran, Run, answer};
+use self::records::Unnoted;
 use self::renewals::Renewals;
 pub(crate) use self::renewals::Upcoming;
 use crate::order::{Order, Outcome, Trouble};
-use crate::pags::keeper::Keeper;
+use crate::pags::Pags;
 use crate::systemd::{Bus, JobUnit};
 
 /// Why no job can be started, or goes on.
@@ -29,6 +31,7 @@ pub(crate) const NO_BUS: &str = "there is no bus to start a job with";
 pub(crate) struct TokenJobs {
     queue: Queue,
     renewals: Renewals,
+    unnoted: Unnoted,
 }
 
 impl TokenJobs {
@@ -38,31 +41,31 @@ impl TokenJobs {
     }
 
     /// A caller asks for new tokens in a PAG of `uid`.
-    pub(crate) fn ask(&mut self, order: Order, uid: u32, pags: &Keeper) {
-        let more = pags.has_discarded(order.pag);
+    pub(crate) fn ask(&mut self, order: Order, uid: u32, pags: &Pags) {
+        let more = records::has_discarded(pags, order.pag);
         self.queue.ask(order, uid, more, Instant::now());
     }
 
     /// Has the tokens of a PAG renewed in its turn, unless its user's PAGs are about to be reconciled: it is planned then. A
     /// job that waits for its next attempt waits no longer.
-    pub(crate) fn renew(&mut self, pag: PagId, via: RenewVia, pags: &Keeper, dirty: &BTreeSet<u32>) {
+    pub(crate) fn renew(&mut self, pag: PagId, via: RenewVia, pags: &Pags, dirty: &BTreeSet<u32>) {
         renewals::add(&mut self.queue, pag, via, pags, dirty);
     }
 
     /// Adds the renewals that are due, and gives what is to be announced. Adds users to `dirty` whose rings hold other
     /// tokens than their records name.
-    pub(crate) fn plan(&mut self, pags: &mut Keeper, bus: &Bus, dirty: &mut BTreeSet<u32>) -> Upcoming {
+    pub(crate) fn plan(&mut self, pags: &mut Pags, bus: &Bus, dirty: &mut BTreeSet<u32>) -> Upcoming {
         self.renewals.plan(&mut self.queue, pags, bus.is_there(), dirty)
     }
 
     /// Starts the jobs whose turn has come.
-    pub(crate) fn start(&mut self, pags: &mut Keeper, bus: &Bus) {
+    pub(crate) fn start(&mut self, pags: &mut Pags, bus: &Bus) {
         for run in self.queue.start(Instant::now()) {
             match start_unit(&run, pags, bus) {
                 Ok(true) => {}
                 Ok(false) => self.queue.forget(run.pag, &Err(Trouble::Gone)),
                 Err(why) => {
-                    pags.not_seeded(run.pag, &why, run.need != JobNeed::Asked);
+                    records::not_seeded(pags, run.pag, &why, run.need != JobNeed::Asked);
                     let waiters = self.queue.not_started(run.pag, Instant::now());
                     answer(waiters, &Err(Trouble::Failed(why)));
                 }
@@ -71,18 +74,26 @@ impl TokenJobs {
     }
 
     /// The job of `uid` has ended. `ticket` is the end of the ticket that the PAG had before.
-    pub(crate) fn finish(&mut self, uid: u32, result: Result<(), String>, ticket: Option<u64>, pags: &mut Keeper) {
+    pub(crate) fn finish(&mut self, uid: u32, result: Result<(), String>, ticket: Option<u64>, pags: &mut Pags) {
         let Some(Ran { pag, need, waiters }) = self.queue.finish(uid, result.is_ok(), Instant::now()) else { return };
-        pags.discard_again(pag);
+        records::discard_again(pags, pag);
         match &result {
-            Ok(()) => pags.seeded(pag, need == JobNeed::Missing),
+            Ok(()) => self.unnoted.seeded(pags, pag, need == JobNeed::Missing),
             // If the ticket was renewed, it was the seeder that failed.
-            Err(why) if matches!(need, JobNeed::Renewal(_)) && pags.ticket_of(pag) == ticket => {
+            Err(why)
+                if matches!(need, JobNeed::Renewal(_)) && pags.get(pag).map(|known| known.record.ticket) == ticket =>
+            {
                 report(&Event::NotRenewed { uid, why: why.clone() });
             }
-            Err(why) => pags.not_seeded(pag, why, need != JobNeed::Asked),
+            Err(why) => records::not_seeded(pags, pag, why, need != JobNeed::Asked),
         }
         answer(waiters, &result.map_err(Trouble::Failed));
+    }
+
+    /// Notes which tokens jobs have brought into the PAGs of `uid`. False if a login holds the lock: this is then to be done
+    /// later.
+    pub(crate) fn note_tokens(&mut self, pags: &Pags, uid: u32) -> bool {
+        self.unnoted.note(pags, uid)
     }
 
     /// The PAG that the running job of `uid` is for.
@@ -116,11 +127,11 @@ impl TokenJobs {
 ///
 /// # Errors
 /// Why the job could not be started.
-fn start_unit(run: &Run, pags: &mut Keeper, bus: &Bus) -> Result<bool, String> {
+fn start_unit(run: &Run, pags: &mut Pags, bus: &Bus) -> Result<bool, String> {
     let Run { pag, uid, need, asked } = *run;
     // The user may have got tokens for cells whose tokens were discarded, and the job would take them away.
-    if pags.has_discarded(pag) {
-        pags.note_tokens(pag, false);
+    if records::has_discarded(pags, pag) {
+        records::note_tokens(pags, pag, false);
     }
     let via = match need {
         _ if asked => renewals::via(pags, pag),
@@ -132,7 +143,7 @@ fn start_unit(run: &Run, pags: &mut Keeper, bus: &Bus) -> Result<bool, String> {
         RenewVia::Keytab => JobUnit::Keytab(pag, uid),
     };
     let is_renewal = matches!(need, JobNeed::Renewal(_));
-    if !pags.prepare_seeding(pag, asked, is_renewal).map_err(|error| error.to_string())? {
+    if !records::prepare(pags, pag, asked, is_renewal).map_err(|error| error.to_string())? {
         return Ok(false);
     }
     if bus.start(unit) { Ok(true) } else { Err(NO_BUS.to_owned()) }

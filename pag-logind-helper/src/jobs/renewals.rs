@@ -7,7 +7,8 @@ use pag::types::PagId;
 
 use super::plan::{self, Notice, Plan, RenewVia};
 use super::queue::{JobNeed, Queue};
-use crate::pags::keeper::Keeper;
+use super::records::note_tokens;
+use crate::pags::Pags;
 
 /// Pause between two looks into a ring that held other tokens than its record named.
 const TOKEN_CHECK_PAUSE: Duration = Duration::from_secs(5);
@@ -37,7 +38,7 @@ pub(crate) struct Upcoming {
 /// One look at all plans.
 struct Round<'a> {
     queue: &'a mut Queue,
-    pags: &'a mut Keeper,
+    pags: &'a mut Pags,
     /// Users whose PAGs are about to be reconciled.
     dirty: &'a mut BTreeSet<u32>,
     has_bus: bool,
@@ -52,7 +53,7 @@ impl Renewals {
     pub(super) fn plan(
         &mut self,
         queue: &mut Queue,
-        pags: &mut Keeper,
+        pags: &mut Pags,
         has_bus: bool,
         dirty: &mut BTreeSet<u32>,
     ) -> Upcoming {
@@ -86,7 +87,7 @@ impl Round<'_> {
             if past.last_token_check.is_some_and(|last| self.instant < last + TOKEN_CHECK_PAUSE) {
                 return Some(self.now.saturating_add(TOKEN_CHECK_PAUSE.as_secs()));
             }
-            if self.pags.note_tokens(pag, !self.queue.is_needed(pag)) {
+            if note_tokens(self.pags, pag, !self.queue.is_needed(pag)) {
                 past.last_token_check = Some(self.instant);
                 self.dirty.insert(uid);
                 return None;
@@ -114,7 +115,7 @@ impl Round<'_> {
         let last = past.last_discard_check.get_or_insert(self.now);
         if *last > self.now || self.now - *last >= pause {
             *last = self.now;
-            if self.pags.note_tokens(pag, false) {
+            if note_tokens(self.pags, pag, false) {
                 self.dirty.insert(uid);
             }
         }
@@ -129,7 +130,7 @@ impl Past {
 }
 
 /// Has the tokens of a PAG renewed in its turn: see [`TokenJobs::renew`](super::TokenJobs::renew).
-pub(super) fn add(queue: &mut Queue, pag: PagId, via: RenewVia, pags: &Keeper, dirty: &BTreeSet<u32>) {
+pub(super) fn add(queue: &mut Queue, pag: PagId, via: RenewVia, pags: &Pags, dirty: &BTreeSet<u32>) {
     let now = Instant::now();
     queue.hurry(pag, now);
     if let Some(uid) = pags.user_of(pag).filter(|uid| !dirty.contains(uid)) {
@@ -139,15 +140,16 @@ pub(super) fn add(queue: &mut Queue, pag: PagId, via: RenewVia, pags: &Keeper, d
 
 /// What there is to do to keep the tokens of each PAG alive. A follower has the tokens of another PAG: a seeder in its ring
 /// would write into that one.
-fn plans(pags: &mut Keeper, now: u64) -> Vec<(PagId, u32, Plan)> {
-    pags.look_names_up();
-    let own = pags.known().filter(|known| known.record.follows.is_none());
+fn plans(pags: &mut Pags, now: u64) -> Vec<(PagId, u32, Plan)> {
+    let uids: BTreeSet<u32> = pags.all().map(|known| known.uid).collect();
+    pags.keytabs.look_up(uids.into_iter());
+    let own = pags.all().filter(|known| known.record.follows.is_none());
     own.map(|known| (known.id, known.uid, plan::plan(known.id, &known.record, pags.has_keytab(known), now))).collect()
 }
 
 /// How the tokens of this PAG would be renewed now. For a caller who asks, nothing else is of use.
-pub(super) fn via(pags: &Keeper, id: PagId) -> RenewVia {
-    let known = pags.known().find(|known| known.id == id && known.record.follows.is_none());
+pub(super) fn via(pags: &Pags, id: PagId) -> RenewVia {
+    let known = pags.all().find(|known| known.id == id && known.record.follows.is_none());
     let plan = known.map(|known| plan::plan(known.id, &known.record, pags.has_keytab(known), pag::sys::now()));
     plan.and_then(|plan| plan.job).map_or(RenewVia::Ticket, |(_, via)| via)
 }

@@ -10,7 +10,7 @@ use pag::store::locked::LockedUser;
 use pag::store::registry::Pag;
 use pag::types::PagId;
 
-use crate::pags::keeper::keys_of;
+use crate::pags::rings::keys_of;
 
 /// The adopted managers of this host: the keys of the ring with which each was brought into step, or not.
 #[derive(Default)]

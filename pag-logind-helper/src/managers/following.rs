@@ -5,33 +5,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use pag::afs;
-use pag::ccache::CcacheName;
-use pag::ccache::{self};
+use pag::ccache;
 use pag::error::Result;
-use pag::guard::{Guard, HandleGroup};
 use pag::keyring::Serial;
 use pag::login::candidates;
 use pag::mirror::follow;
 use pag::policy::{self, Sessions};
 use pag::report::{Event, report};
-use pag::store::lock::Lock;
 use pag::store::locked::LockedUser;
 use pag::store::record::Record;
-use pag::store::registry::{Pag, Registry};
-use pag::sys::Identity;
+use pag::store::registry::Pag;
 use pag::types::Follow;
 use pag::types::PagId;
 
-use crate::errands::{self, Errand, Work};
 use crate::event::HelperEvent;
-use crate::pags::keeper::{keys_of, passwd};
+use crate::pags::rings::keys_of;
+use crate::tickets::copy::{COPIED, TicketCopy};
 
 /// Longest time for the tokens of one ring to be discarded.
 const INSIDE: Duration = Duration::from_secs(1);
 
 /// The followers of this host.
 pub(crate) struct Following {
-    setting: Follow,
+    pub(crate) setting: Follow,
     /// What logind has said of users, as far as it was asked.
     sessions: BTreeMap<u32, Sessions>,
     /// What followers were brought into step with.
@@ -41,16 +37,7 @@ pub(crate) struct Following {
     /// Followers that could not be given their ticket.
     without_ticket: BTreeSet<PagId>,
     /// Tickets that are to be copied: not under the uid's lock, and not by the loop.
-    copies: Vec<Copying>,
-}
-
-/// A ticket that is to be copied into a follower's ccache, or what is there to be taken away.
-#[derive(Debug)]
-pub(crate) struct Copying {
-    pub(crate) uid: u32,
-    pub(crate) pag: PagId,
-    /// Whom it follows, and whether that PAG has a ccache of its own.
-    leader: Option<(PagId, bool)>,
+    pub(crate) copies: Vec<TicketCopy>,
 }
 
 /// What a follower was brought into step with.
@@ -77,16 +64,6 @@ impl Following {
         }
     }
 
-    /// Takes over the setting `follow`.
-    pub(crate) fn set(&mut self, setting: Follow) {
-        self.setting = setting;
-    }
-
-    /// The setting `follow`.
-    pub(crate) fn setting(&self) -> Follow {
-        self.setting
-    }
-
     /// Whether rings must be looked at now and then: nobody tells when a token in a ring is replaced.
     pub(crate) fn must_look(&self) -> bool {
         !self.steps.is_empty() || !self.said.is_empty()
@@ -100,7 +77,7 @@ impl Following {
     }
 
     /// logind cannot be asked any more.
-    pub(crate) fn know_nothing(&mut self) {
+    pub(crate) fn forget_sessions(&mut self) {
         self.sessions.clear();
     }
 
@@ -169,15 +146,10 @@ impl Following {
 
     /// The ticket of a PAG has ended with its last login, and is to be taken out of its ccache, too.
     pub(crate) fn forget_ticket(&mut self, uid: u32, pag: PagId) {
-        self.copies.push(Copying { uid, pag, leader: None });
+        self.copies.push(TicketCopy { uid, pag, leader: None });
     }
 
-    /// The tickets that are to be copied now.
-    pub(crate) fn take_copies(&mut self) -> Vec<Copying> {
-        std::mem::take(&mut self.copies)
-    }
-
-    /// What has come of [`Copying::work`]: nothing where its child could not report.
+    /// What has come of [`TicketCopy::work`]: nothing where its child could not report.
     pub(crate) fn copied(&mut self, uid: u32, pag: PagId, report: &str) {
         match report {
             COPIED => {
@@ -220,7 +192,7 @@ impl Following {
         if last.is_none_or(|last| last.ticket != seen.ticket) {
             let own = ccache::name(leader.uid, leader.id);
             let has_own = leader.record.as_ref().is_ok_and(|record| record.ccache == own);
-            self.copies.push(Copying { uid, pag: pag.id, leader: Some((leader.id, has_own)) });
+            self.copies.push(TicketCopy { uid, pag: pag.id, leader: Some((leader.id, has_own)) });
         }
         let ours = pag.ring.as_ref().map(keys_of).unwrap_or_default();
         self.steps.insert(pag.id, Step { ours, ..seen });
@@ -240,7 +212,7 @@ impl Following {
         report(&Event::FollowsNobody { uid: pag.uid, pag: pag.id });
         self.without_ticket.remove(&pag.id);
         if !own {
-            self.copies.push(Copying { uid: pag.uid, pag: pag.id, leader: None });
+            self.copies.push(TicketCopy { uid: pag.uid, pag: pag.id, leader: None });
         }
         Ok(())
     }
@@ -271,64 +243,6 @@ fn forget_own(user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
         ..record
     };
     user.store(pag, blank)
-}
-
-/// The report of a ticket that was copied, or was not to be copied any more.
-const COPIED: &str = "copied";
-
-impl Copying {
-    /// What the errand is for.
-    pub(crate) fn errand(&self) -> Errand {
-        Errand::Copy { pag: self.pag, leader: self.leader.map(|(id, _)| id) }
-    }
-
-    /// Gives a follower's services the ticket of whom they follow, in the ccache that they know.
-    pub(crate) fn work(self, group: HandleGroup) -> Work {
-        Box::new(move || {
-            // Looked up here, and not by the helper's loop: name services may be slow.
-            let user = identity(self.uid);
-            let deadline = Instant::now() + errands::TIME;
-            let followed = self.leader.filter(|(_, own)| *own).map(|(id, _)| ccache::name(self.uid, id));
-            let place = followed.and_then(|name| CcacheName::parse(&name).ok());
-            let contents = place.and_then(|place| ccache::read(&place, &user, deadline).ok());
-            // A login may have made the PAG its own meanwhile, and put its ticket there. One that comes now waits for the
-            // lock before it writes.
-            let lock = match Lock::of_tickets(self.uid, deadline.saturating_duration_since(Instant::now())) {
-                Ok(lock) => lock,
-                Err(why) => return why.to_string(),
-            };
-            if !self.is_wanted(group) {
-                return COPIED.to_owned();
-            }
-            let done = match contents {
-                Some(contents) => ccache::put(&user, self.pag, &contents, deadline),
-                None => ccache::empty(&user, self.pag, deadline),
-            };
-            drop(lock);
-            done.map_or_else(|why| why.to_string(), |()| COPIED.to_owned())
-        })
-    }
-
-    /// Whether the follower follows the same PAG still, or none and has no ticket of its own, and has no login.
-    fn is_wanted(&self, group: HandleGroup) -> bool {
-        let leader = self.leader.map(|(id, _)| id);
-        let fits = |record: Record| {
-            record.follows == leader && (leader.is_some() || record.ticket == 0) && !record.has_login()
-        };
-        record_of(self.pag, group).is_some_and(fits)
-    }
-}
-
-/// The record of a PAG as it is now, read without its user's lock.
-pub(crate) fn record_of(pag: PagId, group: HandleGroup) -> Option<Record> {
-    let guard = Guard::enter(group).ok()?;
-    let registry = Registry::find(&guard).ok()??;
-    registry.pags(&guard).ok()?.into_iter().find(|one| one.id == pag)?.record.ok()
-}
-
-/// As a child becomes him to read and write ccaches. Those are his by their owner: his other groups are not looked up.
-fn identity(uid: u32) -> Identity {
-    Identity { uid, gid: passwd(uid).gid, groups: Vec::new() }
 }
 
 /// The session in whose control group a process is: logind calls it `session-ID.scope` (src/login/logind-session.c,
@@ -366,7 +280,7 @@ mod tests {
         assert!(following.hear(61001, said.clone()));
         assert!(!following.hear(61001, said.clone()));
         assert!(following.hear(61001, Sessions::default()));
-        following.know_nothing();
+        following.forget_sessions();
         assert!(following.hear(61001, Sessions::default()));
     }
 }

@@ -7,25 +7,16 @@ use std::time::{Duration, Instant};
 
 use pag::nudge::Moment;
 
+use crate::systemd::ManagerState;
+
 /// A login waits for its manager, and a manager is ready, within this time; mostly within a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest pause before systemd is asked again about a manager that does not get ready, or while there is no bus.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// What systemd says of a user's manager.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manager {
-    /// There is none.
-    None,
-    /// It is being started or stopped, or cannot be asked about.
-    Unsettled,
-    /// It runs, as this process.
-    Runs(u32),
-}
-
 /// The users whose managers belong into a PAG, as a login or the manager itself has made it.
 #[derive(Debug, Default)]
-pub(crate) struct Managers {
+pub(crate) struct OutsideManagers {
     /// Those whose manager seems to be outside.
     outside: BTreeMap<u32, Look>,
     /// Those whose manager was put into its PAG before pam_keyinit, as far as we have heard.
@@ -41,7 +32,7 @@ struct Look {
     said: Option<u32>,
 }
 
-impl Managers {
+impl OutsideManagers {
     /// The stack of this user's manager has put it into a PAG.
     pub(crate) fn placed(&mut self, uid: u32, moment: Moment) {
         match moment {
@@ -80,20 +71,20 @@ impl Managers {
     }
 
     /// What systemd has answered; the process of a manager of which something is to be said.
-    pub(crate) fn answered(&mut self, uid: u32, manager: Manager, now: Instant) -> Option<u32> {
+    pub(crate) fn answered(&mut self, uid: u32, state: ManagerState, now: Instant) -> Option<u32> {
         let look = self.outside.get_mut(&uid)?;
-        match manager {
-            Manager::None => None,
-            Manager::Unsettled => {
+        match state {
+            ManagerState::None => None,
+            ManagerState::Unsettled => {
                 look.pause = (look.pause * 2).min(LONGEST_PAUSE);
                 look.due = Some(now + look.pause);
                 None
             }
-            Manager::Runs(pid) => (look.said.replace(pid) != Some(pid)).then_some(pid),
+            ManagerState::Runs(pid) => (look.said.replace(pid) != Some(pid)).then_some(pid),
         }
     }
 
-    /// When [`Managers::due`] has somebody next.
+    /// When [`OutsideManagers::due`] has somebody next.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.outside.values().filter_map(|look| look.due).min()
     }
@@ -112,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_manager_that_comes_in_time_is_never_asked_about() {
-        let (mut managers, begin) = (Managers::default(), Instant::now());
+        let (mut managers, begin) = (OutsideManagers::default(), Instant::now());
         managers.watch(&ALONE.into(), begin);
         assert_eq!(managers.next(), Some(after(3, begin)));
         managers.watch(&BOTH.into(), after(1, begin));
@@ -122,28 +113,28 @@ mod tests {
 
     #[test]
     fn a_manager_outside_is_said_once_and_its_successor_once_more() {
-        let (mut managers, begin) = (Managers::default(), Instant::now());
+        let (mut managers, begin) = (OutsideManagers::default(), Instant::now());
         managers.watch(&ALONE.into(), begin);
         managers.watch(&ALONE.into(), after(2, begin));
         assert_eq!(managers.due(after(3, begin)), [61001]);
         assert!(managers.due(after(3, begin)).is_empty());
-        assert_eq!(managers.answered(61001, Manager::Runs(7), begin), Some(7));
+        assert_eq!(managers.answered(61001, ManagerState::Runs(7), begin), Some(7));
         assert_eq!(managers.next(), None);
         for (pid, said) in [(7, None), (8, Some(8))] {
             managers.stir(61001, after(9, begin));
             assert_eq!(managers.due(after(12, begin)), [61001]);
-            assert_eq!(managers.answered(61001, Manager::Runs(pid), begin), said);
+            assert_eq!(managers.answered(61001, ManagerState::Runs(pid), begin), said);
         }
         // A login that ends, and the next one.
         managers.watch(&BTreeMap::new(), begin);
         managers.watch(&ALONE.into(), begin);
         assert_eq!(managers.due(after(3, begin)), [61001]);
-        assert_eq!(managers.answered(61001, Manager::Runs(8), begin), Some(8));
+        assert_eq!(managers.answered(61001, ManagerState::Runs(8), begin), Some(8));
     }
 
     #[test]
     fn a_manager_that_pam_keyinit_took_out_again_is_outside() {
-        let (mut managers, begin) = (Managers::default(), Instant::now());
+        let (mut managers, begin) = (OutsideManagers::default(), Instant::now());
         // As Debian has it: once before pam_keyinit, and once after it.
         managers.placed(61001, Moment::BeforeKeyinit);
         managers.watch(&BOTH.into(), begin);
@@ -161,16 +152,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_is_asked_again_and_less_and_less_often() {
-        let (mut managers, begin) = (Managers::default(), Instant::now());
+        let (mut managers, begin) = (OutsideManagers::default(), Instant::now());
         managers.watch(&[(61001, false), (61002, false), (61004, true)].into(), begin);
         assert_eq!(managers.due(after(3, begin)), [61001, 61002]);
-        assert_eq!(managers.answered(61002, Manager::None, begin), None);
-        assert_eq!(managers.answered(61001, Manager::Unsettled, begin), None);
+        assert_eq!(managers.answered(61002, ManagerState::None, begin), None);
+        assert_eq!(managers.answered(61001, ManagerState::Unsettled, begin), None);
         assert_eq!(managers.next(), Some(after(6, begin)));
         for _ in 0..9 {
-            managers.answered(61001, Manager::Unsettled, begin);
+            managers.answered(61001, ManagerState::Unsettled, begin);
         }
         assert_eq!(managers.next(), Some(after(300, begin)));
-        assert_eq!(managers.answered(61003, Manager::Runs(1), begin), None);
+        assert_eq!(managers.answered(61003, ManagerState::Runs(1), begin), None);
     }
 }

@@ -15,7 +15,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 /// The processes that hold leases.
-pub(crate) struct Watch {
+pub(crate) struct Processes {
     epoll: AsyncIo<OwnedFd, Shared>,
     processes: BTreeMap<i32, Watched>,
 }
@@ -38,14 +38,14 @@ pub(crate) enum Coverage {
     Partial,
 }
 
-impl Watch {
+impl Processes {
     /// Watches nobody yet.
     ///
     /// # Errors
     /// EMFILE, ENOMEM.
     pub(crate) fn new(runtime: &SharedRuntime) -> io::Result<Self> {
         let epoll = AsyncIo::new_nonblocking(runtime, epoll::create(CreateFlags::CLOEXEC)?)?;
-        Ok(Watch { epoll, processes: BTreeMap::new() })
+        Ok(Processes { epoll, processes: BTreeMap::new() })
     }
 
     /// Whether the end of this very process would be told.
@@ -69,12 +69,12 @@ impl Watch {
         }
         wanted
             .iter()
-            .map(|process| self.follow(uid, *process))
+            .map(|process| self.add(uid, *process))
             .max_by_key(|coverage| *coverage as u8)
             .unwrap_or(Coverage::Whole)
     }
 
-    fn follow(&mut self, uid: u32, process: Process) -> Coverage {
+    fn add(&mut self, uid: u32, process: Process) -> Coverage {
         if !self.covers(process) {
             // The pid was another process's before: that one is gone.
             self.release(process.pid);
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn the_end_of_a_process_is_told_to_all_whose_leases_it_held() {
         zbus::block_on(async {
-            let mut watch = Watch::new(&SharedRuntime::current().unwrap()).unwrap();
+            let mut watch = Processes::new(&SharedRuntime::current().unwrap()).unwrap();
             let ((one, first), (two, second)) = (sleeper(), sleeper());
             assert_eq!(watch.set(61001, &[first, second]), Coverage::Whole);
             assert_eq!(watch.set(61002, &[second]), Coverage::Whole);
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn one_that_is_gone_or_another_is_said_to_be() {
         zbus::block_on(async {
-            let mut watch = Watch::new(&SharedRuntime::current().unwrap()).unwrap();
+            let mut watch = Processes::new(&SharedRuntime::current().unwrap()).unwrap();
             let (child, process) = sleeper();
             let earlier = Process { start: process.start - 1, ..process };
             assert_eq!(watch.set(61001, &[earlier]), Coverage::Stale);

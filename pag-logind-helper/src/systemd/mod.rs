@@ -28,7 +28,6 @@ use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, proxy};
 use zruntime::SharedRuntime;
 
 use crate::mailbox::Mailbox;
-use crate::managers::outside::Manager;
 
 /// Longest wait for the answer to a call.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -126,14 +125,25 @@ pub(crate) enum News {
     Users(BTreeSet<u32>),
     /// Something about this user has changed; `there` is whether logind knows him still, where it says so.
     User { uid: u32, there: Option<bool> },
-    /// The sessions of this user, as [`Bus::look`] has asked for.
+    /// The sessions of this user, as [`Bus::ask_for_sessions`] has asked for.
     Sessions { uid: u32, sessions: Sessions },
     /// The machine was asleep.
     Awake,
     /// A unit that was ordered has ended, well or for this reason.
     Ended { unit: JobUnit, result: Result<(), String> },
     /// What there is of the manager of `uid`.
-    Manager { uid: u32, manager: Manager },
+    Manager { uid: u32, state: ManagerState },
+}
+
+/// What systemd says of a user's manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ManagerState {
+    /// There is none.
+    None,
+    /// It is being started or stopped, or cannot be asked about.
+    Unsettled,
+    /// It runs, as this process.
+    Runs(u32),
 }
 
 /// What the bus side is to do.
@@ -190,7 +200,7 @@ impl Bus {
     }
 
     /// Has systemd asked about the manager of `uid`; [`News::Manager`] follows. False when there is no bus to ask.
-    pub(crate) fn find_manager(&self, uid: u32) -> bool {
+    pub(crate) fn ask_for_manager(&self, uid: u32) -> bool {
         self.order(Order::FindManager(uid))
     }
 
@@ -207,7 +217,7 @@ impl Bus {
     }
 
     /// Has logind asked about the sessions of `uid`; [`News::Sessions`] follows where there is a bus.
-    pub(crate) fn look(&self, uid: u32) {
+    pub(crate) fn ask_for_sessions(&self, uid: u32) {
         // One that waits its turn will see the same.
         if self.connected.get() && !self.orders.holds(&Order::Look(uid)) {
             self.orders.put(Order::Look(uid));
@@ -215,7 +225,7 @@ impl Bus {
     }
 
     /// Keeps a connection and passes on what it brings, for ever.
-    pub(crate) async fn follow(&self, runtime: &SharedRuntime) {
+    pub(crate) async fn run(&self, runtime: &SharedRuntime) {
         let mut pause = PAUSE;
         loop {
             let why = match self.listen(runtime, &mut pause).await {
@@ -283,8 +293,8 @@ impl Bus {
                     }
                 }
                 Heard::Order(Order::FindManager(uid)) => {
-                    let manager = line.attend(async move { mouth.manager_of(uid).await }).await?;
-                    self.news.put(News::Manager { uid, manager });
+                    let state = line.attend(async move { mouth.manager_of(uid).await }).await?;
+                    self.news.put(News::Manager { uid, state });
                 }
                 Heard::JobEnded(unit, result) => self.news.put(News::Ended { unit, result }),
                 Heard::Nothing => {}
@@ -564,7 +574,7 @@ impl Mouth {
         session.user().await.map(|(uid, _)| uid)
     }
 
-    async fn manager_of(&self, uid: u32) -> Manager {
+    async fn manager_of(&self, uid: u32) -> ManagerState {
         let unit = match self.systemd().await {
             Ok(systemd) => systemd.get_unit(&format!("user@{uid}.service")).await,
             Err(error) => Err(error),
@@ -572,15 +582,15 @@ impl Mouth {
         let unit = match unit {
             Ok(unit) => unit,
             Err(zbus::Error::MethodError(name, ..)) if name == "org.freedesktop.systemd1.NoSuchUnit" => {
-                return Manager::None;
+                return ManagerState::None;
             }
-            Err(_) => return Manager::Unsettled,
+            Err(_) => return ManagerState::Unsettled,
         };
         let (state, pid) = (self.state_of(unit.clone()).await, self.main_pid_of(unit).await);
         match (state.as_deref(), pid) {
-            (Ok("active"), Ok(pid)) if pid > 0 => Manager::Runs(pid),
-            (Ok("inactive" | "failed"), _) => Manager::None,
-            _ => Manager::Unsettled,
+            (Ok("active"), Ok(pid)) if pid > 0 => ManagerState::Runs(pid),
+            (Ok("inactive" | "failed"), _) => ManagerState::None,
+            _ => ManagerState::Unsettled,
         }
     }
 

@@ -10,16 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pag::ccache::CcacheName;
-use pag::ccache::{self};
-use pag::sys::Identity;
+use crate::pags::users::reader;
+use pag::ccache::{self, CcacheName};
 use pag::types::PagId;
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 /// Longest time for a look into a user's keyrings, or for KCM's answer.
 const INSIDE: Duration = Duration::from_millis(300);
-/// The group of a child that only looks at these: none.
-pub(crate) const NOGROUP: u32 = 65534;
 /// Between two rounds of looks.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Longest time for the looks of a round that take a child each: one daemon that does not answer is KCM for everybody.
@@ -75,7 +72,7 @@ impl Watched {
 type Key = (u32, CcacheName);
 
 /// What is looked at.
-pub(crate) struct Tickets {
+pub(crate) struct OtherCcaches {
     tmp: PathBuf,
     files: BTreeMap<Key, Watched>,
     /// Those in KCM and keyrings, which take a child each.
@@ -85,14 +82,14 @@ pub(crate) struct Tickets {
     cut: Option<Key>,
 }
 
-impl Tickets {
+impl OtherCcaches {
     /// Looks at none yet.
     pub(crate) fn new() -> Self {
         Self::within(std::env::var_os(VARIABLE).map_or_else(|| "/tmp".into(), PathBuf::from))
     }
 
     fn within(tmp: PathBuf) -> Self {
-        Tickets { tmp, files: BTreeMap::new(), of_uid: BTreeMap::new(), next: None, cut: None }
+        OtherCcaches { tmp, files: BTreeMap::new(), of_uid: BTreeMap::new(), next: None, cut: None }
     }
 
     /// Looks at these and no others: PAG, user, and where the tickets are, a file by its path on the host. One that is new for a
@@ -186,7 +183,7 @@ impl Tickets {
 
 /// None without an answer.
 fn stamp_of_uid((uid, place): &Key) -> Option<Stamp> {
-    let (user, deadline) = (Identity { uid: *uid, gid: NOGROUP, groups: Vec::new() }, Instant::now() + INSIDE);
+    let (user, deadline) = (reader(*uid), Instant::now() + INSIDE);
     let sum = match place {
         CcacheName::Kcm(name) => ccache::kcm::stamp(name, &user, deadline),
         CcacheName::Keyring(name) => ccache::keyring::stamp(name, &user, deadline),
@@ -214,7 +211,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
 
-    fn due(tickets: &mut Tickets) -> usize {
+    fn due(tickets: &mut OtherCcaches) -> usize {
         let moment = tickets.next().expect("something is looked at");
         assert_eq!(tickets.due(moment - Duration::from_millis(1)), []);
         tickets.due(moment).len()
@@ -227,7 +224,7 @@ mod tests {
     #[test]
     fn a_file_that_is_new_written_or_replaced_is_due_once() {
         let top = tempfile::tempdir().unwrap();
-        let mut tickets = Tickets::within(top.path().to_owned());
+        let mut tickets = OtherCcaches::within(top.path().to_owned());
         let uid = std::fs::metadata(top.path()).unwrap().uid();
         let all = || ["/tmp/cc", "/tmp/link"].map(|path| (PagId::from(1), uid, CcacheName::File(path.into())));
         let file = top.path().join("cc");
@@ -255,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_round_that_was_cut_goes_on_where_it_has_ended() {
-        let mut tickets = Tickets::within("/nowhere".into());
+        let mut tickets = OtherCcaches::within("/nowhere".into());
         tickets.set((1..5).map(|uid| (PagId::from(uid), uid as u32, kcm())));
         tickets.cut = Some((3, kcm()));
         due(&mut tickets);
@@ -282,13 +279,13 @@ mod tests {
 
     #[test]
     fn pags_of_one_user_share_a_ccache_and_its_looks() {
-        let mut tickets = Tickets::within("/nowhere".into());
+        let mut tickets = OtherCcaches::within("/nowhere".into());
         let of = |pag, uid| (PagId::from(pag), uid, kcm());
         tickets.set([of(1, 61001), of(2, 61001), of(3, 61002)].into_iter());
         let pags: Vec<_> = tickets.of_uid.values().map(|cache| cache.pags.len()).collect();
         assert_eq!(pags, [2, 1]);
         let his = (61001, kcm());
-        let seen = |tickets: &Tickets| tickets.of_uid[&his].seen;
+        let seen = |tickets: &OtherCcaches| tickets.of_uid[&his].seen;
         tickets.of_uid.get_mut(&his).unwrap().seen = Some(Stamp::OfUid(1));
         tickets.set([of(2, 61001)].into_iter());
         assert_eq!(tickets.of_uid[&his].pags, [PagId::from(2)].into());
@@ -309,7 +306,7 @@ mod tests {
 
     #[test]
     fn no_more_ccaches_than_a_few_are_looked_at_for_a_pag() {
-        let mut tickets = Tickets::within("/nowhere".into());
+        let mut tickets = OtherCcaches::within("/nowhere".into());
         let many = |pag: u64| (0..100).map(move |n| (PagId::from(pag), 1, CcacheName::File(format!("/tmp/{pag}.{n}"))));
         tickets.set(many(1).chain(many(2)));
         assert_eq!(tickets.files.len(), 2 * MOST);

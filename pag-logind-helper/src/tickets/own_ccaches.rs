@@ -19,21 +19,21 @@ use zruntime::{AsyncIo, Shared, SharedRuntime};
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// The ccaches that are watched.
-pub(crate) struct Ccaches {
+pub(crate) struct OwnCcaches {
     inotify: AsyncIo<OwnedFd, Shared>,
     watched: BTreeMap<i32, PagId>,
     /// Those that were written into, and when they are to be looked at.
     written: BTreeMap<PagId, Instant>,
 }
 
-impl Ccaches {
+impl OwnCcaches {
     /// Watches none yet.
     ///
     /// # Errors
     /// EMFILE: too many inotify instances of root's.
     pub(crate) fn new(runtime: &SharedRuntime) -> io::Result<Self> {
         let inotify = AsyncIo::new_nonblocking(runtime, inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)?;
-        Ok(Ccaches { inotify, watched: BTreeMap::new(), written: BTreeMap::new() })
+        Ok(OwnCcaches { inotify, watched: BTreeMap::new(), written: BTreeMap::new() })
     }
 
     /// Watches the ccaches of these PAGs and no others. One that cannot be watched is looked at with each renewal only.
@@ -61,7 +61,7 @@ impl Ccaches {
         inotify::add_watch(self.inotify.get_ref(), path, flags).ok()
     }
 
-    /// Takes what the kernel tells, for [`Ccaches::due`].
+    /// Takes what the kernel tells, for [`OwnCcaches::due`].
     ///
     /// # Errors
     /// When the loop cannot watch any more.
@@ -101,7 +101,7 @@ impl Ccaches {
         due
     }
 
-    /// When [`Ccaches::due`] has some.
+    /// When [`OwnCcaches::due`] has some.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.written.values().min().copied()
     }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn what_is_written_is_told_once_and_after_a_while() {
         zbus::block_on(async {
-            let mut ccaches = Ccaches::new(&SharedRuntime::current().unwrap()).unwrap();
+            let mut ccaches = OwnCcaches::new(&SharedRuntime::current().unwrap()).unwrap();
             let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             for (number, directory) in [(1, &one), (2, &other)] {
                 let watch = ccaches.watch(std::fs::File::open(directory.path()).unwrap().into()).unwrap();

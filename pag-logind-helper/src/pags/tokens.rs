@@ -1,33 +1,16 @@
-//! What members and administrators can cut, and how it is noticed: pure functions from what was and what is.
+//! Compares the tokens that a record names with those that are in the ring: pure functions.
 
-use pag::ccache;
-use pag::keyring::Serial;
 use pag::store::record::{Held, Record};
 use pag::types::Cell;
-use pag::types::Client;
-use pag::types::PagId;
-use pag::types::Token;
-use pag::types::TokenState;
-
-/// Whether a member has emptied the ring: none of the keys is left that were in it `before`.
-///
-/// A ring that was not looked at before is suspect when it is empty although its record names tokens, and when tokens
-/// had been asked for: the helper may have been restarted before they came.
-pub(crate) fn was_cleared(before: Option<&[Serial]>, after: &[Serial], record: &Record, now: u64) -> bool {
-    match before {
-        Some([]) => holds_tokens(record, now) && after.is_empty(),
-        Some(before) => before.iter().all(|key| !after.contains(key)),
-        None => holds_tokens(record, now) && (after.is_empty() || record.reseed),
-    }
-}
+use pag::types::{Client, Token, TokenState};
 
 /// Whether the record names a token that has not expired.
-pub(crate) fn holds_tokens(record: &Record, now: u64) -> bool {
+pub(crate) fn are_named(record: &Record, now: u64) -> bool {
     record.tokens.iter().any(|token| token.expires > now)
 }
 
 /// Whether a token that the record names is not among `tokens`, though it has not expired.
-pub(crate) fn lacks_tokens(record: &Record, tokens: &[Token], now: u64) -> bool {
+pub(crate) fn are_missing(record: &Record, tokens: &[Token], now: u64) -> bool {
     let is_it = |token: &Token, held: &Held| token.client == held.client && token.cell == held.cell;
     let is_there = |held: &Held| tokens.iter().any(|token| token.state == TokenState::Good && is_it(token, held));
     record.tokens.iter().any(|held| held.expires > now && !is_there(held))
@@ -73,22 +56,12 @@ pub(crate) fn missed(record: &Record, tokens: &[Token]) -> (String, String) {
     (clients, if cells.is_empty() { "the default cell".to_owned() } else { cells })
 }
 
-/// Whether tokens can be had again: there is a ticket in the PAG's ccache, or it is one of the uid's own, of which
-/// only the user knows.
-pub(crate) fn has_ticket(record: &Record, pag: PagId, now: u64) -> bool {
-    record.ticket > now || record.ccache != ccache::name(record.uid, pag)
-}
-
-/// Whether a PAG that is not in the registry any more was cut out of it, rather than ended: who ends one removes its
-/// ccache, and who removes the whole registry ends none.
-pub(crate) fn was_cut(registry_was_lost: bool, ccache_is_there: bool) -> bool {
-    registry_was_lost || ccache_is_there
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pag::ccache;
     use pag::store::record::{Attempt, PagKind};
+    use pag::types::PagId;
     use pag::types::Retain;
 
     const NOW: u64 = 1000;
@@ -107,40 +80,6 @@ mod tests {
         }
     }
 
-    fn keys(numbers: &[i32]) -> Vec<Serial> {
-        numbers.iter().map(|number| Serial::new(*number).unwrap()).collect()
-    }
-
-    #[test]
-    fn a_ring_of_which_nothing_is_left_was_cleared() {
-        let with = record(&[("a.test", NOW + 1)]);
-        let without = record(&[]);
-        let table = [
-            (Some(keys(&[1, 2])), keys(&[]), &with, true),
-            (Some(keys(&[1, 2])), keys(&[7]), &with, true),
-            (Some(keys(&[1, 2])), keys(&[]), &without, true),
-            (Some(keys(&[1, 2])), keys(&[2, 3]), &with, false),
-            (Some(keys(&[])), keys(&[]), &without, false),
-            (Some(keys(&[])), keys(&[]), &with, true),
-            (Some(keys(&[])), keys(&[5]), &with, false),
-        ];
-        for (before, after, record, expected) in table {
-            assert_eq!(was_cleared(before.as_deref(), &after, record, NOW), expected, "{before:?} {after:?}");
-        }
-    }
-
-    #[test]
-    fn a_restart_in_the_middle_of_healing_goes_on_with_it() {
-        let idle = record(&[("a.test", NOW + 1)]);
-        let asked = Record { reseed: true, ..idle.clone() };
-        assert!(was_cleared(None, &keys(&[]), &idle, NOW));
-        assert!(was_cleared(None, &keys(&[1]), &asked, NOW));
-        assert!(!was_cleared(None, &keys(&[1]), &idle, NOW));
-        for tokens in [&[("a.test", NOW)][..], &[]] {
-            assert!(!was_cleared(None, &keys(&[]), &Record { reseed: true, ..record(tokens) }, NOW));
-        }
-    }
-
     #[test]
     fn only_tokens_that_would_still_be_good_are_missed() {
         let record = record(&[("a.test", NOW + 1), ("b.test", NOW + 1), ("old.test", NOW)]);
@@ -156,21 +95,13 @@ mod tests {
             };
             cells.iter().map(token).collect()
         };
-        assert!(lacks_tokens(&record, &tokens(&[]), NOW));
-        assert!(lacks_tokens(&record, &tokens(&["a.test", "old.test"]), NOW));
-        assert!(!lacks_tokens(&record, &tokens(&["b.test", "c.test", "a.test"]), NOW));
+        assert!(are_missing(&record, &tokens(&[]), NOW));
+        assert!(are_missing(&record, &tokens(&["a.test", "old.test"]), NOW));
+        assert!(!are_missing(&record, &tokens(&["b.test", "c.test", "a.test"]), NOW));
         let revoked = |token: Token| Token { state: TokenState::Revoked, ..token };
         let of_kafs = |token: Token| Token { client: Client::Kafs, ..token };
-        assert!(lacks_tokens(
-            &record,
-            &tokens(&["a.test", "b.test"]).into_iter().map(revoked).collect::<Vec<_>>(),
-            NOW
-        ));
-        assert!(lacks_tokens(
-            &record,
-            &tokens(&["a.test", "b.test"]).into_iter().map(of_kafs).collect::<Vec<_>>(),
-            NOW
-        ));
+        assert!(are_missing(&record, &tokens(&["a.test", "b.test"]).into_iter().map(revoked).collect::<Vec<_>>(), NOW));
+        assert!(are_missing(&record, &tokens(&["a.test", "b.test"]).into_iter().map(of_kafs).collect::<Vec<_>>(), NOW));
     }
 
     #[test]
@@ -198,20 +129,5 @@ mod tests {
         assert_eq!(missed(&record, &[token("a.test", TokenState::Good)]).1, "b.test, old.test");
         assert_eq!(missed(&record, &[]), ("keyring".to_owned(), "a.test, b.test, old.test".to_owned()));
         assert_eq!(missed(&Record { tokens: vec![], ..record.clone() }, &[]).1, "the default cell");
-    }
-
-    #[test]
-    fn a_ticket_is_in_the_pags_ccache_or_the_users_own_affair() {
-        let none = record(&[]);
-        assert!(!has_ticket(&none, PagId::from(1), NOW));
-        assert!(has_ticket(&Record { ticket: NOW + 1, ..none.clone() }, PagId::from(1), NOW));
-        assert!(has_ticket(&Record { ccache: "KCM:".to_owned(), ..none }, PagId::from(1), NOW));
-    }
-
-    #[test]
-    fn who_ends_a_pag_takes_its_ccache_along() {
-        assert!(was_cut(false, true));
-        assert!(was_cut(true, false));
-        assert!(!was_cut(false, false));
     }
 }

@@ -1,0 +1,18 @@
+//! Users, as the password database has them.
+
+use pag::sys::{self, Identity, Passwd, Who};
+
+/// The group of a child that only reads what is the user's own: none.
+const NOGROUP: u32 = 65534;
+
+/// The user. If the password database does not have this uid any more, a user without a name: nothing lingers for it.
+pub(crate) fn passwd(uid: u32) -> Passwd {
+    let nameless = || Passwd { name: c"".to_owned(), uid, gid: uid, home: c"/".to_owned() };
+    sys::passwd(Who::Uid(uid)).ok().flatten().unwrap_or_else(nameless)
+}
+
+/// Who a child becomes that reads a user's own ccaches. That takes no group, and to look the user's groups up takes NSS,
+/// which may be slow.
+pub(crate) fn reader(uid: u32) -> Identity {
+    Identity { uid, gid: NOGROUP, groups: Vec::new() }
+}
