@@ -5,6 +5,8 @@
 
 pub mod account;
 mod complaint;
+#[cfg(test)]
+mod documented;
 mod files;
 mod identity;
 pub mod keytab;
@@ -23,7 +25,7 @@ use self::reading::Level;
 use self::reading::Reading;
 pub use self::reading::Subject;
 pub use self::services::{SERVICES, Seat, default_role, lives_on_without_session, seat};
-pub use self::settings::Settings;
+pub use self::settings::{AKLOG, AKLOG_KAFS, Settings};
 
 use crate::config::keytab::{Keytab, Whose};
 

@@ -3,7 +3,6 @@
 use super::complaint::quoted;
 use super::files::Dirs;
 use super::files::LARGEST;
-use super::files::MINIMUM_UID;
 use super::files::MOST;
 use super::files::TRUSTED;
 use super::files::is_trusted;
@@ -16,12 +15,11 @@ use super::options::setting;
 use super::options::switched;
 use super::services::default_role;
 use super::settings::Settings;
-use crate::types::{ClientChoice, Follow, Join, Retain, Scope, ServiceKind};
+use crate::types::ServiceKind;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::complaint::{Complaint, ConfigSource};
 
@@ -118,33 +116,9 @@ pub(super) struct Reading {
 impl Reading {
     /// Reads the files; what they say of the host and of `service` counts from here on.
     pub(super) fn new(dirs: &Dirs, service: Option<&str>) -> Self {
-        let settings = Settings {
-            scope: Scope::User,
-            join: Join::Always,
-            retain: Retain::None,
-            timeout: Duration::from_secs(5),
-            strict: false,
-            program: None,
-            kafs_program: None,
-            afs_cells: Vec::new(),
-            always_aklog: false,
-            aklog_homedir: false,
-            identity: Vec::new(),
-            ignore_root: false,
-            minimum_uid: MINIMUM_UID,
-            nopag: false,
-            notokens: false,
-            kdestroy: false,
-            debug: false,
-            placement: service.map_or(ServiceKind::Login, default_role),
-            client: ClientChoice::Auto,
-            follow: Follow::Display,
-            openafs_device: None,
-            keytab: None,
-            principal: None,
-        };
+        let placement = service.map_or(ServiceKind::Login, default_role);
         let mut reading = Reading {
-            settings,
+            settings: Settings { placement, ..Settings::default() },
             complaints: Vec::new(),
             untold: 0,
             texts: Vec::new(),

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::afs::openafs::Device;
-use crate::config::Settings;
 use crate::config::account::Account;
+use crate::config::{AKLOG, AKLOG_KAFS, Settings};
 use crate::error::{Error, Result};
 use crate::policy;
 use crate::store::record::{Attempt, Held, Record};
@@ -328,10 +328,6 @@ impl Run {
         self.cell.as_ref().map_or_else(|| program.to_owned(), |cell| format!("{program} {cell}"))
     }
 }
-
-/// OpenAFS's own seeder, and kAFS's.
-const AKLOG: &str = "/usr/bin/aklog";
-const AKLOG_KAFS: &str = "/usr/bin/aklog-kafs";
 
 impl Job<'_> {
     /// Runs the seeders of all clients that are served in `ring`, or where the caller is when there is none (`nopag`).
