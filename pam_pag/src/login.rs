@@ -3,9 +3,9 @@
 use std::ffi::CStr;
 
 use pag::config::{self, Complaint, Dirs, Settings, Subject};
-use pag::login::{self as logins, Marker, Request};
+use pag::login::{self as logins, LoginState, Request};
 use pag::report::{self, Event, report};
-use pag::seed::{IDENTITY, WITHOUT};
+use pag::seed::{EXCLUDED_ENV, IDENTITY_ENV};
 use pag::sys::{self, Passwd, UserGroups, Who};
 use pag::types::ServiceKind;
 
@@ -87,7 +87,7 @@ impl<'a, 'h> Login<'a, 'h> {
             }
             entered => entered?,
         };
-        let marker = Marker { opened: opened || entered.marker.opened, ..entered.marker };
+        let marker = LoginState { opened: opened || entered.marker.opened, ..entered.marker };
         if let Some(ring) = marker.ring {
             log::debug!("uid {} is in ring {}, after {} ms", marker.uid, ring.serial, pag::sys::millis(marker.spent));
         }
@@ -102,9 +102,9 @@ impl<'a, 'h> Login<'a, 'h> {
             self.handle.set_variable("KRB5CCNAME", &ccache);
         }
         if self.settings.placement == ServiceKind::Seed {
-            self.handle.set_variable(IDENTITY, &entered.identity);
+            self.handle.set_variable(IDENTITY_ENV, &entered.identity);
             if !entered.without.is_nothing() {
-                self.handle.set_variable(WITHOUT, &entered.without.to_string());
+                self.handle.set_variable(EXCLUDED_ENV, &entered.without.to_string());
             }
         }
         Ok(())
@@ -142,7 +142,7 @@ impl<'a, 'h> Login<'a, 'h> {
     }
 
     /// The state of this handle, if the user is still the same.
-    fn marker(&self) -> Option<Marker> {
+    fn marker(&self) -> Option<LoginState> {
         state::of(self.handle).filter(|marker| marker.uid == self.user.uid)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use pag::login::{self, Marker};
+use pag::login::{self, LoginState};
 use pag::report::{self, Event, report};
 
 use crate::handle::Handle;
@@ -12,11 +12,11 @@ use crate::sessions;
 const DATA: &str = "pam_pag";
 
 /// The state of a handle: none when its session has ended, or was never opened.
-struct Kept(Cell<Option<Marker>>);
+struct Kept(Cell<Option<LoginState>>);
 
 impl Kept {
     /// Stores the state, and notes the handle's session in the list of this process.
-    fn set(&self, marker: Option<Marker>) {
+    fn set(&self, marker: Option<LoginState>) {
         self.0.set(marker);
         let user = marker.filter(|marker| marker.ring.is_some()).map(|marker| marker.uid);
         sessions::note(std::ptr::from_ref(self).addr(), user);
@@ -28,7 +28,7 @@ impl Drop for Kept {
     /// ends. A session stays open, and another handle can close it (JupyterHub). In both cases the host leaves the ring,
     /// unless it is a child of the process that entered, or becomes the user later.
     fn drop(&mut self) {
-        let ends_here = |marker: &Marker| !marker.lives_on && marker.process.is_this();
+        let ends_here = |marker: &LoginState| !marker.lives_on && marker.process.is_this();
         let marker = self.0.get().filter(ends_here);
         self.set(None);
         if let Some(marker) = marker {
@@ -46,8 +46,8 @@ impl Drop for Kept {
     }
 }
 
-/// The state that an earlier call has left, for the user that the handle had then.
-pub(crate) fn of(handle: &Handle<'_>) -> Option<Marker> {
+/// The state that an earlier call has left, whoever the user of the handle is now.
+pub(crate) fn of(handle: &Handle<'_>) -> Option<LoginState> {
     handle.data::<Kept>(DATA).and_then(|kept| kept.0.get())
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn has_begun(handle: &Handle<'_>) -> bool {
 }
 
 /// Stores the state. Only want of memory can prevent that.
-pub(crate) fn set(handle: &mut Handle<'_>, marker: Option<Marker>) {
+pub(crate) fn set(handle: &mut Handle<'_>, marker: Option<LoginState>) {
     if !has_begun(handle) {
         handle.set_data(DATA, Kept(Cell::new(None)));
     }

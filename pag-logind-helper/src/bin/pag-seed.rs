@@ -14,9 +14,9 @@ use pag::ccache::{self, Contents};
 use pag::config::account::Account;
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
-use pag::login::run_seeder;
 use pag::report::{Event, report, set_debug, speak_as};
-use pag::seed::{self, Budget, IDENTITY, Job, WITHOUT, Without};
+use pag::seed::run_seeder;
+use pag::seed::{self, Budget, EXCLUDED_ENV, Excluded, IDENTITY_ENV, Job};
 use pag::store::ring::Ring;
 use pag::sys::UserGroups;
 use pag::sys::{self, Identity, Passwd, Who};
@@ -70,12 +70,12 @@ fn seed() -> Result<bool, String> {
         identity: &identity,
         ccache: ccache.as_deref(),
         environment: &environment(),
-        without: Without::parse(&std::env::var(WITHOUT).unwrap_or_default()),
+        without: Excluded::parse(&std::env::var(EXCLUDED_ENV).unwrap_or_default()),
     };
     let budget = Budget::new(TIME, Duration::ZERO);
     let ticket = ticket(&job);
     // Without the variable no module has put us here: it is set for a PAG without an identity, too.
-    if let (Some(ticket), Ok(identity)) = (&ticket, std::env::var(IDENTITY)) {
+    if let (Some(ticket), Ok(identity)) = (&ticket, std::env::var(IDENTITY_ENV)) {
         let account = Account::new(&user.name, &settings);
         if let Some(why) = seed::not_of_pag(&ticket.summary.principal, &identity, &account) {
             report(&Event::CcacheRefused { uid, why });

@@ -5,7 +5,6 @@ use std::io;
 
 use pag::error::{Error, Result};
 use pag::guard::Guard;
-use pag::login;
 use pag::report::{Event, report};
 use pag::seed;
 use pag::store::locked::LockedUser;
@@ -129,8 +128,8 @@ impl Unnoted {
             if known.uid != uid {
                 return true;
             }
-            let seeding = login::Seeding { ok: true, tokens: tokens_in(&known.ring).ok(), aliases: Vec::new() };
-            let noted = login::note_seeding(group, uid, *id, &seeding, LOCK_WAIT);
+            let seeding = seed::Seeding { ok: true, tokens: tokens_in(&known.ring).ok(), aliases: Vec::new() };
+            let noted = seed::note_seeding(group, uid, *id, &seeding, LOCK_WAIT);
             let later = matches!(noted, Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut);
             done &= !later;
             later

@@ -156,7 +156,7 @@ impl Reconciler {
         let unreadable = self.repairs.set_aside(&user, &mut found, pags, self.users.as_ref());
         // The user is looked up only then: a name service may be slow, and all users wait for the helper.
         if found.iter().any(is_over_or_broken) {
-            login::tidy(&user, &mut found, &passwd(uid), PagKind::User);
+            login::reap(&user, &mut found, &passwd(uid), PagKind::User);
         }
         self.end_leaving(&user, &mut found, pags);
         for pag in &mut found {
@@ -184,7 +184,7 @@ impl Reconciler {
                 continue;
             }
             if !login::is_lingering(&passwd(pag.uid)) {
-                login::settle(user, pag, record, || true);
+                login::apply_fate(user, pag, record, || true);
             }
         }
     }

@@ -152,7 +152,7 @@ impl Repairs {
         if !is_cut(before, &keys_of(&ring), pag, &record) {
             return false;
         }
-        match s0::equip(user.guard(), pag) {
+        match s0::ensure_afs_pag(user.guard(), pag) {
             Ok(Equipped::AsBefore) => {}
             Ok(Equipped::Relinked) => {
                 repaired(uid, id, "its tokens of OpenAFS, which a member had cut, are there again");

@@ -140,7 +140,7 @@ fn is_whole(s0: Serial) -> bool {
         .any(|key| keyring::describe(key, |found| found.kind == b"afs_pag" && found.name == b"_pag").unwrap_or(false))
 }
 
-/// What there was to do for [`equip`].
+/// What there was to do for [`ensure_afs_pag`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Equipped {
     /// Nothing: all is there, or the host has no OpenAFS to be served.
@@ -167,7 +167,7 @@ fn follows(pag: &Pag) -> bool {
     pag.record.as_ref().is_ok_and(|record| record.follows.is_some())
 }
 
-/// Whether [`equip`] would have anything to do for a PAG that has this ring, with these keys in it, and this S0.
+/// Whether [`ensure_afs_pag`] would have anything to do for a PAG that has this ring, with these keys in it, and this S0.
 pub fn lacks(keys: &[Serial], s0: Option<Serial>) -> bool {
     Device::served().is_some() && s0.is_none_or(|s0| !keys.contains(&s0) || !is_whole(s0))
 }
@@ -176,7 +176,7 @@ pub fn lacks(keys: &[Serial], s0: Option<Serial>) -> bool {
 ///
 /// # Errors
 /// `Key` and `System`, in words: they are in none then, and a seeder gets them no tokens.
-pub fn equip(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
+pub fn ensure_afs_pag(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
     let Ok(ring) = &pag.ring else { return Ok(Equipped::AsBefore) };
     // The followed PAG is then the one that its members are in (see [`crate::mirror::follow`]).
     if Device::served().is_none() || follows(pag) {

@@ -11,5 +11,7 @@ mod testing;
 pub use self::fate::{Fate, fate};
 pub use self::follow::{Session, Sessions, can_be_followed, followed, is_follower};
 pub use self::keytab::keytab;
-pub use self::place::{Candidate, Newcomer, Placement, Refreshed, may_bring, of_principal, place, refreshed};
+pub use self::place::{
+    Candidate, Newcomer, Placement, Refreshed, candidates, may_bring, of_principal, place, refreshed,
+};
 pub use self::refresh::{RETRY_SECONDS, is_good, worth_seeding};

@@ -3,6 +3,7 @@
 use crate::config::account::Account;
 use crate::store::lease::Lease;
 use crate::store::record::{PagKind, Record};
+use crate::store::registry::Pag;
 use crate::types::{Join, PagId, Principal, Scope, Word};
 use std::cmp::Reverse;
 
@@ -33,6 +34,12 @@ pub struct Candidate<'a> {
     pub id: PagId,
     /// What is known of it.
     pub record: &'a Record,
+}
+
+/// The PAGs that could be joined.
+pub fn candidates(pags: &[Pag]) -> Vec<Candidate<'_>> {
+    let whole = pags.iter().filter(|pag| pag.ring.is_ok());
+    whole.filter_map(|pag| Some(Candidate { id: pag.id, record: pag.record.as_ref().ok()? })).collect()
 }
 
 /// Where a newcomer belongs.

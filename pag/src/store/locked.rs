@@ -8,7 +8,7 @@ use super::record::Record;
 use super::registry::{HolderRef, Pag, Registry};
 use super::ring::Ring;
 use crate::error::Result;
-use crate::guard::Guard;
+use crate::guard::{Guard, HandleGroup};
 use crate::types::PagId;
 
 /// Longest wait for the lock under which the registry is made. Its holders need about a millisecond.
@@ -130,4 +130,19 @@ impl<'guard> LockedUser<'guard> {
             None => Ok(()),
         }
     }
+}
+
+/// Changes the record of a PAG that is there still, waiting at most `wait` for the lock of `uid`.
+///
+/// # Errors
+/// As [`LockedUser::lock`] and [`LockedUser::edit`].
+pub fn change_record(
+    group: HandleGroup,
+    uid: u32,
+    id: PagId,
+    wait: Duration,
+    change: impl FnOnce(&mut Record),
+) -> Result<()> {
+    let guard = Guard::enter(group)?;
+    LockedUser::lock(&guard, uid, wait)?.edit(id, change)
 }

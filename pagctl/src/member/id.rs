@@ -133,7 +133,7 @@ mod tests {
         assert!(!nowhere.contains("openafs") && !nowhere.contains("clients"), "{nowhere}");
         let untold = words(&Membership { untold: true, ..here(OpenAfs::Absent, Vec::new()) });
         assert!(untold.starts_with("It cannot be told") && !untold.contains("no ring of"), "{untold}");
-        let no_client = words(&here(OpenAfs::Absent, Vec::new()));
-        assert!(no_client.contains("no AFS client"), "{no_client}");
+        let nobody = words(&here(OpenAfs::Absent, Vec::new()));
+        assert!(nobody.contains("no AFS client"), "{nobody}");
     }
 }

@@ -4,7 +4,6 @@
 mod answers;
 mod check;
 mod control;
-mod draft;
 mod edit;
 mod finding;
 mod host;

@@ -7,7 +7,7 @@ use super::{inside, login, pags, shell, ticketed, uid};
 use crate::sandbox::{CELL, Sandbox, eventually, own_tmp, silent_server};
 use crate::ticket;
 
-/// What [`pag::login::note_seeding`] sees when a member empties the ring between the seeder's end and the look.
+/// What [`pag::seed::note_seeding`] sees when a member empties the ring between the seeder's end and the look.
 pub(super) fn cut_tokens_are_not_forgotten(sandbox: &mut Sandbox) {
     let mut alice = login(sandbox, "alice");
     let known = || pags("alice")[0].text.lines().filter(|line| line.starts_with("token ")).count();

@@ -1,0 +1,165 @@
+//! A hook of a login enters a PAG.
+
+use std::time::Duration;
+
+use super::attempt::LoginAttempt;
+use super::own_ccache::write_ccache;
+use super::place;
+use super::placed::Placed;
+use super::state::Entered;
+use super::state::LoginState;
+use super::state::Request;
+use super::tokens;
+use crate::config;
+use crate::error::Result;
+use crate::guard::Guard;
+use crate::guard::HandleGroup;
+use crate::keyring;
+use crate::nudge::Moment;
+use crate::nudge::nudge;
+use crate::nudge::nudge_of_manager;
+use crate::seed;
+use crate::seed::Budget;
+use crate::seed::Excluded;
+use crate::seed::Job;
+use crate::seed::Need;
+use crate::seed::run_seeder;
+use crate::store::ring;
+use crate::store::ring::Ring;
+use crate::sys;
+use crate::sys::Passwd;
+use crate::sys::Process;
+use crate::types::Client;
+use crate::types::ServiceKind;
+
+/// Keeps a login that gets no PAG, root's above all, out of the one that its caller is in: `su -` in a stack without
+/// pam_keyinit would take the caller's ring along. A ring that a member has revoked or invalidated can't be looked at any
+/// more, so a session keyring in that state is taken for one.
+///
+/// # Errors
+/// When no clean session keyring could be made.
+pub fn keep_out(user: &Passwd) -> Result<()> {
+    let is_in_a_ring = Ring::current().is_some_and(|ring| ring.owner != user.uid || user.uid == 0);
+    if !is_in_a_ring && !keyring::session_is_dead() {
+        return Ok(());
+    }
+    match Guard::enter(HandleGroup::read()) {
+        Ok(guard) => ring::fresh(&guard, user.uid),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Puts the calling thread into the right PAG, feeds the PAG's ccache and seeds tokens. Idempotent: a thread that is
+/// where it belongs stays there, one whose session keyring somebody has replaced is put back. Needs root.
+///
+/// # Errors
+/// When there is no PAG for this login; it then has a clean session keyring, or what it had, and no tokens.
+pub fn enter(request: &Request<'_>) -> Result<Entered> {
+    Client::configure(request.settings);
+    if let Some(marker) = request.marker.filter(LoginState::is_out_of_reach) {
+        log::debug!("uid {} stays where it is: this process has entered a chroot since its login", marker.uid);
+        return Ok(Entered { marker, ccache: None, without: Excluded::default(), identity: String::new() });
+    }
+    let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
+    let mut attempt = LoginAttempt::new(request, budget, HandleGroup::read());
+    attempt.look_for_ticket();
+    if request.settings.nopag {
+        return without_pag(&attempt);
+    }
+    let moment = (attempt.is_manager() && request.opening).then(|| moment_of_manager(request.user.uid));
+    let mut placed = place::place(&attempt)?;
+    if let Some(moment) = moment {
+        nudge_of_manager(request.user.uid, moment);
+    }
+    // Before the seeder: who is killed over that would leave a lease of which nobody has told the helper.
+    nudge(request.user.uid);
+    write_ccache(&attempt, &mut placed);
+    if tokens::seed(&attempt, &mut placed) {
+        nudge(request.user.uid);
+    }
+    Ok(entered(&attempt, placed))
+}
+
+/// Where the user manager's stack calls us, before we do anything. pam_keyinit gives the user a keyring of his own
+/// (Linux-PAM, pam_keyinit.c, init_keyrings); before that the session keyring is what PID 1 has, or our ring from an
+/// earlier call. And libpam has loaded all modules of a service before it calls the first one (pam_handlers.c,
+/// _pam_init_handlers): where pam_keyinit is not even there, nothing will come.
+fn moment_of_manager(uid: u32) -> Moment {
+    let users = |found: keyring::Description<'_>| found.uid == uid;
+    let by_keyinit =
+        Ring::current().is_none() && keyring::session().and_then(|key| keyring::describe(key, users)).unwrap_or(false);
+    let will_come = || std::fs::read("/proc/self/maps").is_ok_and(|maps| holds(&maps, b"/pam_keyinit.so"));
+    if !by_keyinit && will_come() { Moment::BeforeKeyinit } else { Moment::Lasting }
+}
+
+fn holds(text: &[u8], words: &[u8]) -> bool {
+    text.windows(words.len()).any(|window| window == words)
+}
+
+/// `nopag`: tokens for wherever the login is, as pam_afs_session has it, and nothing else.
+pub(super) fn without_pag(attempt: &LoginAttempt<'_>) -> Result<Entered> {
+    let process = attempt.process()?;
+    let tried = attempt.request.marker.is_some_and(|marker| marker.seeded);
+    let ticket = attempt.may_have_ticket.then_some(0);
+    let clients = Client::present(attempt.request.settings);
+    let need = seed::need(attempt.request.settings, &clients, None, ticket, attempt.is_manager(), crate::sys::now());
+    if !tried && !attempt.is_manager() && need == Need::Now {
+        let job = Job {
+            settings: attempt.request.settings,
+            user: attempt.request.user,
+            identity: attempt.identity(),
+            ccache: attempt.request.ccache,
+            environment: &attempt.request.environment,
+            without: Excluded::default(),
+        };
+        run_seeder(&job, None, None, &attempt.budget);
+    }
+    let marker = LoginState {
+        uid: attempt.uid(),
+        pag: None,
+        ring: None,
+        process,
+        root: sys::root_directory(),
+        cookie: 0,
+        spent: attempt.budget.spent(),
+        seeded: true,
+        opened: false,
+        moved: false,
+        lives_on: false,
+        strict: attempt.request.settings.strict,
+        debug: attempt.request.settings.debug,
+    };
+    Ok(Entered { marker, ccache: None, without: Excluded::default(), identity: String::new() })
+}
+
+pub(super) fn entered(attempt: &LoginAttempt<'_>, placed: Placed) -> Entered {
+    let (pag, ccache, without, identity) = match placed.pag {
+        Some((pag, record)) => {
+            let without = Excluded::of(&record);
+            let identity = record.principal.map(|principal| principal.to_string()).unwrap_or_default();
+            (Some((pag.id, pag.place())), Some(record.ccache), without, identity)
+        }
+        None => (None, None, Excluded::default(), String::new()),
+    };
+    let before = attempt.request.marker;
+    // Without /proc the start time is unknown, but the pid is enough for the process to leave the ring when it closes.
+    let unknown = Process { pid: i32::try_from(std::process::id()).unwrap_or(0), start: 0 };
+    let process = before.map(|marker| marker.process).or_else(|| attempt.process.get().copied().flatten());
+    let marker = LoginState {
+        uid: attempt.uid(),
+        pag,
+        ring: Some(placed.ring),
+        process: process.unwrap_or(unknown),
+        root: sys::root_directory(),
+        cookie: placed.cookie,
+        spent: attempt.budget.spent(),
+        seeded: placed.seeded,
+        opened: before.is_some_and(|marker| marker.opened),
+        moved: before.map_or(placed.moved, |marker| marker.moved),
+        lives_on: config::lives_on_without_session(attempt.request.service),
+        strict: attempt.request.settings.strict,
+        debug: attempt.request.settings.debug,
+    };
+    let wanted = matches!(attempt.request.settings.placement, ServiceKind::Manager | ServiceKind::Seed);
+    Entered { marker, ccache: ccache.filter(|name| wanted && !name.is_empty()), without, identity }
+}
