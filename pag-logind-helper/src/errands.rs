@@ -163,19 +163,23 @@ fn hear(pipe: &AsyncIo<OwnedFd, Shared>, report: &mut Vec<u8>, cx: &mut Context<
 }
 
 /// Sends a child that does `work` and reports.
+#[allow(unsafe_code)] // makes a child
 fn send(runtime: &SharedRuntime, work: Work) -> io::Result<(Child, AsyncIo<OwnedFd, Shared>)> {
     let (read, write) = sys::pipe()?;
     // This program has one thread, so that a child may allocate.
-    let child = sys::child(|| {
-        // One that the kernel holds is not to keep our name on the bus, or what we watch, beyond our end.
-        sys::close_all_but(write.as_fd());
-        let report = work();
-        let told = sys::write_all(write.as_fd(), report.as_bytes());
-        drop(write);
-        // A child of its own may be left: while that is held there is to be no other for this user.
-        sys::wait_for_left();
-        u8::from(!told)
-    })?;
+    // SAFETY: this program has one thread, so no lock is held, and no program is executed.
+    let child = unsafe {
+        sys::child(|| {
+            // One that the kernel holds is not to keep our name on the bus, or what we watch, beyond our end.
+            sys::close_all_but(write.as_fd());
+            let report = work();
+            let told = sys::write_all(write.as_fd(), report.as_bytes());
+            drop(write);
+            // A child of its own may be left: while that is held there is to be no other for this user.
+            sys::wait_for_left();
+            u8::from(!told)
+        })
+    }?;
     rustix::fs::fcntl_setfl(&read, rustix::fs::OFlags::NONBLOCK)?;
     Ok((child, AsyncIo::new_nonblocking(runtime, read)?))
 }
@@ -225,15 +229,19 @@ mod tests {
     }
 
     #[test]
+    #[allow(unsafe_code)] // makes a child
     fn a_child_that_is_held_costs_its_user_errands_and_nobody_else() {
         zbus::block_on(async {
             let runtime = SharedRuntime::current().unwrap();
             let mut errands = Errands::default();
             let (child, phase) = (
-                sys::child(|| {
-                    std::thread::sleep(Duration::from_secs(20));
-                    0
-                })
+                // SAFETY: this program has one thread, so no lock is held, and no program is executed.
+                unsafe {
+                    sys::child(|| {
+                        std::thread::sleep(Duration::from_secs(20));
+                        0
+                    })
+                }
                 .unwrap(),
                 Phase::Ending { since: Instant::now() - END },
             );

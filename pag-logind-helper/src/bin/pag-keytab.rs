@@ -88,9 +88,11 @@ fn bring(pag: PagId, of: &mut u32) -> Result<(), String> {
 
 /// Sees to it that no other process runs as `kinit_user`, as long as the lock is held: it could trace `kinit`, and so read
 /// another user's keytab and change the ticket. What an earlier job has left behind is killed.
+#[allow(unsafe_code)] // makes a child
 fn be_alone(kinit_user: &Identity) -> Result<Lock, String> {
     let alone = Lock::of_keytabs(TURN).map_err(|error| format!("it waits for another PAG's keytab: {error}"))?;
-    let killed = sys::ask_as(kinit_user, Instant::now() + TIME, |_| sys::kill_all_others());
+    // SAFETY: this program has one thread, so no lock is held, and no program is executed.
+    let killed = unsafe { sys::ask_as(kinit_user, Instant::now() + TIME, |_| sys::kill_all_others()) };
     killed
         .and_then(Answer::bytes)
         .map_err(|error| format!("processes of the user pag-keytab cannot be killed: {error}"))?;

@@ -53,20 +53,24 @@ impl fmt::Display for Step {
 ///
 /// # Errors
 /// `System`, in words; nothing new is linked then, and there is no PAG of OpenAFS for this ring.
+#[allow(unsafe_code)] // makes a child
 fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
     let failed = |what: &dyn fmt::Display| Error::system(format!("give ring {} a PAG of OpenAFS, {what}", ring.serial));
     let opened = Device::opened().and_then(|it| it.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)));
     let interface = opened.map_err(failed(&Step::Open))?;
     let plainly = || Error::system(format!("give ring {} a PAG of OpenAFS", ring.serial));
-    let answer = sys::ask(Instant::now() + MAKING, |put| {
-        let made = make(&interface, ring, holder);
-        let (step, number) = match &made {
-            Ok(s0) => (u8::MAX, s0.get()),
-            Err((step, error)) => (*step as u8, error.raw_os_error().unwrap_or(0)),
-        };
-        let [a, b, c, d] = number.to_ne_bytes();
-        u8::from(!put(&[step, a, b, c, d]))
-    });
+    // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+    let answer = unsafe {
+        sys::ask(Instant::now() + MAKING, |put| {
+            let made = make(&interface, ring, holder);
+            let (step, number) = match &made {
+                Ok(s0) => (u8::MAX, s0.get()),
+                Err((step, error)) => (*step as u8, error.raw_os_error().unwrap_or(0)),
+            };
+            let [a, b, c, d] = number.to_ne_bytes();
+            u8::from(!put(&[step, a, b, c, d]))
+        })
+    };
     let bytes = answer.and_then(Answer::bytes).map_err(plainly())?;
     let &[step, a, b, c, d] = &bytes[..] else { return Err(plainly()(io::ErrorKind::InvalidData.into())) };
     let number = i32::from_ne_bytes([a, b, c, d]);

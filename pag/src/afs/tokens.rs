@@ -120,6 +120,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
+#[allow(unsafe_code)] // makes a child
 fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
     let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || Error::system(format!("list the tokens in {place}"));
@@ -135,7 +136,9 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
         }
     }
     let keyring = (!place.here).then_some(place.keyring);
-    let answer = sys::ask(deadline, |put| u8::from(!(place.enter() && tell(keyring, openafs.as_ref(), put))));
+    // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+    let answer =
+        unsafe { sys::ask(deadline, |put| u8::from(!(place.enter() && tell(keyring, openafs.as_ref(), put)))) };
     found.extend(told(&answer.and_then(Answer::bytes).map_err(doing())?));
     Ok(found)
 }
@@ -173,6 +176,7 @@ fn refused() -> std::io::Error {
     std::io::Error::other("OpenAFS's module refuses to")
 }
 
+#[allow(unsafe_code)] // makes a child
 fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
     let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || match cell {
@@ -189,13 +193,16 @@ fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result
     if place.here && openafs.is_none() {
         return opened.map(drop).map_err(doing());
     }
-    let answer = sys::ask(deadline, |_| {
-        if !(place.enter() && (place.here || forget_keys(place.keyring, name))) {
-            return 1;
-        }
-        let refused = openafs.is_some_and(|interface| !openafs::forget(interface, name));
-        if refused { STATUS_REFUSED } else { 0 }
-    })
+    // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+    let answer = unsafe {
+        sys::ask(deadline, |_| {
+            if !(place.enter() && (place.here || forget_keys(place.keyring, name))) {
+                return 1;
+            }
+            let refused = openafs.is_some_and(|interface| !openafs::forget(interface, name));
+            if refused { STATUS_REFUSED } else { 0 }
+        })
+    }
     .map_err(doing())?;
     match answer.exit {
         Exit::Status(STATUS_REFUSED) => Err(doing()(refused())),

@@ -2,8 +2,6 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::Instant;
 
 use zeroize::Zeroizing;
@@ -51,6 +49,7 @@ pub fn read_all(place: &CcacheName, user: &Identity, deadline: Instant) -> std::
     read(place, user, deadline).map(|one| vec![one])
 }
 
+#[allow(unsafe_code)] // makes a child
 fn read_pieces(
     place: &CcacheName,
     which: Which,
@@ -60,15 +59,18 @@ fn read_pieces(
     // The child's: nothing is written here, so it takes no memory.
     let mut space = vec![0; SPACE];
     let time = deadline.saturating_duration_since(Instant::now());
-    let answer = sys::ask_as(user, deadline, |put| {
-        let mut pieces = Pieces::new(put);
-        let told = match place {
-            CcacheName::Kcm(name) => kcm::tell(name, which, time, &mut space, &mut pieces),
-            CcacheName::Keyring(name) => keyring::tell(name, which, &mut space, &mut pieces),
-            CcacheName::File(_) | CcacheName::Dir(_) => None,
-        };
-        told.is_some()
-    });
+    // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+    let answer = unsafe {
+        sys::ask_as(user, deadline, |put| {
+            let mut pieces = Pieces::new(put);
+            let told = match place {
+                CcacheName::Kcm(name) => kcm::tell(name, which, time, &mut space, &mut pieces),
+                CcacheName::Keyring(name) => keyring::tell(name, which, &mut space, &mut pieces),
+                CcacheName::File(_) | CcacheName::Dir(_) => None,
+            };
+            told.is_some()
+        })
+    };
     let said = said(answer)?;
     match pieces::error(&said) {
         Some(error) => Err(Unread::Refused(format!("its keyring cannot be used: {error}"))),
@@ -85,19 +87,11 @@ pub(super) fn said(answer: io::Result<Answer>) -> std::result::Result<Zeroizing<
     })
 }
 
+#[allow(unsafe_code)] // makes a child
 fn read_file(path: &str, user: &Identity, deadline: Instant) -> std::result::Result<Zeroizing<Vec<u8>>, Unread> {
     let c_path = CString::new(path).map_err(|_| Unread::Refused("its path holds a NUL".to_owned()))?;
-    if let Some(bytes) = read_at_once(path, user.uid) {
-        return Ok(bytes);
-    }
-    let bytes = said(sys::ask_as(user, deadline, |put| sys::copy_file_to(&c_path, put, LIMIT)))?;
+    // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+    let bytes = said(unsafe { sys::ask_as(user, deadline, |put| sys::copy_file_to(&c_path, put, LIMIT)) })?;
     // A file without a word in it is one that a program has made for what it gets later.
     if bytes.is_empty() { Err(Unread::Missing) } else { Ok(bytes) }
-}
-
-/// Reads a ccache without a child where it usually is and where nobody has to be waited for: `/tmp`.
-fn read_at_once(path: &str, uid: u32) -> Option<Zeroizing<Vec<u8>>> {
-    let name = Path::new(path).strip_prefix("/tmp").ok()?;
-    let name = CString::new(name.as_os_str().as_bytes()).ok()?;
-    sys::read_at_once(c"/tmp", &name, uid, LIMIT).ok()
 }

@@ -24,17 +24,21 @@ pub const MASK: Mask = Mask(0x3f03_3f00);
 ///
 /// # Errors
 /// `System`, when it is none of his, or the kernel refuses.
+#[allow(unsafe_code)] // makes a child
 pub fn take_charge(pag: &Pag, ring: &Ring, keyring: Serial, deadline: Instant) -> Result<()> {
     let doing = || Error::system(format!("take charge of keyring {keyring} of uid {}", pag.uid));
-    let child = sys::child(|| {
-        sys::setfsuid(pag.uid);
-        // The user has said which keyring it is: not one of somebody else's, and not his `@u`.
-        let is_his = |found: Description<'_>| is_of(&found, pag.uid);
-        let given = keyring::describe(keyring, is_his).unwrap_or(false)
-            && keyring::set_owner(keyring, None, Some(ring.group.0)).is_ok()
-            && keyring::set_mask(keyring, MASK).is_ok();
-        u8::from(!given)
-    })
+    // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+    let child = unsafe {
+        sys::child(|| {
+            sys::setfsuid(pag.uid);
+            // The user has said which keyring it is: not one of somebody else's, and not his `@u`.
+            let is_his = |found: Description<'_>| is_of(&found, pag.uid);
+            let given = keyring::describe(keyring, is_his).unwrap_or(false)
+                && keyring::set_owner(keyring, None, Some(ring.group.0)).is_ok()
+                && keyring::set_mask(keyring, MASK).is_ok();
+            u8::from(!given)
+        })
+    }
     .map_err(doing())?;
     match child.wait(deadline).map_err(doing())? {
         Exit::Status(0) => Ok(()),

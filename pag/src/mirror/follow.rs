@@ -36,30 +36,34 @@ fn is_token(found: &Description<'_>) -> bool {
 }
 
 /// The token keys in a ring, by a child that joins it.
+#[allow(unsafe_code)] // makes a child
 pub(crate) fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
     let deadline = Instant::now() + INSIDE;
     let doing = || Error::system(format!("look for tokens in ring {}", ring.serial));
-    let answer = sys::ask(deadline, |put| {
-        let mut list = || -> Option<()> {
-            let mut members = [0; 4 * 4096];
-            for key in keyring::members_into(ring.serial, &mut members).ok()? {
-                let mut text = [0; keyring::DESCRIPTION_SPACE];
-                let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
-                if is_token(&found) {
-                    // The longest type and the longest description fit into 16 bits.
-                    let length = u16::try_from(found.kind.len() + 1 + found.name.len()).ok()?;
-                    let whole = put(&key.get().to_ne_bytes())
-                        && put(&length.to_ne_bytes())
-                        && put(found.kind)
-                        && put(b";")
-                        && put(found.name);
-                    whole.then_some(())?;
+    // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+    let answer = unsafe {
+        sys::ask(deadline, |put| {
+            let mut list = || -> Option<()> {
+                let mut members = [0; 4 * 4096];
+                for key in keyring::members_into(ring.serial, &mut members).ok()? {
+                    let mut text = [0; keyring::DESCRIPTION_SPACE];
+                    let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
+                    if is_token(&found) {
+                        // The longest type and the longest description fit into 16 bits.
+                        let length = u16::try_from(found.kind.len() + 1 + found.name.len()).ok()?;
+                        let whole = put(&key.get().to_ne_bytes())
+                            && put(&length.to_ne_bytes())
+                            && put(found.kind)
+                            && put(b";")
+                            && put(found.name);
+                        whole.then_some(())?;
+                    }
                 }
-            }
-            Some(())
-        };
-        u8::from(!(ring.join_in_child() && list().is_some()))
-    });
+                Some(())
+            };
+            u8::from(!(ring.join_in_child() && list().is_some()))
+        })
+    };
     let bytes = answer.and_then(Answer::bytes).map_err(doing())?;
     let mut keys = Vec::new();
     let mut rest = &bytes[..];
@@ -103,19 +107,23 @@ fn plan(theirs: &[TokenKey], ours: &[TokenKey], mirrored: &[Serial]) -> Plan {
 
 /// Links `keys`, tokens in `from`, into a keyring that lets the handle group write, by a child that joins `from`. One that
 /// cannot be linked (its owner has taken the right to away) is passed over.
+#[allow(unsafe_code)] // makes a child
 pub(crate) fn link_out_of(from: &Ring, keys: &[Serial], keyring: Serial) -> Result<()> {
     let deadline = Instant::now() + INSIDE;
     let doing = || Error::system(format!("link the tokens of ring {} into keyring {keyring}", from.serial));
-    let answer = sys::ask(deadline, |_| {
-        if !from.join_in_child() {
-            return 1;
-        }
-        let Ok(_guard) = Guard::enter(from.group) else { return 1 };
-        for key in keys {
-            let _ = keyring::link(*key, keyring);
-        }
-        0
-    });
+    // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+    let answer = unsafe {
+        sys::ask(deadline, |_| {
+            if !from.join_in_child() {
+                return 1;
+            }
+            let Ok(_guard) = Guard::enter(from.group) else { return 1 };
+            for key in keys {
+                let _ = keyring::link(*key, keyring);
+            }
+            0
+        })
+    };
     answer.and_then(Answer::bytes).map(drop).map_err(doing())
 }
 

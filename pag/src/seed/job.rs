@@ -195,6 +195,7 @@ pub(super) fn runs(
 /// What has come of running a program: nothing, or in words what went wrong.
 pub type Outcome = std::result::Result<(), String>;
 
+#[allow(unsafe_code)] // makes a child
 fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: bool, budget: &Budget) -> Result<Outcome> {
     let left = budget.left();
     if left.is_zero() {
@@ -210,7 +211,8 @@ fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: boo
         let is_member = |device: &Device| device.open().is_ok_and(|interface| interface.is_member());
         if openafs && !device.as_ref().is_some_and(is_member) { Err(STATUS_NO_PAG) } else { Ok(()) }
     };
-    let end = sys::run(program, identity, left, enter).map_err(Error::system("run a seeder"))?;
+    // SAFETY: `enter` makes system calls into memory that is there; it allocates nothing and takes no lock.
+    let end = unsafe { sys::run(program, identity, left, enter) }.map_err(Error::system("run a seeder"))?;
     Ok(in_words(end, left))
 }
 

@@ -3,13 +3,10 @@
 use super::fork::Put;
 use std::ffi::CString;
 use std::ffi::{CStr, c_int, c_long};
-use std::io::{self, Read};
+use std::io::{self};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-
-use zeroize::Zeroizing;
 
 use super::descriptors::write_all;
 use super::errno::cerr;
@@ -62,17 +59,6 @@ pub fn copy_file_to(path: &CStr, put: Put<'_>, limit: usize) -> bool {
     }
 }
 
-/// File systems on a disk of the host's or in its memory, which nobody but root mounts: none of them waits for a server or
-/// for a process of a user's (statfs(2)). Mounts of an overlay are left out, since that may be of anything.
-const LOCAL: [c_long; 6] = [
-    libc::TMPFS_MAGIC,
-    libc::EXT4_SUPER_MAGIC,
-    libc::XFS_SUPER_MAGIC,
-    libc::BTRFS_SUPER_MAGIC,
-    libc::F2FS_SUPER_MAGIC,
-    0x2fc1_2fc1, // OpenZFS, include/sys/fs/zfs.h
-];
-
 /// Of openat2(2): what is opened is below, in the same mount, and no link is followed on the way.
 const BENEATH: u64 = libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
 
@@ -109,35 +95,6 @@ pub(super) fn device_of(path: &CStr) -> Option<libc::dev_t> {
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a terminated path, and a valid place for what is found.
     (unsafe { libc::lstat(path.as_ptr(), &raw mut found) } == 0).then_some(found.st_dev)
-}
-
-/// Reads the file `name` of `owner`'s, below a directory that only root can replace, where that cannot be waited for: both
-/// are in one and the same mount of a local file system, and no link is followed. The user could have mounted something of
-/// his own over the file (fusermount takes whatever is his), made it a FIFO, or put a lease on it.
-///
-/// # Errors
-/// EXDEV, ELOOP, EAGAIN and ENOSYS (before Linux 5.6) of openat2(2), `Unsupported` on any other file system, `PermissionDenied` of
-/// what is no file of his, `FileTooLarge`: it may still be one that the user himself can read.
-pub fn read_at_once(directory: &CStr, name: &CStr, owner: u32, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let directory = open_top(directory)?;
-    // SAFETY: all zero is a value of this struct of numbers.
-    let mut system: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a valid place for what is answered.
-    cerr(unsafe { libc::fstatfs(directory.as_raw_fd(), &raw mut system) }.into())?;
-    if !LOCAL.contains(&system.f_type) {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let mut file = std::fs::File::from(openat2(directory.as_raw_fd(), name, flags, BENEATH)?);
-    let found = file.metadata()?;
-    if !found.is_file() || found.uid() != owner {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    let size = usize::try_from(found.len()).ok().filter(|size| *size <= limit).ok_or(io::ErrorKind::FileTooLarge)?;
-    // In one piece, so that nothing of it is left behind where it has grown.
-    let mut bytes = Zeroizing::new(vec![0; size]);
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Makes a directory with this mode, in spite of the host's umask.
@@ -187,7 +144,6 @@ pub fn write_file(temporary: &CStr, path: &CStr, bytes: &[u8], owner: Option<(u3
 
 #[cfg(test)]
 mod tests {
-    use super::super::ids::ids;
     use super::*;
 
     #[test]
@@ -202,27 +158,5 @@ mod tests {
             assert!(open_beneath(&c(top.path()), name, LOOK).is_err(), "{name:?}");
         }
         assert_eq!(open_beneath(c"/", c"proc", LOOK).unwrap_err().raw_os_error(), Some(libc::EXDEV));
-    }
-
-    #[test]
-    fn a_file_is_read_at_once_or_not_at_all() {
-        let top = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
-        let c = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
-        let directory = c(top.path());
-        let [_, uid, _] = ids().uid;
-        let get = |name: &CStr| read_at_once(&directory, name, uid, 10);
-        std::fs::create_dir(top.path().join("dir")).unwrap();
-        std::fs::write(top.path().join("dir/file"), "1234567890").unwrap();
-        assert_eq!(get(c"dir/file").unwrap()[..], b"1234567890"[..]);
-        std::fs::write(top.path().join("long"), "12345678901").unwrap();
-        std::os::unix::fs::symlink("dir", top.path().join("link")).unwrap();
-        // SAFETY: a terminated path.
-        assert_eq!(unsafe { libc::mkfifo(c(&top.path().join("fifo")).as_ptr(), 0o600) }, 0);
-        for name in [c"long", c"link/file", c"fifo", c"dir", c"none", c"../null", c"/dev/null"] {
-            assert!(get(name).is_err(), "{name:?}");
-        }
-        assert!(read_at_once(&directory, c"dir/file", uid + 1, 10).is_err());
-        assert!(read_at_once(c"/proc/self", c"cmdline", uid, 1000).is_err(), "/proc/self is a link");
-        assert!(read_at_once(c"/sys/kernel", c"uevent_seqnum", uid, 5000).is_err());
     }
 }

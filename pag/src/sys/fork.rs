@@ -53,12 +53,15 @@ const STATUS_PANIC: u8 = 122;
 
 /// Makes a child that runs `work` and ends with its result as exit status.
 ///
-/// `work` must not allocate, take locks or panic: see the head of [`sys`](super). It must not execute a program either,
-/// since that would set the exit signal back to SIGCHLD; [`run`] has a grandchild for it.
-///
 /// # Errors
 /// EAGAIN and ENOMEM. EBUSY while too many are left that could not be killed.
-pub fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
+///
+/// # Safety
+/// The child is a copy of this process with one thread. Where this process has others, `work` must not allocate, take locks
+/// or panic: another thread may have held a lock when the child was made, and it is never released there
+/// (signal-safety(7)). In any case `work` must not execute a program, since that would set the exit signal back to SIGCHLD;
+/// [`run`](super::run) has a grandchild for it.
+pub unsafe fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
     collect_left(None)?;
     fork(None, work)
 }
@@ -70,21 +73,28 @@ pub type Put<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
 const MOST_SAID: usize = 2 << 20;
 
 /// Has a child do `work`, and waits for what it has to say: at most until `deadline`, and then as [`Child::wait`] does. It
-/// can say 2 MiB. `work` is bound as in [`child`].
+/// can say 2 MiB.
 ///
 /// # Errors
 /// As [`child`], and ENFILE.
-pub fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Result<Answer> {
+///
+/// # Safety
+/// As [`child`].
+pub unsafe fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Result<Answer> {
     let mut work = Some(work);
     ask_child(None, deadline, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put)))
 }
 
-/// The same for a child that becomes `user` first, and has none of this process's descriptors. While one is left that had become this user and could not be killed, since
-/// it waits for a file system of the user's, say, no other is made: the user would have one after the other wait.
+/// The same for a child that becomes `user` first, and has none of this process's descriptors. While one is left that had
+/// become this user and could not be killed, since it waits for a file system of the user's, say, no other is made: the user
+/// would have one after the other wait.
 ///
 /// # Errors
 /// As [`ask`]; EBUSY while one is left.
-pub fn ask_as(user: &Identity, deadline: Instant, work: impl FnOnce(Put<'_>) -> bool) -> io::Result<Answer> {
+///
+/// # Safety
+/// As [`child`].
+pub unsafe fn ask_as(user: &Identity, deadline: Instant, work: impl FnOnce(Put<'_>) -> bool) -> io::Result<Answer> {
     let mut work = Some(work);
     ask_child(Some(user.uid), deadline, &mut |put| {
         u8::from(!(user.become_it().is_ok() && work.take().is_some_and(|work| work(put))))
@@ -312,6 +322,23 @@ pub(super) mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    // What the tests have a child do is what `child` allows.
+
+    fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
+        // SAFETY: as above.
+        unsafe { super::child(work) }
+    }
+
+    pub(in crate::sys) fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Result<Answer> {
+        // SAFETY: as above.
+        unsafe { super::ask(deadline, work) }
+    }
+
+    fn ask_as(user: &Identity, deadline: Instant, work: impl FnOnce(Put<'_>) -> bool) -> io::Result<Answer> {
+        // SAFETY: as above.
+        unsafe { super::ask_as(user, deadline, work) }
+    }
 
     pub(in crate::sys) fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)

@@ -20,9 +20,7 @@ mod word_size;
 
 pub use self::afs_call::{afs_pioctl, afs_setpag};
 pub use self::descriptors::{close_all_but, pipe, read, readable, send_to, write_all};
-pub use self::files::{
-    LOOK, copy_file_to, make_directory, open_beneath, open_file, read_at_once, remove_file, write_file,
-};
+pub use self::files::{LOOK, copy_file_to, make_directory, open_beneath, open_file, remove_file, write_file};
 pub use self::fork::{Answer, Child, Exit, Put, ask, ask_as, child, wait_for_left};
 pub use self::host::{
     RootDirectory, is_process, join_session, kill_all_others, local_time, millis, now, pidfd_open, random,

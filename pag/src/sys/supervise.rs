@@ -56,9 +56,14 @@ const CLEARING: Duration = Duration::from_millis(1500);
 ///
 /// That child is a supervisor. It becomes the reaper of whatever the program leaves behind (PR_SET_CHILD_SUBREAPER) and ends
 /// only when all of it is gone: killed when the time is up, or as soon as the program itself or our own process has ended.
+///
+///
 /// # Errors
 /// As [`ask`].
-pub fn run(
+///
+/// # Safety
+/// `enter` runs in a child: as [`child`](super::child).
+pub unsafe fn run(
     program: &Program,
     identity: &Identity,
     time: Duration,
@@ -66,10 +71,14 @@ pub fn run(
 ) -> io::Result<Exit> {
     let end = Instant::now() + time;
     let host = std::process::id();
-    let answer = ask(end + CLEARING, |_| match enter() {
-        Ok(()) => supervise(program, identity, end, host),
-        Err(status) => status,
-    });
+    // SAFETY: `enter` keeps to what is asked of it, and `supervise` allocates nothing and takes no lock. A child of the child
+    // executes the program.
+    let answer = unsafe {
+        ask(end + CLEARING, |_| match enter() {
+            Ok(()) => supervise(program, identity, end, host),
+            Err(status) => status,
+        })
+    };
     answer.map(|answer| answer.exit)
 }
 
@@ -255,14 +264,16 @@ mod tests {
         let script = "kill -INT $PPID; kill -QUIT $PPID; sleep 0.1; exit 7";
         let program = Program::new(c"/bin/sh".to_owned(), words(&["sh", "-c", script]), words(&["PATH=/usr/bin:/bin"]));
         let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
-        assert_eq!(run(&program, &us, Duration::from_secs(20), || Ok(())).unwrap(), Exit::Status(7));
+        // SAFETY: `enter` does nothing.
+        let end = unsafe { run(&program, &us, Duration::from_secs(20), || Ok(())) };
+        assert_eq!(end.unwrap(), Exit::Status(7));
     }
 
     #[test]
     fn nothing_is_left_of_a_child() {
         let ours = || std::fs::read_to_string("/proc/thread-self/children").unwrap();
         let before = ours();
-        ask(soon(), |_| 0).unwrap().bytes().unwrap();
+        super::super::fork::tests::ask(soon(), |_| 0).unwrap().bytes().unwrap();
         assert_eq!(ours(), before);
     }
 }

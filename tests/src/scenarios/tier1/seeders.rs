@@ -36,7 +36,7 @@ pub(super) fn first_hook_looks(sandbox: &mut Sandbox) {
     first.all_ok(&["close", "end"]);
 }
 
-/// In `/tmp`, where a ticket is read without a child if it is what one expects.
+/// In `/tmp`, where sshd and kinit put tickets, and every user can put something else.
 pub(super) fn hostile_tickets(sandbox: &mut Sandbox) {
     own_tmp();
     sandbox.configure("timeout = 500ms");
