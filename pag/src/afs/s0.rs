@@ -10,7 +10,7 @@ use crate::guard::Guard;
 use crate::keyring::{self, Mask, Serial};
 use crate::store::registry::Pag;
 use crate::store::ring::{Ring, is_afs_keyring};
-use crate::sys::{self, Answer};
+use crate::sys::{self, Answer, Fields};
 
 /// Time that a child has for making S0. It needs about a millisecond.
 const MAKING: Duration = Duration::from_secs(1);
@@ -67,13 +67,15 @@ fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
                 Ok(s0) => (u8::MAX, s0.get()),
                 Err((step, error)) => (*step as u8, error.raw_os_error().unwrap_or(0)),
             };
-            let [a, b, c, d] = number.to_ne_bytes();
-            u8::from(!put(&[step, a, b, c, d]))
+            u8::from(!sys::write_fields(put, &[&[step], &number.to_ne_bytes()]))
         })
     };
     let bytes = answer.and_then(Answer::bytes).map_err(plainly())?;
-    let &[step, a, b, c, d] = &bytes[..] else { return Err(plainly()(io::ErrorKind::InvalidData.into())) };
-    let number = i32::from_ne_bytes([a, b, c, d]);
+    let mut fields = Fields::new(&bytes);
+    let (Some([step]), Some(number)) = (fields.array(), fields.array()) else {
+        return Err(plainly()(io::ErrorKind::InvalidData.into()));
+    };
+    let number = i32::from_ne_bytes(number);
     match (Step::ALL.into_iter().find(|one| *one as u8 == step), Serial::new(number)) {
         (Some(step), Some(_)) => Err(failed(&step)(io::Error::from_raw_os_error(number))),
         (Some(step), None) => Err(failed(&step)(io::ErrorKind::InvalidData.into())),

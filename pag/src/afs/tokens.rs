@@ -9,7 +9,7 @@ use super::seen::Seen;
 use crate::error::{Error, Result};
 use crate::keyring::{self as keys, Serial};
 use crate::store::ring::Ring;
-use crate::sys::{self, Answer, Exit, Put};
+use crate::sys::{self, Answer, Exit, Fields, Put};
 use crate::types::{Cell, Token};
 
 /// The tokens in `ring`, of all clients, looked at from where the caller is.
@@ -148,7 +148,7 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
 pub(crate) fn tell(keyring: Option<Serial>, openafs: Option<&Interface>, put: Put<'_>) -> bool {
     let mut said = true;
     let mut say = |seen: &Seen<'_>| {
-        said = said && seen.say(put);
+        said = said && seen.write(put);
         said
     };
     let seen = keyring.is_none_or(|keyring| {
@@ -162,8 +162,8 @@ pub(crate) fn tell(keyring: Option<Serial>, openafs: Option<&Interface>, put: Pu
 
 /// The tokens that a child has written.
 pub(crate) fn told(bytes: &[u8]) -> Vec<Token> {
-    let (mut rest, mut tokens) = (bytes, Vec::new());
-    while let Some(seen) = Seen::read(&mut rest) {
+    let (mut fields, mut tokens) = (Fields::new(bytes), Vec::new());
+    while let Some(seen) = Seen::read(&mut fields) {
         tokens.extend(Token::of(&seen));
     }
     tokens
@@ -236,11 +236,11 @@ mod tests {
             bytes.extend_from_slice(part);
             true
         };
-        assert!(one.say(&mut put) && other.say(&mut put));
-        let mut rest = &bytes[..];
-        assert_eq!(Seen::read(&mut rest), Some(one));
-        assert_eq!(Seen::read(&mut rest), Some(other));
-        assert_eq!((Seen::read(&mut rest), rest), (None, &b""[..]));
+        assert!(one.write(&mut put) && other.write(&mut put));
+        let mut fields = Fields::new(&bytes);
+        assert_eq!(Seen::read(&mut fields), Some(one));
+        assert_eq!(Seen::read(&mut fields), Some(other));
+        assert_eq!(Seen::read(&mut fields), None);
     }
 
     /// On this kernel's keyrings, in a session keyring that is this thread's alone.
@@ -303,8 +303,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut rest = &bytes[..];
-            while Seen::read(&mut rest).is_some() {}
+            let mut fields = Fields::new(&bytes);
+            while Seen::read(&mut fields).is_some() {}
         }
     }
 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::contents::{Contents, LIMIT};
 use super::format;
-use crate::sys::Put;
+use crate::sys::{self, Fields, Put};
 
 /// Marks the beginning of a ccache: its principal follows.
 const PRINCIPAL: u8 = 0;
@@ -18,8 +18,6 @@ const PRINCIPAL: u8 = 0;
 const CREDENTIAL: u8 = 1;
 /// Marks the error for which nothing else is said: its number follows.
 const ERROR: u8 = 2;
-/// Bytes of a mark and the length behind it.
-const HEAD: usize = 5;
 
 /// Where a child puts the pieces. It says no more than a ccache in a file may have. Allocates nothing.
 pub(super) struct Pieces<'a> {
@@ -48,23 +46,23 @@ impl<'a> Pieces<'a> {
     }
 
     fn say(&mut self, mark: u8, bytes: &[u8]) -> Option<()> {
-        self.left = self.left.checked_sub(HEAD)?.checked_sub(bytes.len())?;
-        let [a, b, c, d] = u32::try_from(bytes.len()).ok()?.to_be_bytes();
-        ((self.put)(&[mark, a, b, c, d]) && (self.put)(bytes)).then_some(())
+        let fields: [&[u8]; 2] = [&[mark], bytes];
+        self.left = self.left.checked_sub(sys::length_of(&fields))?;
+        sys::write_fields(self.put, &fields).then_some(())
     }
 }
 
 /// The ccaches that a child has told of. One with a principal that is none is passed over, and so is a credential.
-pub(super) fn assemble(mut said: &[u8]) -> Vec<Contents> {
+pub(super) fn assemble(said: &[u8]) -> Vec<Contents> {
     let mut caches: Vec<(&[u8], Vec<&[u8]>)> = Vec::new();
-    while let Some((mark, piece, rest)) = next(said) {
+    let mut fields = Fields::new(said);
+    while let Some((mark, piece)) = next(&mut fields) {
         match (mark, caches.last_mut()) {
             (PRINCIPAL, _) => caches.push((piece, Vec::new())),
             (ERROR, _) => {}
             (_, Some((_, credentials))) => credentials.push(piece),
             (_, None) => {}
         }
-        said = rest;
     }
     let contents = |(principal, credentials): (&[u8], Vec<&[u8]>)| {
         let bytes = format::assemble(principal, &credentials).ok()?;
@@ -75,15 +73,14 @@ pub(super) fn assemble(mut said: &[u8]) -> Vec<Contents> {
 
 /// The error that a child has told of, where it has.
 pub(super) fn error(said: &[u8]) -> Option<io::Error> {
-    let (mark, piece, _) = next(said)?;
+    let (mark, piece) = next(&mut Fields::new(said))?;
     let number = i32::from_ne_bytes(piece.try_into().ok()?);
     (mark == ERROR).then(|| io::Error::from_raw_os_error(number))
 }
 
-fn next(said: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let ([mark, length @ ..], rest) = said.split_first_chunk::<HEAD>()?;
-    let (piece, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-    Some((*mark, piece, rest))
+fn next<'a>(fields: &mut Fields<'a>) -> Option<(u8, &'a [u8])> {
+    let [mark] = fields.array()?;
+    Some((mark, fields.next()?))
 }
 
 #[cfg(test)]

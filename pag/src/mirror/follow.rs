@@ -17,7 +17,7 @@ use crate::store::locked::LockedUser;
 use crate::store::record::Record;
 use crate::store::registry::Pag;
 use crate::store::ring::Ring;
-use crate::sys::{self, Answer};
+use crate::sys::{self, Answer, Fields};
 
 /// Longest time that a look into a ring, or a change of its links, may take.
 const INSIDE: Duration = Duration::from_secs(1);
@@ -49,14 +49,7 @@ pub(crate) fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
                     let mut text = [0; keyring::DESCRIPTION_SPACE];
                     let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
                     if is_token(&found) {
-                        // The longest type and the longest description fit into 16 bits.
-                        let length = u16::try_from(found.kind.len() + 1 + found.name.len()).ok()?;
-                        let whole = put(&key.get().to_ne_bytes())
-                            && put(&length.to_ne_bytes())
-                            && put(found.kind)
-                            && put(b";")
-                            && put(found.name);
-                        whole.then_some(())?;
+                        sys::write_fields(put, &[&key.get().to_ne_bytes(), found.kind, found.name]).then_some(())?;
                     }
                 }
                 Some(())
@@ -65,22 +58,16 @@ pub(crate) fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
         })
     };
     let bytes = answer.and_then(Answer::bytes).map_err(doing())?;
-    let mut keys = Vec::new();
-    let mut rest = &bytes[..];
-    while let Some((key, after)) = take(rest) {
-        keys.extend(key);
-        rest = after;
-    }
-    Ok(keys)
+    let mut fields = Fields::new(&bytes);
+    Ok(std::iter::from_fn(|| TokenKey::read(&mut fields)).collect())
 }
 
-/// One key of what the child has written, and the rest.
-fn take(bytes: &[u8]) -> Option<(Option<TokenKey>, &[u8])> {
-    let (serial, rest) = bytes.split_first_chunk::<4>()?;
-    let (length, rest) = rest.split_first_chunk::<2>()?;
-    let (name, rest) = rest.split_at_checked(usize::from(u16::from_ne_bytes(*length)))?;
-    let serial = Serial::new(i32::from_ne_bytes(*serial));
-    Some((serial.map(|serial| TokenKey { serial, name: name.to_owned() }), rest))
+impl TokenKey {
+    /// Reads the next key that a child has written.
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let serial = Serial::new(i32::from_ne_bytes(fields.array()?))?;
+        Some(TokenKey { serial, name: [fields.next()?, b";", fields.next()?].concat() })
+    }
 }
 
 /// What is to be done to a follower's ring.
@@ -241,18 +228,13 @@ mod tests {
     #[test]
     fn what_a_child_writes_is_read_again() {
         let mut bytes = Vec::new();
-        for (serial, name) in [(5_i32, "user;afs@a"), (0, "user;afs@none"), (6, "")] {
-            bytes.extend(serial.to_ne_bytes());
-            bytes.extend(u16::try_from(name.len()).unwrap().to_ne_bytes());
-            bytes.extend(name.as_bytes());
-        }
-        let mut rest = &bytes[..];
-        let mut found = Vec::new();
-        while let Some((key, after)) = take(rest) {
-            found.extend(key);
-            rest = after;
-        }
-        assert_eq!(found, keys(&[(5, "user;afs@a"), (6, "")]));
-        assert!(take(&bytes[..8]).is_none());
+        let mut put = |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            true
+        };
+        assert!(sys::write_fields(&mut put, &[&5_i32.to_ne_bytes(), b"user", b"afs@a"]));
+        let mut fields = Fields::new(&bytes);
+        assert_eq!(TokenKey::read(&mut fields), keys(&[(5, "user;afs@a")]).pop());
+        assert_eq!(TokenKey::read(&mut fields), None);
     }
 }
