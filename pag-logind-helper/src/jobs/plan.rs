@@ -72,7 +72,7 @@ impl Life {
     /// A PAG that has a ticket and no token lives as long as that, where it has a keytab, or its tokens were discarded.
     fn of(record: &Record, keytab: bool) -> Option<Self> {
         let tokens = record.tokens.iter().map(|token| Life { since: token.since, end: token.expires });
-        let got = record.attempt.filter(|last| last.ok).map(|last| last.at);
+        let got = record.last_seeding.filter(|last| last.ok).map(|last| last.at);
         let discarded = record.discarded.iter().map(|one| one.at).max();
         let since = if keytab || discarded.is_some() { got.max(discarded) } else { None };
         let ticket = since.filter(|_| record.ticket > 0).map(|since| Life { since, end: record.ticket });
@@ -119,7 +119,7 @@ fn again(at: u64, end: u64) -> u64 {
 pub(crate) fn plan(pag: PagId, record: &Record, keytab: bool, now: u64) -> Plan {
     let life = Life::of(record, keytab);
     let via = renew_via(record, keytab, life, now);
-    let tried = record.attempt.map(|last| last.at);
+    let tried = record.last_seeding.map(|last| last.at);
     let due = match (life, tried) {
         (None, _) if !keytab => return Plan::default(),
         (None, None) => now,
@@ -159,7 +159,7 @@ pub(crate) fn sleep(moment: u64, now: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::store::record::{Attempt, Discarded, Held, PagKind};
+    use pag::store::record::{LastSeeding, Discarded, Held, PagKind};
     use pag::types::Client;
     use pag::types::Retain;
     use proptest::prelude::*;
@@ -177,7 +177,7 @@ mod tests {
             ticket: T + life,
             renewable: if renewable > 0 { T + renewable } else { 0 },
             tokens: vec![Held { client: Client::Keyring, cell, expires: T + life, since: T, aliases: vec![] }],
-            attempt: attempt.map(|(at, ok)| Attempt { at: T + at, ok, ticket: T + life }),
+            last_seeding: attempt.map(|(at, ok)| LastSeeding { at: T + at, ok, ticket: T + life }),
             ..Record::new(61001, PagKind::User, String::new(), Retain::None)
         }
     }
@@ -267,11 +267,11 @@ mod tests {
         let new = Record { tokens: vec![], ticket: 0, ..record(10 * HOUR, 0, None) };
         assert_eq!(planned(&new, KEYTAB, 7), Some((7, RenewVia::Keytab)));
         assert_eq!(planned(&new, NONE, 7), None);
-        let failed = |at| Record { attempt: Some(Attempt { at: T + at, ok: false, ticket: 0 }), ..new.clone() };
+        let failed = |at| Record { last_seeding: Some(LastSeeding { at: T + at, ok: false, ticket: 0 }), ..new.clone() };
         assert_eq!(planned(&failed(2), KEYTAB, 3), Some((2 + SHORTEST, RenewVia::Keytab)));
         assert_eq!(planned(&failed(HOUR), KEYTAB, HOUR), Some((HOUR + LONGEST, RenewVia::Keytab)));
         // No token is wanted, and the ticket is good.
-        let ticket = Record { ticket: T + 10 * HOUR, attempt: Some(Attempt { at: T, ok: true, ticket: 0 }), ..new };
+        let ticket = Record { ticket: T + 10 * HOUR, last_seeding: Some(LastSeeding { at: T, ok: true, ticket: 0 }), ..new };
         assert_eq!(planned(&ticket, KEYTAB, 1), Some((5 * HOUR, RenewVia::Keytab)));
     }
 
@@ -280,7 +280,7 @@ mod tests {
         let mut discarded = record(10 * HOUR, 70 * HOUR, Some((0, true)));
         discarded.discard(None, T + 2 * HOUR);
         assert_eq!(planned(&discarded, NONE, 2 * HOUR), Some((6 * HOUR, RenewVia::Ticket)));
-        discarded.attempt = Some(Attempt { at: T + 6 * HOUR, ok: true, ticket: 0 });
+        discarded.last_seeding = Some(LastSeeding { at: T + 6 * HOUR, ok: true, ticket: 0 });
         discarded.ticket = T + 16 * HOUR;
         assert_eq!(planned(&discarded, NONE, 6 * HOUR), Some((11 * HOUR, RenewVia::Ticket)));
         // One that cannot be renewed ends, and nothing is to be said of tokens that nobody wants.
@@ -338,7 +338,7 @@ mod tests {
             one.tokens.retain(|_| !discarded);
             one.tokens.iter_mut().for_each(|token| (token.expires, token.since) = ends);
             (one.ticket, one.renewable) = ticket;
-            (one.made, one.attempt) = (at.0, Some(Attempt { at: at.1, ok, ticket: at.2 }));
+            (one.made, one.last_seeding) = (at.0, Some(LastSeeding { at: at.1, ok, ticket: at.2 }));
             one.discarded = if discarded { vec![Discarded { at: at.2, cell: None }] } else { vec![] };
             for now in [now, ends.0, ends.0.saturating_sub(1)] {
                 plan(PagId::from(number), &one, keytab, now);
@@ -380,7 +380,7 @@ mod tests {
             let ended: Vec<_> = running.extract_if(.., |(end, ..)| *end <= now).collect();
             for (_, pag, uid) in ended {
                 let (_, one) = records.get_mut(&pag).unwrap();
-                one.attempt = Some(Attempt { at: now, ok: !away, ticket: one.ticket });
+                one.last_seeding = Some(LastSeeding { at: now, ok: !away, ticket: one.ticket });
                 if !away {
                     one.ticket = now + LIFE;
                     one.tokens[0] = Held { expires: now + LIFE, since: now, ..one.tokens[0].clone() };

@@ -8,7 +8,7 @@ use pag::guard::Guard;
 use pag::report::{Event, report};
 use pag::seed;
 use pag::store::locked::LockedUser;
-use pag::store::record::{Attempt, Record};
+use pag::store::record::{LastSeeding, Record};
 use pag::types::Client;
 use pag::types::PagId;
 
@@ -36,11 +36,11 @@ pub(super) fn prepare(pags: &Pags, id: PagId, asked: bool, renewal: bool) -> Res
         is_there |= reseed;
         // Tells logins that a job sees to it.
         let ticket = record.ticket;
-        let attempt = if reseed { Some(Attempt { at: now, ok: false, ticket }) } else { record.attempt };
+        let last_seeding = if reseed { Some(LastSeeding { at: now, ok: false, ticket }) } else { record.last_seeding };
         // A caller wants the tokens of all cells.
         let discarded = if reseed && asked { Vec::new() } else { record.discarded.clone() };
         if reseed || record.reseed {
-            user.store(&mut pag, Record { reseed, attempt, discarded, ..record })?;
+            user.store(&mut pag, Record { reseed, last_seeding, discarded, ..record })?;
         }
     }
     Ok(is_there)
@@ -86,7 +86,7 @@ pub(super) fn has_discarded(pags: &Pags, id: PagId) -> bool {
 /// Discards what was discarded while a job ran that did not know of it, and may have brought it back.
 pub(super) fn discard_again(pags: &Pags, id: PagId) {
     let Some(known) = pags.get(id) else { return };
-    let begun = known.record.attempt.map_or(0, |last| last.at);
+    let begun = known.record.last_seeding.map_or(0, |last| last.at);
     for late in known.record.discarded.iter().filter(|one| one.at >= begun) {
         if let Err(why) = rings::discard(&known.ring, late.cell.as_ref()) {
             report(&Event::Complaint { what: why.to_string() });

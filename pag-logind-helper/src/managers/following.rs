@@ -238,7 +238,7 @@ fn forget_own(user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
         authenticated: 0,
         tokens: Vec::new(),
         discarded: Vec::new(),
-        attempt: None,
+        last_seeding: None,
         reseed: false,
         ..record
     };

@@ -20,7 +20,7 @@ pub(crate) fn are_missing(record: &Record, tokens: &[Token], now: u64) -> bool {
 /// A client that is away has not told of its own; and after a seeder that has failed they may be missing because of that.
 pub(crate) fn discarded(record: &Record, tokens: &[Token], now: u64, is_there: impl Fn(Client) -> bool) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::new();
-    if record.reseed || record.attempt.is_some_and(|last| !last.ok) {
+    if record.reseed || record.last_seeding.is_some_and(|last| !last.ok) {
         return cells;
     }
     for held in &record.tokens {
@@ -60,7 +60,7 @@ pub(crate) fn missed(record: &Record, tokens: &[Token]) -> (String, String) {
 mod tests {
     use super::*;
     use pag::ccache;
-    use pag::store::record::{Attempt, PagKind};
+    use pag::store::record::{LastSeeding, PagKind};
     use pag::types::PagId;
     use pag::types::Retain;
 
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(told(&[], true), "a.test b.test", "what has ended was not discarded");
         assert_eq!(told(&[token("a.test", TokenState::Good)], true), "b.test");
         assert_eq!(told(&[token("a.test", TokenState::Good), token("b.test", TokenState::Revoked)], true), "");
-        let failed = Record { attempt: Some(Attempt { at: 1, ok: false, ticket: 0 }), ..record.clone() };
+        let failed = Record { last_seeding: Some(LastSeeding { at: 1, ok: false, ticket: 0 }), ..record.clone() };
         assert!(discarded(&failed, &[], NOW, |_| true).is_empty(), "nor does one whose seeder has failed");
         assert_eq!(told(&[], false), "", "a client that is away says nothing");
         assert_eq!(missed(&record, &[token("a.test", TokenState::Good)]).1, "b.test, old.test");

@@ -80,7 +80,7 @@ pub(crate) fn note_ticket(pags: &mut Pags, id: PagId, report: &str, ours: bool) 
     let shorter = record.tokens.iter().any(|token| token.expires.saturating_add(2) < ticket);
     let lacks_all = record.tokens.is_empty() && record.discarded.is_empty() && record.has_login() && ticket > now;
     // Not if the login that has brought the ticket, or a job, gets tokens already.
-    (shorter || lacks_all) && policy::worth_seeding(record.attempt, now, ticket, true)
+    (shorter || lacks_all) && policy::worth_seeding(record.last_seeding, now, ticket, true)
 }
 
 /// The word by which a child reports that a ticket is of the user's natural principal.

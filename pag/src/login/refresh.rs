@@ -26,7 +26,7 @@ use crate::seed::Job;
 use crate::seed::note_seeding;
 use crate::seed::run_seeder;
 use crate::store::locked::LockedUser;
-use crate::store::record::Attempt;
+use crate::store::record::LastSeeding;
 use crate::store::record::Record;
 use crate::store::registry::Pag;
 use crate::store::ring::Ring;
@@ -85,7 +85,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     if record.follows.is_some() {
         return Ok(());
     }
-    let tried = record.attempt;
+    let tried = record.last_seeding;
     let (_, work) = take_ticket(&attempt, &mut record, pag.id, &ring, PagState::Known);
     // Good tokens are worth renewing only with a ticket that they were not made from: sshd, for one, refreshes the
     // credentials of a login that has just got them.
@@ -93,9 +93,9 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     let stale = tried.is_none_or(|last| {
         news > last.ticket || (news == 0 && policy::worth_seeding(tried, crate::sys::now(), 0, true))
     });
-    let wanted = stale || record.attempt != tried;
+    let wanted = stale || record.last_seeding != tried;
     if wanted {
-        record.attempt = Some(Attempt { at: crate::sys::now(), ok: false, ticket: news });
+        record.last_seeding = Some(LastSeeding { at: crate::sys::now(), ok: false, ticket: news });
         record.discarded.clear();
     }
     locked.store(&mut pag, record.clone())?;

@@ -18,7 +18,7 @@ use crate::seed::Job;
 use crate::seed::Need;
 use crate::seed::note_seeding;
 use crate::seed::run_seeder;
-use crate::store::record::Attempt;
+use crate::store::record::LastSeeding;
 use crate::store::record::Record;
 use crate::store::ring::Ring;
 use crate::types::Client;
@@ -76,7 +76,7 @@ pub(super) fn take_ticket(
     };
     if need == Need::Now {
         let ticket = attempt.ticket_end(Some(&*record)).unwrap_or(0);
-        record.attempt = Some(Attempt { at: crate::sys::now(), ok: false, ticket });
+        record.last_seeding = Some(LastSeeding { at: crate::sys::now(), ok: false, ticket });
         // A login begins anew; a job that has waited for long is none.
         if attempt.request.settings.placement != ServiceKind::Seed {
             record.discarded.clear();
@@ -88,7 +88,7 @@ pub(super) fn take_ticket(
 pub(super) fn need(attempt: &LoginAttempt<'_>, record: Option<&Record>, ring: &Ring, new: bool) -> Need {
     let settings = attempt.request.settings;
     let ticket = attempt.ticket_end(record);
-    let last = record.and_then(|record| record.attempt);
+    let last = record.and_then(|record| record.last_seeding);
     let now = crate::sys::now();
     // The start of a manager is no wish for what somebody has discarded.
     if attempt.is_manager() && record.is_some_and(|record| !record.discarded.is_empty()) {

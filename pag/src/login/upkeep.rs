@@ -115,7 +115,7 @@ pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stay
             // of the ccache, which is the user's: nobody waits for that under the lock.
             (record.ticket, record.renewable, record.authenticated) = (0, 0, 0);
             // Whoever has a keytab for it need not wait, and it was the logins' that were discarded.
-            record.attempt = None;
+            record.last_seeding = None;
             record.discarded.clear();
             let _ = user.store(pag, record);
             true

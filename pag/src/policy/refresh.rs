@@ -1,13 +1,13 @@
 //! When tokens are worth a seeder.
 
-use crate::store::record::Attempt;
+use crate::store::record::LastSeeding;
 
 /// Seconds for which a failed attempt at seeding is not repeated.
 pub const RETRY_SECONDS: u64 = 30;
 
 /// Whether an attempt at seeding is worth its time. `fresh` is the end time of the ticket at hand, 0 without one.
 /// A manager is started by a login that has just tried: whatever came of that, it does not try again at once.
-pub fn worth_seeding(last: Option<Attempt>, now: u64, fresh: u64, manager: bool) -> bool {
+pub fn worth_seeding(last: Option<LastSeeding>, now: u64, fresh: u64, manager: bool) -> bool {
     last.is_none_or(|last| {
         // One in the future is of a clock that was wrong.
         let recent = last.at <= now.saturating_add(1) && now.saturating_sub(last.at) < RETRY_SECONDS;
@@ -28,12 +28,12 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_repeated_for_thirty_seconds_unless_the_ticket_is_better() {
-        let failed = Some(Attempt { at: 1000, ok: false, ticket: 5000 });
+        let failed = Some(LastSeeding { at: 1000, ok: false, ticket: 5000 });
         assert!(worth_seeding(None, 1000, 0, false));
         assert!(!worth_seeding(failed, 1029, 5000, false));
         assert!(worth_seeding(failed, 1030, 5000, false));
         assert!(worth_seeding(failed, 1001, 5001, false));
-        let ok = Some(Attempt { at: 1000, ok: true, ticket: 5000 });
+        let ok = Some(LastSeeding { at: 1000, ok: true, ticket: 5000 });
         assert!(worth_seeding(ok, 1001, 5000, false));
         assert!(!worth_seeding(ok, 1001, 5000, true));
     }

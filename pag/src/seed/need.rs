@@ -2,7 +2,7 @@
 
 use crate::config::Settings;
 use crate::policy;
-use crate::store::record::Attempt;
+use crate::store::record::LastSeeding;
 use crate::types::Client;
 
 /// What there is to do about tokens.
@@ -23,7 +23,7 @@ pub enum Need {
 pub fn need(
     settings: &Settings,
     clients: &[Client],
-    last: Option<Attempt>,
+    last: Option<LastSeeding>,
     ticket: Option<u64>,
     manager: bool,
     now: u64,

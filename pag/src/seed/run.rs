@@ -115,8 +115,8 @@ pub fn note_seeding(group: HandleGroup, uid: u32, id: PagId, seeding: &Seeding, 
             held.extend(cut);
         }
         record.hold(held);
-        if let Some(attempt) = &mut record.attempt {
-            attempt.ok = seeding.ok;
+        if let Some(last) = &mut record.last_seeding {
+            last.ok = seeding.ok;
         }
     })
 }

@@ -78,7 +78,7 @@ impl PagKind {
 
 /// The last time that somebody ran a seeder for this PAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempt {
+pub struct LastSeeding {
     /// When, in seconds since the epoch.
     pub at: u64,
     /// Whether every seeder said that it had succeeded.
@@ -151,7 +151,7 @@ pub struct Record {
     /// The tokens that were seen last.
     pub tokens: Vec<Held>,
     /// The last run of a seeder.
-    pub attempt: Option<Attempt>,
+    pub last_seeding: Option<LastSeeding>,
     /// The PAG that the services in this one follow, and whose tokens are in this one's ring besides.
     pub follows: Option<PagId>,
     /// The token keys that were linked into this PAG's ring out of the one that it follows.
@@ -208,7 +208,7 @@ impl Record {
             unsure: false,
             reseed: false,
             tokens: Vec::new(),
-            attempt: None,
+            last_seeding: None,
             follows: None,
             mirrored: Vec::new(),
             adopted: None,
@@ -287,7 +287,7 @@ impl Record {
             let aliases: Vec<&str> = aliases.iter().map(Cell::as_str).collect();
             let _ = if aliases.is_empty() { writeln!(text) } else { writeln!(text, " {}", aliases.join(",")) };
         }
-        if let Some(a) = self.attempt {
+        if let Some(a) = self.last_seeding {
             let _ = writeln!(text, "attempt {} {} {}", a.at, if a.ok { "ok" } else { "failed" }, a.ticket);
         }
         if let Some(pag) = self.follows {
@@ -365,7 +365,7 @@ struct Parts {
     unsure: bool,
     reseed: bool,
     tokens: Vec<Held>,
-    attempt: Option<Attempt>,
+    last_seeding: Option<LastSeeding>,
     follows: Option<PagId>,
     mirrored: Vec<Serial>,
     adopted: Option<Serial>,
@@ -406,7 +406,7 @@ impl Parts {
                 },
             }),
             "attempt" => {
-                self.attempt = Some(Attempt {
+                self.last_seeding = Some(LastSeeding {
                     at: words.next()?.parse().ok()?,
                     ok: words.next()? == "ok",
                     ticket: words.next()?.parse().ok()?,
@@ -452,7 +452,7 @@ impl Parts {
             unsure: self.unsure,
             reseed: self.reseed,
             tokens: self.tokens,
-            attempt: self.attempt,
+            last_seeding: self.last_seeding,
             follows: self.follows,
             mirrored: self.mirrored,
             adopted: self.adopted,
@@ -493,7 +493,7 @@ mod tests {
             unsure: true,
             reseed: true,
             tokens: [Client::OpenAfs, Client::Kafs].map(held).into(),
-            attempt: Some(Attempt { at: 5, ok: false, ticket: 17 }),
+            last_seeding: Some(LastSeeding { at: 5, ok: false, ticket: 17 }),
             follows: Some(PagId::from(0xbeef)),
             mirrored: [11, 12].into_iter().filter_map(Serial::new).collect(),
             adopted: Serial::new(13),
@@ -673,7 +673,7 @@ mod tests {
                 unsure,
                 reseed,
                 tokens: cell.iter().map(held).collect(),
-                attempt: some.then_some(Attempt { at, ok, ticket }),
+                last_seeding: some.then_some(LastSeeding { at, ok, ticket }),
                 follows: some.then_some(PagId::from(made)),
                 mirrored: serials.clone(),
                 adopted: serials.first().copied(),
