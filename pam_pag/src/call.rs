@@ -92,14 +92,14 @@ impl Call<'_> {
     /// Ends what an earlier call of this handle has begun, by the settings of that call: this one reads no files and looks
     /// up no user.
     pub(crate) fn leave(&mut self) -> pag::Result<()> {
-        let Some(marker) = state::of(&self.handle) else {
+        let Some(state) = state::of(&self.handle) else {
             return Ok(());
         };
-        self.strict = marker.strict;
-        self.uid = marker.uid;
-        report::set_debug(marker.debug);
-        log::debug!("the lease of uid {} ends", marker.uid);
-        logins::leave(&marker)?;
+        self.strict = state.strict;
+        self.uid = state.uid;
+        report::set_debug(state.debug);
+        log::debug!("the lease of uid {} ends", state.uid);
+        logins::leave(&state)?;
         state::set(&mut self.handle, None);
         Ok(())
     }

@@ -69,13 +69,13 @@ impl<'a, 'h> Login<'a, 'h> {
     /// Puts the process into the PAG of the login's user. `opened` says that a session is opened.
     pub(crate) fn enter(&mut self, opened: bool) -> pag::Result<()> {
         let before = state::of(self.handle);
-        if let Some(marker) = before.filter(|marker| marker.uid != self.user.uid) {
-            log::debug!("the user of this handle was uid {}: that session ends", marker.uid);
+        if let Some(state) = before.filter(|state| state.uid != self.user.uid) {
+            log::debug!("the user of this handle was uid {}: that session ends", state.uid);
             // If that fails the lease ends with the process.
-            let _ = logins::leave(&marker);
+            let _ = logins::leave(&state);
         }
         // From here on this handle has begun a login, also if this call fails: its close ends no session of another handle.
-        state::set(self.handle, self.marker());
+        state::set(self.handle, self.state());
         if self.left_alone {
             return logins::keep_out(&self.user);
         }
@@ -87,15 +87,15 @@ impl<'a, 'h> Login<'a, 'h> {
             }
             entered => entered?,
         };
-        let marker = LoginState { opened: opened || entered.marker.opened, ..entered.marker };
-        if let Some(ring) = marker.ring {
-            log::debug!("uid {} is in ring {}, after {} ms", marker.uid, ring.serial, pag::sys::millis(marker.spent));
+        let state = LoginState { opened: opened || entered.state.opened, ..entered.state };
+        if let Some(ring) = state.ring {
+            log::debug!("uid {} is in ring {}, after {} ms", state.uid, ring.serial, pag::sys::millis(state.spent));
         }
-        state::set(self.handle, Some(marker));
-        if sessions::are_of_others(marker.uid) {
-            logins::step_out(&marker)?;
-            if self.settings.placement != ServiceKind::Seed && before.is_none_or(|before| before.uid != marker.uid) {
-                report(&Event::SeveralUsers { uid: marker.uid, process: marker.process.label() });
+        state::set(self.handle, Some(state));
+        if sessions::are_of_others(state.uid) {
+            logins::step_out(&state)?;
+            if self.settings.placement != ServiceKind::Seed && before.is_none_or(|before| before.uid != state.uid) {
+                report(&Event::SeveralUsers { uid: state.uid, process: state.process.label() });
             }
         }
         if let Some(ccache) = entered.ccache {
@@ -103,8 +103,8 @@ impl<'a, 'h> Login<'a, 'h> {
         }
         if self.settings.placement == ServiceKind::Seed {
             self.handle.set_variable(IDENTITY_ENV, &entered.identity);
-            if !entered.without.is_nothing() {
-                self.handle.set_variable(EXCLUDED_ENV, &entered.without.to_string());
+            if !entered.excluded.is_nothing() {
+                self.handle.set_variable(EXCLUDED_ENV, &entered.excluded.to_string());
             }
         }
         Ok(())
@@ -135,15 +135,15 @@ impl<'a, 'h> Login<'a, 'h> {
             settings: &self.settings,
             ccache: self.handle.variable(c"KRB5CCNAME").as_deref(),
             environment: self.handle.environment(),
-            marker: self.marker(),
+            state: self.state(),
             opening,
             several: sessions::are_of_others(self.user.uid),
         })
     }
 
     /// The state of this handle, if the user is still the same.
-    fn marker(&self) -> Option<LoginState> {
-        state::of(self.handle).filter(|marker| marker.uid == self.user.uid)
+    fn state(&self) -> Option<LoginState> {
+        state::of(self.handle).filter(|state| state.uid == self.user.uid)
     }
 }
 

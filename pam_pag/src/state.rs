@@ -16,9 +16,9 @@ struct Kept(Cell<Option<LoginState>>);
 
 impl Kept {
     /// Stores the state, and notes the handle's session in the list of this process.
-    fn set(&self, marker: Option<LoginState>) {
-        self.0.set(marker);
-        let user = marker.filter(|marker| marker.ring.is_some()).map(|marker| marker.uid);
+    fn set(&self, state: Option<LoginState>) {
+        self.0.set(state);
+        let user = state.filter(|state| state.ring.is_some()).map(|state| state.uid);
         sessions::note(std::ptr::from_ref(self).addr(), user);
     }
 }
@@ -28,19 +28,19 @@ impl Drop for Kept {
     /// ends. A session stays open, and another handle can close it (JupyterHub). In both cases the host leaves the ring,
     /// unless it is a child of the process that entered, or becomes the user later.
     fn drop(&mut self) {
-        let ends_here = |marker: &LoginState| !marker.lives_on && marker.process.is_this();
-        let marker = self.0.get().filter(ends_here);
+        let ends_here = |state: &LoginState| !state.lives_on && state.process.is_this();
+        let state = self.0.get().filter(ends_here);
         self.set(None);
-        if let Some(marker) = marker {
+        if let Some(state) = state {
             report::speak_as("pam_pag");
-            report::set_debug(marker.debug);
-            let ended = match marker.opened {
-                true if marker.moved => login::step_out(&marker),
+            report::set_debug(state.debug);
+            let ended = match state.opened {
+                true if state.moved => login::step_out(&state),
                 true => Ok(()),
-                false => login::give_up(&marker),
+                false => login::give_up(&state),
             };
             if let Err(why) = ended {
-                report(&Event::NotPlaced { uid: marker.uid, why: why.to_string() });
+                report(&Event::NotPlaced { uid: state.uid, why: why.to_string() });
             }
         }
     }
@@ -57,11 +57,11 @@ pub(crate) fn has_begun(handle: &Handle<'_>) -> bool {
 }
 
 /// Stores the state. Only want of memory can prevent that.
-pub(crate) fn set(handle: &mut Handle<'_>, marker: Option<LoginState>) {
+pub(crate) fn set(handle: &mut Handle<'_>, state: Option<LoginState>) {
     if !has_begun(handle) {
         handle.set_data(DATA, Kept(Cell::new(None)));
     }
     if let Some(kept) = handle.data::<Kept>(DATA) {
-        kept.set(marker);
+        kept.set(state);
     }
 }

@@ -70,7 +70,7 @@ fn seed() -> Result<bool, String> {
         identity: &identity,
         ccache: ccache.as_deref(),
         environment: &environment(),
-        without: Excluded::parse(&std::env::var(EXCLUDED_ENV).unwrap_or_default()),
+        excluded: Excluded::parse(&std::env::var(EXCLUDED_ENV).unwrap_or_default()),
     };
     let budget = Budget::new(TIME, Duration::ZERO);
     let ticket = ticket(&job);
@@ -86,7 +86,7 @@ fn seed() -> Result<bool, String> {
     // With what is left of the ticket where it could not be renewed.
     let seeded = run_seeder(&job, Some(&ring), None, &budget).ok;
     // A seeder may choose the cell, and the configuration may name it by an alias: the token tells which it was.
-    for cell in &job.without.cells {
+    for cell in &job.excluded.cells {
         if let Err(why) = afs::discard_here(Some(cell), Instant::now() + DISCARDING) {
             report(&Event::Complaint { what: why.to_string() });
         }

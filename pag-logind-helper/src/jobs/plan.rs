@@ -159,7 +159,7 @@ pub(crate) fn sleep(moment: u64, now: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::store::record::{LastSeeding, Discarded, Held, PagKind};
+    use pag::store::record::{Discarded, Held, LastSeeding, PagKind};
     use pag::types::Client;
     use pag::types::Retain;
     use proptest::prelude::*;
@@ -267,11 +267,13 @@ mod tests {
         let new = Record { tokens: vec![], ticket: 0, ..record(10 * HOUR, 0, None) };
         assert_eq!(planned(&new, KEYTAB, 7), Some((7, RenewVia::Keytab)));
         assert_eq!(planned(&new, NONE, 7), None);
-        let failed = |at| Record { last_seeding: Some(LastSeeding { at: T + at, ok: false, ticket: 0 }), ..new.clone() };
+        let failed =
+            |at| Record { last_seeding: Some(LastSeeding { at: T + at, ok: false, ticket: 0 }), ..new.clone() };
         assert_eq!(planned(&failed(2), KEYTAB, 3), Some((2 + SHORTEST, RenewVia::Keytab)));
         assert_eq!(planned(&failed(HOUR), KEYTAB, HOUR), Some((HOUR + LONGEST, RenewVia::Keytab)));
         // No token is wanted, and the ticket is good.
-        let ticket = Record { ticket: T + 10 * HOUR, last_seeding: Some(LastSeeding { at: T, ok: true, ticket: 0 }), ..new };
+        let ticket =
+            Record { ticket: T + 10 * HOUR, last_seeding: Some(LastSeeding { at: T, ok: true, ticket: 0 }), ..new };
         assert_eq!(planned(&ticket, KEYTAB, 1), Some((5 * HOUR, RenewVia::Keytab)));
     }
 

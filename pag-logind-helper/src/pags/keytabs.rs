@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use pag::config::keytab::{Keytab, Whose};
+use pag::config::keytab::{Keytab, KeytabOwner};
 use pag::policy;
 use pag::sys::{self, Who};
 
@@ -12,14 +12,14 @@ use super::known::Known;
 /// The keytabs of this host.
 #[derive(Default)]
 pub(crate) struct Keytabs {
-    all: Vec<(Whose, Keytab)>,
+    all: Vec<(KeytabOwner, Keytab)>,
     /// Names of users, which are looked up only if there are keytabs.
     names: BTreeMap<u32, String>,
 }
 
 impl Keytabs {
     /// These, and no others.
-    pub(crate) fn new(all: Vec<(Whose, Keytab)>) -> Self {
+    pub(crate) fn new(all: Vec<(KeytabOwner, Keytab)>) -> Self {
         Keytabs { all, names: BTreeMap::new() }
     }
 

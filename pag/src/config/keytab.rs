@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Whom a keytab is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Whose {
+pub enum KeytabOwner {
     /// All PAGs of the user of this name.
     User(String),
     /// The PAGs that logins at this PAM service have: system services with `PAMName=`.

@@ -27,7 +27,7 @@ pub use self::reading::Subject;
 pub use self::services::{SERVICES, Seat, default_role, lives_on_without_session, seat};
 pub use self::settings::{AKLOG, AKLOG_KAFS, Settings};
 
-use crate::config::keytab::{Keytab, Whose};
+use crate::config::keytab::{Keytab, KeytabOwner};
 
 /// The settings for a login: of `[user NAME]`, `[group NAME]`, the PAM line's arguments, `[service NAME]`, `[pag]` and
 /// the built-in defaults the first that has an option counts.
@@ -73,20 +73,21 @@ pub fn host(dirs: &Dirs) -> (Settings, Vec<Complaint>) {
 }
 
 /// The keytabs that the configuration names. What is wrong in it is [`host`]'s to say.
-pub fn keytabs(dirs: &Dirs) -> Vec<(Whose, Keytab)> {
+pub fn keytabs(dirs: &Dirs) -> Vec<(KeytabOwner, Keytab)> {
     let mut reading = Reading::new(dirs, None);
-    let services: Vec<Whose> = std::mem::take(&mut reading.services).into_iter().map(Whose::Service).collect();
-    let users = std::mem::take(&mut reading.users).into_iter().map(Whose::User);
+    let services: Vec<KeytabOwner> =
+        std::mem::take(&mut reading.services).into_iter().map(KeytabOwner::Service).collect();
+    let users = std::mem::take(&mut reading.users).into_iter().map(KeytabOwner::User);
     let mut keytabs = Vec::new();
-    for whose in services.into_iter().chain(users) {
+    for owner in services.into_iter().chain(users) {
         (reading.settings.keytab, reading.settings.principal) = (None, None);
-        reading.pass(match &whose {
-            Whose::Service(name) => Level::Service(name),
-            Whose::User(name) => Level::User(name),
+        reading.pass(match &owner {
+            KeytabOwner::Service(name) => Level::Service(name),
+            KeytabOwner::User(name) => Level::User(name),
         });
         let Settings { keytab, principal, .. } = &reading.settings;
         if let Some(path) = keytab.clone() {
-            keytabs.push((whose, Keytab { path, principal: principal.clone() }));
+            keytabs.push((owner, Keytab { path, principal: principal.clone() }));
         }
     }
     keytabs
@@ -383,17 +384,17 @@ mod tests {
         let keytab =
             |path: &str, principal: Option<&str>| Keytab { path: path.into(), principal: principal.map(str::to_owned) };
         let expected = [
-            (Whose::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
-            (Whose::User("alice".to_owned()), keytab("/etc/k/alice", None)),
-            (Whose::User("bob".to_owned()), keytab("/etc/k/bob", Some("bob/cron"))),
+            (KeytabOwner::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
+            (KeytabOwner::User("alice".to_owned()), keytab("/etc/k/alice", None)),
+            (KeytabOwner::User("bob".to_owned()), keytab("/etc/k/bob", Some("bob/cron"))),
         ];
         assert_eq!(keytabs(&files.dirs), expected);
         assert_eq!(load(&files.dirs, "sshd", None, &[b"keytab=/x"]).1.len(), 1);
         // Sections of one user are one, in whichever file they stand.
         files.write("etc/10-more.conf", b"[user alice]\nprincipal = alice/cron\n[user bob]\nkeytab =\n");
         let expected = [
-            (Whose::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
-            (Whose::User("alice".to_owned()), keytab("/etc/k/alice", Some("alice/cron"))),
+            (KeytabOwner::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
+            (KeytabOwner::User("alice".to_owned()), keytab("/etc/k/alice", Some("alice/cron"))),
         ];
         assert_eq!(keytabs(&files.dirs), expected);
         let files = self::files("[pag]\nkeytab = /x\n[group g]\nkeytab = /x\n[user a]\nkeytab = x\nprincipal = -V\n");

@@ -162,6 +162,6 @@ impl<'a> LoginAttempt<'a> {
     /// Whether an earlier hook of this login has found good tokens, or has tried for them. In another ring than that one's,
     /// whose PAG has gone meanwhile, there is nothing of what it got.
     pub(super) fn has_tried(&self, ring: &Ring) -> bool {
-        self.request.marker.is_some_and(|marker| marker.seeded && marker.ring == Some(*ring))
+        self.request.state.is_some_and(|state| state.seeded && state.ring == Some(*ring))
     }
 }

@@ -56,11 +56,11 @@ pub fn keep_out(user: &Passwd) -> Result<()> {
 /// When there is no PAG for this login; it then has a clean session keyring, or what it had, and no tokens.
 pub fn enter(request: &Request<'_>) -> Result<Entered> {
     Client::configure(request.settings);
-    if let Some(marker) = request.marker.filter(LoginState::is_out_of_reach) {
-        log::debug!("uid {} stays where it is: this process has entered a chroot since its login", marker.uid);
-        return Ok(Entered { marker, ccache: None, without: Excluded::default(), identity: String::new() });
+    if let Some(state) = request.state.filter(LoginState::is_out_of_reach) {
+        log::debug!("uid {} stays where it is: this process has entered a chroot since its login", state.uid);
+        return Ok(Entered { state, ccache: None, excluded: Excluded::default(), identity: String::new() });
     }
-    let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
+    let budget = Budget::new(request.settings.timeout, request.state.map_or(Duration::ZERO, |m| m.spent));
     let mut attempt = LoginAttempt::new(request, budget, HandleGroup::read());
     attempt.look_for_ticket();
     if request.settings.nopag {
@@ -99,7 +99,7 @@ fn holds(text: &[u8], words: &[u8]) -> bool {
 /// `nopag`: tokens for wherever the login is, as pam_afs_session has it, and nothing else.
 pub(super) fn without_pag(attempt: &LoginAttempt<'_>) -> Result<Entered> {
     let process = attempt.process()?;
-    let tried = attempt.request.marker.is_some_and(|marker| marker.seeded);
+    let tried = attempt.request.state.is_some_and(|state| state.seeded);
     let ticket = attempt.may_have_ticket.then_some(0);
     let clients = Client::present(attempt.request.settings);
     let need = seed::need(attempt.request.settings, &clients, None, ticket, attempt.is_manager(), crate::sys::now());
@@ -110,11 +110,11 @@ pub(super) fn without_pag(attempt: &LoginAttempt<'_>) -> Result<Entered> {
             identity: attempt.identity(),
             ccache: attempt.request.ccache,
             environment: &attempt.request.environment,
-            without: Excluded::default(),
+            excluded: Excluded::default(),
         };
         run_seeder(&job, None, None, &attempt.budget);
     }
-    let marker = LoginState {
+    let state = LoginState {
         uid: attempt.uid(),
         pag: None,
         ring: None,
@@ -129,23 +129,23 @@ pub(super) fn without_pag(attempt: &LoginAttempt<'_>) -> Result<Entered> {
         strict: attempt.request.settings.strict,
         debug: attempt.request.settings.debug,
     };
-    Ok(Entered { marker, ccache: None, without: Excluded::default(), identity: String::new() })
+    Ok(Entered { state, ccache: None, excluded: Excluded::default(), identity: String::new() })
 }
 
 pub(super) fn entered(attempt: &LoginAttempt<'_>, placed: Placed) -> Entered {
-    let (pag, ccache, without, identity) = match placed.pag {
+    let (pag, ccache, excluded, identity) = match placed.pag {
         Some((pag, record)) => {
-            let without = Excluded::of(&record);
+            let excluded = Excluded::of(&record);
             let identity = record.principal.map(|principal| principal.to_string()).unwrap_or_default();
-            (Some((pag.id, pag.place())), Some(record.ccache), without, identity)
+            (Some((pag.id, pag.place())), Some(record.ccache), excluded, identity)
         }
         None => (None, None, Excluded::default(), String::new()),
     };
-    let before = attempt.request.marker;
+    let before = attempt.request.state;
     // Without /proc the start time is unknown, but the pid is enough for the process to leave the ring when it closes.
     let unknown = Process { pid: i32::try_from(std::process::id()).unwrap_or(0), start: 0 };
-    let process = before.map(|marker| marker.process).or_else(|| attempt.process.get().copied().flatten());
-    let marker = LoginState {
+    let process = before.map(|state| state.process).or_else(|| attempt.process.get().copied().flatten());
+    let state = LoginState {
         uid: attempt.uid(),
         pag,
         ring: Some(placed.ring),
@@ -154,12 +154,12 @@ pub(super) fn entered(attempt: &LoginAttempt<'_>, placed: Placed) -> Entered {
         cookie: placed.cookie,
         spent: attempt.budget.spent(),
         seeded: placed.seeded,
-        opened: before.is_some_and(|marker| marker.opened),
-        moved: before.map_or(placed.moved, |marker| marker.moved),
+        opened: before.is_some_and(|state| state.opened),
+        moved: before.map_or(placed.moved, |state| state.moved),
         lives_on: config::lives_on_without_session(attempt.request.service),
         strict: attempt.request.settings.strict,
         debug: attempt.request.settings.debug,
     };
     let wanted = matches!(attempt.request.settings.placement, ServiceKind::Manager | ServiceKind::Seed);
-    Entered { marker, ccache: ccache.filter(|name| wanted && !name.is_empty()), without, identity }
+    Entered { state, ccache: ccache.filter(|name| wanted && !name.is_empty()), excluded, identity }
 }

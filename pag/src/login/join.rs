@@ -109,8 +109,8 @@ pub(super) fn joined(
     let mut cookie = 0;
     let mut followed = false;
     // A lease may be from before its login had a ticket.
-    if let (Some(marker), Some(ccache)) = (attempt.request.marker, attempt.request.ccache) {
-        let own = record.leases.iter_mut().find(|lease| lease.cookie == marker.cookie);
+    if let (Some(state), Some(ccache)) = (attempt.request.state, attempt.request.ccache) {
+        let own = record.leases.iter_mut().find(|lease| lease.cookie == state.cookie);
         own.into_iter().for_each(|lease| lease.ccache = Word::whole(ccache));
     }
     if let Some(lease) = lease {

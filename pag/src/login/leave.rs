@@ -31,8 +31,8 @@ use crate::types::Word;
 ///
 /// # Errors
 /// When the registry is out of reach: the lease ends with its process all the same.
-pub fn leave(marker: &LoginState) -> Result<()> {
-    end(marker, true)
+pub fn leave(state: &LoginState) -> Result<()> {
+    end(state, true)
 }
 
 /// The same for a login that has opened no session, and of which no more will be heard. A process that was in the ring before
@@ -40,8 +40,8 @@ pub fn leave(marker: &LoginState) -> Result<()> {
 ///
 /// # Errors
 /// As [`leave`].
-pub fn give_up(marker: &LoginState) -> Result<()> {
-    end(marker, marker.moved)
+pub fn give_up(state: &LoginState) -> Result<()> {
+    end(state, state.moved)
 }
 
 /// Takes a process out of the ring of a session that stays open, where the process goes on as root: it has ended the handle
@@ -50,10 +50,10 @@ pub fn give_up(marker: &LoginState) -> Result<()> {
 ///
 /// # Errors
 /// EDQUOT: then it is still in the ring.
-pub fn step_out(marker: &LoginState) -> Result<()> {
-    let Some(ring) = marker.ring else { return Ok(()) };
+pub fn step_out(state: &LoginState) -> Result<()> {
+    let Some(ring) = state.ring else { return Ok(()) };
     let [_, effective, _] = sys::ids().uid;
-    let goes_on = effective == 0 && marker.process.is_this();
+    let goes_on = effective == 0 && state.process.is_this();
     if goes_on && (ring.is_current() || keyring::session_is_dead()) { ring::leave() } else { Ok(()) }
 }
 
@@ -94,44 +94,44 @@ pub fn leave_by_another_handle(user: &Passwd, service: &str) -> Result<()> {
     Ok(())
 }
 
-fn end(marker: &LoginState, out: bool) -> Result<()> {
-    let Some(ring) = marker.ring else { return Ok(()) };
+fn end(state: &LoginState, out: bool) -> Result<()> {
+    let Some(ring) = state.ring else { return Ok(()) };
     // A ring that a member has revoked leaves the host with a session keyring in which nothing works.
     let current = ring.is_current() || keyring::session_is_dead();
     // pam_keyinit makes the user's keyring; what another session of this host has left, when it closed, is the host's
     // own, and its ring, while it is open, is not this session's affair.
-    let users = |d: keyring::Description<'_>| d.uid == marker.uid;
+    let users = |d: keyring::Description<'_>| d.uid == state.uid;
     let replaced = || keyring::session().and_then(|serial| keyring::describe(serial, users)).unwrap_or(false);
-    let is_out_of_reach = marker.is_out_of_reach();
-    if marker.opened && !is_out_of_reach && !current && Ring::current().is_none() && replaced() {
-        report(&Event::Displaced { uid: marker.uid, ring: ring.serial });
+    let is_out_of_reach = state.is_out_of_reach();
+    if state.opened && !is_out_of_reach && !current && Ring::current().is_none() && replaced() {
+        report(&Event::Displaced { uid: state.uid, ring: ring.serial });
     }
     let result = if is_out_of_reach {
         // The lease ends with the process, as the helper and the next login see.
-        log::debug!("uid {} keeps its lease until this process ends, which has entered a chroot", marker.uid);
+        log::debug!("uid {} keeps its lease until this process ends, which has entered a chroot", state.uid);
         Guard::enter(ring.group).map(drop)
     } else {
-        end_lease(marker, &ring)
+        end_lease(state, &ring)
     };
     if matches!(result, Err(Error::NotRoot)) {
         return Ok(());
     }
     // Not a process that was forked off: the ring is its own affair.
-    if out && current && marker.process.is_this() {
+    if out && current && state.process.is_this() {
         ring::leave()?;
     }
     if !is_out_of_reach {
-        nudge(marker.uid);
+        nudge(state.uid);
     }
     result
 }
 
-fn end_lease(marker: &LoginState, ring: &Ring) -> Result<()> {
+fn end_lease(state: &LoginState, ring: &Ring) -> Result<()> {
     let guard = Guard::enter(ring.group)?;
-    let Some((id, place)) = marker.pag else { return Ok(()) };
-    let user = LockedUser::lock(&guard, marker.uid, LOCK_WAIT)?;
+    let Some((id, place)) = state.pag else { return Ok(()) };
+    let user = LockedUser::lock(&guard, state.uid, LOCK_WAIT)?;
     if let Some(pag) = user.look_up(place, id)? {
-        end_session(&user, pag, marker.cookie);
+        end_session(&user, pag, state.cookie);
     }
     Ok(())
 }

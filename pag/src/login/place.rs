@@ -145,21 +145,21 @@ pub(super) fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) ->
 
 /// A hook that comes after another of the same login: the PAG is chosen already.
 pub(super) fn again(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Option<Placed>> {
-    let Some(marker) = attempt.request.marker.filter(|marker| marker.uid == attempt.uid()) else { return Ok(None) };
-    let (Some(ring), Some((id, place))) = (marker.ring, marker.pag) else { return Ok(None) };
+    let Some(state) = attempt.request.state.filter(|state| state.uid == attempt.uid()) else { return Ok(None) };
+    let (Some(ring), Some((id, place))) = (state.ring, state.pag) else { return Ok(None) };
     let Some(pag) = user.look_up(place, id)? else { return Ok(None) };
     // What is damaged is put right by going the whole way.
     if pag.ring.as_ref() != Ok(&ring) || pag.record.is_err() {
         return Ok(None);
     }
     // The ticket that an earlier hook came without may be of an identity that has no place there.
-    if pag.record.as_ref().is_ok_and(|record| !attempt.may_stay(record, Some(marker.cookie))) {
-        end_session(user, pag, marker.cookie);
+    if pag.record.as_ref().is_ok_and(|record| !attempt.may_stay(record, Some(state.cookie))) {
+        end_session(user, pag, state.cookie);
         ring::fresh(user.guard(), attempt.uid())?;
         return Ok(None);
     }
     if !ring.is_current() {
-        if marker.opened && !attempt.request.opening && !attempt.request.several {
+        if state.opened && !attempt.request.opening && !attempt.request.several {
             report(&Event::Displaced { uid: attempt.uid(), ring: ring.serial });
         }
         if ring.join(user.guard()).is_err() {
@@ -167,13 +167,13 @@ pub(super) fn again(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result
         }
     }
     // The lease is there, unless close_session came in between.
-    let has_it = pag.record.as_ref().is_ok_and(|r| r.leases.iter().any(|lease| lease.cookie == marker.cookie));
+    let has_it = pag.record.as_ref().is_ok_and(|r| r.leases.iter().any(|lease| lease.cookie == state.cookie));
     let lease = if has_it { None } else { Some(attempt.lease()?) };
     let mut placed = joined(attempt, user, pag, ring, lease)?;
     if has_it {
-        placed.cookie = marker.cookie;
+        placed.cookie = state.cookie;
     }
-    placed.seeded |= marker.seeded;
+    placed.seeded |= state.seeded;
     Ok(Some(placed))
 }
 

@@ -41,12 +41,12 @@ use crate::types::Word;
 /// # Errors
 /// When the registry is out of reach.
 pub fn refresh(request: &Request<'_>) -> Result<()> {
-    if request.marker.as_ref().is_some_and(LoginState::is_out_of_reach) {
+    if request.state.as_ref().is_some_and(LoginState::is_out_of_reach) {
         return Ok(());
     }
     Client::configure(request.settings);
     let user = request.user;
-    let budget = Budget::new(request.settings.timeout, request.marker.map_or(Duration::ZERO, |m| m.spent));
+    let budget = Budget::new(request.settings.timeout, request.state.map_or(Duration::ZERO, |m| m.spent));
     if request.settings.notokens || Client::present(request.settings).is_empty() {
         return Ok(());
     }
@@ -63,7 +63,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
         identity: attempt.identity(),
         ccache: attempt.ccache_to_seed_from(None),
         environment: &request.environment,
-        without: Excluded::default(),
+        excluded: Excluded::default(),
     };
     let guard = match Guard::enter(group) {
         Ok(guard) => guard,
@@ -126,7 +126,7 @@ pub(super) fn refreshes(attempt: &LoginAttempt<'_>, pags: &[Pag]) -> Option<(usi
         let found = pags.iter().enumerate().find(|(_, pag)| wanted(pag) && pag.record.as_ref().is_ok_and(fits));
         found.and_then(|(index, pag)| Some((index, *pag.ring.as_ref().ok()?)))
     };
-    let opened = attempt.request.marker.and_then(|marker| marker.pag);
+    let opened = attempt.request.state.and_then(|state| state.pag);
     if let Some(own) = opened.and_then(|(id, _)| at(&|pag| pag.id == id)) {
         return Some(own);
     }

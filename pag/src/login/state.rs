@@ -29,7 +29,7 @@ pub struct Request<'a> {
     /// The PAM environment.
     pub environment: Vec<CString>,
     /// What an earlier hook of this login left.
-    pub marker: Option<LoginState>,
+    pub state: Option<LoginState>,
     /// Whether the session is being opened. Debian's stack of the user manager has us before pam_keyinit and after it:
     /// that the second time puts right what pam_keyinit has replaced is then nothing to complain about.
     pub opening: bool,
@@ -80,11 +80,11 @@ impl LoginState {
 #[derive(Debug)]
 pub struct Entered {
     /// To be remembered.
-    pub marker: LoginState,
+    pub state: LoginState,
     /// KRB5CCNAME for a user manager: the PAG's own ccache.
     pub ccache: Option<String>,
     /// What a seeding job is not to get.
-    pub without: Excluded,
+    pub excluded: Excluded,
     /// The PAG's identity, for a seeding job; empty where it has none.
     pub identity: String,
 }

@@ -142,7 +142,7 @@ pub(super) fn seed(attempt: &LoginAttempt<'_>, placed: &mut Placed) -> bool {
         identity: attempt.identity(),
         ccache: attempt.ccache_to_seed_from(record),
         environment: &attempt.request.environment,
-        without: Excluded::default(),
+        excluded: Excluded::default(),
     };
     let seeding = run_seeder(&job, Some(&placed.ring), attempt.before.get(), &attempt.budget);
     if let Some((pag, record)) = &placed.pag {

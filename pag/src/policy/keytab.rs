@@ -1,14 +1,14 @@
 //! Which keytab a PAG has its ticket from.
 
-use crate::config::keytab::{Keytab, Whose};
+use crate::config::keytab::{Keytab, KeytabOwner};
 use crate::store::lease::Lease;
 
 /// The keytab for a PAG of the user `name` which these leases keep in use. That of a service is more to the point than
 /// the user's.
-pub fn keytab<'a>(keytabs: &'a [(Whose, Keytab)], name: &str, leases: &[Lease]) -> Option<&'a Keytab> {
+pub fn keytab<'a>(keytabs: &'a [(KeytabOwner, Keytab)], name: &str, leases: &[Lease]) -> Option<&'a Keytab> {
     let is_at = |service: &str| leases.iter().any(|lease| lease.service.to_string().eq_ignore_ascii_case(service));
-    let of_service = keytabs.iter().find(|(whose, _)| matches!(whose, Whose::Service(service) if is_at(service)));
-    let of_user = || keytabs.iter().find(|(whose, _)| matches!(whose, Whose::User(user) if user == name));
+    let of_service = keytabs.iter().find(|(owner, _)| matches!(owner, KeytabOwner::Service(service) if is_at(service)));
+    let of_user = || keytabs.iter().find(|(owner, _)| matches!(owner, KeytabOwner::User(user) if user == name));
     of_service.or_else(of_user).map(|(_, keytab)| keytab)
 }
 
@@ -22,7 +22,10 @@ mod tests {
     #[test]
     fn a_services_keytab_comes_before_the_users() {
         let one = |path: &str| Keytab { path: path.into(), principal: None };
-        let all = [(Whose::User("alice".to_owned()), one("/a")), (Whose::Service("backup".to_owned()), one("/b"))];
+        let all = [
+            (KeytabOwner::User("alice".to_owned()), one("/a")),
+            (KeytabOwner::Service("backup".to_owned()), one("/b")),
+        ];
         let lease = |service: &str| Lease {
             process: Process { pid: 1, start: 1 },
             cookie: 0,

@@ -36,7 +36,7 @@ pub struct Job<'a> {
     /// The environment, `NAME=value` each.
     pub environment: &'a [CString],
     /// What it is not to get.
-    pub without: Excluded,
+    pub excluded: Excluded,
 }
 
 /// Status of a child that could not prove that it is in the ring, and so ran nothing.
@@ -71,7 +71,7 @@ impl Job<'_> {
     pub fn run(&self, ring: Option<&Ring>, budget: &Budget) -> Result<Outcome> {
         let mut failures = Vec::new();
         let (clients, exists) = (Client::present(self.settings), |path: &str| Path::new(path).exists());
-        let (runs, missing) = runs(&clients, self.settings, self.user, &self.without, exists, Client::own_cell);
+        let (runs, missing) = runs(&clients, self.settings, self.user, &self.excluded, exists, Client::own_cell);
         failures.extend(missing);
         let several = runs.len() + failures.len() > 1;
         for one in runs {
@@ -88,7 +88,7 @@ impl Job<'_> {
     /// The tokens that it is to get.
     pub fn wanted(&self) -> Vec<Wanted> {
         let all = cells(&Client::present(self.settings), self.settings, self.user);
-        all.into_iter().filter(|wanted| !self.without.has(wanted.cell.as_ref())).collect()
+        all.into_iter().filter(|wanted| !self.excluded.has(wanted.cell.as_ref())).collect()
     }
 
     /// Destroys the login's own ccache, as the user; the PAG has its own copy by then.
@@ -138,19 +138,19 @@ pub(super) fn runs(
     clients: &[Client],
     settings: &Settings,
     user: &Passwd,
-    without: &Excluded,
+    excluded: &Excluded,
     exists: impl Fn(&str) -> bool,
     own: impl Fn(Client) -> Option<Cell>,
 ) -> (Vec<Run>, Vec<String>) {
     let (mut runs, mut missing) = (Vec::new(), Vec::new());
     let named = named(settings, user);
-    let cells: Vec<Cell> = named.iter().filter(|cell| !without.has(Some(cell))).cloned().collect();
+    let cells: Vec<Cell> = named.iter().filter(|cell| !excluded.has(Some(cell))).cloned().collect();
     // Where all that is named is left out, a seeder would get its default instead.
     let is_left_out = |client: &Client| {
         let home_by_link = settings.aklog_homedir && cell_of_path(user.home.to_bytes()).is_none();
         let nothing_named = named.is_empty() && !(home_by_link && *client != Client::Kafs);
-        let own = || nothing_named && without.has(own(*client).as_ref());
-        without.all || !named.is_empty() && cells.is_empty() && !home_by_link || own()
+        let own = || nothing_named && excluded.has(own(*client).as_ref());
+        excluded.all || !named.is_empty() && cells.is_empty() && !home_by_link || own()
     };
     let clients: Vec<Client> = clients.iter().copied().filter(|client| !is_left_out(client)).collect();
     let (openafs, keyring) = (clients.contains(&Client::OpenAfs), clients.contains(&Client::Keyring));
@@ -168,7 +168,7 @@ pub(super) fn runs(
         missing.push("no seeder is configured: set program in pag.conf".to_owned());
     }
     for Run { words, .. } in &mut runs {
-        if settings.aklog_homedir && !without.has(cell_of_path(user.home.to_bytes()).as_ref()) {
+        if settings.aklog_homedir && !excluded.has(cell_of_path(user.home.to_bytes()).as_ref()) {
             words.extend(["-p".to_owned(), user.home.to_string_lossy().into_owned()]);
         }
         for cell in settings.afs_cells.iter().filter(|cell| cells.contains(cell)) {

@@ -41,7 +41,7 @@ const NOTHING_THERE: &str = "the seeder ended with status 0, and no such token i
 pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>>, budget: &Budget) -> Seeding {
     let begun = Instant::now();
     let wanted = job.wanted();
-    if wanted.is_empty() && !job.without.is_nothing() {
+    if wanted.is_empty() && !job.excluded.is_nothing() {
         return Seeding { ok: true, tokens: None, aliases: Vec::new() };
     }
     let look = |time: Duration| afs::tokens(ring.filter(|_| !time.is_zero())?, Instant::now() + time).ok();
