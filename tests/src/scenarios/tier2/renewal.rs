@@ -207,7 +207,8 @@ pub(super) fn renewed_from_a_keyring_and_kcm(_: u32) {
     };
     let in_a_keyring = || appdefaults("ccache = KEYRING:persistent:%%u");
     let in_kcm = || {
-        appdefaults("no_ccache = true");
+        // On its PAM lines: pam_krb5 does not take this option from krb5.conf, and would leave us the ticket in a file.
+        sh("sed -i 's/pam_krb5.so.*/& no_ccache/' /etc/pam.d/common-auth /etc/pam.d/common-session");
         fs::write(
             "/usr/local/bin/as-pam-sss",
             "#!/bin/sh\nexec setpriv --reuid $PAM_USER --init-groups kinit -c KCM: $PAM_USER\n",
@@ -315,7 +316,9 @@ pub(super) fn kinit_in_kcm_feeds_the_pag(_: u32) {
     );
     assert_eq!(token(&mut alice), Some(second), "alice's is as it was");
     let before = ticket();
-    kinit(&mut alice, "-c KCM:61001:4711 alice", "alicepw");
+    // kinit makes it the primary one.
+    kinit(&mut alice, "-c KCM:61001:4711 alice >/dev/null && kswitch -p alice/admin", "alicepw");
+    assert!(alice.say("klist").contains("Default principal: alice/admin@EXAMPLE.TEST"), "it is not the primary one");
     eventually("a ccache that appears in the collection feeds alice's PAG", soon, || (ticket() > before).then_some(()));
     let principal = theirs.as_ref().map(|pag| pag["principal"].clone());
     assert_eq!(pag("alice/admin@EXAMPLE.TEST").map(|pag| pag["principal"].clone()), principal, "and no other");
