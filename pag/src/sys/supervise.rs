@@ -222,11 +222,6 @@ fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
 fn execute(program: &Program, identity: &Identity) {
     // SAFETY: no arguments: a session and process group of its own, without the host's terminal.
     unsafe { libc::setsid() };
-    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: a valid place for the set.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: a valid, empty set.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
     // SAFETY: takes an integer.
     unsafe { libc::umask(0o077) };
     // SAFETY: a terminated path.
@@ -247,6 +242,12 @@ fn execute(program: &Program, identity: &Identity) {
     }
     // After the change of ids, which clears it.
     die_with_parent(libc::SIGKILL);
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: a valid place for the set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // Not before: until the memory is closed to the user a signal of theirs would leave a core dump of it.
+    // SAFETY: a valid, empty set.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
     // SAFETY: vectors made by `Program::new`: terminated, and alive in this process.
     unsafe { libc::execve(program.path.as_ptr(), program.argv.as_ptr(), program.envp.as_ptr()) };
 }
