@@ -15,7 +15,7 @@ use pag::types::PagId;
 use zruntime::signal::{Signal, Signals};
 use zruntime::{Shared, SharedRuntime};
 
-use crate::dbus::Interface;
+use crate::dbus::{self, Interface};
 use crate::errands::{Done, Errands};
 use crate::event::HelperEvent;
 use crate::jobs::plan::{Notice, RenewVia};
@@ -28,7 +28,7 @@ use crate::order::{Action, Order, Trouble};
 use crate::pags::keytabs::Keytabs;
 use crate::pags::{Edit, Pags};
 use crate::reconcile::Reconciler;
-use crate::systemd::{Bus, JobUnit, ManagerState, News};
+use crate::systemd::{self, Bus, JobUnit, ManagerState, News};
 use crate::tickets::look::{end_of_ticket, look_at_ticket, note_ticket};
 use crate::tickets::{Errand, Tickets, feed};
 
@@ -50,8 +50,8 @@ pub(crate) async fn run() -> io::Result<()> {
     let runtime = SharedRuntime::current()?;
     let (bus, interface) = (Bus::default(), Interface::default());
     let mut helper = Helper::new(&runtime, &bus, &interface)?;
-    let mut bus_side = pin!(bus.run(&runtime));
-    let mut callers_side = pin!(interface.serve(&runtime));
+    let mut bus_side = pin!(systemd::run(&bus, &runtime));
+    let mut callers_side = pin!(dbus::serve(&interface, &runtime));
     let mut our_side = pin!(helper.serve());
     // Three sides of one task, which wake each other through mailboxes.
     poll_fn(|cx| {

@@ -7,7 +7,7 @@ use pag::types::PagId;
 use super::call::{Refusal, Request};
 use super::describe::DbusObject;
 use super::polkit::{self, Verdict};
-use super::{Caller, Service};
+use super::service::{Caller, Service};
 
 impl Service<'_> {
     /// Refuses what the caller may not do. A PAG that is granted is there.

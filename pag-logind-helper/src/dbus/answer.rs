@@ -15,7 +15,7 @@ use zbus::{ObjectPath, Variant};
 use super::call::{Call, Refusal, Request};
 use super::describe::{DbusObject, PAG};
 use super::origin::{self, CallerProcess, Origin};
-use super::{ANSWER, Caller, Service, object};
+use super::service::{ANSWER, Caller, Service, object};
 use crate::event::HelperEvent;
 use crate::mailbox::Mailbox;
 use crate::order::{Action, Order, Trouble};

@@ -10,8 +10,8 @@ use zbus::{MatchRule, Variant};
 
 use super::call::Refusal;
 use super::describe::{MANAGER_PATH, OBJECT_MANAGER, PAG, PROPERTIES};
+use super::service::{ANSWER, Caller, Service, object};
 use super::view::{PagEvent, Signal};
-use super::{ANSWER, Caller, Service, object};
 
 /// How often the rings of watched PAGs are read: not every new token shows from outside.
 const READ: Duration = Duration::from_secs(5);

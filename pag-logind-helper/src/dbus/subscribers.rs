@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::view::may_see;
+use super::visibility::may_see;
 
 /// Subscriptions of one user. Each costs one more message for everything that happens to this user's PAGs.
 const SUBSCRIPTIONS: usize = 64;

@@ -16,14 +16,12 @@ use zbus::Variant;
 use super::properties::Properties;
 use super::subscribers::Subscribers;
 use super::token_list::Token;
+use super::visibility::may_see;
 use crate::jobs::plan::Notice;
 use crate::pags::known::Known;
 
 /// A token list that is younger than this is good enough for an answer.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// Root sees all PAGs.
-const ROOT: u32 = 0;
 
 /// The tokens in rings that were read.
 pub(crate) type TokenLists = BTreeMap<PagId, Vec<Token>>;
@@ -295,11 +293,6 @@ impl View {
         let signal = |(pag, uid, event)| Signal { pag, event, to: self.subscribers.of(uid).cloned().collect() };
         events.into_iter().map(signal).collect()
     }
-}
-
-/// Whether `uid` may see the PAGs of `owner`. No other code here decides this.
-pub(super) fn may_see(uid: u32, owner: u32) -> bool {
-    uid == ROOT || uid == owner
 }
 
 #[cfg(test)]

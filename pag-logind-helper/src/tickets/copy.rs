@@ -9,7 +9,7 @@ use pag::store::record::Record;
 use pag::sys::Identity;
 use pag::types::PagId;
 
-use super::{Errand, record_of};
+use super::errand::{Errand, record_of};
 use crate::errands::{self, Work};
 use crate::pags::users::passwd;
 

@@ -10,7 +10,8 @@ use pag::store::record::{PagKind, Record};
 use pag::sys::Identity;
 use pag::types::PagId;
 
-use super::{Due, record_of};
+use super::errand::record_of;
+use super::other_ccaches::Due;
 use crate::errands::{self, Work};
 use crate::pags::Pags;
 use crate::pags::known::Known;

@@ -993,7 +993,7 @@ pub(super) fn follow(sandbox: &mut Sandbox) {
     let (_, list) = pagctl(uid("alice"), &["list"]);
     let line = |id: &str| list.lines().find(|line| line.starts_with(id)).unwrap_or_default().to_owned();
     assert!(line(&chosen).contains("(chosen)") && line(&theirs).contains(&chosen), "{list}");
-    assert!(pagctl(uid("alice"), &["show", &theirs]).1.contains(&format!("follows    {chosen}")));
+    assert!(pagctl(uid("alice"), &["show", &theirs]).1.contains(&format!("follows    PAG {chosen}")));
     assert!(pagctl(uid("alice"), &["show", &chosen]).1.contains("chosen     for the user's services"));
 
     // A newer login, and a restart of the helper, change nothing.
