@@ -1,4 +1,4 @@
-//! What can go wrong, in words that name the object, the operation and what follows.
+//! What can go wrong. Each text names the operation, its object and the cause.
 
 use std::fmt;
 use std::io;
@@ -21,21 +21,21 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The lock of a uid was not obtained in time, or not at all.
+    /// The lock of a uid could not be taken, or not in time.
     Lock {
-        /// Whose lock: a uid, or `registry`.
+        /// Name of the lock: a uid, or `registry`.
         name: String,
-        /// Why; `TimedOut` when somebody else held it all the time.
+        /// The cause; `TimedOut` when another process held the lock all the time.
         source: io::Error,
     },
-    /// After a join, the session keyring was not the ring that was asked for.
+    /// After a join, the session keyring is not the ring that was asked for.
     NotJoined {
-        /// The ring that was meant.
+        /// The ring that was to be joined.
         wanted: Serial,
-        /// What the thread has instead.
+        /// The session keyring that the thread has instead.
         found: String,
     },
-    /// Something else of the system failed.
+    /// Another system operation failed.
     System {
         /// What was to be done.
         doing: String,
@@ -57,7 +57,7 @@ impl Error {
         move |source| Error::System { doing, source }
     }
 
-    /// The kernel's error number, where there is one.
+    /// The kernel's error number, if the error has one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Key { source, .. } | Error::System { source, .. } | Error::Lock { source, .. } => {

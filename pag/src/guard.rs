@@ -1,16 +1,17 @@
-//! The ids under which keys are handled, and nothing else is.
+//! The ids under which keys are handled. Nothing else runs under them.
 //!
-//! Permission checks on keys look at the file system ids, `@u` and the owner of a named keyring at the real ids
-//! (security/keys/permission.c, process_keys.c). PAM hosts come with any of these: gdm has taken the user's gid, su
-//! keeps its caller's real uid. A join under wrong ids does not fail; it makes a stray keyring.
+//! Permission checks on keys use the file system ids. `@u` and the owner of a named keyring depend on the
+//! real ids (security/keys/permission.c, process_keys.c). A PAM host may have any of these: gdm has taken the
+//! user's gid, su keeps its caller's real uid. A join under wrong ids does not fail; it makes a stray
+//! keyring.
 
 use std::io;
 
 use crate::error::{Error, Result};
 use crate::sys::{self, Attributes, Ids};
 
-/// The system group whose gid every ring bears and which has no members: the handle by which root, and nobody else,
-/// joins and administers rings.
+/// The system group that owns every ring. It has no members. Its gid is the handle by which root, and no
+/// user, joins and administers rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandleGroup(pub u32);
 
@@ -18,8 +19,8 @@ impl HandleGroup {
     /// Name of the group in `/etc/group`.
     pub const NAME: &str = "pag";
 
-    /// Reads the group from `/etc/group`, not by NSS, which may wait for a network. 0 where it does not exist: then
-    /// whoever holds gid 0 is as good as root towards rings.
+    /// Reads the group from `/etc/group`. NSS is not asked, since it may wait for a network. The gid is 0 if
+    /// the group does not exist; then a process with gid 0 can do to rings what root can.
     pub fn read() -> Self {
         HandleGroup(Self::find(&std::fs::read("/etc/group").unwrap_or_default()).unwrap_or(0))
     }
@@ -34,8 +35,9 @@ impl HandleGroup {
     }
 }
 
-/// While it lives, this thread has real ids 0, file system uid 0 and the handle group as file system gid. Dropping it
-/// restores what was, with what the kernel clears on such a change (PDEATHSIG, dumpable), also when a panic unwinds.
+/// While the guard lives, this thread has real ids 0, file system uid 0 and the handle group as file system
+/// gid. Dropping it restores the ids, and what the kernel clears when ids change (PDEATHSIG, dumpable), also
+/// when a panic unwinds.
 #[derive(Debug)]
 #[must_use]
 pub struct Guard {
@@ -77,7 +79,7 @@ impl Guard {
         self.group
     }
 
-    /// Runs `work` with the real uid `uid`, for the one thing that needs it: naming that user's `@u`.
+    /// Runs `work` with the real uid `uid`. Only naming that user's `@u` needs this.
     ///
     /// # Errors
     /// EAGAIN when out of memory.
@@ -85,7 +87,7 @@ impl Guard {
         struct Back(u32);
         impl Drop for Back {
             fn drop(&mut self) {
-                // The effective uid is 0, so this is allowed. It sets fsuid to the effective uid, 0: as it was.
+                // The effective uid is 0, so the kernel allows this. It sets fsuid to the effective uid 0, as it was.
                 let _ = sys::setresuid([0, u32::MAX, u32::MAX]);
                 sys::setfsgid(self.0);
             }
@@ -100,8 +102,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // With effective uid 0 none of these can be refused. Were one refused all the same, the file system ids
-        // below are still put back, and those are what the host would notice first.
+        // With effective uid 0 the kernel refuses none of these. Even if it refused one, the file system ids
+        // below are restored, and those are what the host would notice first.
         if self.before.uid.first() != Some(&0) {
             let _ = sys::setresuid(self.before.uid);
         }

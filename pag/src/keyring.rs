@@ -1,9 +1,9 @@
-//! Keys and keyrings as the kernel sees them, behind one module: serials, masks, descriptions and the operations on
-//! them.
+//! Keys and keyrings as the kernel sees them: serials, masks, descriptions and the operations on them.
 //!
-//! The calls come from `keyutils-raw`; the higher interface of `keyutils` is not used, since it panics on a key
-//! whose description a user has chosen badly (`zz;b`, or bytes that are no UTF-8) and keeps serials to itself.
-//! Everything here works on bytes and refuses instead of panicking. The `_into` forms allocate nothing, for children.
+//! The calls come from `keyutils-raw`. The higher interface of `keyutils` is not used: it panics on
+//! descriptions that a user can choose (`zz;b`, or bytes that are not UTF-8), and it hides serials.
+//! Everything here works on bytes and returns an error instead of panicking. The `_into` functions allocate
+//! nothing, so that children can call them.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -15,12 +15,12 @@ use keyutils_raw as raw;
 
 use crate::sys;
 
-/// A key's number. Serials are re-used by the kernel: one that was remembered is checked by [`describe`] before use.
+/// A key's number. The kernel re-uses serials, so a remembered one is checked with [`describe`] before use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Serial(NonZeroI32);
 
 impl Serial {
-    /// A serial as other programs print it; none for 0 and for the special numbers below it.
+    /// Takes a serial as other programs print it; `None` for 0 and for the negative special numbers.
     pub fn new(number: i32) -> Option<Self> {
         NonZeroI32::new(number).filter(|n| n.get() > 0).map(Serial)
     }
@@ -43,12 +43,12 @@ impl fmt::Display for Serial {
     }
 }
 
-/// This thread's session keyring, whichever it is.
+/// This thread's session keyring.
 pub fn session_id() -> Serial {
     Serial(SpecialKeyring::Session.serial())
 }
 
-/// This process's own keyring; made on first use.
+/// This process's own keyring. The kernel makes it on first use.
 pub fn process_id() -> Serial {
     Serial(SpecialKeyring::Process.serial())
 }
@@ -58,18 +58,20 @@ pub fn user_id() -> Serial {
     Serial(SpecialKeyring::User.serial())
 }
 
-/// The user session keyring (`@us`) of the thread's *real* uid: what the kernel gives to a thread that has none.
+/// The user session keyring (`@us`) of the thread's *real* uid. The kernel gives it to a thread that has no
+/// session keyring.
 pub fn user_session_id() -> Serial {
     Serial(SpecialKeyring::UserSession.serial())
 }
 
-/// Who may do what with a key: possessor, owner, group, other, eight bits each (`man 7 keyrings`).
+/// A key's permissions: possessor, owner, group and other have eight bits each (`man 7 keyrings`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mask(pub u32);
 
 impl Mask {
-    /// The ring of a PAG. Members may use it and put tokens in; without LINK none can pin it in `@us` and share it
-    /// outside. Its owner may see that it exists. The handle group, which is root alone, may do everything.
+    /// The ring of a PAG. Members may use it and put tokens in. Without LINK no member can link it into `@us`
+    /// and so share it outside. Its owner may see that it exists. The handle group, which only root uses, may
+    /// do everything.
     pub const RING: Mask = Mask(
         raw::KEY_POS_VIEW
             | raw::KEY_POS_READ
@@ -78,17 +80,20 @@ impl Mask {
             | raw::KEY_USR_VIEW
             | raw::KEY_GRP_ALL,
     );
-    /// The ring where it stays root's: an owner never gets the group's bits, so root needs them as owner too.
+    /// A ring that root still owns. The kernel never gives an owner the group's bits, so root needs them as
+    /// owner, too.
     pub const RING_OF_ROOT: Mask = Mask(Mask::RING.0 | raw::KEY_USR_ALL);
-    /// S0, the keyring that OpenAFS has made for a PAG, below the ring: members may look and find, and that is all, so
-    /// that none can empty it or pass it on. Root and the handle group may do everything.
+    /// S0, the keyring that OpenAFS made for a PAG, below the ring. Members may only view, read and search it,
+    /// so no member can empty it or pass it on. Root and the handle group may do everything.
     pub const S0: Mask =
         Mask(raw::KEY_POS_VIEW | raw::KEY_POS_READ | raw::KEY_POS_SEARCH | raw::KEY_USR_ALL | raw::KEY_GRP_ALL);
-    /// The keyring that OpenAFS's setpag has made for a plain user, closed against those of his uid that are no members:
-    /// what setpag gives the possessor, and for the owner what an anonymous session keyring has.
+    /// The keyring that OpenAFS's setpag made for a plain user, closed against processes of the same uid that
+    /// are not members. The possessor has what setpag gives; the owner has what the owner of an anonymous
+    /// session keyring has.
     pub const OF_SETPAG: Mask = Mask(raw::KEY_POS_ALL & !raw::KEY_POS_SETATTR | raw::KEY_USR_VIEW | raw::KEY_USR_READ);
-    /// Registry, holders and records: no SEARCH for anybody. Kernel searches follow links, and root's `@u` hangs in
-    /// every root login: with one SEARCH bit here root, and whoever root becomes, would find alice's tokens.
+    /// Registry, holders and records: they grant SEARCH to no one. Kernel searches follow links, and root's
+    /// `@u` is linked in every root login. With one SEARCH bit here, root and every user that root changes to
+    /// would find alice's tokens.
     pub const ANCHOR: Mask = Mask(raw::KEY_USR_ALL & !raw::KEY_USR_SEARCH);
 }
 
@@ -98,7 +103,7 @@ impl fmt::Debug for Mask {
     }
 }
 
-/// What the kernel says of a key.
+/// What the kernel tells about a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Description<'a> {
     /// Key type: `keyring`, `user`, `rxrpc`, ...
@@ -109,17 +114,17 @@ pub struct Description<'a> {
     pub gid: u32,
     /// Permissions.
     pub mask: Mask,
-    /// The description proper. Users choose it: any bytes but NUL, `;` included.
+    /// The description proper. Users choose it: any bytes but NUL, also `;`.
     pub name: &'a [u8],
 }
 
 impl<'a> Description<'a> {
-    /// Takes apart what KEYCTL_DESCRIBE writes: `type;uid;gid;perm;description` (security/keys/keyctl.c,
-    /// keyctl_describe_key). Only the first four semicolons separate. None for anything else.
+    /// Parses what KEYCTL_DESCRIBE writes: `type;uid;gid;perm;description` (security/keys/keyctl.c,
+    /// keyctl_describe_key). Only the first four semicolons separate fields. `None` for any other text.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let mut parts = text.splitn(5, |byte| *byte == b';');
         let kind = parts.next()?;
-        // -1 is how the kernel writes an id that this user namespace has no name for.
+        // The kernel writes -1 for an id that this user namespace does not map.
         let id = |part: &[u8]| match part {
             b"-1" => Some(u32::MAX),
             part => str::from_utf8(part).ok()?.parse().ok(),
@@ -136,7 +141,7 @@ impl<'a> Description<'a> {
     }
 }
 
-/// Longest text that KEYCTL_DESCRIBE gives: a type (32), three numbers and a description (4096).
+/// Longest text that KEYCTL_DESCRIBE gives, in bytes: a type (32), three numbers and a description (4096).
 pub const DESCRIPTION_SPACE: usize = 4096 + 128;
 
 fn io_error(error: impl Into<io::Error>) -> io::Error {
@@ -149,7 +154,8 @@ fn io_error(error: impl Into<io::Error>) -> io::Error {
 /// EACCES, ENOKEY (no such key), EKEYREVOKED, EKEYEXPIRED; `InvalidData` for a text that does not parse.
 pub fn describe_into(key: Serial, buffer: &mut [u8]) -> io::Result<Description<'_>> {
     let length = raw::keyctl_describe(key.0, Some((&mut *buffer).into())).map_err(io_error)?;
-    // The length counts the NUL, and is the whole text's even when the buffer was too short for it.
+    // The length includes the NUL. It is the length of the whole text even when the buffer was too short for
+    // it.
     let text = buffer.get(..length.saturating_sub(1)).ok_or(io::ErrorKind::InvalidData)?;
     Description::parse(text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
@@ -173,7 +179,8 @@ pub fn members(ring: Serial) -> io::Result<Vec<Serial>> {
         let mut buffer = vec![0_u8; size];
         let length = raw::keyctl_read(ring.0, Some((&mut buffer[..]).into())).map_err(io_error)?;
         if length > size {
-            // Grown between two calls, or the first guess was short: some room for what comes meanwhile.
+            // The keyring has grown between two calls, or the first guess was too small. Leave room for further
+            // growth.
             size = length + 64 * size_of::<i32>();
             continue;
         }
@@ -195,10 +202,10 @@ fn serials(bytes: &[u8]) -> impl Iterator<Item = Serial> + Clone + '_ {
     bytes.as_chunks::<4>().0.iter().filter_map(|chunk| Serial::new(i32::from_ne_bytes(*chunk)))
 }
 
-/// A key's payload. Needs READ.
+/// Reads a key's payload. Needs READ.
 ///
 /// # Errors
-/// EACCES, ENOKEY, EKEYREVOKED, EKEYEXPIRED, EOPNOTSUPP for types without a readable payload.
+/// EACCES, ENOKEY, EKEYREVOKED, EKEYEXPIRED; EOPNOTSUPP for types without a readable payload.
 pub fn payload(key: Serial) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0_u8; 1024];
     loop {
@@ -211,8 +218,9 @@ pub fn payload(key: Serial) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads a key's payload into `buffer`, without allocating, and says how long it is. Where it is longer than the buffer
-/// nothing is put there, not even its beginning (security/keys/keyctl.c, keyctl_read_key). Needs READ.
+/// Reads a key's payload into `buffer`, without allocating, and returns the payload's length in bytes. If it
+/// is longer than the buffer, the kernel writes nothing, not even the beginning (security/keys/keyctl.c,
+/// keyctl_read_key). Needs READ.
 ///
 /// # Errors
 /// As [`payload`].
@@ -220,11 +228,12 @@ pub fn payload_into(key: Serial, buffer: &mut [u8]) -> io::Result<usize> {
     raw::keyctl_read(key.0, Some((&mut *buffer).into())).map_err(io_error)
 }
 
-/// Makes a key, or updates the one of the same type and description, in `ring`. Needs WRITE on the ring.
-/// Its owner is the file system uid, its group the file system gid (security/keys/key.c, key_create_or_update).
+/// Makes a key in `ring`, or updates the key there that has the same type and description. Needs WRITE on the
+/// ring. The key's owner is the file system uid, its group the file system gid (security/keys/key.c,
+/// key_create_or_update).
 ///
 /// # Errors
-/// EDQUOT, EACCES, EINVAL; `InvalidInput` for a NUL in `name`.
+/// EDQUOT, EACCES, EINVAL; `InvalidInput` for a NUL in `name` or `kind`.
 pub fn add(kind: &str, name: &str, payload: &[u8], ring: Serial) -> io::Result<Serial> {
     if name.contains('\0') || kind.contains('\0') {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -232,11 +241,11 @@ pub fn add(kind: &str, name: &str, payload: &[u8], ring: Serial) -> io::Result<S
     raw::add_key(kind, name, payload, ring.0).map(Serial).map_err(io_error)
 }
 
-/// The persistent keyring of `uid`, or of the effective uid, which is linked into `ring`. Its end is put off by this, as by each
-/// use.
+/// Links the persistent keyring of `uid`, or of the effective uid, into `ring` and returns it. Each call
+/// starts its time to expiry anew.
 ///
 /// # Errors
-/// EOPNOTSUPP where the kernel has none; EPERM for that of another; EDQUOT.
+/// EOPNOTSUPP if the kernel has no persistent keyrings; EPERM for another user's; EDQUOT.
 pub fn persistent_into(uid: Option<u32>, ring: Serial) -> io::Result<Serial> {
     raw::keyctl_get_persistent(uid.unwrap_or(u32::MAX), ring.0).map(Serial).map_err(io_error)
 }
@@ -265,7 +274,7 @@ pub fn unlink(key: Serial, ring: Serial) -> io::Result<()> {
     raw::keyctl_unlink(key.0, ring.0).map_err(io_error)
 }
 
-/// Destroys a key for everybody who holds it. Needs SEARCH.
+/// Destroys a key for every process that has it. Needs SEARCH.
 ///
 /// # Errors
 /// EACCES, ENOKEY.
@@ -273,7 +282,7 @@ pub fn invalidate(key: Serial) -> io::Result<()> {
     raw::keyctl_invalidate(key.0).map_err(io_error)
 }
 
-/// Sets owner and group. Needs SETATTR, and CAP_SYS_ADMIN for another owner.
+/// Sets owner and group. Needs SETATTR, and CAP_SYS_ADMIN to give the key to another owner.
 ///
 /// # Errors
 /// EACCES, EDQUOT (the new owner's quota is used up).
@@ -289,8 +298,9 @@ pub fn set_mask(key: Serial, mask: Mask) -> io::Result<()> {
     raw::keyctl_setperm(key.0, mask.0).map_err(io_error)
 }
 
-/// How full a user's key quota is, in words, where less than a quarter of it is left: what a seeder has failed for that
-/// tells nobody. Of all user namespaces `/proc/key-users` shows the users of ours (security/keys/proc.c).
+/// How full a user's key quota is, in words, if less than a quarter of it is left. A seeder that fails for
+/// want of quota does not say so. `/proc/key-users` shows the users of this user namespace only
+/// (security/keys/proc.c).
 pub fn quota_is_short(uid: u32) -> Option<String> {
     quota_in(&std::fs::read_to_string("/proc/key-users").ok()?, uid)
 }
@@ -317,24 +327,24 @@ fn quota_in(text: &str, uid: u32) -> Option<String> {
     })
 }
 
-/// The session keyring of this thread, if it has one of its own.
+/// This thread's session keyring, if it has its own.
 ///
 /// # Errors
-/// EKEYREVOKED, ENOKEY for one that was revoked or invalidated.
+/// EKEYREVOKED or ENOKEY if the keyring was revoked or invalidated.
 pub fn session() -> io::Result<Serial> {
     resolve(session_id())
 }
 
-/// Whether this thread has a session keyring that was revoked, was invalidated or has expired. The kernel leaves the
-/// thread in it, and each search and each new key there fails.
+/// Whether this thread's session keyring was revoked, was invalidated or has expired. The kernel leaves the
+/// thread in it, and every search and every new key there fails.
 pub fn session_is_dead() -> bool {
     let is_dead =
         |error: io::Error| matches!(error.raw_os_error(), Some(libc::EKEYREVOKED | libc::EKEYEXPIRED | libc::ENOKEY));
     session().is_err_and(is_dead)
 }
 
-/// The keyring behind one of the special numbers, as [`user_id`]; the kernel makes a user's keyrings when they are asked
-/// for.
+/// The keyring behind a special number, such as [`user_id`]. The kernel makes a user's keyrings when it is
+/// asked for them.
 ///
 /// # Errors
 /// As [`session`].
@@ -342,8 +352,9 @@ pub fn resolve(special: Serial) -> io::Result<Serial> {
     raw::keyctl_get_keyring_id(special.0, false).map(Serial).map_err(io_error)
 }
 
-/// Gives this thread the session keyring called `name`, or a new anonymous one. Never trust its success: the kernel
-/// makes a stray keyring of that name when it finds none that the thread may search, and does not look at owners.
+/// Gives this thread the session keyring called `name`, or a new anonymous one. Success proves nothing: if
+/// the kernel finds no keyring of that name that the thread may search, it makes a stray one, and it does not
+/// look at owners.
 ///
 /// # Errors
 /// As [`sys::join_session`].
@@ -376,18 +387,18 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_that_is_short_is_told() {
+    fn a_short_quota_is_put_into_words() {
         let text = "    0:   103 102/102 57/1000000 1266/25000000\n61001:    41 41/41 40/200 19400/20000\n\
                     61002:     3 3/3 1/200 20/20000\n61003:   200 200/200 200/200 4000/20000\nx\n";
-        let told = quota_in(text, 61001).unwrap();
-        assert!(told.starts_with("40 of 200 keys and 19400 of 20000 bytes"), "{told}");
+        let words = quota_in(text, 61001).unwrap();
+        assert!(words.starts_with("40 of 200 keys and 19400 of 20000 bytes"), "{words}");
         assert!(quota_in(text, 61003).unwrap().starts_with("200 of 200 keys"));
         assert_eq!((quota_in(text, 0), quota_in(text, 61002), quota_in(text, 7)), (None, None, None));
         assert_eq!(quota_in("61001: 1 1/1 x/200\n", 61001), None);
     }
 
     #[test]
-    fn what_is_no_description_is_refused() {
+    fn texts_that_are_no_description_are_refused() {
         for text in ["", "user", "user;1;2", "user;x;2;3;n", "user;1;2;zz;n", "user;1;2;3"] {
             assert_eq!(Description::parse(text.as_bytes()), None, "{text}");
         }

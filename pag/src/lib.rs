@@ -1,11 +1,17 @@
 //! Process authentication groups (PAGs) as session keyrings.
 //!
-//! A PAG is a session keyring, the *ring*, that root can hand out when a process is created; `docs/design/` says
-//! why. One module per noun of that page: [`ring`] makes, joins and verifies rings, [`registry`] keeps them in the
-//! kernel with their [`record`]s and [`lease`]s, [`policy`] decides without effects, [`seed`] and [`client`] bring
-//! tokens in, [`ccache`] is the PAG's Kerberos cache, [`keytab`] where its ticket comes from when nobody is there, and
-//! [`login`] strings these together for the PAM module. [`membership`] is what every process may do by itself.
-//! [`report`] owns every message. System calls stand in [`sys`], keys in [`keyring`], switching of ids in [`guard`].
+//! A PAG is a session keyring, the *ring*. Root's PAM module puts a process into it when the process is
+//! created; `docs/design/` says why. Each module is one noun of the design:
+//!
+//! * [`store`] makes, joins and verifies rings, and keeps them in the kernel with their records and leases.
+//! * [`policy`] decides, without effects.
+//! * [`seed`] runs the programs that make tokens; [`afs`] lists and discards tokens.
+//! * [`ccache`] is the PAG's Kerberos cache.
+//! * [`login`] strings these together for the PAM module.
+//! * [`mirror`] keeps a user manager's ring in step with the PAG that it follows or was adopted into.
+//! * [`membership`] is what every process may do by itself.
+//! * [`report`] owns every message.
+//! * [`sys`] holds the system calls, [`keyring`] the keys, [`guard`] the switching of ids.
 
 pub mod afs;
 pub mod ccache;

@@ -1,10 +1,12 @@
-//! In which PAG the calling thread is, and what AFS lets every process do about it: make a new one, and leave.
+//! Which PAG the calling thread is in, and what AFS lets every process do about it: make a new PAG, and leave
+//! one.
 //!
-//! OpenAFS has PAGs of its own, and says in which one a thread is. For kAFS and the client `keyring` the session keyring
-//! is the PAG: each has one, unless it is the user session keyring, which the kernel gives to all processes of a uid that
-//! have none (Linux, security/keys/process_keys.c, lookup_user_key).
+//! OpenAFS has PAGs of its own and tells which one a thread is in. For kAFS and the client `keyring` the
+//! session keyring is the PAG. The user session keyring is no PAG: the kernel gives it to all processes of a
+//! uid that have no other (Linux, security/keys/process_keys.c, lookup_user_key).
 //!
-//! Nothing here needs root. What it does concerns the calling thread: it is for programs with one thread.
+//! Nothing here needs root. The functions change the calling thread alone, so they are for programs with one
+//! thread.
 
 use std::io;
 
@@ -17,16 +19,16 @@ use crate::store::ring::Ring;
 use crate::sys;
 use crate::types::Client;
 
-/// What OpenAFS says of the thread.
+/// What OpenAFS tells about the thread.
 #[derive(Debug)]
 pub enum OpenAfs {
-    /// The host has it not, or the configuration does not want it to be served.
+    /// The host has no OpenAFS, or the configuration excludes it.
     Absent,
-    /// It is in no PAG: tokens that it gets are everybody's who has its uid.
+    /// The thread is in no PAG: every process of its uid shares the tokens that it gets.
     Outside,
-    /// It is in the PAG of this number.
+    /// The thread is in the PAG with this number.
     Pag(u32),
-    /// The module does not tell: its daemons are not running, for one.
+    /// The module does not answer, for example because its daemons are not running.
     Silent(io::Error),
 }
 
@@ -45,52 +47,54 @@ impl OpenAfs {
 /// The PAG that a thread is in, as each client sees it.
 #[derive(Debug)]
 pub struct Membership {
-    /// Its session keyring, if it has one.
+    /// The thread's session keyring, if it has its own.
     pub session: Option<Serial>,
-    /// The same, where it is the ring of a PAG that was made by the PAM module.
+    /// The session keyring as a ring, if the PAM module made it.
     pub ring: Option<Ring>,
-    /// Whether the session keyring looks like such a ring, and this user namespace does not show the group that proves it.
-    pub untold: bool,
-    /// What OpenAFS says.
+    /// Whether the session keyring looks like a ring, but this user namespace hides the group that would prove
+    /// it.
+    pub unproven: bool,
+    /// What OpenAFS tells.
     pub openafs: OpenAfs,
-    /// The clients that are served here and take the session keyring for the PAG.
+    /// The clients served here that take the session keyring for the PAG.
     pub by_session: Vec<Client>,
 }
 
 impl Membership {
-    /// Looks where the calling thread is.
+    /// Finds out where the calling thread is.
     pub fn here(settings: &Settings) -> Self {
         let mut by_session = Client::present(settings);
         by_session.retain(|client| *client != Client::OpenAfs);
         let user_session = keyring::resolve(keyring::user_session_id()).ok();
         let session = keyring::session().ok().filter(|session| Some(*session) != user_session);
-        // Others' keyrings may have such a name and mask; its group is what a user cannot give.
+        // A user can give a keyring such a name and mask, but not the handle group.
         let ring = Ring::current().filter(|ring| ring.group == HandleGroup::read());
         Membership {
             session,
             ring,
-            untold: ring.is_none() && !ids_are_told() && session.is_some_and(Ring::looks_like_one),
+            unproven: ring.is_none() && !ids_are_visible() && session.is_some_and(Ring::looks_like_one),
             openafs: OpenAfs::here(),
             by_session,
         }
     }
 
-    /// Whether the host has no client that is served: then nothing but a ring is a PAG.
-    pub fn serves_nobody(&self) -> bool {
+    /// Whether this host serves no client. Then only a ring is a PAG.
+    pub fn has_no_client(&self) -> bool {
         self.by_session.is_empty() && matches!(self.openafs, OpenAfs::Absent)
     }
 
-    /// Whether it is a PAG for any client.
-    pub fn is_one(&self) -> bool {
+    /// Whether the thread is in a PAG of any client.
+    pub fn is_in_pag(&self) -> bool {
         self.ring.is_some()
             || matches!(self.openafs, OpenAfs::Pag(_))
             || (self.session.is_some() && !self.by_session.is_empty())
     }
 }
 
-/// Whether keys show their owners and groups as they are. In a user namespace that does not map all ids (`PrivateUsers=`,
-/// `unshare --user`) the kernel shows those that it does not map as the overflow ids.
-pub fn ids_are_told() -> bool {
+/// Whether this process sees the real owners and groups of keys. In a user namespace that does not map all
+/// ids (`PrivateUsers=`, `unshare --user`) the kernel shows the overflow ids instead of those that it does
+/// not map.
+pub fn ids_are_visible() -> bool {
     ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|map| std::fs::read_to_string(map).is_ok_and(maps_all))
 }
 
@@ -98,8 +102,8 @@ fn maps_all(map: String) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Puts the calling thread into a new PAG, whose only member it is. Whatever was in its session keyring is lost to it,
-/// but for the user's own keyring.
+/// Puts the calling thread into a new PAG, as its only member. The thread loses what its session keyring
+/// held, except for the user's own keyring. Needs no privilege.
 ///
 /// # Errors
 /// `Key` and `System`. The thread may be in no PAG then, and must not go on as if it were in one.
@@ -114,10 +118,12 @@ pub fn enter_new(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Takes the calling thread out of whatever PAG it is in, by a new session keyring, in which the user's own is linked.
+/// Takes the calling thread out of its PAG: gives it a new session keyring and links the user's own keyring
+/// into it. Needs no privilege.
 ///
 /// # Errors
-/// `Key`: it is where it was. `System` when OpenAFS finds a PAG in the user's own keyring: it is in that one.
+/// `Key`: the thread is where it was. `System`: OpenAFS finds a PAG in the user's own keyring, and the thread
+/// is in that one.
 pub fn leave(settings: &Settings) -> Result<()> {
     Client::present(settings);
     new_session()?;
@@ -128,8 +134,9 @@ pub fn leave(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Closes the keyring that setpag has made against those of its uid that are outside: its mask lets them link it, and
-/// even open it to others (OpenAFS, src/afs/LINUX/osi_groups.c, install_session_keyring). Only its owner may.
+/// Closes the keyring that setpag made to processes of the same uid that are outside: its mask lets them link
+/// it, and even open it to others (OpenAFS, src/afs/LINUX/osi_groups.c, install_session_keyring). Only the
+/// owner may change the mask.
 fn close(interface: &Interface) -> Result<Serial> {
     let doing = || Error::key("close the new PAG's keyring to processes outside of it");
     let session = keyring::session().map_err(doing())?;
@@ -159,7 +166,7 @@ fn new_session() -> Result<()> {
     Ok(())
 }
 
-/// As pam_keyinit does it. Best effort: what a user keeps in his own keyring is no token of ours.
+/// Links the user's own keyring, as pam_keyinit does. Best effort: no token of ours is in it.
 fn link_user_keyring(session: Serial) {
     let _ = keyring::link(keyring::user_id(), session);
 }
@@ -176,7 +183,7 @@ mod tests {
         Settings { client, ..config::host(&nowhere).0 }
     }
 
-    /// On this kernel's keyrings, in this thread's own session keyrings.
+    /// Uses this kernel's keyrings, in this thread's own session keyring.
     #[test]
     fn a_new_pag_and_a_left_one_are_session_keyrings_with_the_users_own() {
         let none = settings(ClientChoice::None);
@@ -195,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_namespace_of_ones_own_does_not_tell_ids() {
+    fn a_user_namespace_of_its_own_hides_ids() {
         assert!(maps_all("         0          0 4294967295\n".to_owned()));
         for map in ["", "     61001      61001          1\n", "0 0 1\n61001 61001 1\n", "0 100000 65536\n"] {
             assert!(!maps_all(map.to_owned()), "{map}");
@@ -208,10 +215,10 @@ mod tests {
         let keyring = settings(ClientChoice::Only(vec![Client::Keyring]));
         let here = Membership::here(&keyring);
         assert_eq!((here.session, here.ring), (Some(keyring::session().unwrap()), None));
-        assert!(here.is_one());
-        assert!(!Membership { by_session: Vec::new(), openafs: OpenAfs::Outside, ..here }.is_one());
-        let nobody = Membership { session: None, ..Membership::here(&keyring) };
-        assert!(!nobody.is_one());
-        assert!(Membership { openafs: OpenAfs::Pag(0x4100_0001), ..nobody }.is_one());
+        assert!(here.is_in_pag());
+        assert!(!Membership { by_session: Vec::new(), openafs: OpenAfs::Outside, ..here }.is_in_pag());
+        let without_session = Membership { session: None, ..Membership::here(&keyring) };
+        assert!(!without_session.is_in_pag());
+        assert!(Membership { openafs: OpenAfs::Pag(0x4100_0001), ..without_session }.is_in_pag());
     }
 }

@@ -1,28 +1,29 @@
-//! A word to the helper that a user's PAGs have changed. It is a hint: the helper finds out for itself in time.
+//! A datagram to the helper: a user's PAGs have changed. It is a hint; the helper also finds out by itself,
+//! later.
 
 use crate::sys;
 
 /// The helper's socket.
 pub const SOCKET: &str = "/run/pag/nudge";
 
-/// Room for the longest datagram.
+/// Room for the longest datagram, in bytes.
 pub const SPACE: usize = 16;
 
 /// What a datagram says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nudge {
-    /// Whose PAGs have changed.
+    /// The user that has the changed PAGs.
     pub uid: u32,
-    /// Where the user manager's stack has put it into its PAG.
+    /// Where in its stack the user manager entered its PAG, if a user manager did.
     pub manager: Option<Moment>,
 }
 
-/// Where in a stack we were called.
+/// Where in a PAM stack the module was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// Before a pam_keyinit that will replace the session keyring, unless we are called once more.
+    /// Before a pam_keyinit that will replace the session keyring, unless the stack calls the module once more.
     BeforeKeyinit,
-    /// Where the PAG stays.
+    /// Where no later pam_keyinit replaces the PAG.
     Lasting,
 }
 
@@ -30,12 +31,12 @@ impl Moment {
     const ALL: [(Moment, &'static str); 2] = [(Moment::BeforeKeyinit, "early"), (Moment::Lasting, "late")];
 }
 
-/// Tells the helper about `uid`. Never blocks; nobody may be listening.
+/// Tells the helper that PAGs of `uid` have changed. Never blocks, and does not fail if no helper listens.
 pub fn nudge(uid: u32) {
     send(&uid.to_string());
 }
 
-/// Tells the helper where the stack of the user manager of `uid` has called us.
+/// Tells the helper where the stack of the user manager of `uid` called the module.
 pub fn nudge_of_manager(uid: u32, moment: Moment) {
     if let Some((_, word)) = Moment::ALL.iter().find(|(one, _)| *one == moment) {
         send(&format!("{uid} {word}"));
@@ -46,7 +47,7 @@ fn send(text: &str) {
     let _ = sys::send_to(SOCKET, text.as_bytes());
 }
 
-/// Reads what was sent here; none for anything else.
+/// Parses a datagram; `None` for one that this module did not write.
 pub fn parse(datagram: &[u8]) -> Option<Nudge> {
     let text = str::from_utf8(datagram).ok()?;
     let (uid, word) = text.split_once(' ').map_or((text, None), |(uid, word)| (uid, Some(word)));

@@ -1,4 +1,5 @@
-//! `/run/pag`, where the state of the running system lies: locks, the PAGs' own ccaches, the helper's socket.
+//! `/run/pag`, which holds the state of the running system: locks, the PAGs' own ccaches, the helper's
+//! socket.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -9,20 +10,20 @@ use crate::sys;
 /// The directory.
 pub const TOP: &str = "/run/pag";
 
-/// Where the locks lie.
+/// The directory of the locks.
 pub fn locks() -> PathBuf {
     Path::new(TOP).join("lock")
 }
 
-/// Where the PAGs' own ccaches lie.
+/// The directory of the PAGs' own ccaches.
 pub fn ccaches() -> PathBuf {
     Path::new(TOP).join("ccache")
 }
 
-/// Makes `/run/pag` and what belongs below it, for systems where the helper has not run yet.
+/// Makes `/run/pag` and its subdirectories, for systems where the helper has not run yet. Needs root.
 ///
 /// # Errors
-/// What the file system says, and `PermissionDenied` for a directory that somebody else has put there.
+/// What the file system reports; `PermissionDenied` if a path is no directory, or not root's.
 pub fn make_directories() -> io::Result<()> {
     let run = Path::new(TOP);
     for (path, mode) in [(run.to_owned(), 0o755), (locks(), 0o700), (ccaches(), 0o711)] {

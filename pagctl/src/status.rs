@@ -56,7 +56,7 @@ fn tokens(ring: &Ring) -> pag::Result<Vec<TokenJson>> {
 
 fn mine() -> Option<Mine> {
     let ring = Ring::current()?;
-    let uid = Some(ring.owner).filter(|_| membership::ids_are_told());
+    let uid = Some(ring.owner).filter(|_| membership::ids_are_visible());
     Some(Mine { ring: ring.serial.get(), uid, tokens: tokens(&ring).unwrap_or_default() })
 }
 

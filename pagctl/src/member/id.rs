@@ -48,9 +48,9 @@ pub(super) fn show(settings: &Settings, json: bool) -> Answer {
     let here = Membership::here(settings);
     if json {
         let id = IdJson {
-            member: here.is_one(),
+            member: here.is_in_pag(),
             ring: here.ring.map(|ring| ring.serial.get()),
-            untold: here.untold,
+            untold: here.unproven,
             session: here.session.map(|session| session.get()),
             by_session: here.by_session.iter().map(|client| client.as_str()).collect(),
             openafs: OpenAfsJson::from(&here.openafs),
@@ -59,19 +59,19 @@ pub(super) fn show(settings: &Settings, json: bool) -> Answer {
     } else {
         out!("{}", words(&here));
     }
-    if here.is_one() { Answer::AllRight } else { Answer::ToDo }
+    if here.is_in_pag() { Answer::AllRight } else { Answer::ToDo }
 }
 
 /// The PAG of this process, for people.
 fn words(here: &Membership) -> String {
     let first = match () {
-        () if here.is_one() => "You are in a PAG.",
-        () if here.untold => "It cannot be told from inside this user namespace whether you are in a PAG.",
+        () if here.is_in_pag() => "You are in a PAG.",
+        () if here.unproven => "It cannot be told from inside this user namespace whether you are in a PAG.",
         () => "You are in no PAG.",
     };
     let mut lines = vec![first.to_owned()];
     match (&here.ring, here.session) {
-        (None, Some(session)) if here.untold => lines.push(format!(
+        (None, Some(session)) if here.unproven => lines.push(format!(
             "  keyring    {session}, which looks like a ring of pam_pag: inside this user namespace (PrivateUsers=, unshare) the \
              kernel does not show the group that would prove it; run pagctl outside of it"
         )),
@@ -82,7 +82,7 @@ fn words(here: &Membership) -> String {
         (None, Some(session)) => lines.push(format!("  keyring    {session}, no ring of pam_pag's")),
         (None, None) => lines.push("  keyring    none of your own".to_owned()),
     }
-    if here.serves_nobody() {
+    if here.has_no_client() {
         lines.push(format!("  clients    {NO_CLIENT}"));
     }
     lines.extend(openafs_words(&here.openafs).map(|words| format!("  openafs    {words}")));
@@ -115,7 +115,7 @@ mod tests {
     use pag::types::Client;
 
     fn here(openafs: OpenAfs, by_session: Vec<Client>) -> Membership {
-        Membership { session: Serial::new(7), ring: None, untold: false, openafs, by_session }
+        Membership { session: Serial::new(7), ring: None, unproven: false, openafs, by_session }
     }
 
     #[test]
@@ -131,8 +131,8 @@ mod tests {
         let nowhere = words(&Membership { session: None, ..here(OpenAfs::Absent, vec![Client::Kafs]) });
         assert!(nowhere.starts_with("You are in no PAG.\n") && nowhere.contains("none of your own"), "{nowhere}");
         assert!(!nowhere.contains("openafs") && !nowhere.contains("clients"), "{nowhere}");
-        let untold = words(&Membership { untold: true, ..here(OpenAfs::Absent, Vec::new()) });
-        assert!(untold.starts_with("It cannot be told") && !untold.contains("no ring of"), "{untold}");
+        let unproven = words(&Membership { unproven: true, ..here(OpenAfs::Absent, Vec::new()) });
+        assert!(unproven.starts_with("It cannot be told") && !unproven.contains("no ring of"), "{unproven}");
         let nobody = words(&here(OpenAfs::Absent, Vec::new()));
         assert!(nobody.contains("no AFS client"), "{nobody}");
     }

@@ -34,7 +34,7 @@ pub(super) fn show(settings: &Settings, json: bool) -> Result<Answer, Error> {
     let tokens = afs::tokens_here(Instant::now() + LIMIT)?;
     let some_good = tokens.iter().any(|token| token.state == TokenState::Good);
     let tokens = tokens.iter().map(TokenJson::from).collect();
-    let found = Tokens { member: here.is_one(), openafs: OpenAfsJson::from(&here.openafs), tokens };
+    let found = Tokens { member: here.is_in_pag(), openafs: OpenAfsJson::from(&here.openafs), tokens };
     if json {
         output::json(&found);
     } else {
@@ -46,7 +46,7 @@ pub(super) fn show(settings: &Settings, json: bool) -> Result<Answer, Error> {
 /// The tokens for people, and which tokens may be missing there.
 fn words(here: &Membership, tokens: &[TokenJson]) -> String {
     let mut text = String::new();
-    if !here.is_one() {
+    if !here.is_in_pag() {
         text.push_str("You are in no PAG.\n");
     }
     match &here.openafs {
@@ -58,7 +58,7 @@ fn words(here: &Membership, tokens: &[TokenJson]) -> String {
         OpenAfs::Absent | OpenAfs::Pag(_) => {}
     }
     if tokens.is_empty() {
-        return text + if here.is_one() { "This PAG has no tokens.\n" } else { "There are no tokens of a PAG.\n" };
+        return text + if here.is_in_pag() { "This PAG has no tokens.\n" } else { "There are no tokens of a PAG.\n" };
     }
     let head = ["CELL", "IDENTITY", "CLIENT", "KIND", "STATE"].map(str::to_owned);
     let rows: Vec<[String; 5]> = std::iter::once(head).chain(tokens.iter().map(row)).collect();
@@ -78,7 +78,7 @@ fn row(token: &TokenJson) -> [String; 5] {
 /// When a client refuses.
 pub(super) fn unlog(settings: &Settings, cell: Option<&Cell>) -> Result<Answer, Error> {
     let here = Membership::here(settings);
-    if !here.is_one() {
+    if !here.is_in_pag() {
         outln!("You are in no PAG, so nothing was discarded.");
         outln!("{}", remedy(&here));
         return Ok(Answer::ToDo);
@@ -115,7 +115,7 @@ fn remedy(here: &Membership) -> String {
         OpenAfs::Outside => "Tokens that OpenAFS has for your uid serve all its processes outside of PAGs; \
                              OpenAFS's own unlog(1) discards those."
             .to_owned(),
-        _ if here.serves_nobody() => format!("There is nothing to discard: {NO_CLIENT}."),
+        _ if here.has_no_client() => format!("There is nothing to discard: {NO_CLIENT}."),
         _ => "`pagctl new` makes one.".to_owned(),
     }
 }
@@ -128,7 +128,7 @@ mod tests {
     use pag::types::TokenKind;
 
     fn here(openafs: OpenAfs) -> Membership {
-        Membership { session: Serial::new(7), ring: None, untold: false, openafs, by_session: vec![Client::Kafs] }
+        Membership { session: Serial::new(7), ring: None, unproven: false, openafs, by_session: vec![Client::Kafs] }
     }
 
     fn token(expires: u64, state: TokenState) -> Token {
