@@ -85,7 +85,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::descriptors::{pipe, read, readable, write_all};
-    use super::super::fork::{ask_as, child};
+    use super::super::fork::{Put, ask_as, child};
     use super::*;
 
     /// No account has this uid.
@@ -97,20 +97,23 @@ mod tests {
     fn is_open(become_them: impl FnOnce() -> io::Result<()>) -> bool {
         let (told, tell) = pipe().unwrap();
         let (waits, end) = pipe().unwrap();
-        let child = child(|| {
+        let work = || {
             let ok = become_them().is_ok() && write_all(tell.as_fd(), &std::process::id().to_ne_bytes());
             readable(waits.as_fd(), Duration::from_secs(20));
             u8::from(!ok)
-        })
-        .unwrap();
+        };
+        // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+        let child = unsafe { child(work) }.unwrap();
         assert!(readable(told.as_fd(), Duration::from_secs(10)), "the child has become the user");
         let mut pid = [0; 4];
         assert_eq!(read(told.as_fd(), &mut pid).unwrap(), pid.len());
         let maps = CString::new(format!("/proc/{}/maps", u32::from_ne_bytes(pid))).unwrap();
-        let answer = ask_as(&user(), Instant::now() + Duration::from_secs(10), |put| {
+        let look = |put: Put<'_>| {
             // SAFETY: a terminated path.
             put(&[u8::from(unsafe { libc::open(maps.as_ptr(), libc::O_RDONLY) } >= 0)])
-        });
+        };
+        // SAFETY: as above.
+        let answer = unsafe { ask_as(&user(), Instant::now() + Duration::from_secs(10), look) };
         assert!(write_all(end.as_fd(), b"x"));
         child.wait(Instant::now() + Duration::from_secs(10)).unwrap();
         answer.unwrap().bytes().unwrap()[..] == [1]
@@ -139,14 +142,16 @@ mod tests {
         if ids().uid[1] != 0 {
             return;
         }
-        let answer = ask_as(&user(), Instant::now() + Duration::from_secs(10), |put| {
+        let look = |put: Put<'_>| {
             let mut header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
             let mut sets = [CapabilityHalf::default(), CapabilityHalf::default()];
             // SAFETY: as in `drop_capabilities`.
             unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
             let left = sets.iter().any(|half| half.effective | half.permitted != 0);
             put(&[u8::from(left), u8::from(ids().uid == [user().uid; 3])])
-        });
+        };
+        // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
+        let answer = unsafe { ask_as(&user(), Instant::now() + Duration::from_secs(10), look) };
         assert_eq!(answer.unwrap().bytes().unwrap()[..], [0, 1]);
     }
 }
