@@ -52,6 +52,9 @@ enum Task {
     Prove {
         /// Only these breaks, by their names
         names: Vec<String>,
+        /// Only see whether the code with each break compiles
+        #[arg(long)]
+        check: bool,
     },
     /// Run a command as root on a virtual machine with an AFS cell, print what it says, and forget the machine
     Vm(vm::Choice),
@@ -83,7 +86,8 @@ fn main() -> ExitCode {
         Task::Demo { afs: false } => demo::run(),
         Task::Demo { afs: true } => demo::afs(),
         Task::Test(choice) => tiers::run(&choice),
-        Task::Prove { names } => prove::run(&names),
+        Task::Prove { names, check: false } => prove::run(&names),
+        Task::Prove { names, check: true } => prove::check(&names),
         Task::Vm(choice) => vm::command(&choice),
         Task::Bench { json, afs } => bench::run(json, afs),
         Task::Install { destdir } => install::install(&destdir),

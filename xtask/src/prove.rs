@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use pag_tests::scenarios::{tier1, tier2, tier3};
@@ -14,12 +15,12 @@ use crate::machine::{self, Run};
 use crate::shell::{MACHINES, Profile, need_packages, sh, target, top};
 use crate::{cache, image, tiers, vm};
 
+/// The crates of the product.
+const PRODUCT: [&str; 4] = ["pag", "pam_pag", "pag-logind-helper", "pagctl"];
+
 /// Proves all breaks, or some; true when each scenario passes whole, and fails broken, at its assertion.
 pub(crate) fn run(only: &[String]) -> bool {
-    let breaks: Vec<Break> =
-        breaks::table().into_iter().filter(|one| only.is_empty() || only.contains(&one.name)).collect();
-    let unknown = only.iter().find(|name| breaks.iter().all(|one| one.name != **name));
-    assert!(unknown.is_none(), "there is no break {unknown:?}");
+    let breaks = chosen(only);
     let third = breaks.iter().any(|one| third(&one.scenario).is_some());
     need_packages(if third { &MACHINES } else { &[] });
     let programs = machine::programs();
@@ -67,6 +68,42 @@ pub(crate) fn run(only: &[String]) -> bool {
     failed == 0 && proved > 0
 }
 
+/// The breaks of these names; all, if none is named.
+fn chosen(names: &[String]) -> Vec<Break> {
+    let breaks: Vec<Break> =
+        breaks::table().into_iter().filter(|one| names.is_empty() || names.contains(&one.name)).collect();
+    let unknown = names.iter().find(|name| breaks.iter().all(|one| one.name != **name));
+    assert!(unknown.is_none(), "there is no break {unknown:?}");
+    breaks
+}
+
+/// Whether the product compiles with each of these breaks. This finds the breaks that a change of the code has left behind, in
+/// a small part of the time that a proof takes.
+pub(crate) fn check(only: &[String]) -> bool {
+    let breaks = chosen(only);
+    let tree = target().join("broken");
+    fs::create_dir_all(&tree).unwrap();
+    let mut failed = 0;
+    for (index, one) in breaks.iter().enumerate() {
+        copy(&tree);
+        let result = one.apply(&tree).and_then(|()| {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["check", "--quiet", "--color=never"]).args(PRODUCT.iter().flat_map(|name| ["-p", name]));
+            let output = cargo.current_dir(&tree).env("CARGO_TARGET_DIR", tree.join("target")).output();
+            let output = output.unwrap_or_else(|error| panic!("cargo: {error}"));
+            output.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())
+        });
+        if let Err(why) = result {
+            println!("{}/{} {}: FAILED\n{why}", index + 1, breaks.len(), one.name);
+            failed += 1;
+        } else if (index + 1).is_multiple_of(10) || index + 1 == breaks.len() {
+            println!("{}/{} {}: ok", index + 1, breaks.len(), one.name);
+        }
+    }
+    println!("{} passed, {failed} failed, 0 skipped", breaks.len() - failed);
+    failed == 0
+}
+
 /// The scenario of tier 3 that is called so, and the client that it is to be run with: its first, if none is named.
 fn third(name: &str) -> Option<(&'static tier3::Scenario, tier3::Client)> {
     let (name, client) = name.split_once(" on ").map_or((name, None), |(name, client)| (name, Some(client)));
@@ -79,14 +116,7 @@ const PROVED: &str = "proved";
 
 /// Breaks the product, and says what its scenario has to say to that.
 fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
-    // Only what the break before has changed is written again, so that cargo builds no more than it must.
-    sh(&format!(
-        "cd '{tree}' && find . -type f | while read -r f; do [ -e '{top}'/\"$f\" ] || rm \"$f\"; done; \
-         cd '{top}' && git ls-files --cached --others --exclude-standard | while read -r f; do \
-         if [ -e \"$f\" ] && ! cmp -s \"$f\" '{tree}'/\"$f\"; then cp --parents \"$f\" '{tree}'; fi; done",
-        top = top().display(),
-        tree = tree.display(),
-    ));
+    copy(tree);
     if let Err(why) = one.apply(tree) {
         return ("NOT PROVED: the break does not apply", why);
     }
@@ -102,6 +132,18 @@ fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
         PROVED
     };
     (word, text)
+}
+
+/// Makes `tree` a copy of the source. Only what differs is written, so that cargo builds no more than it must.
+fn copy(tree: &Path) {
+    sh(&format!(
+        "cd '{tree}' && find . -path ./target -prune -o -type f -print | while read -r f; do \
+         [ -e '{top}'/\"$f\" ] || rm \"$f\"; done; \
+         cd '{top}' && git ls-files --cached --others --exclude-standard | while read -r f; do \
+         if [ -e \"$f\" ] && ! cmp -s \"$f\" '{tree}'/\"$f\"; then cp --parents \"$f\" '{tree}'; fi; done",
+        top = top().display(),
+        tree = tree.display(),
+    ));
 }
 
 /// A tree, and what has been built from it: each part when the first scenario wants it.
