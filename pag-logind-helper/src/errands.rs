@@ -1,8 +1,8 @@
-//! Errands into users' files. A user decides how long a look into their ccache takes: they may have mounted a file system over
-//! it that never answers. The helper has one loop for all users, so a child goes, and the loop goes on meanwhile.
+//! Errands into users' files, each done by a child. A user decides how long it takes to read their ccache: they may have
+//! mounted a file system over it that never answers. The helper has one loop for all users, which goes on meanwhile.
 //!
-//! One user has one child at a time. The child has a deadline, and reports at that; where the kernel holds what it has made, the
-//! child stays until that ends, and the user's next errands are given up: others' are not concerned.
+//! One user has one child at a time. The child reports by a deadline. If the kernel then still holds a process that the child
+//! has made, the child stays until that process ends, and the user's next errands are given up. Other users' are not.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -105,7 +105,8 @@ impl<E: Errand> Errands<E> {
         if over.is_empty() { Poll::Pending } else { Poll::Ready(over) }
     }
 
-    /// Starts those of users who have none away. Those of users whose last child is held are over without a report.
+    /// Starts errands of users that have no child. If the kernel holds a user's last child, the user's errands are given up
+    /// without a report.
     fn start(&mut self, runtime: &SharedRuntime, over: &mut Vec<Done<E>>) -> bool {
         let (mut begun, mut waiting) = (false, VecDeque::new());
         for (uid, errand, work) in std::mem::take(&mut self.waiting) {
@@ -247,7 +248,7 @@ mod tests {
             );
             let pid = child.pidfd().unwrap();
             errands.running.insert(1, Running { child, source: None, phase });
-            errands.add(1, 1_u64, Box::new(|| "his".to_owned()));
+            errands.add(1, 1_u64, Box::new(|| "given up".to_owned()));
             errands.add(2, 2_u64, Box::new(|| "other".to_owned()));
             let mut said = Vec::new();
             while said.len() < 2 {

@@ -1,4 +1,4 @@
-//! What the helper has to say that nobody else says.
+//! The messages of the helper. Those that the module and the helper share are in `pag::report`.
 
 use std::fmt;
 
@@ -35,7 +35,7 @@ pub(crate) enum HelperEvent {
         /// How many leases.
         leases: usize,
     },
-    /// Something that a member had cut stays cut.
+    /// Something that was cut cannot be repaired.
     RepairFailed {
         /// The user.
         uid: u32,
@@ -44,7 +44,7 @@ pub(crate) enum HelperEvent {
         /// In words.
         why: String,
     },
-    /// A user's services run in a manager that is in none of his PAGs.
+    /// A user manager runs outside of its user's PAGs.
     ManagerOutside {
         /// The user.
         uid: u32,
@@ -60,12 +60,12 @@ pub(crate) enum HelperEvent {
     FollowFailed {
         /// The user.
         uid: u32,
-        /// The PAG of his services.
+        /// The PAG of the user's services.
         pag: PagId,
         /// In words.
         why: String,
     },
-    /// Somebody has chosen over D-Bus whom a user's services follow.
+    /// A caller has chosen over D-Bus which session a user's services follow.
     FollowAsked {
         /// The user.
         uid: u32,
@@ -73,7 +73,7 @@ pub(crate) enum HelperEvent {
         pag: PagId,
         /// Whether it is to be followed, or was taken back.
         on: bool,
-        /// Who asked.
+        /// The uid of the caller.
         by: u32,
     },
     /// The bus or logind is away.
@@ -90,7 +90,7 @@ pub(crate) enum HelperEvent {
     },
     /// The D-Bus interface is served after all.
     Served,
-    /// Somebody had tokens discarded over D-Bus.
+    /// A caller had tokens discarded over D-Bus.
     Unlogged {
         /// The user.
         uid: u32,
@@ -98,7 +98,7 @@ pub(crate) enum HelperEvent {
         pag: PagId,
         /// The cell; none for all.
         cell: Option<String>,
-        /// Who asked.
+        /// The uid of the caller.
         by: u32,
     },
 }
@@ -107,26 +107,32 @@ impl fmt::Display for HelperEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HelperEvent::Expiring { uid, pag, expires, why } => {
-                write!(f, "the tokens of PAG {pag} of uid {uid} end at {expires} (seconds since the epoch): {why}")
+                write!(
+                    f,
+                    "the tokens of PAG {pag} of uid {uid} end at {expires} (seconds since the epoch): {why}; a new ticket of the user's, by kinit or a login, brings new ones"
+                )
             }
             HelperEvent::Expired { uid, pag, why } => {
-                write!(f, "the tokens of PAG {pag} of uid {uid} have ended, and its processes have no access: {why}")
+                write!(
+                    f,
+                    "the tokens of PAG {pag} of uid {uid} have ended, and its processes have no access: {why}; a new ticket of the user's, by kinit or a login, brings new ones"
+                )
             }
             HelperEvent::Started { pags, leases } => write!(f, "looking after {pags} PAGs with {leases} leases"),
             HelperEvent::RepairFailed { uid, pag, why } => {
-                write!(f, "PAG {pag} of uid {uid} cannot be healed: {why}; the next login will make a new one")
+                write!(f, "PAG {pag} of uid {uid} cannot be repaired: {why}; the user's next login makes a new one")
             }
             HelperEvent::ManagerOutside { uid, pid } => write!(
                 f,
-                "the user manager of uid {uid}, process {pid}, is in none of the user's PAGs, and so none of its services finds a token: the PAM service systemd-user must call pam_pag after pam_keyinit, as 'pagctl pam check' tells, and a manager from before it did is given the tokens by 'pagctl adopt {uid}', or started again ('systemctl restart user@{uid}.service')"
+                "the user manager of uid {uid} (process {pid}) is in none of the user's PAGs, so its services find no token: 'pagctl pam check' says whether the PAM service systemd-user calls pam_pag after pam_keyinit, as it must; a manager that was started before that gets the tokens by 'pagctl adopt {uid}', or is started again by 'systemctl restart user@{uid}.service'"
             ),
             HelperEvent::RegistryLost { why } => {
-                write!(f, "the registry cannot be read: {why}; live PAGs are anchored in a new one")
+                write!(f, "the registry cannot be read: {why}; the helper makes a new one for the PAGs that are in use")
             }
             HelperEvent::FollowFailed { uid, pag, why } => {
                 write!(
                     f,
-                    "the services of uid {uid} (PAG {pag}) are not in step with a session: {why}; it will be tried again"
+                    "the services of uid {uid} (PAG {pag}) do not have the tokens and the ticket of the session that they should follow: {why}; the helper tries again"
                 )
             }
             HelperEvent::FollowAsked { uid, pag, on: true, by } => {
@@ -134,15 +140,15 @@ impl fmt::Display for HelperEvent {
             }
             HelperEvent::FollowAsked { uid, pag, on: false, by } => write!(
                 f,
-                "PAG {pag} is not chosen any more to be followed by the services of uid {uid}: uid {by} asked for it over D-Bus"
+                "the services of uid {uid} need not follow PAG {pag} any more: uid {by} asked for it over D-Bus"
             ),
             HelperEvent::BusLost { why } => {
-                write!(f, "no connection to logind: {why}; PAGs are looked after without it, and it is tried again")
+                write!(f, "no connection to logind: {why}; the helper looks after PAGs without it, and tries again")
             }
             HelperEvent::BusBack => write!(f, "connected to logind"),
             HelperEvent::NotServed { why } => write!(
                 f,
-                "org.pam_pag.Pag1 is not served on the system bus: {why}; PAGs are looked after without it, and it is tried again"
+                "org.pam_pag.Pag1 is not served on the system bus: {why}; the helper looks after PAGs without it, and tries again"
             ),
             HelperEvent::Served => write!(f, "org.pam_pag.Pag1 is served on the system bus"),
             HelperEvent::Unlogged { uid, pag, cell, by } => {

@@ -1,11 +1,11 @@
-//! What the service manager is told (sd_notify(3)). Where it did not start us, nobody is.
+//! What the helper tells systemd (sd_notify(3)). If systemd did not start it, that goes nowhere.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
 fn tell(states: &[NotifyState<'_>]) {
-    // Nobody is helped by our failing where the manager cannot hear us.
+    // A helper that systemd cannot hear still works.
     let _ = sd_notify::notify(states);
 }
 

@@ -1,4 +1,4 @@
-//! pag-ccache: takes away the file systems that hold the ccaches of users who have no PAG any more. Runs as root in
+//! pag-ccache: takes away the file systems that hold the ccaches of users without a PAG. Runs as root in
 //! `pag-ccache.service`, which a timer starts: the helper has neither the right to unmount nor the host's mounts.
 //! See pag-logind-helper(8).
 
@@ -34,7 +34,7 @@ fn tidy(uid: u32, group: HandleGroup) -> Result<(), String> {
         return Ok(());
     }
     if user.pags().map_err(words)?.is_empty() && !ccache::unmount(uid) {
-        return Err(format!("the ccaches of uid {uid}, who has no PAG, cannot be unmounted"));
+        return Err(format!("the ccaches of uid {uid} cannot be unmounted, and the user has no PAG any more"));
     }
     Ok(())
 }

@@ -152,14 +152,14 @@ fn copy_of(path: &Path) -> std::io::Result<OwnedFd> {
     Ok(copy.into())
 }
 
-/// A child that has become the user writes the ticket: the ccache is his, and so may be what lies there.
+/// A child with the user's identity writes the ticket: the ccache is the user's, and so may be what lies there.
 fn hand_over(pag: PagId, user: &Passwd, keytab: &Keytab, kinit_user: &Identity) -> Result<(), String> {
     let identity = Identity { uid: user.uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };
     let deadline = Instant::now() + TIME;
     let place = CcacheName::File(CCACHE.to_owned());
     let contents = ccache::read(&place, kinit_user, deadline).map_err(|why| why.to_string())?;
     let principal = &contents.summary.principal;
-    // kinit has parsed what the network answers: what it has written is a ticket of anybody's.
+    // kinit has parsed what the network answers: what it has written may be a ticket of any principal.
     if !Account::configured(&user.name).is_from_keytab(keytab.principal.as_deref(), principal) {
         return Err(format!("kinit has brought a ticket of {principal}, which is not the keytab's principal"));
     }

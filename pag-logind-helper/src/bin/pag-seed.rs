@@ -1,5 +1,5 @@
-//! pag-seed: gets tokens for a user's PAG, away from the login. Runs as the user in `pag-seed@UID.service`, whose PAM
-//! stack has put it into the ring. See pag-seed(8).
+//! pag-seed: gets tokens for a user's PAG, away from the login. Runs as the user in `pag-seed@UID.service`. The PAM stack of
+//! that unit has put it into the ring. See pag-seed(8).
 
 use std::ffi::CString;
 use std::io::{self, Write};
@@ -27,7 +27,7 @@ const TIME: Duration = Duration::from_secs(45);
 
 fn main() -> ExitCode {
     if std::env::args_os().len() > 1 {
-        // To whoever has typed its name; a standard error that takes nothing is no reason to panic.
+        // Not eprintln!, which panics where standard error is closed.
         let words = "pag-seed gets tokens for the PAG that it is in: it takes no arguments. See pag-seed(8).";
         let _ = writeln!(io::stderr(), "{words}");
         return ExitCode::from(2);
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     speak_as("pag-seed");
     match seed() {
         Ok(true) => ExitCode::SUCCESS,
-        // The seeder's own failure has been reported by who ran it.
+        // `run_seeder` has reported why.
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {
             let [uid, ..] = sys::ids().uid;

@@ -25,7 +25,7 @@ pub(crate) struct Properties {
 }
 
 impl Properties {
-    /// Those of `known`, whose ring holds `tokens`. `is_alive` says of a lease whether its process still runs.
+    /// Those of `known`, with `tokens` in its ring. `is_alive` is whether the process of a lease still runs.
     pub(crate) fn new(known: &Known, tokens: &[Token], is_alive: impl Fn(&Lease) -> bool) -> Self {
         let Known { id, uid, ring, record, .. } = known;
         Properties {

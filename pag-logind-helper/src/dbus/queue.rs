@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Calls that one user may have here at once.
 pub(crate) const OUTSTANDING: usize = 16;
-/// Connections whose users the bus is being asked for. dbus-daemon admits 256 connections of one user
+/// Connections that the bus is being asked about. dbus-daemon admits 256 connections of one user
 /// (max_connections_per_user).
 const UNIDENTIFIED: usize = 512;
-/// Connections whose users are remembered. The bus is asked again for one that was forgotten.
+/// Connections with users that are remembered. The bus is asked again for one that was forgotten.
 const IDENTIFIED: usize = 1024;
 
 /// The calls that wait or are being served.

@@ -130,7 +130,7 @@ impl View {
         seen.map(|entry| entry.known.id).collect()
     }
 
-    /// All of them, for callers who may see all.
+    /// All of them, for callers that may see all.
     pub(crate) fn all(&self) -> Vec<PagId> {
         self.pags.keys().copied().collect()
     }
@@ -156,7 +156,7 @@ impl View {
         self.pags.values().filter(holds).map(|entry| (entry.known.id, entry.known.uid)).collect()
     }
 
-    /// The rings, of these PAGs, whose token lists are too old to be told.
+    /// The rings, of these PAGs, with token lists that are too old to be told.
     pub(crate) fn stale(&self, pags: &[PagId], now: Instant) -> Vec<(PagId, Ring)> {
         let entries = pags.iter().filter_map(|id| self.pags.get(id));
         let stale = entries.filter(|entry| entry.read.is_none_or(|read| now.duration_since(read) >= FRESH));
@@ -260,7 +260,7 @@ impl View {
         self.changed.iter().copied().collect()
     }
 
-    /// The signals that are due: ends of PAGs, changes of those whose tokens were read since, and notices. They then
+    /// The signals that are due: ends of PAGs, changes of PAGs with tokens that were read since, and notices. They then
     /// count as sent.
     pub(crate) fn take_signals(&mut self, now: Instant) -> Vec<Signal> {
         let ended = std::mem::take(&mut self.ended);

@@ -52,13 +52,13 @@ impl TokenJobs {
         renewals::add(&mut self.queue, pag, via, pags, dirty);
     }
 
-    /// Adds the renewals that are due, and gives what is to be announced. Adds users to `dirty` whose rings hold other
-    /// tokens than their records name.
+    /// Adds the renewals that are due, and gives what is to be announced. If a ring holds other tokens than its
+    /// record names, its user is added to `dirty`.
     pub(crate) fn plan(&mut self, pags: &mut Pags, bus: &Bus, dirty: &mut BTreeSet<u32>) -> Upcoming {
         self.renewals.plan(&mut self.queue, pags, bus.is_there(), dirty)
     }
 
-    /// Starts the jobs whose turn has come.
+    /// Starts the jobs that are due.
     pub(crate) fn start(&mut self, pags: &mut Pags, bus: &Bus) {
         for run in self.queue.start(Instant::now()) {
             match start_unit(&run, pags, bus) {
@@ -129,7 +129,7 @@ impl TokenJobs {
 /// Why the job could not be started.
 fn start_unit(run: &Run, pags: &mut Pags, bus: &Bus) -> Result<bool, String> {
     let Run { pag, uid, need, asked } = *run;
-    // The user may have got tokens for cells whose tokens were discarded, and the job would take them away.
+    // Tokens of some cells were discarded. If the user has got new ones since, the job would take them away.
     if records::has_discarded(pags, pag) {
         records::note_tokens(pags, pag, false);
     }

@@ -1,9 +1,9 @@
-//! When a PAG's tokens are to be renewed, and when somebody is to be told that they will not be: pure functions from a
+//! When the tokens of a PAG are to be renewed, and when it is to be announced that they will end: pure functions from a
 //! record and the time to a plan.
 //!
-//! A token lives as long as its ticket at most. So a job renews the ticket where that can be done, and then gets tokens
-//! from it; both in the second half of the token's life, early enough that a KDC may be away for a while, and each PAG at
-//! a moment of its own. All times are seconds since the epoch: the clock may jump, and what is due then is due at once.
+//! A token lives no longer than its ticket. So a job renews the ticket, if that is possible, and then gets tokens from it.
+//! That is due in the second half of the token's life, early enough that a KDC may be away for a while, and at another
+//! time for each PAG. All times are seconds since the epoch. The clock may jump: what is due then is due at once.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use pag::types::PagId;
 const SHORTEST: u64 = 5;
 /// Longest one.
 const LONGEST: u64 = 600;
-/// Longest time before the end at which that is announced.
+/// The end of tokens is announced no longer before it than this.
 const NOTICE: u64 = 1800;
-/// Longest sleep: a timer is set again then, which makes up for a clock that was set.
+/// Longest sleep: the timer is set again then, since the clock may have been set.
 const SLEEP: u64 = 3600;
 
 /// How a PAG gets new tokens.
@@ -28,20 +28,19 @@ pub(crate) enum RenewVia {
     Keytab,
 }
 
-/// Something that somebody should know about a PAG's tokens: for the journal, and for whoever else wants to tell.
+/// The end of a PAG's tokens, as the journal and the D-Bus interface announce it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Notice {
     /// When the first of them ends.
     pub(crate) end: u64,
-    /// Whether that is over.
+    /// Whether they have ended.
     pub(crate) over: bool,
     /// Why they were not renewed.
     pub(crate) why: &'static str,
 }
 
 impl Notice {
-    /// Whether it is to be said now. What a job may prevent that begins, or runs, is not announced: after a sleep of the
-    /// machine all are late.
+    /// Whether it is announced now. If a job may still prevent it, it is not: after a sleep of the machine all jobs are late.
     pub(crate) fn is_sure(&self, has_job: bool) -> bool {
         self.over || !has_job
     }
@@ -52,12 +51,12 @@ impl Notice {
 pub(crate) struct Plan {
     /// When a job is due, and how.
     pub(crate) job: Option<(u64, RenewVia)>,
-    /// What is to be said now.
+    /// What is to be announced now.
     pub(crate) notice: Option<Notice>,
-    /// When there is something to be said next.
+    /// When there is something to be announced next.
     pub(crate) speak: Option<u64>,
-    /// How often somebody has to look, in seconds, for tokens in the place of those that were discarded: who gets himself
-    /// some tells nobody, and they may end before the next job is due.
+    /// If tokens were discarded, how often the ring is to be read, in seconds: the helper is not told when the user gets new
+    /// ones, and these may end before the next job is due.
     pub(crate) look: Option<u64>,
 }
 
@@ -69,7 +68,7 @@ struct Life {
 }
 
 impl Life {
-    /// A PAG that has a ticket and no token lives as long as that, where it has a keytab, or its tokens were discarded.
+    /// A PAG that has a ticket and no token lives as long as the ticket, if it has a keytab or its tokens were discarded.
     fn of(record: &Record, keytab: bool) -> Option<Self> {
         let tokens = record.tokens.iter().map(|token| Life { since: token.since, end: token.expires });
         let got = record.last_seeding.filter(|last| last.ok).map(|last| last.at);
@@ -94,7 +93,7 @@ impl Life {
     }
 }
 
-/// How tokens could be had that end later than `end`. None: there is no hope but a new ticket of the user's.
+/// How tokens can be had that end later than `life`. None: only if the user gets a new ticket.
 fn renew_via(record: &Record, keytab: bool, life: Option<Life>, now: u64) -> Option<RenewVia> {
     // Some clients take a second off; a ticket that ends a little later only is the one that the token was made of.
     let later = |moment: u64| life.is_none_or(|life| moment > life.end.saturating_add(2 + life.length() / 16));
@@ -109,12 +108,12 @@ fn renew_via(record: &Record, keytab: bool, life: Option<Life>, now: u64) -> Opt
     }
 }
 
-/// When the next attempt is due after one at `at`: the nearer the end, the sooner; and after it, the longer ago, the later.
+/// When the next attempt is due after one at `at`: the nearer the end, the sooner. After the end, pauses get longer.
 fn again(at: u64, end: u64) -> u64 {
     at.saturating_add(if at < end { (end - at) / 4 } else { (at - end) / 2 }.clamp(SHORTEST, LONGEST))
 }
 
-/// Plans for a PAG that is in use; `keytab`: the administrator has given it one. One that never had tokens, and has no keytab,
+/// The plan for a PAG. `keytab` is whether the administrator has given it one. A PAG that never had tokens, and has no keytab,
 /// is left to its logins.
 pub(crate) fn plan(pag: PagId, record: &Record, keytab: bool, now: u64) -> Plan {
     let life = Life::of(record, keytab);
@@ -169,7 +168,7 @@ mod tests {
     const NONE: bool = false;
     const KEYTAB: bool = true;
 
-    /// A PAG whose token began at T, and whose ticket ends when that does.
+    /// A PAG with a token that began at T, and a ticket that ends with the token.
     fn record(life: u64, renewable: u64, attempt: Option<(u64, bool)>) -> Record {
         let cell = "a.test".parse().unwrap();
         Record {
@@ -285,7 +284,7 @@ mod tests {
         discarded.last_seeding = Some(LastSeeding { at: T + 6 * HOUR, ok: true, ticket: 0 });
         discarded.ticket = T + 16 * HOUR;
         assert_eq!(planned(&discarded, NONE, 6 * HOUR), Some((11 * HOUR, RenewVia::Ticket)));
-        // One that cannot be renewed ends, and nothing is to be said of tokens that nobody wants.
+        // One that cannot be renewed ends, and nothing is to be announced of tokens that were discarded.
         let mut last = record(10 * HOUR, 0, Some((0, true)));
         last.discard(None, T + 2 * HOUR);
         let plan = plan(PagId::from(0), &last, NONE, T + 11 * HOUR);
@@ -355,8 +354,8 @@ mod tests {
         assert!(notice(true).is_sure(true) && notice(true).is_sure(false));
     }
 
-    /// A thousand PAGs with tickets of 20 minutes, jobs of 1 s, and the KDC away from the 8th to the 12th minute: nobody is
-    /// without a token at any moment.
+    /// A thousand PAGs with tickets of 20 minutes, jobs of 1 s, and the KDC away from the 8th to the 12th minute: no
+    /// PAG is without a token at any moment.
     #[test]
     fn a_thousand_pags_are_served_before_their_end() {
         use crate::jobs::queue::{JobNeed, Queue};

@@ -35,7 +35,7 @@ pub(crate) struct Queue {
 struct Job {
     uid: u32,
     need: JobNeed,
-    /// Callers over D-Bus who wait for its end.
+    /// Callers over D-Bus that wait for its end.
     waiters: Vec<Order>,
     /// A caller asked for it while it ran, and for more than it gets: it is to run once more.
     again: bool,
@@ -74,7 +74,7 @@ pub(crate) struct Run {
 pub(crate) struct Ran {
     pub(crate) pag: PagId,
     pub(crate) need: JobNeed,
-    /// Callers who are to be told.
+    /// Callers that are to be told.
     pub(crate) waiters: Vec<Order>,
 }
 
@@ -162,7 +162,7 @@ impl Queue {
         started
     }
 
-    /// Takes jobs for failed of whose end the helper has not heard.
+    /// Takes a job for failed if the helper should have heard of its end by now.
     fn give_up_lost(&mut self, now: Instant) {
         self.jobs.retain(|_, job| {
             if !matches!(job.state, State::Running { until } if until <= now) {
@@ -195,7 +195,7 @@ impl Queue {
         Some(Ran { pag, need, waiters })
     }
 
-    /// The job of this PAG could not be started. Gives the callers who are to be told.
+    /// The job of this PAG could not be started. Gives the callers that are to be told.
     pub(crate) fn not_started(&mut self, pag: PagId, now: Instant) -> Vec<Order> {
         let Some(job) = self.jobs.get_mut(&pag) else { return Vec::new() };
         let (uid, waiters) = (job.uid, std::mem::take(&mut job.waiters));

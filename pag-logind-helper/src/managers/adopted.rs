@@ -1,5 +1,5 @@
-//! Managers that were adopted (`pagctl adopt`): whether their keyrings have what their PAGs have. What is remembered here
-//! saves work and no more; who is adopted is in the records.
+//! Managers that were adopted (`pagctl adopt`): whether their keyrings have the tokens of their PAGs. What is remembered
+//! here only saves work: the records say which managers are adopted.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use pag::types::PagId;
 
 use crate::pags::rings::keys_of;
 
-/// The adopted managers of this host: the keys of the ring with which each was brought into step, or not.
+/// The adopted managers of this host, and the keys that each one's ring had when its keyring was last brought into step.
 #[derive(Default)]
 pub(crate) struct Adopted(BTreeMap<PagId, Vec<Serial>>);
 
 impl Adopted {
-    /// Whether rings must be looked at now and then: nobody tells when a token in a ring is replaced.
+    /// Whether rings must be surveyed now and then: the helper is not told when a token in a ring is replaced.
     pub(crate) fn must_look(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Whether something is to be done about a manager among those of a user's PAGs.
+    /// Whether one of a user's managers does not have the tokens of its PAG.
     pub(crate) fn is_out_of_step(&self, pags: &[Pag]) -> bool {
         pags.iter().any(|pag| self.lacks(pag))
     }
@@ -32,13 +32,13 @@ impl Adopted {
         is_adopted && pag.ring.as_ref().is_ok_and(|ring| self.0.get(&pag.id) != Some(&keys_of(ring)))
     }
 
-    /// Has the adopted managers among a user's PAGs have their tokens. Under his lock.
+    /// Gives the adopted managers of a user the tokens of their PAGs. Under the user's lock.
     pub(crate) fn bring_into_step(&mut self, user: &LockedUser<'_>, pags: &mut [Pag]) {
         for pag in pags {
             if !self.lacks(pag) {
                 continue;
             }
-            // Seen before what is done about it, so that what comes meanwhile is seen the next time.
+            // Read before the keyring is changed, so that what comes meanwhile is seen the next time.
             let seen = pag.ring.as_ref().map(keys_of).unwrap_or_default();
             if let Err(why) = adopt::bring_into_step(user, pag) {
                 let (uid, id) = (pag.uid, pag.id);
@@ -49,7 +49,7 @@ impl Adopted {
         }
     }
 
-    /// PAGs that are no more have no managers.
+    /// PAGs that have ended have no managers.
     pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&PagId) -> bool) {
         self.0.retain(|id, _| is_there(id));
     }

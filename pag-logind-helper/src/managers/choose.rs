@@ -11,7 +11,7 @@ use pag::types::PagId;
 use crate::order::{Action, Order, Outcome, Trouble};
 use crate::pags::{LOCK_WAIT, Pags};
 
-/// Callers who wait until the services of a user follow another session.
+/// Callers that wait until the services of a user follow another session.
 #[derive(Default)]
 pub(crate) struct Choices(Vec<(u32, Order)>);
 
@@ -21,7 +21,7 @@ impl Choices {
         self.0.push((uid, order));
     }
 
-    /// Answers callers, but for those whose user `is_pending`.
+    /// Answers callers, but for those with a user that `is_pending`.
     pub(crate) fn answer(&mut self, pags: &Pags, is_pending: impl Fn(u32) -> bool) {
         self.0.retain(|(uid, order)| {
             let waits = is_pending(*uid);
@@ -74,7 +74,7 @@ pub(crate) fn choose(pags: &Pags, setting: Follow, id: PagId, on: bool) -> Outco
 fn why_not(record: &Record, setting: Follow, found: &[Pag]) -> Option<&'static str> {
     let is_follower = |pag: &Pag| pag.record.as_ref().is_ok_and(|record| policy::is_follower(record, pag::sys::now()));
     if setting == Follow::None {
-        Some("the administrator wants services to follow nobody (follow = none in pag.conf)")
+        Some("the administrator has set follow = none in pag.conf, so services follow no session")
     } else if !policy::can_be_followed(record) {
         Some("only the PAG that a login has to itself (scope = session), or one of another identity, can be followed")
     } else if !found.iter().any(is_follower) {

@@ -1,5 +1,5 @@
-//! Whom the user managers follow (`scope = session`), and whether their rings are in step: see `pag::mirror::follow`. What is
-//! remembered here saves work and no more; who follows whom is in the records.
+//! User managers that follow a session (`scope = session`), and whether their rings have its tokens: see
+//! `pag::mirror::follow`. What is remembered here only saves work: the records say which PAG follows which.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -27,24 +27,25 @@ const INSIDE: Duration = Duration::from_secs(1);
 
 /// The followers of this host.
 pub(crate) struct Following {
+    /// The setting `follow`.
     pub(crate) setting: Follow,
-    /// What logind has said of users, as far as it was asked.
+    /// What logind has said of users when it was asked.
     sessions: BTreeMap<u32, Sessions>,
-    /// What followers were brought into step with.
+    /// What the rings of followers had when they were last brought into step.
     steps: BTreeMap<PagId, Step>,
-    /// Followers that are out of step for a reason that was said.
+    /// Followers that are out of step for a reason that was reported.
     said: BTreeSet<PagId>,
     /// Followers that could not be given their ticket.
     without_ticket: BTreeSet<PagId>,
-    /// Tickets that are to be copied: not under the uid's lock, and not by the loop.
+    /// Tickets that are to be copied, by a child and not under the user's lock.
     pub(crate) copies: Vec<TicketCopy>,
 }
 
-/// What a follower was brought into step with.
+/// What a follower's ring had when it was last brought into step.
 #[derive(Debug, PartialEq, Eq)]
 struct Step {
     leader: PagId,
-    /// The keys in both rings: any change of theirs is worth a look inside, which costs two children.
+    /// The keys in both rings. If they change, two children read the tokens in them.
     theirs: Vec<Serial>,
     ours: Vec<Serial>,
     /// When the followed ticket was written.
@@ -52,7 +53,7 @@ struct Step {
 }
 
 impl Following {
-    /// Nobody follows yet.
+    /// Knows no follower yet.
     pub(crate) fn new() -> Self {
         Following {
             setting: Follow::Display,
@@ -64,12 +65,12 @@ impl Following {
         }
     }
 
-    /// Whether rings must be looked at now and then: nobody tells when a token in a ring is replaced.
+    /// Whether rings must be surveyed now and then: the helper is not told when a token in a ring is replaced.
     pub(crate) fn must_look(&self) -> bool {
         !self.steps.is_empty() || !self.said.is_empty()
     }
 
-    /// What logind says of a user now. True when that is news.
+    /// Takes over what logind says of a user. True if that is news.
     pub(crate) fn hear(&mut self, uid: u32, sessions: Sessions) -> bool {
         let news = self.sessions.get(&uid) != Some(&sessions);
         self.sessions.insert(uid, sessions);
@@ -103,21 +104,21 @@ impl Following {
         })
     }
 
-    /// Has the followers among a user's PAGs follow whom they should, with tokens and ticket. True when what logind says
-    /// of him matters for that. Under his lock.
+    /// Gives the followers among a user's PAGs the tokens and the ticket of the session that they should follow. True if
+    /// that depends on what logind says of the user. Under the user's lock.
     pub(crate) fn bring_into_step(&mut self, user: &LockedUser<'_>, pags: &mut [Pag]) -> bool {
         let uid = user.uid();
         let ids: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
-        let mut some = false;
+        let mut has_follower = false;
         for id in ids {
             let Some(mut pag) = pags.iter().find(|pag| pag.id == id).cloned() else { continue };
             let Ok(record) = pag.record.clone() else { continue };
-            some |= policy::is_follower(&record, pag::sys::now());
+            has_follower |= policy::is_follower(&record, pag::sys::now());
             let leader = self.leader(uid, pags, &record);
             let leader = leader.and_then(|id| pags.iter().find(|other| other.id == id)).cloned();
             let done = match &leader {
                 Some(leader) => self.follow(user, &mut pag, leader),
-                None => self.follow_nobody(user, &mut pag),
+                None => self.end_following(user, &mut pag),
             };
             match done {
                 Ok(()) if self.without_ticket.contains(&id) => {}
@@ -130,13 +131,13 @@ impl Following {
                 *place = pag;
             }
         }
-        if !some {
+        if !has_follower {
             self.sessions.remove(&uid);
         }
-        some
+        has_follower
     }
 
-    /// A follower is out of step, which is said once.
+    /// Reports that a follower is out of step: once.
     fn failed(&mut self, uid: u32, id: PagId, why: String) {
         self.steps.remove(&id);
         if self.said.insert(id) {
@@ -164,7 +165,7 @@ impl Following {
         }
     }
 
-    /// PAGs that are no more do not follow.
+    /// PAGs that have ended do not follow.
     pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&PagId) -> bool) {
         self.steps.retain(|id, _| is_there(id));
         self.said.retain(&is_there);
@@ -180,7 +181,7 @@ impl Following {
         if before.is_none() {
             forget_own(user, pag)?;
         }
-        // Seen before what is done about it, so that what comes meanwhile is seen the next time.
+        // Read before the ring is changed, so that what comes meanwhile is seen the next time.
         let seen = step(pag, leader);
         follow::mirror(user, pag, leader)?;
         if before != Some(leader.id) {
@@ -199,7 +200,7 @@ impl Following {
         Ok(())
     }
 
-    fn follow_nobody(&mut self, user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
+    fn end_following(&mut self, user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
         self.steps.remove(&pag.id);
         let (Ok(ring), Ok(mut record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(()) };
         if record.follows.is_none() {
@@ -218,13 +219,13 @@ impl Following {
     }
 }
 
-/// What a follower of `leader` is in step with, as both are now.
+/// What a follower of `leader` and the leader have now.
 fn step(pag: &Pag, leader: &Pag) -> Step {
     let keys = |pag: &Pag| pag.ring.as_ref().map(keys_of).unwrap_or_default();
     Step { leader: leader.id, theirs: keys(leader), ours: keys(pag), ticket: ccache::stamp(leader.uid, leader.id) }
 }
 
-/// What a login has left in the PAG that begins to follow goes: it is an identity of its own.
+/// Takes away what a login has left in a PAG that begins to follow: it belongs to another identity.
 fn forget_own(user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
     let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(()) };
     if record.principal.is_none() && record.tokens.is_empty() {
@@ -245,7 +246,7 @@ fn forget_own(user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
     user.store(pag, blank)
 }
 
-/// The session in whose control group a process is: logind calls it `session-ID.scope` (src/login/logind-session.c,
+/// The session that a process is in, by its control group: logind calls that `session-ID.scope` (src/login/logind-session.c,
 /// session_start_scope).
 fn scope_of(pid: i32) -> Option<String> {
     session_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)

@@ -1,6 +1,6 @@
-//! User managers that run outside their users' PAGs: the PAM service `systemd-user` does not call pam_pag, or before
-//! pam_keyinit only, or the manager is older than pam_pag. Nothing tells of such a one, so systemd is asked whether there
-//! is one, once a login is in a PAG without it.
+//! User managers that run outside of their users' PAGs: the PAM service `systemd-user` does not call pam_pag, or calls it
+//! before pam_keyinit only, or the manager is older than pam_pag. The helper is not told of such a manager. So it asks systemd
+//! for one, once a login is in a PAG without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,21 +14,21 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest pause before systemd is asked again about a manager that does not get ready, or while there is no bus.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// The users whose managers belong into a PAG, as a login or the manager itself has made it.
+/// User managers that belong into a PAG and may be outside of it.
 #[derive(Debug, Default)]
 pub(crate) struct OutsideManagers {
-    /// Those whose manager seems to be outside.
+    /// Users with a manager that seems to be outside.
     outside: BTreeMap<u32, Look>,
-    /// Those whose manager was put into its PAG before pam_keyinit, as far as we have heard.
+    /// Users with a manager that pam_pag has put into its PAG before pam_keyinit ran, by the last nudge.
     early: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
 struct Look {
-    /// When systemd is to be asked. None: there is nothing to ask until something changes.
+    /// When systemd is to be asked. None: not until something changes.
     due: Option<Instant>,
     pause: Duration,
-    /// The manager of which it was said.
+    /// The manager that was reported.
     said: Option<u32>,
 }
 
@@ -41,7 +41,7 @@ impl OutsideManagers {
         };
     }
 
-    /// These users, and no others, have something in a PAG that a manager would share, and whether one holds it.
+    /// These users have a PAG that a manager should share. The value is whether a manager is in it.
     pub(crate) fn watch(&mut self, users: &BTreeMap<u32, bool>, now: Instant) {
         self.early.retain(|uid| users.contains_key(uid));
         let early = &self.early;
@@ -60,7 +60,7 @@ impl OutsideManagers {
         }
     }
 
-    /// Whose managers are to be asked about now; each is asked about once.
+    /// The users with managers that systemd is to be asked about now. Each is given once.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<u32> {
         let due = self.outside.iter_mut().filter(|(_, look)| look.due.is_some_and(|moment| moment <= now));
         due.map(|(uid, look)| {
@@ -70,7 +70,7 @@ impl OutsideManagers {
         .collect()
     }
 
-    /// What systemd has answered; the process of a manager of which something is to be said.
+    /// Takes over what systemd has answered. Gives the process of a manager that is to be reported.
     pub(crate) fn answered(&mut self, uid: u32, state: ManagerState, now: Instant) -> Option<u32> {
         let look = self.outside.get_mut(&uid)?;
         match state {
@@ -84,7 +84,7 @@ impl OutsideManagers {
         }
     }
 
-    /// When [`OutsideManagers::due`] has somebody next.
+    /// When [`OutsideManagers::due`] has some next.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.outside.values().filter_map(|look| look.due).min()
     }

@@ -31,7 +31,7 @@ pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(20);
 pub(crate) struct Pags {
     group: HandleGroup,
     known: BTreeMap<PagId, Rc<Known>>,
-    /// Users whose PAGs have changed since [`Pags::take_changed`].
+    /// Users with PAGs that have changed since [`Pags::take_changed`].
     changed: BTreeSet<u32>,
     /// The keytabs that the configuration names.
     pub(crate) keytabs: Keytabs,
@@ -83,7 +83,7 @@ impl Pags {
         self.known.values().filter(|known| known.uid == uid).cloned().collect()
     }
 
-    /// The users whose PAGs have changed since the last call.
+    /// The users with PAGs that have changed since the last call.
     pub(crate) fn take_changed(&mut self) -> BTreeSet<u32> {
         std::mem::take(&mut self.changed)
     }

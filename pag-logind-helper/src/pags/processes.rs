@@ -1,7 +1,7 @@
-//! Tells when the process of a lease ends: one pidfd each, all behind one descriptor.
+//! Tells when a process that holds a lease ends, by a pidfd for each.
 //!
-//! A descriptor of its own in the loop for each of some thousand processes would cost a task and a waker each. So
-//! they hang in an epoll instance, which is readable when one of them is, and the loop watches that.
+//! If the loop watched some thousand pidfds itself, each would cost a task and a waker. So they are in one epoll instance,
+//! which is readable when one of them is, and the loop watches that.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,7 +23,7 @@ pub(crate) struct Processes {
 struct Watched {
     process: Process,
     pidfd: OwnedFd,
-    /// Whose leases it holds: a PAM host may have opened sessions for two users in turn.
+    /// The users of the leases that it holds: a PAM host may have opened sessions for two users in turn.
     uids: Vec<u32>,
 }
 
@@ -32,14 +32,14 @@ struct Watched {
 pub(crate) enum Coverage {
     /// The kernel will tell the end of each process.
     Whole,
-    /// Some process is gone already: its user's PAGs are to be looked at again.
+    /// Some process has ended already: its user's PAGs are to be reconciled again.
     Stale,
-    /// There are not enough descriptors, or the kernel has no pidfds: time will have to tell.
+    /// There are not enough descriptors, or the kernel has no pidfds: all PAGs must be surveyed now and then.
     Partial,
 }
 
 impl Processes {
-    /// Watches nobody yet.
+    /// Watches none yet.
     ///
     /// # Errors
     /// EMFILE, ENOMEM.
@@ -92,7 +92,7 @@ impl Processes {
         let Ok(pidfd) = pag::sys::pidfd_open(process.pid) else {
             return if process.is_alive() { Coverage::Partial } else { Coverage::Stale };
         };
-        // Looked at after the open: the descriptor stands for whoever had the pid then.
+        // Looked at after the open: the descriptor stands for the process that had the pid then.
         if !process.is_alive() {
             return Coverage::Stale;
         }
@@ -104,21 +104,21 @@ impl Processes {
         Coverage::Whole
     }
 
-    /// Taken out by name, not by closing: a child of ours that is about to look into a ring has a copy of the
-    /// descriptor for a moment, and the kernel would go on reporting it.
+    /// Takes the descriptor out of the epoll instance. To close it is not enough: a child that reads a ring has a copy of it
+    /// for a moment, and the kernel would go on reporting it.
     fn release(&mut self, pid: i32) -> Vec<u32> {
         let Some(watched) = self.processes.remove(&pid) else { return Vec::new() };
         let _ = epoll::delete(self.epoll.get_ref(), &watched.pidfd);
         watched.uids
     }
 
-    /// Whose processes have ended.
+    /// Waits until processes end. Gives their users.
     ///
     /// # Errors
     /// When the loop cannot watch any more.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u32>>> {
-        let nobody = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
-        let mut events = [nobody; 64];
+        let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+        let mut events = [none; 64];
         let count = ready!(self.epoll.poll_read_with(cx, |epoll| {
             match epoll::wait(epoll, &mut events[..], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
                 Ok(0) => Err(io::ErrorKind::WouldBlock.into()),

@@ -16,8 +16,9 @@ pub(crate) fn are_missing(record: &Record, tokens: &[Token], now: u64) -> bool {
     record.tokens.iter().any(|held| held.expires > now && !is_there(held))
 }
 
-/// The cells whose tokens a member has discarded: the record names some, none has expired, and there is not even a dead one.
-/// A client that is away has not told of its own; and after a seeder that has failed they may be missing because of that.
+/// The cells for which a member has discarded all tokens: the record names some, none of them has expired, and the ring does
+/// not even have a dead one. A client that is not there could not tell of its tokens. After a seeder that has failed, tokens
+/// may be missing because of that.
 pub(crate) fn discarded(record: &Record, tokens: &[Token], now: u64, is_there: impl Fn(Client) -> bool) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::new();
     if record.reseed || record.last_seeding.is_some_and(|last| !last.ok) {
@@ -34,8 +35,8 @@ pub(crate) fn discarded(record: &Record, tokens: &[Token], now: u64, is_there: i
     cells
 }
 
-/// The clients and cells of which a seeder that has failed did not get tokens, for people: those that the record names and
-/// of which none is good; all of them, where that tells nothing.
+/// The clients and cells for which a seeder that has failed did not get tokens, for a message: those for which the record
+/// names a token and none is good. If all are good, all that the record names.
 pub(crate) fn missed(record: &Record, tokens: &[Token]) -> (String, String) {
     let is_good = |held: &&Held| {
         tokens
@@ -124,7 +125,7 @@ mod tests {
         assert_eq!(told(&[token("a.test", TokenState::Good)], true), "b.test");
         assert_eq!(told(&[token("a.test", TokenState::Good), token("b.test", TokenState::Revoked)], true), "");
         let failed = Record { last_seeding: Some(LastSeeding { at: 1, ok: false, ticket: 0 }), ..record.clone() };
-        assert!(discarded(&failed, &[], NOW, |_| true).is_empty(), "nor does one whose seeder has failed");
+        assert!(discarded(&failed, &[], NOW, |_| true).is_empty(), "nor after a seeder has failed");
         assert_eq!(told(&[], false), "", "a client that is away says nothing");
         assert_eq!(missed(&record, &[token("a.test", TokenState::Good)]).1, "b.test, old.test");
         assert_eq!(missed(&record, &[]), ("keyring".to_owned(), "a.test, b.test, old.test".to_owned()));

@@ -11,8 +11,8 @@ pub(crate) fn passwd(uid: u32) -> Passwd {
     sys::passwd(Who::Uid(uid)).ok().flatten().unwrap_or_else(nameless)
 }
 
-/// Who a child becomes that reads a user's own ccaches. That takes no group, and to look the user's groups up takes NSS,
-/// which may be slow.
+/// The identity of a child that reads a user's own ccaches. That takes no group, and to look the user's groups up takes
+/// NSS, which may be slow.
 pub(crate) fn reader(uid: u32) -> Identity {
     Identity { uid, gid: NOGROUP, groups: Vec::new() }
 }

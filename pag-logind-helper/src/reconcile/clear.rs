@@ -1,8 +1,8 @@
-//! Clears away what users have put into the directories of their ccaches besides the files of one.
+//! Clears away what users have put into the directories of their ccaches besides a ccache's own files.
 //!
-//! What is there is theirs to make: as deep as they like, and as much. So nothing here goes down into it. A directory that is
-//! not empty has its own directories moved up, beside it, until it is; and a child does that, which is given some time and
-//! goes on the next time. What a user has mounted a file system on stays: it goes with the last of the user's PAGs.
+//! A user may make directories there as deep and as many as they like, so nothing here goes down into them. If a directory is
+//! not empty, its own directories are moved up, beside it, until it is. A child does that, for a limited time, and another
+//! one goes on the next time. A directory that a user has mounted a file system on stays: it goes with the user's last PAG.
 
 use std::ffi::{CStr, CString};
 use std::path::Path;
@@ -15,13 +15,13 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
-/// Longest time for one directory: somebody waits for us.
+/// Longest time for one directory: all users wait for the helper.
 const TIME: Duration = Duration::from_millis(300);
 
-/// Entries that are kept in mind.
+/// Most entries that are kept in memory.
 const MOST: usize = 1000;
 
-/// Empties a directory, as far as there is time for it; whether there was enough.
+/// Empties a directory, as far as there is time. True if there was enough.
 #[allow(unsafe_code)] // makes a child
 pub(crate) fn clear(directory: &Path) -> bool {
     let deadline = Instant::now() + TIME;
@@ -47,10 +47,10 @@ fn empty(directory: &Path) -> Result<()> {
                         number += 1;
                         let free = CString::new(number.to_string()).unwrap_or_default();
                         done = renameat_with(&inner, &entry, &top, &free, RenameFlags::NOREPLACE);
-                        // It is found by the next look at the top where many wait.
+                        // If many wait, it is found by the next look at the top.
                         waiting.extend((done.is_ok() && waiting.len() < MOST).then_some(free));
                     }
-                    // A number that is taken is progress, too: the next one may be free.
+                    // A number that is taken already is progress, too: the next one may be free.
                     progress |= done.is_ok() || done == Err(Errno::EXIST);
                 }
                 done = remove(&top, &name);
@@ -68,14 +68,14 @@ fn open(place: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd> {
     openat(place, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// The same for a directory of the user's: not one over which a file system is mounted.
+/// The same for a directory of the user's, but not for one that a file system is mounted over.
 fn open_here(place: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     openat2(place, name, flags, Mode::empty(), resolve)
 }
 
-/// As many as are worth a pass.
+/// The entries of a directory: as many as are worth a pass.
 fn entries_of(directory: &OwnedFd) -> Result<Vec<CString>> {
     let entries = Dir::read_from(directory)?.filter_map(|entry| entry.ok().map(|entry| entry.file_name().to_owned()));
     Ok(entries.filter(|name| ![c".", c".."].contains(&name.as_c_str())).take(MOST).collect())

@@ -1,6 +1,6 @@
-//! Managers that no login is with any more. Mostly they are about to stop, and their services may still write to an AFS home
-//! while they do, so they keep the tokens for a moment. One that goes on after that, since logind keeps it for something
-//! that was left in a session, loses them as a lingering one does at once: see `retain` in pag.conf(5).
+//! User managers that have lost their last login. Most are about to stop, and their services may still write to an AFS home
+//! while they do, so they keep the tokens for a moment. logind may keep a manager alive for longer, because of a process
+//! that was left in a session. Then it loses the tokens, as a manager that lingers does at once: see `retain` in pag.conf(5).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use pag::types::Retain;
 /// and then its services stop.
 const MOMENT: Duration = Duration::from_secs(20);
 
-/// The PAGs whose managers may be about to stop.
+/// PAGs with managers that may be about to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Leaving {
     /// Until when each keeps its tokens.
     until: BTreeMap<PagId, Instant>,
-    /// Those whose time is over, and which nobody has looked at yet.
+    /// Those that have had their time, and were not reconciled since.
     over: BTreeSet<PagId>,
 }
 
 impl Leaving {
-    /// The record of a PAG is another than before. What was got without a login counts from then on.
+    /// The record of a PAG has changed. The time of a manager begins when it has no login any more.
     pub(crate) fn changed(&mut self, id: PagId, record: &Record, now: Instant) {
         let is_leaving = record.has_manager() && !record.has_login() && record.retain == Retain::None;
         if is_leaving && record.follows.is_none() {
@@ -34,7 +34,7 @@ impl Leaving {
         }
     }
 
-    /// The PAGs whose time is over now; each is named once.
+    /// The PAGs that have had their time. Each is given once.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<PagId> {
         let due: Vec<PagId> = self.until.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
         self.until.retain(|id, _| !due.contains(id));
@@ -42,7 +42,7 @@ impl Leaving {
         due
     }
 
-    /// Whether the time of this one is over; that is said once.
+    /// Whether this one has had its time. True once.
     pub(crate) fn take(&mut self, id: PagId) -> bool {
         self.over.remove(&id)
     }
@@ -52,7 +52,7 @@ impl Leaving {
         self.until.values().min().copied()
     }
 
-    /// PAGs that are no more do not leave.
+    /// PAGs that have ended do not leave.
     pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&PagId) -> bool) {
         self.until.retain(|id, _| is_there(id));
         self.over.retain(is_there);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_tokens_or_has_none_of_his_own_is_not_looked_at() {
+    fn a_manager_that_keeps_tokens_or_has_none_of_its_own_does_not_leave() {
         let (mut leaving, id) = (Leaving::default(), PagId::from(1));
         let follower = Record { follows: Some(PagId::from(2)), ..record(Retain::None, &[LeaseKind::Manager]) };
         let others = [

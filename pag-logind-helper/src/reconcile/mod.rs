@@ -40,14 +40,14 @@ pub(crate) struct Reconciler {
     pub(crate) following: Following,
     /// User managers outside of their PAGs that have the tokens of those.
     adopted: Adopted,
-    /// User managers that no login is with any more.
+    /// User managers that have lost their last login.
     leaving: Leaving,
     repairs: Repairs,
-    /// Users who hold leases with processes whose end the kernel will not tell.
+    /// Users with processes that hold leases and cannot be watched.
     unwatched: BTreeSet<u32>,
-    /// Users whose ended ccaches take longer to be cleared away than there was time for.
+    /// Users with ended ccaches that could not be cleared away in time.
     uncleared: BTreeSet<u32>,
-    /// The users whom logind knows. None while logind cannot be asked.
+    /// The users that logind knows. None while logind cannot be asked.
     pub(crate) users: Option<BTreeSet<u32>>,
 }
 
@@ -227,7 +227,7 @@ impl Reconciler {
             || pags.all().any(|known| tokens::are_named(&known.record, now))
     }
 
-    /// The users who have a login, or a manager, in a PAG that is not one job's alone, and whether a manager is among the
+    /// The users that have a login, or a manager, in a PAG that is not one job's alone, and whether a manager is among the
     /// processes that hold it.
     pub(crate) fn managers(&self, pags: &Pags) -> BTreeMap<u32, bool> {
         let mut managers = BTreeMap::new();

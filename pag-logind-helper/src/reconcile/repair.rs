@@ -26,7 +26,7 @@ pub(super) struct Repairs {
     orphans: BTreeSet<PagId>,
     /// PAGs with a trouble that is in the journal already.
     reported: BTreeSet<PagId>,
-    /// PAGs whose records a newer release has written, and their users: this release cannot tell which processes are in them.
+    /// PAGs with records that a newer release has written, and their users: this release cannot tell which processes are in them.
     newer: BTreeMap<PagId, u32>,
 }
 
@@ -95,7 +95,7 @@ impl Repairs {
     }
 
     /// Takes the PAGs out of `found` that have an unreadable record, writes those records again that are remembered, and gives
-    /// the ids of the rest. `users` are those whom logind knows.
+    /// the ids of the rest. `users` are those that logind knows.
     pub(super) fn set_aside(
         &mut self,
         user: &LockedUser<'_>,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn who_ends_a_pag_takes_its_ccache_along() {
+    fn ending_a_pag_removes_its_ccache() {
         assert!(was_cut(false, true));
         assert!(was_cut(true, false));
         assert!(!was_cut(false, false));

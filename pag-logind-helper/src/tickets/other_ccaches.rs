@@ -1,34 +1,35 @@
-//! Looks at the tickets that are not in a PAG's own ccache: those that logins keep for themselves in `/tmp`, in KCM and in
-//! keyrings of the uid. A user who renews or replaces a ticket there, by kinit or by a Kerberos module that unlocks screens, has
-//! done it for the PAG.
+//! Tells when there is a new ticket outside of the PAGs' own ccaches: in `/tmp`, in KCM, or in a keyring of the uid, where
+//! logins keep their tickets. If kinit, or a Kerberos module that unlocks a screen, renews or replaces the ticket there, it
+//! is meant for the PAG.
 //!
-//! Nobody tells of them, so there is a look every few seconds. It asks for a file's times and opens nothing: a kinit
-//! replaces the file, so a watch of inotify's would be lost with the first, and one of the directory would wake us for
-//! whatever anybody does in `/tmp`. Of a keyring or KCM it asks for the numbers of the tickets. What has changed is then read.
+//! The helper is not told of that, so it looks every few seconds. It asks for the times of a file and opens nothing. inotify
+//! is of no use: kinit replaces the file, and a watch of `/tmp` would wake the helper for all that is done there. Of a
+//! keyring or KCM it asks for the numbers of the tickets. A ccache that has changed is then read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::pags::users::reader;
 use pag::ccache::{self, CcacheName};
 use pag::types::PagId;
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
-/// Longest time for a look into a user's keyrings, or for KCM's answer.
-const INSIDE: Duration = Duration::from_millis(300);
+use crate::pags::users::reader;
+
+/// Longest time to ask KCM, or the kernel for a user's keyrings.
+const STAMP_LIMIT: Duration = Duration::from_millis(300);
 /// Between two rounds of looks.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Longest time for the looks of a round that take a child each: one daemon that does not answer is KCM for everybody.
+/// Longest time of a round for the ccaches that take a child each: KCM is one daemon, which may not answer.
 const ROUND: Duration = Duration::from_millis(500);
-/// The part of our time that rounds may take: one in so many.
+/// The part of the helper's time that rounds may take: one in so many.
 const SHARE: u32 = 20;
-/// A user's ccaches that are looked at for one PAG, which may have any number of logins.
+/// Most ccaches that are looked at for one PAG, which may have any number of logins.
 const MOST: usize = 16;
-/// Names where our unit shows us the host's `/tmp`: what the unit gives us for `/tmp` is another.
+/// The variable that names where the helper's unit shows the host's `/tmp`. The helper's own `/tmp` is another one.
 const VARIABLE: &str = "PAG_TMP";
 
-/// By what one notices that a file was written or replaced, or a ticket in a keyring or in KCM.
+/// Another stamp means that a file was written or replaced, or a ticket in a keyring or in KCM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stamp {
     File {
@@ -37,7 +38,7 @@ enum Stamp {
         seconds: i64,
         nanoseconds: u32,
     },
-    /// Of the numbers of the tickets; 0 without any.
+    /// A hash of the numbers of the tickets. 0 without any.
     OfUid(u64),
 }
 
@@ -45,7 +46,7 @@ enum Stamp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Due {
     pub(crate) uid: u32,
-    /// A file by its path in our view of the host's `/tmp`.
+    /// A file has its path in the helper's view of the host's `/tmp`.
     pub(crate) place: CcacheName,
     pub(crate) pags: Vec<PagId>,
 }
@@ -55,20 +56,20 @@ pub(crate) struct Due {
 struct Watched {
     /// PAGs with a login that has this ccache.
     pags: BTreeSet<PagId>,
-    /// What was there when it was read for all of them. None: it is to be read, whatever is there.
+    /// Its stamp when it was read for all of them. None: it is to be read in any case.
     seen: Option<Stamp>,
 }
 
 impl Watched {
-    /// Takes in what a look has found; whether the ccache is to be read.
+    /// Takes in the stamp that was found. True if the ccache is to be read.
     fn is_due(&mut self, found: Option<Stamp>) -> bool {
-        // No answer tells nothing; no ticket is nothing to be read.
+        // Without an answer nothing is known, and without a ticket nothing is to be read.
         let Some(found) = found else { return false };
         self.seen.replace(found) != Some(found) && found != Stamp::OfUid(0)
     }
 }
 
-/// A ccache, and which user's it is.
+/// A user, and a ccache of that user.
 type Key = (u32, CcacheName);
 
 /// What is looked at.
@@ -78,7 +79,7 @@ pub(crate) struct OtherCcaches {
     /// Those in KCM and keyrings, which take a child each.
     of_uid: BTreeMap<Key, Watched>,
     next: Option<Instant>,
-    /// Where a round has ended before its time, and the next one begins.
+    /// Where a round was cut short, and the next one begins.
     cut: Option<Key>,
 }
 
@@ -92,8 +93,8 @@ impl OtherCcaches {
         OtherCcaches { tmp, files: BTreeMap::new(), of_uid: BTreeMap::new(), next: None, cut: None }
     }
 
-    /// Looks at these and no others: PAG, user, and where the tickets are, a file by its path on the host. One that is new for a
-    /// PAG is read: something may have been written while nobody looked.
+    /// Looks at these and no others: PAG, user, and ccache, a file by its path on the host. One that is new for a PAG is read:
+    /// it may have been written before.
     pub(crate) fn set(&mut self, wanted: impl Iterator<Item = (PagId, u32, CcacheName)>) {
         let mut before = std::mem::take(&mut self.files);
         before.append(&mut self.of_uid);
@@ -152,10 +153,10 @@ impl OtherCcaches {
                 self.cut.get_or_insert_with(|| key.clone());
                 continue;
             }
-            // Who does not answer for one does not for another.
+            // A user's daemon or keyring that does not answer for one ccache does not for another.
             let asked = Instant::now();
             let found = if silent.contains(&key.0) { None } else { stamp_of_uid(key) };
-            if asked.elapsed() >= INSIDE {
+            if asked.elapsed() >= STAMP_LIMIT {
                 silent.insert(key.0);
             }
             if watched.is_due(found) {
@@ -181,9 +182,9 @@ impl OtherCcaches {
     }
 }
 
-/// None without an answer.
+/// The stamp of a ccache in KCM or a keyring. None without an answer.
 fn stamp_of_uid((uid, place): &Key) -> Option<Stamp> {
-    let (user, deadline) = (reader(*uid), Instant::now() + INSIDE);
+    let (user, deadline) = (reader(*uid), Instant::now() + STAMP_LIMIT);
     let sum = match place {
         CcacheName::Kcm(name) => ccache::kcm::stamp(name, &user, deadline),
         CcacheName::Keyring(name) => ccache::keyring::stamp(name, &user, deadline),
@@ -192,13 +193,13 @@ fn stamp_of_uid((uid, place): &Key) -> Option<Stamp> {
     sum.map(Stamp::OfUid)
 }
 
-/// None for what is not there, or no file of this user's own. A link is not followed, and a file system that a user has
-/// mounted there is not asked (statx(2), AT_STATX_DONT_SYNC).
+/// The stamp of a file. None if there is none that belongs to this user. A link is not followed, and a file system that a
+/// user has mounted there is not asked (statx(2), AT_STATX_DONT_SYNC).
 fn stamp(path: &Path, uid: u32) -> Option<Stamp> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     let found = statx(CWD, path, flags, StatxFlags::BASIC_STATS).ok()?;
-    let is_his = found.stx_uid == uid && FileType::from_raw_mode(found.stx_mode.into()) == FileType::RegularFile;
-    is_his.then_some(Stamp::File {
+    let is_own = found.stx_uid == uid && FileType::from_raw_mode(found.stx_mode.into()) == FileType::RegularFile;
+    is_own.then_some(Stamp::File {
         inode: found.stx_ino,
         length: found.stx_size,
         seconds: found.stx_mtime.tv_sec,
@@ -284,11 +285,11 @@ mod tests {
         tickets.set([of(1, 61001), of(2, 61001), of(3, 61002)].into_iter());
         let pags: Vec<_> = tickets.of_uid.values().map(|cache| cache.pags.len()).collect();
         assert_eq!(pags, [2, 1]);
-        let his = (61001, kcm());
-        let seen = |tickets: &OtherCcaches| tickets.of_uid[&his].seen;
-        tickets.of_uid.get_mut(&his).unwrap().seen = Some(Stamp::OfUid(1));
+        let own = (61001, kcm());
+        let seen = |tickets: &OtherCcaches| tickets.of_uid[&own].seen;
+        tickets.of_uid.get_mut(&own).unwrap().seen = Some(Stamp::OfUid(1));
         tickets.set([of(2, 61001)].into_iter());
-        assert_eq!(tickets.of_uid[&his].pags, [PagId::from(2)].into());
+        assert_eq!(tickets.of_uid[&own].pags, [PagId::from(2)].into());
         assert_eq!(seen(&tickets), Some(Stamp::OfUid(1)), "what was seen is known still");
         tickets.set([of(2, 61001), of(4, 61001)].into_iter());
         assert_eq!(seen(&tickets), None, "but not to a PAG that is new");

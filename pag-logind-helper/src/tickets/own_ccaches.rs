@@ -1,7 +1,7 @@
-//! Tells when something is written into a PAG's own ccache: the user has renewed or replaced his ticket himself.
+//! Tells when something is written into a PAG's own ccache: the user may have renewed or replaced the ticket.
 //!
-//! The directories belong to users, so what is told is only which PAG's is to be looked at, and that at most once a
-//! second for each: programs write several times, and a user may write for ever.
+//! The directories belong to users, so the helper learns only which ccache to read, and reads each at most once a second:
+//! programs write several times, and a user may write without end.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,14 +15,14 @@ use pag::types::PagId;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
-/// Between something written and the look at it.
+/// Pause before what was written is read.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// The ccaches that are watched.
 pub(crate) struct OwnCcaches {
     inotify: AsyncIo<OwnedFd, Shared>,
     watched: BTreeMap<i32, PagId>,
-    /// Those that were written into, and when they are to be looked at.
+    /// Those that were written into, and when they are to be read.
     written: BTreeMap<PagId, Instant>,
 }
 
@@ -36,7 +36,7 @@ impl OwnCcaches {
         Ok(OwnCcaches { inotify, watched: BTreeMap::new(), written: BTreeMap::new() })
     }
 
-    /// Watches the ccaches of these PAGs and no others. One that cannot be watched is looked at with each renewal only.
+    /// Watches the ccaches of these PAGs and no others. One that cannot be watched is read with each renewal only.
     pub(crate) fn set(&mut self, wanted: impl Iterator<Item = (PagId, u32)>) {
         let mut left = std::mem::take(&mut self.watched);
         let there: BTreeMap<PagId, i32> = left.iter().map(|(watch, pag)| (*pag, *watch)).collect();
@@ -94,7 +94,7 @@ impl OwnCcaches {
         Poll::Ready(Ok(()))
     }
 
-    /// The PAGs whose ccaches are to be looked at now.
+    /// The PAGs with ccaches that are to be read now.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<PagId> {
         let due: Vec<PagId> = self.written.iter().filter(|(_, moment)| **moment <= now).map(|(pag, _)| *pag).collect();
         self.written.retain(|_, moment| *moment > now);
@@ -132,10 +132,7 @@ mod tests {
             assert_eq!(ccaches.due(due), [PagId::from(1)]);
             assert_eq!(ccaches.next(), None);
             std::fs::read(one.path().join("tkt")).unwrap();
-            assert!(
-                poll_fn(|cx| Poll::Ready(ccaches.poll_written(cx).is_pending())).await,
-                "who reads changes nothing"
-            );
+            assert!(poll_fn(|cx| Poll::Ready(ccaches.poll_written(cx).is_pending())).await, "to read changes nothing");
         });
     }
 }
