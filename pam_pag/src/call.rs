@@ -1,6 +1,5 @@
 //! One call of libpam into the module: what is the same for all entry points, and what each of them does.
 
-use std::any::Any;
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -54,7 +53,8 @@ pub(crate) fn run(
         Ok(Err(_)) if strict => failure,
         Ok(_) => PamResultCode::PAM_SUCCESS,
         Err(payload) => {
-            forget(payload);
+            // Dropping the payload of a panic could panic again.
+            std::mem::forget(payload);
             PamResultCode::PAM_SUCCESS
         }
     }
@@ -114,13 +114,8 @@ impl Call<'_> {
     }
 }
 
-/// The payload of a panic is not dropped: dropping could panic again.
-fn forget(payload: Box<dyn Any + Send>) {
-    std::mem::forget(payload);
-}
-
-/// A panic says where it happened, to the journal. The default hook would write to the host's stderr, and read files
-/// at the word of an environment that is, in a setuid host, its caller's. The message is left out: it may hold data.
+/// Has the place of a panic reported to the journal, without the message, which may hold data. The default hook would write
+/// to the host's stderr, and read files that the environment names; in a setuid host that is its caller's.
 fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -131,8 +126,7 @@ fn quiet_panics() {
     });
 }
 
-/// For tests of what a panic does: only in a module that was built for them. It comes under a guard's ids, as it would
-/// in the midst of the work.
+/// Panics, in a module that was built for tests of that; under a guard's ids, as a panic in the midst of the work would be.
 #[cfg(feature = "fault")]
 #[allow(clippy::panic)]
 fn fault(args: &[&[u8]], name: &str) {

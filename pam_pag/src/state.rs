@@ -46,7 +46,7 @@ impl Drop for Kept {
     }
 }
 
-/// The state that an earlier call has left, whoever the user of the handle is now.
+/// The state that an earlier call has left, for the user that the handle had then.
 pub(crate) fn of(handle: &Handle<'_>) -> Option<LoginState> {
     handle.data::<Kept>(DATA).and_then(|kept| kept.0.get())
 }

@@ -133,7 +133,7 @@ mod tests {
         assert!(!nowhere.contains("openafs") && !nowhere.contains("clients"), "{nowhere}");
         let unproven = words(&Membership { unproven: true, ..here(OpenAfs::Absent, Vec::new()) });
         assert!(unproven.starts_with("It cannot be told") && !unproven.contains("no ring of"), "{unproven}");
-        let nobody = words(&here(OpenAfs::Absent, Vec::new()));
-        assert!(nobody.contains("no AFS client"), "{nobody}");
+        let no_client = words(&here(OpenAfs::Absent, Vec::new()));
+        assert!(no_client.contains("no AFS client"), "{no_client}");
     }
 }

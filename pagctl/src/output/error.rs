@@ -80,12 +80,3 @@ impl From<pag::Error> for Error {
         Self::Pag(source)
     }
 }
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::File { source, .. } | Self::Run { source, .. } => Some(source),
-            _ => None,
-        }
-    }
-}

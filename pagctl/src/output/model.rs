@@ -43,7 +43,7 @@ impl From<&Token> for TokenJson {
 }
 
 impl TokenJson {
-    /// Whom it acts for in its cell, as far as the client says.
+    /// The identity that it stands for in its cell, as far as the client tells.
     pub(crate) fn identity(&self) -> Option<String> {
         self.principal.clone().or_else(|| self.vice_id.map(|id| format!("AFS id {id}")))
     }

@@ -1,7 +1,5 @@
-//! The host with the PAM files: reading below its root, drafts of changes, and writing them.
+//! The host with the PAM files: reading below its root, and writing edits.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
@@ -150,51 +148,52 @@ impl Host {
         let directory = path.parent().unwrap_or(&self.root);
         // A host may have the vendor's directory alone.
         fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(Error::file("make", directory))?;
-        let backup = before.map(|text| self.back_up(&path, text)).transpose()?;
+        let backup = before.map(|text| back_up(self, &path, text)).transpose()?;
         match &edit.text {
             None => fs::remove_file(&path).map_err(Error::file("remove", &path))?,
-            Some(text) => self.replace(&path, text)?,
+            Some(text) => replace(&path, text)?,
         }
         File::open(directory).and_then(|dir| dir.sync_all()).map_err(Error::file("sync", directory))?;
         Ok(backup)
     }
+}
 
-    fn back_up(&self, path: &Path, text: &str) -> Result<String, Error> {
-        let directory = self.find(BACKUPS).map_err(Error::file("find", Path::new(BACKUPS)))?;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&directory)
-            .map_err(Error::file("make directory", &directory))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let mut number = 0;
-        loop {
-            let name = format!("{name}.{seconds}.{number}");
-            let copy = directory.join(&name);
-            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy) {
-                Ok(mut file) => {
-                    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-                    written.map_err(Error::file("write", &copy))?;
-                    return Ok(format!("{BACKUPS}/{name}"));
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                Err(error) => return Err(Error::file("create", &copy)(error)),
+/// Keeps the old text of a file. Returns where.
+fn back_up(host: &Host, path: &Path, text: &str) -> Result<String, Error> {
+    let directory = host.find(BACKUPS).map_err(Error::file("find", Path::new(BACKUPS)))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&directory)
+        .map_err(Error::file("make directory", &directory))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let mut number = 0;
+    loop {
+        let name = format!("{name}.{seconds}.{number}");
+        let copy = directory.join(&name);
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy) {
+            Ok(mut file) => {
+                let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+                written.map_err(Error::file("write", &copy))?;
+                return Ok(format!("{BACKUPS}/{name}"));
             }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(Error::file("create", &copy)(error)),
         }
     }
+}
 
-    /// A login that begins now sees the old file or the new one, never half of one.
-    fn replace(&self, path: &Path, text: &str) -> Result<(), Error> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // No service has a name like this; it is gone in a moment.
-        let draft = path.with_file_name(format!(".{name}.pagctl.{}", std::process::id()));
-        let done = fill(&draft, path, text).and_then(|()| fs::rename(&draft, path));
-        done.map_err(|error| {
-            let _ = fs::remove_file(&draft);
-            Error::file("write", path)(error)
-        })
-    }
+/// A login that begins now sees the old file or the new one, never half of one.
+fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // No service has a name like this; it is gone in a moment.
+    let draft = path.with_file_name(format!(".{name}.pagctl.{}", std::process::id()));
+    let done = fill(&draft, path, text).and_then(|()| fs::rename(&draft, path));
+    done.map_err(|error| {
+        let _ = fs::remove_file(&draft);
+        Error::file("write", path)(error)
+    })
 }
 
 fn fill(draft: &Path, like: &Path, text: &str) -> io::Result<()> {
@@ -258,87 +257,6 @@ impl Files for Host {
         let entries = self.find(directory).and_then(fs::read_dir).into_iter().flatten().flatten();
         let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
-        names
-    }
-}
-
-/// A host with changes that are not written yet.
-#[derive(Debug)]
-pub(crate) struct Draft<'a> {
-    host: &'a Host,
-    /// The files as another tool will write them, by path.
-    assumed: BTreeMap<String, String>,
-    /// The files as pagctl will write them; none for a file to be removed.
-    edited: BTreeMap<String, Option<String>>,
-    /// The host's files, each read once: a draft tries many places for a line.
-    read: RefCell<BTreeMap<String, Opened>>,
-    listed: RefCell<BTreeMap<String, Vec<String>>>,
-}
-
-impl<'a> Draft<'a> {
-    /// The host without changes.
-    pub(crate) fn new(host: &'a Host) -> Self {
-        let (read, listed) = (RefCell::default(), RefCell::default());
-        Self { host, assumed: BTreeMap::new(), edited: BTreeMap::new(), read, listed }
-    }
-
-    /// Lets a file read like this, as another tool will write it.
-    pub(crate) fn assume(&mut self, path: &str, text: String) {
-        self.assumed.insert(path.to_owned(), text);
-    }
-
-    /// Lets a file read like this, as pagctl will write it.
-    pub(crate) fn edit(&mut self, edit: Edit) {
-        self.edited.insert(edit.path, edit.text);
-    }
-
-    /// Takes an edit back: puts in its place what [`Draft::edited`] returned before it.
-    pub(crate) fn restore(&mut self, path: &str, text: Option<Option<String>>) {
-        match text {
-            Some(text) => self.edited.insert(path.to_owned(), text),
-            None => self.edited.remove(path),
-        };
-    }
-
-    /// The edit of a file so far.
-    pub(crate) fn edited(&self, path: &str) -> Option<Option<String>> {
-        self.edited.get(path).cloned()
-    }
-
-    /// The edits that change a file.
-    pub(crate) fn edits(&self) -> Vec<Edit> {
-        let edits = self.edited.iter().filter(|(path, text)| self.host.text(path) != **text);
-        edits.map(|(path, text)| Edit { path: path.clone(), text: text.clone() }).collect()
-    }
-}
-
-impl Files for Draft<'_> {
-    fn open(&self, path: &str) -> Opened {
-        match (self.edited.get(path), self.assumed.get(path)) {
-            (Some(None), _) => Opened::Missing,
-            (Some(Some(text)), _) | (None, Some(text)) => Opened::Text(text.clone()),
-            (None, None) => {
-                let mut read = self.read.borrow_mut();
-                read.entry(path.to_owned()).or_insert_with(|| self.host.open(path)).clone()
-            }
-        }
-    }
-
-    fn libpam(&self) -> Libpam {
-        self.host.libpam()
-    }
-
-    fn real_path(&self, path: &str) -> String {
-        self.host.real_path(path)
-    }
-
-    fn names(&self, directory: &str) -> Vec<String> {
-        let mut listed = self.listed.borrow_mut();
-        let mut names = listed.entry(directory.to_owned()).or_insert_with(|| self.host.names(directory)).clone();
-        let written = self.edited.keys().filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'));
-        names.extend(written.map(str::to_owned));
-        names.sort();
-        names.dedup();
         names
     }
 }

@@ -2,9 +2,10 @@
 
 use std::process::{Command, Stdio};
 
+use super::draft::Draft;
 use super::edit::managed;
 use super::finding::{Finding, Problem};
-use super::host::{Draft, Host};
+use super::host::Host;
 use super::parse::{Facility, parse};
 use super::stack::{Files, Opened};
 use crate::output::Error;

@@ -4,6 +4,7 @@
 mod answers;
 mod check;
 mod control;
+mod draft;
 mod edit;
 mod finding;
 mod host;

@@ -4,9 +4,9 @@ use pag::config::{SERVICES, Seat, seat};
 
 use super::answers::{can_replace, is_ours, landings};
 use super::check::{Rival, judge, rival};
+use super::draft::Draft;
 use super::edit::{ETC, Edit, Refusal, insert, objection, our_line, overlay, replace};
 use super::finding::{Cure, Finding, Level, Problem};
-use super::host::Draft;
 use super::parse::{Entry, Facility, Line, parse};
 use super::stack::{DIRECTORIES, Files, Stacks, Step};
 

@@ -3,9 +3,10 @@
 use pag::config::{SERVICES, seat};
 
 use super::check;
+use super::draft::Draft;
 use super::edit::{self, Edit};
 use super::finding::{Cure, Finding, Problem};
-use super::host::{Draft, Host};
+use super::host::Host;
 use super::manager::{Manager, Run};
 use super::parse::Facility;
 use super::place::{mend_lines, place};
