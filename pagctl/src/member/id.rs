@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn each_client_says_its_own_of_where_one_is() {
+    fn id_lists_the_pag_of_each_client() {
         let both = words(&here(OpenAfs::Pag(0x4100_0001), vec![Client::Kafs]));
         assert_eq!(
             both,

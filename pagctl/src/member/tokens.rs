@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_says_of_each_token_what_its_client_tells() {
+    fn the_table_shows_what_each_client_tells_of_its_tokens() {
         let other = Token {
             client: Client::Kafs,
             cell: "a.test".parse().unwrap(),

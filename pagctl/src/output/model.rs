@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_in_fitting_units() {
+    fn a_time_has_a_fitting_unit() {
         let now = pag::sys::now();
         assert_eq!(left(now.saturating_sub(5)), "no time: it has ended");
         assert!(left(now + 60).ends_with(" s"));

@@ -374,7 +374,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_service_does_not_say_other_says() {
+    fn the_service_other_fills_in_missing_facilities() {
         let files = BTreeMap::from([
             ("/etc/pam.d/x", "session required one.so\n"),
             ("/etc/pam.d/other", "auth required two.so\nsession required three.so\n"),

@@ -261,7 +261,7 @@ fn fedora(pag: bool, authselect: bool) -> Scene {
 }
 
 #[test]
-fn where_authselect_manages_its_files_are_left_and_the_commands_are_told() {
+fn authselects_files_stay_and_its_commands_are_printed() {
     let scene = fedora(false, true);
     let plan = enable(&scene.host());
     assert!(plan.run.is_none());
