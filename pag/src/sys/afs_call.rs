@@ -5,14 +5,15 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-/// An AFS system call as its device takes it, the last argument first (OpenAFS, src/config/afs_args.h, afsprocdata).
+/// An AFS system call as its device takes it; the last argument comes first (OpenAFS, src/config/afs_args.h,
+/// afsprocdata).
 #[repr(C)]
 struct AfsCall {
     parameters: [c_long; 4],
     call: c_long,
 }
 
-/// Where a pioctl finds its input and puts its output (OpenAFS, src/util/vice.h, ViceIoctl).
+/// Where a pioctl finds its input and writes its output (OpenAFS, src/util/vice.h, ViceIoctl).
 #[repr(C)]
 struct ViceIoctl {
     input: *const c_void,
@@ -32,24 +33,25 @@ fn afs_call(device: BorrowedFd<'_>, call: &AfsCall) -> io::Result<()> {
     match unsafe { libc::ioctl(device.as_raw_fd(), VIOC_SYSCALL, ptr::from_ref(call)) } {
         0 => Ok(()),
         -1 => Err(io::Error::last_os_error()),
-        // The module's own codes are positive, and this is where one would arrive that it has not turned round.
+        // The module's own codes are positive. One that the module has not negated would arrive here.
         code => Err(io::Error::from_raw_os_error(code.saturating_abs())),
     }
 }
 
-/// Gives this thread a PAG of its own, in a new session keyring that replaces the one it had; its groups tell of it.
+/// Gives this thread a PAG of its own, in a new session keyring that replaces the old one. The module also writes
+/// the PAG into the thread's groups.
 ///
 /// # Errors
-/// EINTR in the throttle that PAGs of users are under; ENOTTY when `device` is not an AFS client's.
+/// EINTR while the module's throttle makes a user wait; ENOTTY if `device` is not an AFS client's.
 pub fn afs_setpag(device: BorrowedFd<'_>) -> io::Result<()> {
     afs_call(device, &AfsCall { parameters: [0; 4], call: AFSCALL_SETPAG })
 }
 
-/// Calls the pioctl `number` of a group (`V`, `C` or `O`) that concerns no file. The module does not say how much it has
-/// written: `output` must be zeroed before, and what is there must tell its own end.
+/// Calls the pioctl `number` of a group (`V`, `C` or `O`) that concerns no file. The module does not tell how much
+/// it has written, so the caller must zero `output` before and find the end of the answer in the answer itself.
 ///
 /// # Errors
-/// What the pioctl answers: EINVAL where the module does not know it, E2BIG when `output` is too small, EIO before the
+/// What the pioctl answers: EINVAL if the module does not know it, E2BIG if `output` is too small, EIO before the
 /// module's daemons run.
 pub fn afs_pioctl(device: BorrowedFd<'_>, group: u8, number: u8, input: &[u8], output: &mut [u8]) -> io::Result<()> {
     let size = |length: usize| i16::try_from(length).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
@@ -61,7 +63,7 @@ pub fn afs_pioctl(device: BorrowedFd<'_>, group: u8, number: u8, input: &[u8], o
     };
     let command = libc::_IOW::<ViceIoctl>(u32::from(group), u32::from(number));
     #[allow(clippy::cast_possible_wrap)]
-    // No path, and so nothing to follow. The module takes the command as 32 bits, whatever their sign here.
+    // There is no path, so the module follows no link. It takes the command as 32 bits, whatever their sign is here.
     let parameters = [0, ptr::from_ref(&argument) as c_long, command as c_long, 0];
     afs_call(device, &AfsCall { parameters, call: AFSCALL_PIOCTL })
 }
@@ -87,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_afs_client_says_so() {
+    fn a_device_that_is_no_afs_client_is_refused() {
         let device = open_file(c"/dev/null").unwrap();
         assert_eq!(afs_setpag(device.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOTTY));
         let answer = afs_pioctl(device.as_fd(), b'C', 13, &[], &mut [0; 4]);

@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use super::errno::cerr;
 
-/// Waits until `fd` is readable or hung up; false when `timeout` has passed first.
+/// Waits until `fd` is readable or hung up. False if `timeout` passes first.
 pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let end = std::time::Instant::now().checked_add(timeout);
     loop {
         let left = end.map_or(timeout, |end| end.saturating_duration_since(std::time::Instant::now()));
-        // Rounded up: with a part of a millisecond left, poll would not wait at all, and callers would spin.
+        // Rounded up: with less than a millisecond left poll would not wait at all, and callers would spin.
         let millis = c_int::try_from(millis(left.saturating_add(Duration::from_micros(999)))).unwrap_or(c_int::MAX);
         // SAFETY: one valid pollfd.
         match cerr(unsafe { libc::poll(&raw mut poll, 1, millis) }.into()) {
             Ok(count) => return count > 0,
-            // A signal of the host's.
+            // A signal that is meant for the host.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return false,
         }
@@ -31,7 +31,7 @@ pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
 /// Sends a datagram to the socket at `path`, without waiting.
 ///
 /// # Errors
-/// ENOENT and ECONNREFUSED when nobody listens, EAGAIN when he does not keep up, EMFILE, EMSGSIZE.
+/// ENOENT or ECONNREFUSED if no process listens, EAGAIN if the listener does not keep up, EMFILE, EMSGSIZE.
 pub fn send_to(path: &str, bytes: &[u8]) -> io::Result<()> {
     let mut address = libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
     // The last byte stays 0.
@@ -57,7 +57,7 @@ pub fn send_to(path: &str, bytes: &[u8]) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A pipe whose ends close on exec: (reading end, writing end).
+/// Makes a pipe: (reading end, writing end). Both ends close on exec.
 ///
 /// # Errors
 /// EMFILE, ENFILE.
@@ -73,7 +73,7 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// Reads what is there, at most as much as `buffer` holds; 0 at the end.
+/// Reads at most as many bytes as `buffer` holds and returns their number; 0 at the end.
 ///
 /// # Errors
 /// As `read(2)`.
@@ -83,7 +83,7 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
-/// Writes all of `bytes` to `fd` without allocating; false when that failed.
+/// Writes all of `bytes` to `fd` without allocating. False if that failed.
 pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         // SAFETY: pointer and length of one slice.
@@ -97,16 +97,16 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     true
 }
 
-/// Closes all descriptors of this process but standard input, output and error, and this one. For a child, which has copies
-/// of its parent's.
+/// Closes all descriptors of this process except `fd` and standard input, output and error. For a child, which has
+/// copies of its parent's descriptors.
 pub fn close_all_but(fd: BorrowedFd<'_>) {
     let kept = c_uint::try_from(fd.as_raw_fd()).unwrap_or(0);
     close_range(3, kept.saturating_sub(1));
     close_range(kept.saturating_add(1).max(3), c_uint::MAX);
 }
 
-/// The same, and standard input, output and error become `/dev/null`: they may be a daemon's sockets, too. Where that cannot
-/// be opened, they are closed.
+/// As [`close_all_but`], and makes standard input, output and error `/dev/null`, since they may be a daemon's
+/// sockets, too. Closes them if `/dev/null` cannot be opened.
 pub(super) fn close_even_standard_but(fd: BorrowedFd<'_>) {
     close_all_but(fd);
     // SAFETY: a terminated path.
@@ -121,8 +121,8 @@ pub(super) fn close_even_standard_but(fd: BorrowedFd<'_>) {
     }
 }
 
-/// Closes the descriptors from `first` to `last`: nothing in this process may use them any more. Before Linux 5.9 no more
-/// than the first thousand.
+/// Closes the descriptors from `first` to `last`; this process may not use them any more. Before Linux 5.9 it closes
+/// only the first thousand.
 pub(super) fn close_range(first: c_uint, last: c_uint) {
     // SAFETY: takes integers.
     if first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {

@@ -1,4 +1,4 @@
-//! Files that a user can have put there, and files for a user.
+//! Files that users may have made, and files that are made for users.
 
 use super::fork::Put;
 use std::ffi::CString;
@@ -11,9 +11,9 @@ use std::path::Path;
 use super::descriptors::write_all;
 use super::errno::cerr;
 
-/// Opens a file for reading, without allocating and without waiting for a writer. Also an AFS device, for
-/// [`afs_setpag`] and [`afs_pioctl`]: OpenAFS's own library asks for no more (src/sys/glue.c), and a unit with
-/// `ProtectKernelTunables=` has /proc/fs read-only.
+/// Opens a file for reading, without allocating and without waiting for a writer. It also opens an AFS device for
+/// [`afs_setpag`] and [`afs_pioctl`]: OpenAFS's own library opens it for reading only, too (src/sys/glue.c), and a
+/// unit with `ProtectKernelTunables=` has /proc/fs read-only.
 ///
 /// # Errors
 /// As `open(2)`.
@@ -26,8 +26,9 @@ pub fn open_file(path: &CStr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Says what is in the file at `path`, at most `limit` bytes, without allocating, and nothing where there is none; a link at the
-/// end of the path, and what is no file, is refused. For a child that has become the file's owner.
+/// Writes the contents of the file at `path` to `put`, at most `limit` bytes, without allocating. Writes nothing if
+/// there is no file. False if it fails, if the last component of `path` is a link, or if it is not a regular file.
+/// For a child that has become the file's owner.
 pub fn copy_file_to(path: &CStr, put: Put<'_>, limit: usize) -> bool {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     // SAFETY: a terminated path.
@@ -59,10 +60,10 @@ pub fn copy_file_to(path: &CStr, put: Put<'_>, limit: usize) -> bool {
     }
 }
 
-/// Of openat2(2): what is opened is below, in the same mount, and no link is followed on the way.
-const BENEATH: u64 = libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
+/// For openat2(2): the file must be below the directory and in the same mount, and no link is followed on the way.
+const STAY_BENEATH: u64 = libc::RESOLVE_NO_XDEV | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
 
-/// Flags of open(2) for what is only looked at: it is not opened itself, so no file system is asked for it.
+/// Flags for open(2) if a file is only looked at. The kernel does not ask the file system for an O_PATH descriptor.
 pub const LOOK: c_int = libc::O_PATH;
 
 fn openat2(at: RawFd, path: &CStr, flags: c_int, resolve: u64) -> io::Result<OwnedFd> {
@@ -80,16 +81,16 @@ fn open_top(directory: &CStr) -> io::Result<OwnedFd> {
     openat2(libc::AT_FDCWD, directory, libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_SYMLINKS)
 }
 
-/// Opens what is below `top`, a directory that only root can replace, in the very mount that `top` is in: nothing that a user
-/// has mounted there is asked.
+/// Opens a file below `top`, a directory that only root can replace, and in the same mount as `top`. So a file
+/// system that a user has mounted there is never asked.
 ///
 /// # Errors
-/// EXDEV where something is mounted, ELOOP where there is a link, ENOSYS before Linux 5.6; as open(2).
+/// EXDEV at a mount point, ELOOP at a link, ENOSYS before Linux 5.6; otherwise as open(2).
 pub fn open_beneath(top: &CStr, name: &CStr, flags: c_int) -> io::Result<OwnedFd> {
-    openat2(open_top(top)?.as_raw_fd(), name, flags, BENEATH)
+    openat2(open_top(top)?.as_raw_fd(), name, flags, STAY_BENEATH)
 }
 
-/// The file system that something is in. Allocates nothing.
+/// The file system that holds `path`. Allocates nothing.
 pub(super) fn device_of(path: &CStr) -> Option<libc::dev_t> {
     // SAFETY: all zero is a value of this struct of numbers.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
@@ -97,7 +98,7 @@ pub(super) fn device_of(path: &CStr) -> Option<libc::dev_t> {
     (unsafe { libc::lstat(path.as_ptr(), &raw mut found) } == 0).then_some(found.st_dev)
 }
 
-/// Makes a directory with this mode, in spite of the host's umask.
+/// Makes a directory with exactly this mode, whatever the host's umask is.
 ///
 /// # Errors
 /// As mkdir(2).
@@ -109,15 +110,16 @@ pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     cerr(unsafe { libc::chmod(path.as_ptr(), mode) }.into()).map(drop)
 }
 
-/// Removes a file, or finds that there is none. For a child that has become the directory's owner.
+/// Removes a file. True if it is gone or there was none. For a child that has become the directory's owner.
 pub fn remove_file(path: &CStr) -> bool {
     // SAFETY: a terminated path.
     let removed = unsafe { libc::unlink(path.as_ptr()) } == 0;
     removed || io::Error::last_os_error().kind() == io::ErrorKind::NotFound
 }
 
-/// Writes `bytes` to `path` by way of `temporary` in the same directory, mode 0600, without allocating, and gives it to
-/// `owner`, a uid and a gid. For a child that has become the directory's owner, or where nobody but root can write.
+/// Writes `bytes` to a new file at `temporary`, mode 0600, gives the file to `owner` (a uid and a gid), and renames
+/// it to `path` in the same directory. Allocates nothing. For a child that has become the directory's owner, or a
+/// directory that only root can write to.
 pub fn write_file(temporary: &CStr, path: &CStr, bytes: &[u8], owner: Option<(u32, u32)>) -> bool {
     // SAFETY: a terminated path.
     unsafe { libc::unlink(temporary.as_ptr()) };
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_beneath_is_opened_by_no_link_and_in_no_other_mount() {
+    fn a_file_beneath_is_opened_through_no_link_and_in_no_other_mount() {
         let top = tempfile::tempdir().unwrap();
         let c = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
         std::fs::create_dir_all(top.path().join("pag/cc")).unwrap();

@@ -1,9 +1,10 @@
-//! Children that the host of the library does not know of, and what they can be asked to do.
+//! Children that the host of the library does not know about, and the calls that make them work.
 //!
-//! A child does what may hang, since a login can give up a child and nothing else: calls into a user's file system or into
-//! the module of an AFS client. And it does what changes the credentials of the process that asks.
+//! A child does work that may hang, since a login can give up a child but not a hanging call of its own: calls into
+//! a user's file system and into the module of an AFS client. It also does what would change the credentials of this
+//! process.
 //!
-//! There is one way to a child, [`fork`]: a copy of this process, as fork(2) makes it.
+//! There is one way to make a child, [`fork`]: it copies this process, as fork(2) does.
 
 use std::ffi::c_int;
 use std::io;
@@ -20,23 +21,23 @@ use super::errno::cerr;
 use super::host::pidfd_open;
 use super::identity::Identity;
 
-/// A child of ours that the host knows nothing of. It ends without a SIGCHLD and a `wait` of the host does not see it
-/// (clone(2), exit signal 0; only a wait with `__WCLONE` collects it), so neither the host's handler nor its
-/// disposition has to be touched.
+/// A child that the host does not notice. It ends without a SIGCHLD, and a `wait` of the host does not see it
+/// (clone(2), exit signal 0; only a wait with `__WCLONE` collects it). So the host's handler and disposition of
+/// SIGCHLD stay untouched.
 #[derive(Debug)]
 pub struct Child {
     pid: i32,
-    /// Whom it has become.
+    /// The user that the child has become.
     uid: Option<u32>,
 }
 
-/// Children that had not ended when nobody waited for them any longer, and whom they had become. They are collected when the
-/// next is made.
+/// Children that were left behind because they did not end in time, with the user that each had become. The next
+/// call that makes a child collects them.
 static LEFT: Mutex<Left> = Mutex::new(Vec::new());
 type Left = Vec<(i32, Option<u32>)>;
 
-/// The children that were left. Other threads hold the lock for some microseconds. None in a process that was forked at such
-/// a moment, where the lock is never released.
+/// Locks the list of children that were left behind. Other threads hold the lock for some microseconds. `None` in a
+/// process that was forked at such a moment: there the lock is never released.
 fn left() -> Option<MutexGuard<'static, Left>> {
     for _ in 0..10_000 {
         match LEFT.try_lock() {
@@ -48,35 +49,35 @@ fn left() -> Option<MutexGuard<'static, Left>> {
     None
 }
 
-/// Status of a child in which the work has panicked: a fault of ours.
+/// Status of a child that panicked in its work: a fault of this library.
 const STATUS_PANIC: u8 = 122;
 
 /// Makes a child that runs `work` and ends with its result as exit status.
 ///
 /// # Errors
-/// EAGAIN and ENOMEM. EBUSY while too many are left that could not be killed.
+/// EAGAIN and ENOMEM; EBUSY while too many children are left behind that could not be killed.
 ///
 /// # Safety
-/// The child is a copy of this process with one thread. Where this process has others, `work` must not allocate, take locks
-/// or panic: another thread may have held a lock when the child was made, and it is never released there
-/// (signal-safety(7)). In any case `work` must not execute a program, since that would set the exit signal back to SIGCHLD;
-/// [`run`](super::run) has a grandchild for it.
+/// The child is a copy of this process with one thread. If this process has other threads, `work` must not allocate,
+/// take locks or panic: another thread may have held a lock when the child was made, and the child never sees it
+/// released (signal-safety(7)). `work` must never execute a program, since that would set the exit signal back to
+/// SIGCHLD; [`run`](super::run) uses a grandchild for that.
 pub unsafe fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
     collect_left(None)?;
     fork(None, work)
 }
 
-/// Where a child puts what it has to say, piece by piece; false when it can say no more. Allocates nothing.
+/// Writes a piece of a child's answer; false if the child can write no more. Allocates nothing.
 pub type Put<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
 
-/// Most bytes that a child can say.
-const MOST_SAID: usize = 2 << 20;
+/// Longest answer of a child, in bytes.
+const LONGEST_ANSWER: usize = 2 << 20;
 
-/// Has a child do `work`, and waits for what it has to say: at most until `deadline`, and then as [`Child::wait`] does. It
-/// can say 2 MiB.
+/// Has a child do `work` and reads its answer, at most 2 MiB. Waits at most until `deadline`, and then as
+/// [`Child::wait`] does.
 ///
 /// # Errors
-/// As [`child`], and ENFILE.
+/// As [`child`]; ENFILE and EMFILE.
 ///
 /// # Safety
 /// As [`child`].
@@ -85,12 +86,12 @@ pub unsafe fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Re
     ask_child(None, deadline, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put)))
 }
 
-/// The same for a child that becomes `user` first, and has none of this process's descriptors. While one is left that had
-/// become this user and could not be killed, since it waits for a file system of the user's, say, no other is made: the user
-/// would have one after the other wait.
+/// As [`ask`], for a child that first becomes `user` and closes this process's descriptors. Only one child of a user
+/// may be left behind: a child that waits for the user's file system cannot be killed, and each further one would
+/// hang there, too.
 ///
 /// # Errors
-/// As [`ask`]; EBUSY while one is left.
+/// As [`ask`]; EBUSY while a child of this user is left behind.
 ///
 /// # Safety
 /// As [`child`].
@@ -105,8 +106,8 @@ fn ask_child(uid: Option<u32>, deadline: Instant, work: &mut dyn FnMut(Put<'_>) 
     collect_left(uid)?;
     let (answer, write) = pipe()?;
     let child = fork(uid, || {
-        // The user can hold it for as long as they like, in a file system of theirs: with the host's sockets, a daemon that
-        // starts anew would find its port taken.
+        // The user can hold the child as long as they like, in a file system of theirs. If it kept the host's sockets, a
+        // daemon that restarts would find its port taken.
         if uid.is_some() {
             close_even_standard_but(write.as_fd());
         }
@@ -115,26 +116,27 @@ fn ask_child(uid: Option<u32>, deadline: Instant, work: &mut dyn FnMut(Put<'_>) 
     drop(write);
     let mut bytes = Zeroizing::new(Vec::new());
     let whole = drain(answer.as_fd(), &mut bytes, deadline);
-    // A child that says more than that is stopped by the end of the pipe.
+    // A child that writes more gets an error from the closed pipe.
     drop(answer);
     Ok(Answer { exit: child.wait(deadline)?, bytes, whole })
 }
 
-/// What a child has to say.
+/// The answer of a child.
 #[derive(Debug)]
 pub struct Answer {
-    /// How it has ended.
+    /// How the child ended.
     pub exit: Exit,
     bytes: Zeroizing<Vec<u8>>,
-    /// Whether it has said all that it had to.
+    /// Whether the answer was read to its end.
     whole: bool,
 }
 
 impl Answer {
-    /// What a child has written that has ended with status 0.
+    /// What the child wrote, if it ended with status 0.
     ///
     /// # Errors
-    /// `TimedOut`; `PermissionDenied` of one that has failed, since most of what fails are looks into what is another's.
+    /// `TimedOut`; `PermissionDenied` if the child failed, since most failures are attempts to read what belongs to
+    /// another user.
     pub fn bytes(self) -> io::Result<Zeroizing<Vec<u8>>> {
         match self.exit {
             Exit::Status(0) if self.whole => Ok(self.bytes),
@@ -144,11 +146,11 @@ impl Answer {
     }
 }
 
-/// Children that stayed what we are and could not be killed: the next would hang as they do.
+/// How many children that kept our credentials may be left behind. The next one would hang as they do.
 const MOST_LEFT: usize = 8;
 
-/// Collects the children that were left, and refuses when too many are left still, or one that had become `uid`: others'
-/// are no reason. Where that cannot be known, it refuses, too.
+/// Collects the children that were left behind. Refuses if too many with the same `uid` remain, or if the list
+/// cannot be locked; other users' children do not count.
 fn collect_left(uid: Option<u32>) -> io::Result<()> {
     let mut left = left().ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
     left.retain(|(pid, _)| has_not_ended(*pid));
@@ -159,7 +161,7 @@ fn collect_left(uid: Option<u32>) -> io::Result<()> {
     }
 }
 
-/// Waits for the children that were left, as long as that takes. For a process that has nothing else to do.
+/// Waits for the children that were left behind, without a limit. For a process that has nothing else to do.
 pub fn wait_for_left() {
     let left = left().map(|mut left| std::mem::take(&mut *left)).unwrap_or_default();
     for (pid, _) in left {
@@ -168,7 +170,7 @@ pub fn wait_for_left() {
     }
 }
 
-/// Collects a child if it can be collected.
+/// Whether the child still runs; collects it if it does not.
 fn has_not_ended(pid: i32) -> bool {
     // SAFETY: no place for a status is given.
     unsafe { libc::waitpid(pid, ptr::null_mut(), libc::__WCLONE | libc::WNOHANG) == 0 }
@@ -176,7 +178,7 @@ fn has_not_ended(pid: i32) -> bool {
 
 /// Makes a copy of this process that runs `work` and ends.
 ///
-/// All signals stay blocked in the child: it is in the host's process group, and would run the host's handlers.
+/// All signals stay blocked in the child: it is in the host's process group and would run the host's handlers.
 pub(super) fn fork(uid: Option<u32>, work: impl FnOnce() -> u8) -> io::Result<Child> {
     let mask = set_mask(&[u64::MAX; 2]);
     // SAFETY: flags without CLONE_VM make a copy of the process as fork does; no stack or tid pointers are passed.
@@ -190,7 +192,7 @@ pub(super) fn fork(uid: Option<u32>, work: impl FnOnce() -> u8) -> io::Result<Ch
     Ok(Child { pid: i32::try_from(pid?).map_err(|_| io::ErrorKind::InvalidData)?, uid })
 }
 
-/// A panic must not come out where the parent goes on: there would be two of it.
+/// A panic must not unwind into the parent's code: the child would then run it a second time.
 fn status_of(work: impl FnOnce() -> u8) -> u8 {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         std::mem::forget(payload);
@@ -198,12 +200,12 @@ fn status_of(work: impl FnOnce() -> u8) -> u8 {
     })
 }
 
-/// A set of signals as the kernel has it, and its size there. libc's calls leave out the signals by which it makes threads
-/// change their ids, and cancels them.
+/// A set of signals as the kernel has it, and its size there. libc's calls leave out the signals with which libc
+/// makes threads change their ids, and cancels them.
 type SignalSet = [u64; 2];
 pub(super) const SIGNAL_SET: usize = if cfg!(target_arch = "mips64") { 16 } else { 8 };
 
-/// Sets which signals wait for this thread, and gives those that have waited.
+/// Sets which signals are blocked for this thread and returns those that were blocked before.
 fn set_mask(mask: &SignalSet) -> SignalSet {
     let mut before = SignalSet::default();
     // SAFETY: two valid sets of at least that size.
@@ -213,12 +215,12 @@ fn set_mask(mask: &SignalSet) -> SignalSet {
     before
 }
 
-/// Reads a child's pipe to its end, at most until `deadline`; true when the end was reached.
+/// Reads a child's pipe to its end, at most until `deadline`. True if the end was reached.
 fn drain(pipe: BorrowedFd<'_>, bytes: &mut Vec<u8>, deadline: Instant) -> bool {
     let mut buffer = Zeroizing::new([0; 4096]);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || bytes.len() > MOST_SAID || !readable(pipe, left) {
+        if left.is_zero() || bytes.len() > LONGEST_ANSWER || !readable(pipe, left) {
             return false;
         }
         match read(pipe, &mut buffer[..]) {
@@ -237,17 +239,17 @@ pub enum Exit {
     Status(u8),
     /// A signal ended it.
     Signal(i32),
-    /// It was still there when its time was up, and was killed.
+    /// It still ran when its time was up, and was killed.
     TimedOut,
 }
 
 impl Child {
-    /// Waits for the end of the child, at most until `deadline`; then kills it. One that cannot be killed, since the
-    /// kernel holds it (in the module of a file system that waits for its server), or since it has become somebody and we
-    /// lack CAP_KILL, is left behind a second later.
+    /// Waits for the end of the child, at most until `deadline`, and then kills it. The child is left behind a second
+    /// later if it cannot be killed: because the kernel holds it (for example in a file system that waits for its
+    /// server), or because it has become a user and this process lacks CAP_KILL.
     ///
     /// # Errors
-    /// What `waitpid` reports: the child's end could not be learned.
+    /// What `waitpid` reports if the child's end cannot be learned.
     pub fn wait(self, deadline: Instant) -> io::Result<Exit> {
         let pidfd = self.pidfd().ok();
         let mut killed = false;
@@ -275,7 +277,7 @@ impl Child {
     }
 }
 
-/// For those who wait for other things besides.
+/// For callers that wait for other events, too.
 impl Child {
     /// A descriptor that becomes readable when the child has ended.
     ///
@@ -285,16 +287,16 @@ impl Child {
         pidfd_open(self.pid)
     }
 
-    /// Kills the child. Its end is still to be collected.
+    /// Kills the child. The caller must still collect it.
     pub fn kill(&self) {
         // SAFETY: the pid is ours until we have collected it.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
     }
 
-    /// Collects the child if it has ended; afterwards nothing may be done with it. None when it has not.
+    /// Collects the child if it has ended; nothing may be done with it afterwards. `None` if it still runs.
     ///
     /// # Errors
-    /// What `waitpid` reports: there is nothing to collect.
+    /// What `waitpid` reports if there is nothing to collect.
     pub fn try_wait(&self) -> io::Result<Option<Exit>> {
         let mut status = 0;
         // SAFETY: a valid place for the status.
@@ -369,29 +371,29 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_child_says_much_and_no_more_than_fits() {
-        let long = vec![7; MOST_SAID / 2];
+    fn a_child_answers_up_to_the_limit() {
+        let long = vec![7; LONGEST_ANSWER / 2];
         let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
         for twice in [false, true] {
-            let say = |put: Put<'_>| put(&long) && (!twice || (put(&long) && put(&long)));
-            let answers = [ask(soon(), |put| u8::from(!say(put))), ask_as(&us, soon(), |put| say(put))];
+            let write = |put: Put<'_>| put(&long) && (!twice || (put(&long) && put(&long)));
+            let answers = [ask(soon(), |put| u8::from(!write(put))), ask_as(&us, soon(), |put| write(put))];
             for answer in answers {
-                let said = answer.unwrap().bytes();
-                assert!(if twice { said.is_err() } else { said.unwrap()[..] == long });
+                let bytes = answer.unwrap().bytes();
+                assert!(if twice { bytes.is_err() } else { bytes.unwrap()[..] == long });
             }
         }
     }
 
     #[test]
-    fn what_a_child_that_fails_has_said_is_nothing() {
+    fn a_child_that_fails_gives_no_answer() {
         let answer = ask(soon(), |put| u8::from(put(b"half"))).unwrap();
         assert_eq!(answer.exit, Exit::Status(1));
         assert_eq!(answer.bytes().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 
-    /// What a child does to itself, its memory and its descriptors stays there.
+    /// A child's changes to itself, its memory and its descriptors do not reach this process.
     #[test]
-    fn a_child_has_nothing_in_common_with_us() {
+    fn a_child_shares_nothing_with_this_process() {
         let (read, write) = pipe().unwrap();
         let seen = AtomicUsize::new(0);
         let (group, fd) = (ids().fsgid, write.as_raw_fd());
@@ -407,7 +409,7 @@ pub(super) mod tests {
         assert!(write_all(write.as_fd(), b"x") && readable(read.as_fd(), Duration::from_secs(1)));
     }
 
-    /// A file system of the user's can hold the child, and with it what it has open.
+    /// A file system of the user's can hold the child, and so the files that it has open.
     #[test]
     fn a_child_that_becomes_a_user_has_none_of_our_descriptors() {
         let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
@@ -421,7 +423,7 @@ pub(super) mod tests {
         assert_eq!(answer.unwrap().bytes().unwrap()[..], [0, 1], "ours are closed, and the standard ones are there");
     }
 
-    /// As in a process that was forked while another thread held the lock.
+    /// This happens in a process that was forked while another thread held the lock.
     #[test]
     fn a_lock_that_is_never_released_stops_no_child() {
         let begun = Instant::now();

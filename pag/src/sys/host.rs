@@ -1,4 +1,4 @@
-//! What the kernel says of the host and of its processes.
+//! Facts about the host and its processes, from the kernel.
 
 use super::ids::ids;
 use std::ffi::CStr;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::errno::cerr;
 
-/// `KEYCTL_JOIN_SESSION_KEYRING`, the one keyctl that is not taken from `keyutils-raw`: that one panics on the
-/// result 0, which the kernel gives for the ring that the thread has already (security/keys/process_keys.c,
-/// join_session_keyring). The result says nothing worth knowing; callers ask for the session keyring afterwards.
+/// `KEYCTL_JOIN_SESSION_KEYRING`. It is called directly, since `keyutils-raw` panics on the result 0, which the
+/// kernel gives if the thread already has the ring (security/keys/process_keys.c, join_session_keyring). The result
+/// proves nothing; callers look at the session keyring afterwards.
 ///
 /// # Errors
 /// EDQUOT, EACCES, ENOMEM, EPERM (a name that begins with a dot), ENOSYS (seccomp).
@@ -44,7 +44,7 @@ pub fn random(buffer: &mut [u8]) -> io::Result<()> {
 /// A file descriptor that becomes readable when the process `pid` ends.
 ///
 /// # Errors
-/// ESRCH when there is no such process, ENOSYS before Linux 5.3.
+/// ESRCH if there is no such process, ENOSYS before Linux 5.3.
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes integers.
     let fd = cerr(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
@@ -53,23 +53,23 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Whether a process or a zombie has this pid. This asks the kernel, since a `/proc` may hide the process or be that of another
-/// pid namespace.
+/// Whether a process or a zombie has this pid. Asks the kernel, since `/proc` may hide the process or belong to
+/// another pid namespace.
 pub fn is_process(pid: i32) -> bool {
     // SAFETY: takes integers; signal 0 is no signal.
     let is_there = unsafe { libc::kill(pid, 0) } == 0;
     is_there || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
-/// A process's root directory: another one in a chroot.
+/// A process's root directory. In a chroot it differs from the host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootDirectory {
     device: (u32, u32),
     inode: u64,
 }
 
-/// The root directory of this process, as the kernel has it in memory: a chroot may be on a file server that does not
-/// answer. None where a sandbox forbids the look.
+/// The root directory of this process, as the kernel has it in memory: a chroot may be on a file server that does
+/// not answer. `None` if a sandbox forbids the call.
 pub fn root_directory() -> Option<RootDirectory> {
     // SAFETY: all zero is a value of this struct of numbers.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
@@ -80,13 +80,13 @@ pub fn root_directory() -> Option<RootDirectory> {
     (result == 0).then_some(RootDirectory { device, inode: found.stx_ino })
 }
 
-/// Whole milliseconds, in 64 bits: those of [`Duration`] have 128, and whatever prints them a kilobyte of code of its own.
+/// Whole milliseconds in 64 bits. [`Duration`] gives 128 bits, and code that prints those is a kilobyte larger.
 pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Kills all other processes that this one may signal. For a child that has become a user with no processes worth keeping;
-/// never for root. False where they could not be killed.
+/// Kills all other processes that this process may signal. For a child that has become a user with no processes
+/// worth keeping. Does nothing as root. False if they could not be killed.
 pub fn kill_all_others() -> bool {
     let ids = ids();
     if ids.uid.contains(&0) {

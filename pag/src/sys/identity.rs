@@ -1,11 +1,11 @@
-//! Becoming a user.
+//! How a child becomes a user.
 
 use super::errno::cerr;
 use std::io;
 
 use super::ids::{ids, setgroups, setresgid, setresuid};
 
-/// Who a child becomes before it does its work.
+/// The user that a child becomes before it does its work.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// User id, for real, effective, saved and file system uid.
@@ -17,10 +17,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Makes this thread that user for good: what it runs next has no way back. Allocates nothing.
+    /// Makes this thread that user for good: no code that runs in it later can get back. Allocates nothing.
     ///
     /// # Errors
-    /// EPERM when the caller is neither root nor already that user.
+    /// EPERM if the caller is neither root nor already that user.
     pub fn become_it(&self) -> io::Result<()> {
         let now = ids();
         if now.uid == [self.uid; 3] && now.gid == [self.gid; 3] {
@@ -31,11 +31,12 @@ impl Identity {
         drop_capabilities()
     }
 
-    /// Changes the ids, and keeps the capabilities that are permitted. What is in our memory is not the user's to read, and
-    /// where fs.suid_dumpable is 1 the change of ids opens it to them (kernel/cred.c, commit_creds). The capabilities keep them
-    /// out until it is closed: no process traces one that may do more (security/commoncap.c, cap_ptrace_access_check).
+    /// Changes the ids, and keeps the permitted capabilities. The user must not read our memory, but where
+    /// fs.suid_dumpable is 1 the change of ids opens it to them (kernel/cred.c, commit_creds). Until it is closed the
+    /// capabilities keep them out: no process may trace one with more capabilities (security/commoncap.c,
+    /// cap_ptrace_access_check).
     fn take_ids(&self) -> io::Result<()> {
-        // The real ids may be a caller's (su); with an effective uid 0 all of these are allowed.
+        // The real ids may belong to a caller (su). With an effective uid 0 the kernel allows all of these calls.
         setgroups(&self.groups)?;
         setresgid([self.gid; 3])?;
         // SAFETY: takes integers. It is refused where the host has locked it: then there is a moment in which the memory is open.
@@ -65,7 +66,7 @@ struct CapabilityHalf {
 }
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
-/// Gives up all capabilities but those that a program inherits, as a change of ids does by itself (capabilities(7)).
+/// Empties the effective and permitted sets of capabilities, as a change of ids does by itself (capabilities(7)).
 fn drop_capabilities() -> io::Result<()> {
     let mut header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
     let mut sets = [CapabilityHalf::default(), CapabilityHalf::default()];
@@ -95,18 +96,18 @@ mod tests {
 
     /// Whether the user's process can look into the memory of a child that has done `become_them`.
     fn is_open(become_them: impl FnOnce() -> io::Result<()>) -> bool {
-        let (told, tell) = pipe().unwrap();
+        let (reading, writing) = pipe().unwrap();
         let (waits, end) = pipe().unwrap();
         let work = || {
-            let ok = become_them().is_ok() && write_all(tell.as_fd(), &std::process::id().to_ne_bytes());
+            let ok = become_them().is_ok() && write_all(writing.as_fd(), &std::process::id().to_ne_bytes());
             readable(waits.as_fd(), Duration::from_secs(20));
             u8::from(!ok)
         };
         // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
         let child = unsafe { child(work) }.unwrap();
-        assert!(readable(told.as_fd(), Duration::from_secs(10)), "the child has become the user");
+        assert!(readable(reading.as_fd(), Duration::from_secs(10)), "the child has become the user");
         let mut pid = [0; 4];
-        assert_eq!(read(told.as_fd(), &mut pid).unwrap(), pid.len());
+        assert_eq!(read(reading.as_fd(), &mut pid).unwrap(), pid.len());
         let maps = CString::new(format!("/proc/{}/maps", u32::from_ne_bytes(pid))).unwrap();
         let look = |put: Put<'_>| {
             // SAFETY: a terminated path.
@@ -119,7 +120,7 @@ mod tests {
         answer.unwrap().bytes().unwrap()[..] == [1]
     }
 
-    /// What the change of ids does where fs.suid_dumpable is 1.
+    /// Does what a change of ids does where fs.suid_dumpable is 1.
     fn open_memory() -> io::Result<()> {
         // SAFETY: takes integers.
         cerr(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) }.into()).map(drop)
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_child_is_closed_to_the_user_all_the_time() {
-        // Nobody but root becomes a user.
+        // Only root can become a user.
         if ids().uid[1] != 0 {
             return;
         }

@@ -1,21 +1,21 @@
 //! The ids of one thread.
 //!
-//! They are switched by the system calls themselves and not by libc's wrappers, which switch *every* thread of the process
-//! (nptl's setxid broadcast): PAM hosts such as gdm have threads, and only the calling one is ours.
+//! The functions use the system calls directly. libc's wrappers switch *every* thread of the process (nptl's setxid
+//! broadcast), but PAM hosts such as gdm have threads, and only the calling one may change.
 
 use std::ffi::c_int;
 use std::io;
 
 use super::errno::cerr;
 
-/// The ids of one thread that decide about keys.
+/// The ids of one thread that decide what it may do with keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ids {
     /// Real, effective and saved uid.
     pub uid: [u32; 3],
     /// Real, effective and saved gid.
     pub gid: [u32; 3],
-    /// File system uid: what permission checks on keys look at, and who owns a key made by `add_key`.
+    /// File system uid: permission checks on keys use it, and it becomes the owner of a key made by `add_key`.
     pub fsuid: u32,
     /// File system gid.
     pub fsgid: u32,
@@ -32,8 +32,8 @@ pub fn ids() -> Ids {
     Ids { uid: [r, e, s], gid: [rg, eg, sg], fsuid: setfsuid(u32::MAX), fsgid: setfsgid(u32::MAX) }
 }
 
-/// Sets this thread's file system uid and returns the one before; `u32::MAX` only asks.
-/// It reports no error: ask again to see whether it took.
+/// Sets this thread's file system uid and returns the former one; `u32::MAX` only asks. The call reports no error:
+/// ask again to see whether it worked.
 pub fn setfsuid(uid: u32) -> u32 {
     // SAFETY: takes an integer.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -41,7 +41,7 @@ pub fn setfsuid(uid: u32) -> u32 {
     before
 }
 
-/// Sets this thread's file system gid and returns the one before; `u32::MAX` only asks.
+/// Sets this thread's file system gid and returns the former one; `u32::MAX` only asks.
 pub fn setfsgid(gid: u32) -> u32 {
     // SAFETY: takes an integer.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

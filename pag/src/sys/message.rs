@@ -1,8 +1,8 @@
-//! What a child writes to its parent: fields of bytes, each behind its length. It is the one encoding between the two.
+//! The encoding of what a child writes to its parent: fields of bytes, each behind its length.
 
 use super::fork::Put;
 
-/// Writes fields; false when no more can be written. Allocates nothing.
+/// Writes fields. False if no more can be written. Allocates nothing.
 pub fn write_fields(put: Put<'_>, fields: &[&[u8]]) -> bool {
     let mut write = |field: &[u8]| {
         let length = u32::try_from(field.len());
@@ -11,22 +11,22 @@ pub fn write_fields(put: Put<'_>, fields: &[&[u8]]) -> bool {
     fields.iter().all(|field| write(field))
 }
 
-/// How many bytes these fields take.
+/// How many bytes these fields take when they are written.
 pub fn length_of(fields: &[&[u8]]) -> usize {
     fields.iter().map(|field| field.len() + size_of::<u32>()).fold(0, usize::saturating_add)
 }
 
-/// The fields that a child has written. They end where one is not whole.
+/// The fields that a child has written. They end before the first incomplete one.
 #[derive(Debug, Clone)]
 pub struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// Reads what a child has written.
+    /// Reads the bytes that a child has written.
     pub fn new(bytes: &'a [u8]) -> Self {
         Fields(bytes)
     }
 
-    /// The next field, if it has just this length.
+    /// The next field, if it has exactly this length.
     pub fn array<const LENGTH: usize>(&mut self) -> Option<[u8; LENGTH]> {
         self.next()?.try_into().ok()
     }

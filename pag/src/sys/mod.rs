@@ -1,7 +1,7 @@
 //! System calls: the only room of this library that holds `unsafe`.
 //!
-//! What runs in a child made here, before it executes a program, allocates nothing and takes no lock: another thread of the
-//! host may have held one when the child was made.
+//! A child made here allocates nothing and takes no lock until it executes a program: another thread of the host may
+//! have held the lock when the child was made.
 #![allow(unsafe_code)]
 
 mod afs_call;
@@ -37,7 +37,7 @@ pub use self::users::{Passwd, UserGroups, Who, group, groups_of, passwd};
 
 #[cfg(test)]
 mod tests {
-    /// Without the standard library of that processor, which a test machine need not have.
+    /// Compiles for other processors without their standard library, which a test machine need not have.
     #[test]
     fn a_build_for_32_bits_is_refused() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/word_size.rs");
@@ -59,9 +59,9 @@ mod tests {
             let mut rustc = std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
             rustc.args(["--crate-type", "rlib", "--emit", "metadata", "--target", target, "--out-dir"]).arg(top.path());
             let output = rustc.arg(&source).env("RUSTC_BOOTSTRAP", "1").output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.success(), is_built, "{target}: {said}");
-            assert_eq!(said.contains("64-bit processors only"), !is_built, "{target}: {said}");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), is_built, "{target}: {errors}");
+            assert_eq!(errors.contains("64-bit processors only"), !is_built, "{target}: {errors}");
         }
     }
 }

@@ -6,20 +6,21 @@ use std::os::fd::AsRawFd;
 
 use super::files::device_of;
 
-/// How [`mount_for_all`] has ended.
+/// How [`mount_for_all`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mount {
     /// The file system was mounted.
     Made,
-    /// One is mounted already where this process may not see it, and stays as it is.
+    /// A file system is mounted there already, and stays as it is. This process may not see it.
     There,
-    /// The kernel refuses.
+    /// The kernel refused.
     Refused,
 }
 
-/// Mounts a tmpfs on `path`, a directory in `above` which only root can write to, where all processes see it that see what
-/// the first one of this pid namespace mounts; where that one cannot be asked, where this process is. What is mounted there
-/// stays: a second file system would hide it. For a child, since it moves to another mount namespace; allocates nothing.
+/// Mounts a tmpfs on `path`, a directory in `above` that only root can write to. The mount is made in the mount
+/// namespace of the first process of this pid namespace, so that the host's processes see it; if that namespace
+/// cannot be entered, in this process's own. A file system that is mounted there already stays: a second one would
+/// hide it. For a child, since it moves to another mount namespace. Allocates nothing.
 pub fn mount_for_all(source: &CStr, path: &CStr, above: &CStr, options: &CStr) -> Mount {
     if let Ok(first) = open_file(c"/proc/1/ns/mnt") {
         // SAFETY: takes a valid descriptor and an integer.
@@ -39,8 +40,8 @@ pub fn mount_for_all(source: &CStr, path: &CStr, above: &CStr, options: &CStr) -
     }
 }
 
-/// Takes away what is mounted on `path`, and all that is mounted in it, whoever uses it still. Of file systems that are
-/// mounted one over the other it takes the uppermost.
+/// Detaches the file system on `path` and all that is mounted in it, even if processes use it. If several are
+/// mounted one over the other, it detaches the uppermost.
 pub fn detach_mount(path: &CStr) -> bool {
     // SAFETY: a terminated path.
     unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) == 0 }

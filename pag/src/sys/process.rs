@@ -25,13 +25,13 @@ impl Process {
         Self::find(i32::try_from(std::process::id()).ok()?)
     }
 
-    /// Its pid and its name, for people. The process can choose its name.
+    /// Its pid and its name, for people. The process chooses its name.
     pub fn label(self) -> String {
         let name = std::fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
         format!("process {} ({})", self.pid, name.trim_end())
     }
 
-    /// Its parent, if both are there.
+    /// Its parent, if both run.
     pub fn parent(self) -> Option<Self> {
         let parent = || {
             let mut stat = [0; STAT];
@@ -39,19 +39,19 @@ impl Process {
             (start_time(stat)? == self.start).then(|| parent_pid(stat))?
         };
         let found = Self::find(parent()?)?;
-        // A pid is given to another only after its process has left its children: the child had this parent before
-        // and after the look.
+        // The kernel gives a pid to another process only after the old process has left its children. So the child had
+        // this parent if it has it both before and after the look.
         (parent()? == found.pid).then_some(found)
     }
 
-    /// Whether it is the calling process, and not one that this was forked off from.
+    /// Whether it is the calling process, and not a process from which the calling one was forked.
     pub fn is_this(self) -> bool {
         i32::try_from(std::process::id()) == Ok(self.pid)
     }
 
-    /// Whether it still runs. A process that `/proc` does not show may run all the same: a chroot may have no `/proc`, or that
-    /// of another pid namespace, and `hidepid=` hides processes from a root without CAP_SYS_PTRACE (Linux, fs/proc/base.c,
-    /// has_pid_permissions). Where nothing tells the process counts as running.
+    /// Whether it still runs. A process that `/proc` does not show may still run: a chroot may have no `/proc` or that
+    /// of another pid namespace, and `hidepid=` hides processes from a root without CAP_SYS_PTRACE (Linux,
+    /// fs/proc/base.c, has_pid_permissions). If nothing tells, the process counts as running.
     pub fn is_alive(self) -> bool {
         let mut stat = [0; STAT];
         match read_stat(self.pid, &mut stat) {
@@ -60,24 +60,25 @@ impl Process {
         }
     }
 
-    /// Whether `/proc` shows the calling process under its own pid: it is then that of its pid namespace.
+    /// Whether `/proc` shows the calling process under its own pid. Then `/proc` belongs to its pid namespace.
     pub fn sees_itself() -> bool {
         let shown = std::fs::read_link("/proc/self");
         shown.is_ok_and(|shown| shown.to_str() == Some(&*std::process::id().to_string()))
     }
 }
 
-/// Longest line of `/proc/PID/stat`.
+/// Longest line of `/proc/PID/stat`, in bytes.
 const STAT: usize = 1024;
 
-/// The text of `/proc/PID/stat`, by one read: this is done several times in every login.
+/// The text of `/proc/PID/stat`, with one read: every login does this several times.
 fn read_stat(pid: i32, space: &mut [u8; STAT]) -> Option<&[u8]> {
     let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(space).ok()?;
     space.get(..length)
 }
 
-/// Start time in the text of `/proc/PID/stat`; none for a zombie. The second field is the process's name in
-/// parentheses, which the process chooses: spaces and parentheses in it are passed by taking the last one.
+/// Start time in the text of `/proc/PID/stat`; `None` for a zombie. The second field is the process's name in
+/// parentheses. The process chooses the name, so it may hold spaces and parentheses: the field ends at the last
+/// closing one.
 fn start_time(stat: &[u8]) -> Option<u64> {
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = stat.get(end_of_name + 1..)?.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
@@ -89,7 +90,7 @@ fn start_time(stat: &[u8]) -> Option<u64> {
     str::from_utf8(fields.nth(18)?).ok()?.parse().ok()
 }
 
-/// Pid of the parent in the text of `/proc/PID/stat`: field 4. None for the first process of a pid namespace.
+/// Pid of the parent in the text of `/proc/PID/stat`: field 4. `None` for the first process of a pid namespace.
 fn parent_pid(stat: &[u8]) -> Option<i32> {
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = stat.get(end_of_name + 1..)?.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_stat_line_is_nobody() {
+    fn text_that_is_no_stat_line_is_no_process() {
         for text in ["", ")", "1 (x) S", "1 (x) S 1 2 3"] {
             assert_eq!(start_time(text.as_bytes()), None, "{text}");
         }

@@ -1,4 +1,4 @@
-//! A program that is run as a user, within a time, and of which nothing is left.
+//! Runs a program as a user, within a time limit, and clears away every process that the program leaves behind.
 
 use super::fork::SIGNAL_SET;
 use super::fork::ask;
@@ -14,7 +14,7 @@ use super::descriptors::close_range;
 use super::fork::Exit;
 use super::identity::Identity;
 
-/// A program with all that its start needs, made ready before the child is.
+/// A program with all that its start needs. The parent makes it, since a child must not allocate.
 #[derive(Debug)]
 pub struct Program {
     path: CString,
@@ -43,20 +43,20 @@ impl Program {
 
 /// Status with which the supervisor says that the program could not be started at all.
 pub const STATUS_NOT_STARTED: u8 = 127;
-/// Status with which the supervisor says that it killed what was still there at the deadline.
+/// Status with which the supervisor says that it killed the processes still running at the deadline.
 pub const STATUS_DEADLINE: u8 = 124;
 /// Status with which the supervisor says that a signal ended the program.
 pub const STATUS_SIGNAL: u8 = 125;
 
-/// Time beyond its own that a supervisor has for clearing away what its program has left behind.
+/// Extra time that a supervisor has for killing what its program has left behind.
 const CLEARING: Duration = Duration::from_millis(1500);
 
-/// Runs `program` as `identity`, for at most `time`, once `enter` has brought the child that starts it to where it belongs,
-/// or has said with which status that ends instead.
+/// Runs `program` as `identity`, for at most `time`. `enter` runs first, in the child that starts the program: it
+/// moves that child to where it belongs, or returns the status with which the child ends instead.
 ///
-/// That child is a supervisor. It becomes the reaper of whatever the program leaves behind (PR_SET_CHILD_SUBREAPER) and ends
-/// only when all of it is gone: killed when the time is up, or as soon as the program itself or our own process has ended.
-///
+/// The child is a supervisor. It becomes the reaper of the processes that the program leaves behind
+/// (PR_SET_CHILD_SUBREAPER) and ends only after all of them. It kills them when the time is up, and as soon as the
+/// program itself or our own process has ended.
 ///
 /// # Errors
 /// As [`ask`].
@@ -82,19 +82,19 @@ pub unsafe fn run(
     answer.map(|answer| answer.exit)
 }
 
-/// The supervisor's work; gives the status to end with. Allocates nothing.
+/// The supervisor's work. Returns the status to end with. Allocates nothing.
 fn supervise(program: &Program, identity: &Identity, end: Instant, host: u32) -> u8 {
     // SAFETY: takes integers.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     reset_signals();
-    // It is blocked, and waited for: what the program has forked must go, too.
+    // SIGTERM is blocked and waited for: if the host ends, the supervisor must still kill what the program has forked.
     die_with_parent(libc::SIGTERM);
     // SAFETY: no arguments.
     if u32::try_from(unsafe { libc::getppid() }) != Ok(host) {
         return STATUS_NOT_STARTED;
     }
-    // A child with SIGCHLD, which has just been set to the default, as its exit signal: it executes a program.
-    // On s390 the stack is the first argument (clone(2)).
+    // A child with exit signal SIGCHLD, which was reset to the default above, since it executes a program. On s390 the
+    // stack is the first argument (clone(2)).
     let [first, second] = if cfg!(target_arch = "s390x") { [0, libc::SIGCHLD] } else { [libc::SIGCHLD, 0] };
     // SAFETY: as in `fork`.
     let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) };
@@ -129,13 +129,14 @@ fn supervise(program: &Program, identity: &Identity, end: Instant, host: u32) ->
     result.unwrap_or(STATUS_DEADLINE)
 }
 
-/// A host that is killed ends its supervisor, and that its program.
+/// Has the kernel send `signal` to this process when its parent ends: the host's end ends the supervisor, and the
+/// supervisor's end ends the program.
 fn die_with_parent(signal: c_int) {
     // SAFETY: takes integers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
 }
 
-/// The signals that the supervisor waits for and is not disturbed by: a child has changed state, the host has ended.
+/// The signals that the supervisor waits for: a child has changed state (SIGCHLD), the host has ended (SIGTERM).
 fn awaited_signals() -> MaybeUninit<libc::sigset_t> {
     let mut set = MaybeUninit::zeroed();
     // SAFETY: a valid place for the set.
@@ -147,7 +148,7 @@ fn awaited_signals() -> MaybeUninit<libc::sigset_t> {
     set
 }
 
-/// Sleeps until one of the awaited signals comes, and gives it, or until the time is up.
+/// Sleeps until one of the awaited signals comes, and returns it, or until the time is up.
 fn wait_for_signal(at_most: Duration) -> c_int {
     let set = awaited_signals();
     let time = timespec(at_most);
@@ -155,10 +156,10 @@ fn wait_for_signal(at_most: Duration) -> c_int {
     unsafe { libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time) }
 }
 
-/// All signals to their defaults, for the supervisor, who takes none: it is in the host's process group, so what is typed at
-/// a console would be for it, too.
+/// Resets all signals to their defaults. The supervisor handles none: it is in the host's process group, so signals
+/// typed at a console would reach it, too.
 fn reset_signals() {
-    // All zeroes: the default, whatever the order of the fields. Not by libc, which takes a lock for SIGABRT.
+    // All zero means the default, whatever the order of the fields. libc's sigaction takes a lock for SIGABRT.
     let default = [0_u64; 8];
     let none = ptr::null_mut::<c_void>();
     for signal in 1..=64 {
@@ -174,9 +175,9 @@ fn timespec(time: Duration) -> libc::timespec {
     }
 }
 
-/// Kills and collects every process that has us as its parent, until there is none: a program that forked into the
-/// background has left its descendants to us. A process that cannot be killed (in the kernel, on a dead file server)
-/// is given up after a second; init inherits it.
+/// Kills and collects every child of this process until there is none. A program that forked into the background has
+/// left its descendants to this process. A process that cannot be killed (in the kernel, on a dead file server) is
+/// given up after a second; init inherits it.
 fn kill_descendants() {
     let end = Instant::now() + Duration::from_secs(1);
     while Instant::now() < end {
@@ -204,7 +205,7 @@ fn kill_descendants() {
     }
 }
 
-/// Reads the beginning of a file without allocating; 0 bytes when it cannot be read.
+/// Reads the beginning of a file without allocating. 0 bytes if it cannot be read.
 fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
     // SAFETY: a terminated path.
     let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
@@ -218,7 +219,7 @@ fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
     usize::try_from(got).unwrap_or(0)
 }
 
-/// The grandchild's way to its program; returns only when that failed.
+/// Makes the grandchild ready and executes its program. Returns only if that failed.
 fn execute(program: &Program, identity: &Identity) {
     // SAFETY: no arguments: a session and process group of its own, without the host's terminal.
     unsafe { libc::setsid() };
@@ -235,17 +236,18 @@ fn execute(program: &Program, identity: &Identity) {
         // SAFETY: takes integers.
         unsafe { libc::dup2(null, fd) };
     }
-    // Nothing of the host's (sockets, keys, the terminal) is the program's business.
+    // The program gets nothing of the host's (sockets, keys, the terminal).
     close_range(3, c_uint::MAX);
     if identity.become_it().is_err() {
         return;
     }
-    // After the change of ids, which clears it.
+    // After the change of ids, which clears this setting.
     die_with_parent(libc::SIGKILL);
     let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: a valid place for the set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // Not before: until the memory is closed to the user a signal of theirs would leave a core dump of it.
+    // The signals stay blocked until the memory is closed to the user: a signal of theirs would leave a core dump of
+    // it.
     // SAFETY: a valid, empty set.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
     // SAFETY: vectors made by `Program::new`: terminated, and alive in this process.
@@ -258,7 +260,7 @@ mod tests {
     use super::super::ids::ids;
     use super::*;
 
-    /// It is in the host's process group: what is typed at a console is for the host.
+    /// The supervisor is in the host's process group, but signals typed at a console are meant for the host.
     #[test]
     fn a_supervisor_takes_no_signals() {
         let words = |words: &[&str]| words.iter().map(|word| CString::new(*word).unwrap()).collect::<Vec<_>>();

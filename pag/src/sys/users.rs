@@ -15,7 +15,7 @@ pub struct Passwd {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Home directory, as text; never looked at.
+    /// Home directory, as text; never opened.
     pub home: CString,
 }
 
@@ -95,7 +95,7 @@ pub fn group(name: &CStr) -> io::Result<Option<u32>> {
     }
 }
 
-/// The groups that a login of `name` has, `gid` among them. Asks NSS, so it is called before a child is made.
+/// The groups that a login of `name` has, including `gid`. Asks NSS, so it is called before a child is made.
 pub fn groups_of(name: &CStr, gid: u32) -> Vec<u32> {
     let mut groups = vec![0; 64];
     loop {
@@ -111,7 +111,7 @@ pub fn groups_of(name: &CStr, gid: u32) -> Vec<u32> {
     }
 }
 
-/// A user whose groups are looked up when they are asked for, and once: NSS may wait for a network.
+/// A user and their groups. NSS is asked once, and only if the groups are needed, since it may wait for a network.
 #[derive(Debug)]
 pub struct UserGroups<'a> {
     name: &'a CStr,
@@ -119,13 +119,13 @@ pub struct UserGroups<'a> {
 }
 
 impl<'a> UserGroups<'a> {
-    /// The user of that name. Nothing is looked up.
+    /// The user with that name. Looks nothing up.
     pub fn new(name: &'a CStr) -> Self {
         UserGroups { name, groups: OnceCell::new() }
     }
 
-    /// Whether he is in the group of that name: his primary one, or one that lists him. A user or group that NSS does
-    /// not know is in none, and has nobody.
+    /// Whether the user is in the group with that name: their primary group, or one that lists them. False for a user
+    /// or group that NSS does not know.
     pub fn is_in(&self, group: &str) -> bool {
         let Ok(group) = CString::new(group) else { return false };
         let gid = self::group(&group).ok().flatten();
