@@ -93,12 +93,12 @@ fn make(interface: &Interface, ring: &Ring, holder: Serial) -> std::result::Resu
     narrow(ring, s0)?;
     // In the holder first: whoever comes between finds it there, and links it into the ring again.
     keyring::link(s0, holder).map_err(at(Step::Hold))?;
-    let nested = keyring::link(s0, ring.serial).map_err(at(Step::Nest)).and_then(|()| {
+    let linked = keyring::link(s0, ring.serial).map_err(at(Step::Nest)).and_then(|()| {
         let through_the_ring =
             ring.join_in_child() && number.is_some() && interface.getpag().is_ok_and(|it| it == number);
         through_the_ring.then_some(()).ok_or((Step::Prove, io::Error::from_raw_os_error(libc::ENOKEY)))
     });
-    if let Err(error) = nested {
+    if let Err(error) = linked {
         let _ = keyring::unlink(s0, ring.serial);
         let _ = keyring::unlink(s0, holder);
         return Err(error);
@@ -166,7 +166,7 @@ pub fn hold_again(_guard: &Guard, pag: &mut Pag) {
     }
     let held = |s0: &Serial| keyring::link(*s0, pag.holder).is_ok();
     // Nobody but root makes such a keyring, and nobody can link one elsewhere: it is this PAG's own.
-    pag.nested = anchors(ring.serial, |_| true).filter(held);
+    pag.afs_keyring = anchors(ring.serial, |_| true).filter(held);
 }
 
 fn follows(pag: &Pag) -> bool {
@@ -188,7 +188,7 @@ pub fn ensure_afs_pag(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
     if Device::served().is_none() || follows(pag) {
         return Ok(Equipped::AsBefore);
     }
-    match pag.nested.filter(|s0| is_whole(*s0)) {
+    match pag.afs_keyring.filter(|s0| is_whole(*s0)) {
         Some(s0) => {
             let mut members = [0; 4 * 4096];
             let there =
@@ -201,7 +201,7 @@ pub fn ensure_afs_pag(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
             Ok(Equipped::Relinked)
         }
         None => {
-            pag.nested = Some(anchor(guard, ring, pag.holder)?);
+            pag.afs_keyring = Some(anchor(guard, ring, pag.holder)?);
             Ok(Equipped::Anew)
         }
     }

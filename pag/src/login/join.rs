@@ -120,7 +120,7 @@ pub(super) fn joined(
             record.retain = attempt.request.settings.retain;
             // At once and not by the helper: tokens of this login's would be put into the PAG that is followed.
             if record.follows.is_some() {
-                follow::take_away(&ring, pag.nested, &mut record);
+                follow::take_away(&ring, pag.afs_keyring, &mut record);
                 followed = true;
                 report(&Event::FollowsNobody { uid, pag: pag.id });
                 pag.record = Ok(record.clone());

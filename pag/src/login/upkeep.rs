@@ -81,7 +81,7 @@ pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stay
     let discard = |pag: &Pag| match &pag.ring {
         Ok(ring) => {
             // In a ring that a member has emptied the tokens of OpenAFS would not be found.
-            if let Some(s0) = pag.nested {
+            if let Some(s0) = pag.afs_keyring {
                 let _ = keyring::link(s0, ring.serial);
             }
             afs::discard(ring, Instant::now() + LOOK)
@@ -95,7 +95,7 @@ pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stay
         && record.follows.is_some()
         && let Ok(ring) = &pag.ring
     {
-        follow::take_away(ring, pag.nested, &mut record);
+        follow::take_away(ring, pag.afs_keyring, &mut record);
     }
     match fate {
         Fate::Keep => {

@@ -69,13 +69,13 @@ pub fn bring_into_step(user: &LockedUser<'_>, pag: &mut Pag) -> Result<usize> {
     let tokens: Vec<Serial> = token_keys(&ring)?.into_iter().map(|key| key.serial).collect();
     let there = keyring::members(ring.serial).map_err(Error::key(format!("read ring {}", ring.serial)))?;
     // S0, its own or the one of whom it follows.
-    let is_s0 = |key: &Serial| Some(*key) == pag.nested || record.mirrored.contains(key) && !tokens.contains(key);
-    let nested: Vec<Serial> = there.into_iter().filter(is_s0).collect();
+    let is_s0 = |key: &Serial| Some(*key) == pag.afs_keyring || record.mirrored.contains(key) && !tokens.contains(key);
+    let afs_keyrings: Vec<Serial> = there.into_iter().filter(is_s0).collect();
     let new = |keys: &[Serial]| keys.iter().copied().filter(|key| !before.lent.contains(key)).collect::<Vec<_>>();
     let old: Vec<Serial> =
-        before.lent.iter().copied().filter(|key| !tokens.contains(key) && !nested.contains(key)).collect();
+        before.lent.iter().copied().filter(|key| !tokens.contains(key) && !afs_keyrings.contains(key)).collect();
     // Noted first: what we do not know to be ours would never be taken away.
-    record.lent = [&tokens[..], &nested[..], &old[..]].concat();
+    record.lent = [&tokens[..], &afs_keyrings[..], &old[..]].concat();
     if record != before {
         user.store(pag, record.clone())?;
     }
@@ -83,12 +83,12 @@ pub fn bring_into_step(user: &LockedUser<'_>, pag: &mut Pag) -> Result<usize> {
     if !tokens_to_link.is_empty() {
         link_out_of(&ring, &tokens_to_link, keyring)?;
     }
-    for s0 in new(&nested) {
+    for s0 in new(&afs_keyrings) {
         keyring::link(s0, keyring)
             .map_err(Error::key(format!("link keyring {s0} of OpenAFS into keyring {keyring}")))?;
     }
     unlink(&old, keyring);
-    record.lent = [tokens, nested].concat();
+    record.lent = [tokens, afs_keyrings].concat();
     if pag.record.as_ref() != Ok(&record) {
         user.store(pag, record.clone())?;
     }

@@ -126,7 +126,7 @@ pub fn mirror(user: &LockedUser<'_>, pag: &mut Pag, leader: &Pag) -> Result<bool
     let before = record.clone();
     let plan = plan(&token_keys(&from)?, &token_keys(&ring)?, &record.mirrored);
     // What is to be there in the end. S0 is root's, so root may link it from outside.
-    let wanted: Vec<Serial> = plan.stay.iter().chain(&plan.link).copied().chain(leader.nested).collect();
+    let wanted: Vec<Serial> = plan.stay.iter().chain(&plan.link).copied().chain(leader.afs_keyring).collect();
     let unwanted: Vec<Serial> = record.mirrored.iter().copied().filter(|key| !wanted.contains(key)).collect();
     record.follows = Some(leader.id);
     // Noted first: what we do not know to be ours would never be taken away.
@@ -137,12 +137,12 @@ pub fn mirror(user: &LockedUser<'_>, pag: &mut Pag, leader: &Pag) -> Result<bool
     if !plan.link.is_empty() {
         link_out_of(&from, &plan.link, ring.serial)?;
     }
-    if let Some(s0) = leader.nested {
+    if let Some(s0) = leader.afs_keyring {
         let doing = || format!("link keyring {s0} of OpenAFS into ring {}", ring.serial);
         keyring::link(s0, ring.serial).map_err(Error::key(doing()))?;
         // Its own is kept in the holder meanwhile. Without another it stays: outside of any PAG a service's tokens would
         // be everybody's of its uid.
-        unlink(pag.nested.as_slice(), ring.serial);
+        unlink(pag.afs_keyring.as_slice(), ring.serial);
     }
     unlink(&unwanted, ring.serial);
     let there = keyring::members(ring.serial).map_err(Error::key(format!("read ring {}", ring.serial)))?;

@@ -35,7 +35,7 @@ pub struct Pag {
     /// Its ring, or what is wrong with it.
     pub ring: std::result::Result<Ring, String>,
     /// S0, the keyring in which OpenAFS's setpag has made this PAG's `_pag` (see [`openafs`]).
-    pub nested: Option<Serial>,
+    pub afs_keyring: Option<Serial>,
     /// What is known of it, or why that cannot be read.
     pub record: std::result::Result<Record, Unreadable>,
     record_key: Option<Serial>,
@@ -195,7 +195,7 @@ impl Registry {
 
     fn pag(&self, id: PagId, uid: u32, holder: Serial) -> io::Result<Pag> {
         let mut ring = Err("its ring is gone".to_owned());
-        let mut nested = None;
+        let mut afs_keyring = None;
         let mut record_key = None;
         let mut buffer = [0; keyring::DESCRIPTION_SPACE];
         for key in keyring::members(holder)? {
@@ -203,7 +203,7 @@ impl Registry {
                 Ok(found) if found.is_keyring() && RingName::parse(found.name).is_some() => {
                     ring = Ring::of_holder(key, &found, uid, self.group);
                 }
-                Ok(found) if is_afs_keyring(&found) => nested = Some(key),
+                Ok(found) if is_afs_keyring(&found) => afs_keyring = Some(key),
                 Ok(found) if found.kind == b"user" && found.name == RECORD.as_bytes() => record_key = Some(key),
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EKEYREVOKED) => {
@@ -220,7 +220,7 @@ impl Registry {
             Some(Err(error)) => Err(Unreadable::Garbled(error.to_string())),
             None => Err(Unreadable::Garbled("there is none".to_owned())),
         };
-        Ok(Pag { id, uid, holder, ring, nested, record, record_key, registry: self.serial })
+        Ok(Pag { id, uid, holder, ring, afs_keyring, record, record_key, registry: self.serial })
     }
 
     /// Makes a PAG of a ring and a record, under the lock of its uid: the last of its steps is the one that counts.
@@ -247,7 +247,7 @@ impl Registry {
             uid: record.uid,
             holder,
             ring: Ok(*ring),
-            nested: None,
+            afs_keyring: None,
             record: Ok(record),
             record_key: Some(key),
             registry: self.serial,
