@@ -24,7 +24,8 @@ fn main() -> ExitCode {
 }
 
 /// Takes away the file system of `uid`, where this user has no PAG. Under the uid's lock: a login makes a ccache before it
-/// makes the PAG.
+/// makes the PAG. A PAG that is missed in the registry, and whose directory is there, has not ended: the helper anchors it
+/// again, or takes the directory away.
 fn tidy(uid: u32, group: HandleGroup) -> Result<(), String> {
     let words = |error: pag::Error| format!("cannot look for PAGs of uid {uid}: {error}");
     let guard = Guard::enter(group).map_err(words)?;
@@ -33,7 +34,8 @@ fn tidy(uid: u32, group: HandleGroup) -> Result<(), String> {
     if user.registry().map_err(words)?.is_none() {
         return Ok(());
     }
-    if user.pags().map_err(words)?.is_empty() && !ccache::unmount(uid) {
+    let has_pag = !user.pags().map_err(words)?.is_empty() || !ccache::of_user(uid).is_empty();
+    if !has_pag && !ccache::unmount(uid) {
         return Err(format!("the ccaches of uid {uid} cannot be unmounted, and the user has no PAG any more"));
     }
     Ok(())

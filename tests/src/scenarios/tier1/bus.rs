@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{inside, login, pags, uid};
+use super::{inside, login, pags, registry, shell, uid};
 use crate::bus::{Bus, Caller, HOST, Helper, MANAGER, OBJECTS, PAG, PROPERTIES, error};
 use crate::bus::{logind, pag_seed, pagctl, polkit, systemd};
-use crate::ring::{describe, members};
+use crate::ring::{describe, keyctl, members};
 use crate::sandbox::{CELL, Host, Sandbox, eventually, own_program, silent_server};
 use crate::ticket;
 
@@ -389,13 +389,24 @@ pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
     // With the last PAG goes all that was mounted.
     let pag_ccache = pag_seed().with_file_name("pag-ccache");
     let mut bobs = login(sandbox, "bob");
-    // What a PAG has where nothing could be mounted.
-    fs::create_dir_all(format!("/run/pag/ccache/{}/{NOBODYS}", uid("carol"))).unwrap();
-    assert!(Command::new(pag_ccache).status().unwrap().success(), "pag-ccache has tidied up");
+    // What a PAG that has ended has left where nothing could be mounted.
+    fs::create_dir_all(format!("/run/pag/ccache/{}/ended.{NOBODYS}", uid("carol"))).unwrap();
+    assert!(Command::new(&pag_ccache).status().unwrap().success(), "pag-ccache has tidied up");
     assert!(!fs::exists(&all).unwrap(), "alice's file system stays: {all}");
     assert!(!fs::exists(format!("/run/pag/ccache/{}", uid("carol"))).unwrap(), "what is left of carol's PAG stays");
     let his = format!("/run/pag/ccache/{}/{}/cc/tkt", uid("bob"), id("bob"));
-    assert!(fs::exists(his).unwrap(), "bob has a PAG, and his ccache stays");
+    assert!(fs::exists(&his).unwrap(), "bob has a PAG, and his ccache stays");
+    // Nor is it gone with a PAG that an administrator has cut out of the registry, before the helper has put it back.
+    let signal = |name: &str| shell(&format!("kill -{name} {}", helper.pid()));
+    signal("STOP");
+    let holder = pags("bob")[0].holder;
+    keyctl(libc::KEYCTL_UNLINK, holder.into(), registry().unwrap().into(), 0).unwrap();
+    assert_eq!(ids("bob").len(), 0, "bob's PAG is missed");
+    assert!(Command::new(&pag_ccache).status().unwrap().success(), "pag-ccache has tidied up");
+    assert!(fs::exists(&his).unwrap(), "the ccache of a PAG that was cut out of the registry stays");
+    signal("CONT");
+    eventually("the helper has put bob's PAG back", Duration::from_secs(10), || (ids("bob").len() == 1).then_some(()));
+    assert!(fs::exists(&his).unwrap(), "with its ccache");
     bobs.all_ok(&["close", "end"]);
     drop(end);
     answering.join().unwrap();
