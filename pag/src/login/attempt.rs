@@ -49,7 +49,7 @@ pub(super) struct LoginAttempt<'a> {
     pub(super) group: HandleGroup,
     /// The ticket that this login brings.
     pub(super) ticket: Option<Contents>,
-    /// Whether it brings one, or a ccache that could not be read.
+    /// Whether it brings one, or a ccache that could not be read. Without a PAG (`nopag`) the seeder looks for itself.
     pub(super) may_have_ticket: bool,
 }
 
@@ -120,12 +120,13 @@ impl<'a> LoginAttempt<'a> {
         self.may_have_ticket = true;
     }
 
-    /// The ccache for a seeder: the login's own, or the PAG's, where the login's is in the session keyring that it had before,
-    /// or has no ticket while the PAG's has one.
+    /// The ccache for a seeder: the login's own if its ticket was read, else the PAG's. A ccache that was not read may be of
+    /// another identity, whose tokens have no place in a PAG that others share. The PAG's also if the login's is in the
+    /// session keyring that it had before.
     pub(super) fn ccache_to_seed_from<'b>(&'b self, record: Option<&'b Record>) -> Option<&'b str> {
         let own = self.request.ccache.zip(self.request.ccache.and_then(|name| CcacheName::parse(name).ok()));
-        let has_better = |record: &Record| self.ticket.is_none() && record.ticket > crate::sys::now();
-        let own = own.filter(|(_, place)| !place.is_of_session() && !record.is_some_and(has_better));
+        let is_known = self.ticket.is_some() || record.is_none();
+        let own = own.filter(|(_, place)| is_known && !place.is_of_session());
         own.map(|(name, _)| name).or(record.map(|record| record.ccache.as_str()))
     }
 

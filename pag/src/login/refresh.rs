@@ -53,7 +53,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     let group = HandleGroup::read();
     let mut attempt = LoginAttempt::new(request, budget, group);
     attempt.look_for_ticket();
-    if !attempt.may_have_ticket && !request.settings.always_aklog {
+    if attempt.ticket.is_none() && !request.settings.always_aklog {
         return Ok(());
     }
     let job = Job {

@@ -149,3 +149,22 @@ pub(super) fn no_ticket_is_no_trouble(sandbox: &mut Sandbox) {
         host.all_ok(&["close", "end"]);
     }
 }
+
+/// A ticket that the user's child cannot read, as one that root has made. Whose it is nobody knows.
+pub(super) fn unread_ccache_seeds_nothing(sandbox: &mut Sandbox) {
+    let unread = ticket::write("/run/home/alice/cc.unread", 0, "alice/admin", "EXAMPLE.TEST", ticket::now() + 3600);
+    sandbox.configure("always_aklog = yes");
+    let mut alice = sandbox.host("sshd", "alice");
+    alice.all_ok(&[&format!("putenv KRB5CCNAME={unread}"), "open"]);
+    sandbox.heard("cannot serve the PAG: the user cannot read it");
+    let log = || std::fs::read_to_string("/run/seeder.log").unwrap();
+    let own = super::seeders::ccache_of(&pags("alice")[0]);
+    let runs = log();
+    assert!(runs.contains(&format!(" DIR:{own} ")), "always_aklog runs the seeder with the PAG's ccache: {runs}");
+    assert!(!runs.contains("cc.unread"), "the seeder is given no ccache whose identity is unknown: {runs}");
+    // At an unlock it is no news.
+    sandbox.configure("");
+    alice.ok("reinitialize");
+    assert_eq!(log(), runs, "an unlock that shows it runs no seeder");
+    alice.all_ok(&["close", "end"]);
+}

@@ -36,6 +36,11 @@ pub const ALL: &[Scenario] = &[
         "A ccache without a good ticket is no reason for a seeder, a wait or a message, of whatever kind it is.",
         ccaches::no_ticket_is_no_trouble,
     ),
+    (
+        "unread_ccache_seeds_nothing",
+        "A seeder in a PAG is given no ccache whose identity is unknown, at a login and at an unlock.",
+        ccaches::unread_ccache_seeds_nothing,
+    ),
     ("last_end_discards", "Tokens live until the last login ends, and no key is left.", life::last_end_discards),
     (
         "retain_decides",
