@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pag::report::{Field, Message, Severity};
+use pag::report::{Field, Message, Severity, User};
 use pag::types::PagId;
 
 /// Something that happened to the helper, or that it did.
@@ -109,22 +109,29 @@ impl fmt::Display for HelperEvent {
             HelperEvent::Expiring { uid, pag, expires, why } => {
                 write!(
                     f,
-                    "the tokens of PAG {pag} of uid {uid} end at {expires} (seconds since the epoch): {why}; a new ticket of the user's, by kinit or a login, brings new ones"
+                    "the tokens of PAG {pag} of {} end at {expires} (seconds since the epoch): {why}; a new ticket of the user's, by kinit or a login, brings new ones",
+                    User(*uid)
                 )
             }
             HelperEvent::Expired { uid, pag, why } => {
                 write!(
                     f,
-                    "the tokens of PAG {pag} of uid {uid} have ended, and its processes have no access: {why}; a new ticket of the user's, by kinit or a login, brings new ones"
+                    "the tokens of PAG {pag} of {} have ended, and its processes have no access: {why}; a new ticket of the user's, by kinit or a login, brings new ones",
+                    User(*uid)
                 )
             }
             HelperEvent::Started { pags, leases } => write!(f, "looking after {pags} PAGs with {leases} leases"),
             HelperEvent::RepairFailed { uid, pag, why } => {
-                write!(f, "PAG {pag} of uid {uid} cannot be repaired: {why}; the user's next login makes a new one")
+                write!(
+                    f,
+                    "PAG {pag} of {} cannot be repaired: {why}; the user's next login makes a new one",
+                    User(*uid)
+                )
             }
             HelperEvent::ManagerOutside { uid, pid } => write!(
                 f,
-                "the user manager of uid {uid} (process {pid}) is in none of the user's PAGs, so its services find no token: 'pagctl pam check' says whether the PAM service systemd-user calls pam_pag after pam_keyinit, as it must; a manager that was started before that gets the tokens by 'pagctl adopt {uid}', or is started again by 'systemctl restart user@{uid}.service'"
+                "the user manager of {}, process {pid}, is in none of the user's PAGs, so its services find no token: 'pagctl pam check' says whether the PAM service systemd-user calls pam_pag after pam_keyinit, as it must; a manager that was started before that gets the tokens by 'pagctl adopt {uid}', or is started again by 'systemctl restart user@{uid}.service'",
+                User(*uid)
             ),
             HelperEvent::RegistryLost { why } => {
                 write!(f, "the registry cannot be read: {why}; the helper makes a new one for the PAGs that are in use")
@@ -132,15 +139,23 @@ impl fmt::Display for HelperEvent {
             HelperEvent::FollowFailed { uid, pag, why } => {
                 write!(
                     f,
-                    "the services of uid {uid} (PAG {pag}) do not have the tokens and the ticket of the session that they should follow: {why}; the helper tries again"
+                    "the services of {} (PAG {pag}) do not have the tokens and the ticket of the session that they should follow: {why}; the helper tries again",
+                    User(*uid)
                 )
             }
             HelperEvent::FollowAsked { uid, pag, on: true, by } => {
-                write!(f, "the services of uid {uid} follow PAG {pag} while it lasts: uid {by} asked for it over D-Bus")
+                write!(
+                    f,
+                    "the services of {} follow PAG {pag} while it lasts: {} asked for it over D-Bus",
+                    User(*uid),
+                    User(*by)
+                )
             }
             HelperEvent::FollowAsked { uid, pag, on: false, by } => write!(
                 f,
-                "the services of uid {uid} need not follow PAG {pag} any more: uid {by} asked for it over D-Bus"
+                "the services of {} need not follow PAG {pag} any more: {} asked for it over D-Bus",
+                User(*uid),
+                User(*by)
             ),
             HelperEvent::BusLost { why } => {
                 write!(f, "no connection to logind: {why}; the helper looks after PAGs without it, and tries again")
@@ -153,7 +168,12 @@ impl fmt::Display for HelperEvent {
             HelperEvent::Served => write!(f, "org.pam_pag.Pag1 is served on the system bus"),
             HelperEvent::Unlogged { uid, pag, cell, by } => {
                 let cell = cell.as_ref().map_or_else(String::new, |cell| format!(" of cell {cell}"));
-                write!(f, "discarded the tokens{cell} of PAG {pag} of uid {uid}: uid {by} asked for it over D-Bus")
+                write!(
+                    f,
+                    "discarded the tokens{cell} of PAG {pag} of {}: {} asked for it over D-Bus",
+                    User(*uid),
+                    User(*by)
+                )
             }
         }
     }

@@ -10,6 +10,7 @@ mod event;
 mod jobs;
 mod mailbox;
 mod managers;
+mod names;
 mod notify;
 mod nudges;
 mod order;
@@ -21,7 +22,7 @@ mod tickets;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use pag::report::{Event, report, speak_as};
+use pag::report::{Event, name_users_by, report, speak_as};
 
 fn main() -> ExitCode {
     if std::env::args_os().len() > 1 {
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     speak_as("pag-logind-helper");
+    name_users_by(names::find);
     match zbus::block_on(daemon::run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

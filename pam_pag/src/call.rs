@@ -12,7 +12,7 @@ use pam::module::PamHandle;
 
 use crate::handle::Handle;
 use crate::login::Login;
-use crate::state;
+use crate::{names, state};
 
 /// A call, and what is known of its login so far.
 pub(crate) struct Call<'a> {
@@ -35,6 +35,7 @@ pub(crate) fn run(
 ) -> PamResultCode {
     quiet_panics();
     report::speak_as("pam_pag");
+    report::name_users_by(names::find);
     let mut strict = false;
     // Guards of ids have unwound, and restored, by the time that this returns.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -44,7 +45,7 @@ pub(crate) fn run(
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.to_bytes()).collect();
         #[cfg(feature = "fault")]
         fault(&args, name);
-        let mut call = Call { handle, args, service, strict: false, uid: u32::MAX };
+        let mut call = Call { handle, args, service, strict: false, uid: report::NO_UID };
         let result = work(&mut call);
         strict = call.strict;
         result.inspect_err(|why| report(&Event::NotPlaced { uid: call.uid, why: why.to_string() }))

@@ -6,6 +6,7 @@
 mod call;
 mod handle;
 mod login;
+mod names;
 mod sessions;
 mod state;
 

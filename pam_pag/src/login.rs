@@ -10,7 +10,7 @@ use pag::sys::{self, Passwd, UserGroups, Who};
 use pag::types::ServiceKind;
 
 use crate::handle::Handle;
-use crate::{sessions, state};
+use crate::{names, sessions, state};
 
 /// A login that concerns us, with the settings for it.
 pub(crate) struct Login<'a, 'h> {
@@ -32,6 +32,9 @@ impl<'a, 'h> Login<'a, 'h> {
         strict: &mut bool,
     ) -> pag::Result<Option<Self>> {
         let user = handle.user();
+        if let Some(name) = &user {
+            names::speak_of(report::NO_UID, name);
+        }
         let (settings, complaints) = settings(service, user.as_deref(), args);
         report::set_debug(settings.debug);
         for complaint in complaints {
@@ -45,6 +48,7 @@ impl<'a, 'h> Login<'a, 'h> {
         let Some(user) = user else { return Ok(None) };
         let found = sys::passwd(Who::Name(&user)).map_err(pag::Error::system("look the user up"))?;
         let Some(user) = found else { return Ok(None) };
+        names::speak_of(user.uid, &user.name);
         // A seeding job joins the PAG that its user has and makes none, so every user may have one.
         let is_served = settings.placement == ServiceKind::Seed || user.uid >= settings.minimum_uid;
         let left_alone = user.uid == 0 || !is_served;

@@ -19,7 +19,7 @@ use pag::config::account::{self, Account};
 use pag::config::keytab::{self, Keytab};
 use pag::config::{self, Dirs};
 use pag::guard::{Guard, HandleGroup};
-use pag::report::{Event, report, set_debug, speak_as};
+use pag::report::{Event, NO_UID, name_users_by, report, set_debug, speak_as};
 use pag::store::lock::Lock;
 use pag::store::record::Record;
 use pag::store::registry::Registry;
@@ -47,12 +47,13 @@ const WORDS: u64 = 4096;
 
 fn main() -> ExitCode {
     speak_as("pag-keytab");
+    name_users_by(name_of);
     let name = std::env::args().nth(1).unwrap_or_default();
     let Some(pag) = PagId::parse(&name) else {
         report(&Event::Complaint { what: "pag-keytab is started by systemd as pag-keytab@PAG.service".to_owned() });
         return ExitCode::FAILURE;
     };
-    let mut uid = 0;
+    let mut uid = NO_UID;
     match bring(pag, &mut uid) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -60,6 +61,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The name of a user, for messages. This job may wait for a name service: the unit has a deadline.
+fn name_of(uid: u32) -> Option<String> {
+    let user = sys::passwd(Who::Uid(uid)).ok().flatten();
+    user.map(|user| user.name.to_string_lossy().into_owned())
 }
 
 /// Gets the ticket and feeds the PAG's ccache with it.

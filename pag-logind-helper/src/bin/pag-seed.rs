@@ -14,7 +14,7 @@ use pag::ccache::{self, Contents};
 use pag::config::account::Account;
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
-use pag::report::{Event, report, set_debug, speak_as};
+use pag::report::{Event, name_users_by, report, set_debug, speak_as};
 use pag::seed::run_seeder;
 use pag::seed::{self, Budget, EXCLUDED_ENV, Excluded, IDENTITY_ENV, Job};
 use pag::store::ring::Ring;
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     speak_as("pag-seed");
+    name_users_by(name_of);
     match seed() {
         Ok(true) => ExitCode::SUCCESS,
         // `run_seeder` has reported why.
@@ -138,6 +139,11 @@ fn own_ring(uid: u32) -> Result<Ring, String> {
     } else {
         Err(format!("ring {} belongs to uid {} and gid {}", ring.serial, ring.owner, ring.group.0))
     }
+}
+
+/// The name of a user, for messages. This job may wait for a name service: the unit has a deadline.
+fn name_of(uid: u32) -> Option<String> {
+    user(uid).ok().map(|user| user.name.to_string_lossy().into_owned())
 }
 
 fn user(uid: u32) -> Result<Passwd, String> {

@@ -8,6 +8,7 @@ use zbus::proxy::CacheProperties;
 
 use super::bus::{JobUnit, ManagerState};
 use super::proxies::{JobRemovedStream, LoginProxy, ServiceProxy, SessionProxy, SystemdProxy, UnitProxy, UserProxy};
+use crate::names;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 
@@ -71,11 +72,15 @@ impl Client {
         Ok(Sessions { display: Some(display).filter(|id| !id.is_empty()), all })
     }
 
-    /// The user of a session.
+    /// The user of a session. Messages have the user's name from here, too.
     pub(super) async fn user_of(&self, session: OwnedObjectPath) -> zbus::Result<u32> {
         let session =
             SessionProxy::builder(&self.connection).path(session).cache_properties(CacheProperties::No).build().await?;
-        session.user().await.map(|(uid, _)| uid)
+        let (uid, _) = session.user().await?;
+        if let Ok(name) = session.name().await {
+            names::learn(uid, name);
+        }
+        Ok(uid)
     }
 
     /// The manager of a user.

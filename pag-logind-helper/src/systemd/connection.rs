@@ -24,6 +24,7 @@ use zruntime::SharedRuntime;
 use super::bus::{Bus, JobUnit, News, Order};
 use super::client::Client;
 use super::proxies::{JobRemovedStream, LoginProxy, PrepareForSleep, SessionNew, SessionRemoved, UserNew, UserRemoved};
+use crate::names;
 
 /// Longest wait for the answer to a call.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -282,7 +283,11 @@ impl Connection<'_> {
         let both = async move { zbus::Result::Ok((login.list_sessions().await?, login.list_users().await?)) };
         if let Ok((sessions, users)) = self.wait_for(both).await? {
             self.sessions = sessions.into_iter().map(|(_, uid, _, _, path)| (path, uid)).collect();
-            self.bus.news.put(News::Users(users.into_iter().map(|(uid, ..)| uid).collect()));
+            let learn = |(uid, name, _)| {
+                names::learn(uid, name);
+                uid
+            };
+            self.bus.news.put(News::Users(users.into_iter().map(learn).collect()));
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ pub(super) trait Session {
     #[zbus(property)]
     fn user(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
     #[zbus(property)]
+    fn name(&self) -> zbus::Result<String>;
+    #[zbus(property)]
     fn leader(&self) -> zbus::Result<u32>;
     #[zbus(property)]
     fn class(&self) -> zbus::Result<String>;

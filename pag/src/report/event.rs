@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::message::{Field, Message, Severity};
+use super::user::User;
 use crate::keyring::Serial;
 use crate::types::PagId;
 
@@ -273,86 +274,115 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Made { uid, pag, ring } => write!(f, "made PAG {pag} (ring {ring}) for uid {uid}"),
+            Event::Made { uid, pag, ring } => write!(f, "made PAG {pag} (ring {ring}) for {}", User(*uid)),
             Event::Apart { uid, name, pag, principal } => write!(
                 f,
                 "{principal} is not known as an identity of {name}'s own (uid {uid}), so PAG {pag} keeps its tickets and tokens apart from those of other logins. If it is one, set 'identity = {principal}' in section [user {name}] of pag.conf(5)"
             ),
-            Event::NotPlaced { uid, why } => write!(f, "uid {uid} goes on without a PAG and without tokens: {why}"),
-            Event::Private { uid, why } => write!(f, "uid {uid} gets a PAG that nobody else can join: {why}"),
+            Event::NotPlaced { uid, why } => {
+                write!(f, "{} goes on without a PAG and without tokens: {why}", User(*uid))
+            }
+            Event::Private { uid, why } => write!(
+                f,
+                "{} gets a PAG that no other process can join, and the user's services have no tokens from it: {why}",
+                User(*uid)
+            ),
             Event::RingBroken { uid, pag, why } => write!(
                 f,
-                "PAG {pag} of uid {uid} cannot be joined any more, {why}; a new one is made, and what runs in the old one keeps no tokens until it is started again"
+                "PAG {pag} of {} cannot be joined any more, {why}; a new one is made. Processes in the old one have no tokens: restart user@{uid}.service, or have the user log out everywhere",
+                User(*uid)
             ),
             Event::RecordDamaged { uid, pag, why } => write!(
                 f,
-                "PAG {pag} of uid {uid}: {why}; it was written anew, and the tokens will not be discarded at the end"
+                "PAG {pag} of {}: {why}; it was written anew, and the tokens will not be discarded at the end. If this comes again, please report it",
+                User(*uid)
             ),
             Event::RecordForeign { uid, pag, why } => write!(
                 f,
-                "PAG {pag} of uid {uid} is left alone: {why}. Until its processes end nobody of this release renews its tokens or ends it, and new logins get another PAG. Restart pag-logind-helper, sshd and the display manager, so that all are of one release"
+                "PAG {pag} of {} is left alone: {why}. This release neither renews its tokens nor ends it, and new logins get another PAG. Restart pag-logind-helper, sshd and the display manager, so that all are of one release",
+                User(*uid)
             ),
             Event::Displaced { uid, ring } => write!(
                 f,
-                "something has replaced the session keyring since this login was put into ring {ring} of uid {uid}; it is put back. pam_keyinit must come before pam_pag in the stack: run 'pagctl pam check'"
+                "something has replaced the session keyring since this login was put into ring {ring} of {}; it is put back. pam_keyinit must come before pam_pag in the stack: run 'pagctl pam check'",
+                User(*uid)
             ),
             Event::StrangersLost { uid, count } => write!(
                 f,
-                "{count} keys of the session keyring that uid {uid} had before are not in the ring; a KEYRING:session ccache would be among them"
+                "{count} keys of the session keyring that {} had before are not in the ring; a KEYRING:session ccache would be among them. Use a ccache of type FILE, DIR, KCM or KEYRING:persistent",
+                User(*uid)
             ),
             Event::TokensDropped { uid, pag } => write!(
                 f,
-                "discarded the tokens of PAG {pag} of uid {uid}: its last login is gone, and the user manager stays"
+                "discarded the tokens of PAG {pag} of {}: its last login is gone, and the user manager stays",
+                User(*uid)
             ),
-            Event::Ended { uid, pag, tokens } => write!(f, "ended PAG {pag} of uid {uid}; its tokens were {tokens}"),
+            Event::Ended { uid, pag, tokens } => {
+                write!(f, "ended PAG {pag} of {}; its tokens were {tokens}", User(*uid))
+            }
             Event::EndFailed { uid, pag, why } => {
-                write!(f, "cannot end PAG {pag} of uid {uid}: {why}; the helper will try again")
+                write!(f, "cannot end PAG {pag} of {}: {why}; the helper will try again", User(*uid))
             }
-            Event::NotEquipped { uid, pag, why } => {
-                write!(f, "{why}; PAG {pag} of uid {uid} has no tokens of OpenAFS")
-            }
+            Event::NotEquipped { uid, pag, why } => write!(
+                f,
+                "{why}; PAG {pag} of {} has no tokens of OpenAFS until the next login or the helper has tried again",
+                User(*uid)
+            ),
             Event::Seeded { uid, cell, millis, .. } => {
-                write!(f, "got tokens of cell {cell} for uid {uid} in {millis} ms")
+                write!(f, "got tokens of cell {cell} for {} in {millis} ms", User(*uid))
             }
-            Event::SeedFailed { uid, cell, why, .. } => write!(f, "no tokens of cell {cell} for uid {uid}: {why}"),
+            Event::SeedFailed { uid, cell, why, .. } => {
+                write!(
+                    f,
+                    "no tokens of cell {cell} for {}: {why}. To see more, run the seeder as that user",
+                    User(*uid)
+                )
+            }
             Event::SeedPutOff { uid, pag } => {
-                write!(f, "not seeding PAG {pag} of uid {uid}: an attempt has just been made")
+                write!(f, "no seeder runs for PAG {pag} of {}: an attempt has just been made", User(*uid))
             }
             Event::CcacheRefused { uid, why } => {
-                write!(f, "the Kerberos ccache of this login of uid {uid} cannot serve the PAG: {why}")
+                write!(f, "the Kerberos ccache of this login of {} cannot serve the PAG: {why}", User(*uid))
             }
             Event::CcacheFed { uid, pag, expires } => {
-                write!(f, "PAG {pag} of uid {uid} has a ticket until {expires} (seconds since the epoch)")
+                write!(f, "PAG {pag} of {} has a ticket until {expires} (seconds since the epoch)", User(*uid))
             }
-            Event::NotRenewed { uid, why } => write!(f, "the ticket of uid {uid} was not renewed: {why}"),
+            Event::NotRenewed { uid, why } => {
+                write!(f, "the ticket of {} was not renewed: {why}; the helper tries again", User(*uid))
+            }
             Event::KeytabRefused { uid, pag, why } => {
-                write!(f, "PAG {pag} of uid {uid} gets no ticket from a keytab: {why}")
+                write!(f, "PAG {pag} of {} gets no ticket from a keytab: {why}", User(*uid))
             }
-            Event::UserKeyringNotLinked { uid, why } => write!(f, "{why}; uid {uid} goes on without it"),
+            Event::UserKeyringNotLinked { uid, why } => {
+                write!(f, "{why}; {} goes on without it, and tokens are not affected", User(*uid))
+            }
             Event::Complaint { what } => write!(f, "{what}"),
             Event::SeveralUsers { uid, process } => write!(
                 f,
-                "{process} has a session of uid {uid} and sessions of other users open at once; what it starts is in no PAG and has no tokens, since it could be any of these users'. Have it use a process for each login"
+                "{process} has a session of {} and sessions of other users open at once; the programs that it starts are in no PAG and have no tokens, since they could be any of these users'. Configure it to use a process for each login",
+                User(*uid)
             ),
             Event::ManySessions { uid, pag, process, sessions } => write!(
                 f,
-                "{process} has {sessions} open sessions of uid {uid} in PAG {pag}; those beyond {} share its leases. Other logins are not affected. Find out why it does not close its sessions (pam_close_session)",
+                "{process} has {sessions} open sessions of {} in PAG {pag}; those beyond {} share its leases. Other logins are not affected. Find out why it does not close its sessions (pam_close_session)",
+                User(*uid),
                 crate::store::lease::OF_ONE_PROCESS
             ),
             Event::RecordFull { uid, pag, leases, busiest, sessions } => write!(
                 f,
-                "PAG {pag} of uid {uid} has {leases} leases and no room for another: this login is in the PAG without one, and loses its tokens with the last login that has one. {busiest} has most sessions open: {sessions}"
+                "PAG {pag} of {} has {leases} leases and no room for another: this login is in the PAG without one, and loses its tokens with the last login that has one. {busiest} has most sessions open: {sessions}",
+                User(*uid)
             ),
             Event::Panicked { place } => write!(f, "internal error at {place}; the login goes on. Please report this"),
             Event::Reaped { uid, pag, count } => {
-                write!(f, "{count} leases of PAG {pag} of uid {uid} had ended without saying so")
+                write!(f, "{count} leases of PAG {pag} of {} had ended without saying so", User(*uid))
             }
-            Event::Healed { uid, pag, what } => write!(f, "PAG {pag} of uid {uid}: {what}"),
+            Event::Healed { uid, pag, what } => write!(f, "PAG {pag} of {}: {what}", User(*uid)),
             Event::Follows { uid, pag, followed, .. } => {
-                write!(f, "the services of uid {uid} (PAG {pag}) follow PAG {followed} and have its tokens")
+                write!(f, "the services of {} (PAG {pag}) follow PAG {followed} and have its tokens", User(*uid))
             }
             Event::FollowsNobody { uid, pag } => {
-                write!(f, "the services of uid {uid} (PAG {pag}) follow nobody and have no session's tokens")
+                write!(f, "the services of {} (PAG {pag}) follow no session and have no session's tokens", User(*uid))
             }
         }
     }

@@ -5,7 +5,9 @@
 mod event;
 mod message;
 mod send;
+mod user;
 
 pub use self::event::Event;
 pub use self::message::{Field, Message, Severity};
 pub use self::send::{report, set_debug, speak_as, speak_for};
+pub use self::user::{FindName, NO_UID, User, name_users_by};

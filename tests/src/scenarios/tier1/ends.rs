@@ -169,7 +169,7 @@ pub(super) fn many_sessions_of_one_process(sandbox: &mut Sandbox) {
     let said = sandbox.messages();
     let said: Vec<&str> = said.iter().map(Message::text).filter(|text| text.contains("open sessions")).collect();
     assert!((1..=12).contains(&said.len()), "that is said, but not each time: {said:#?}");
-    let named = format!("process {} (pag-pamhost) has 17 open sessions of uid 61001", host.pid());
+    let named = format!("process {} (pag-pamhost) has 17 open sessions of alice (uid 61001)", host.pid());
     assert!(said[0].contains(&named), "the message names the process and how many it has: {said:#?}");
     for service in ["sshd", "systemd-user"] {
         let mut other = sandbox.host(service, "alice");

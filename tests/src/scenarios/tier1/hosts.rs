@@ -239,7 +239,7 @@ pub(super) fn two_users_in_one_host(sandbox: &mut Sandbox) {
                 assert_eq!(pags(user)[0].leases().len(), 1, "{service}, {user} interleaved: a session is open");
             }
             let message = sandbox.heard("sessions of other users open at once");
-            let named = format!("process {} (pag-pamhost) has a session of uid 61002", host.pid());
+            let named = format!("process {} (pag-pamhost) has a session of bob (uid 61002)", host.pid());
             assert!(message.text().contains(&named), "the message names the process: {message:?}");
             for line in ["establish", "open"] {
                 host.ok(line);

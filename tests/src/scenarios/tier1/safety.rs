@@ -462,7 +462,7 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     let begun = Instant::now();
     let mut private = login(sandbox, "alice");
     assert!(begun.elapsed() < Duration::from_secs(5), "a held lock delays for {:?} only", begun.elapsed());
-    sandbox.heard("gets a PAG that nobody else can join");
+    sandbox.heard("gets a PAG that no other process can join");
     let ring = private.ring();
     assert!(ring.is_pag() && ring.token(CELL).is_some(), "it has a PAG and a token: {ring:?}");
     assert_ne!(ring.identity(), shared.ring().identity(), "the shared PAG is not touched unlocked");
@@ -475,7 +475,7 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     std::fs::rename("/run/pag/lock", "/run/pag/lock.away").unwrap();
     std::fs::write("/run/pag/lock", "").unwrap();
     let mut private = login(sandbox, "alice");
-    sandbox.heard("gets a PAG that nobody else can join");
+    sandbox.heard("gets a PAG that no other process can join");
     assert!(private.ring().token(CELL).is_some(), "it has a token");
     private.all_ok(&["close", "end"]);
     std::fs::remove_file("/run/pag/lock").unwrap();

@@ -317,7 +317,7 @@ pub(super) fn login_ends_following(sandbox: &mut Sandbox) {
     assert_eq!((whose(&plain.ring()), follows()), ("nobody", 0), "and finds no token of the session's there");
     assert!(fs::metadata(format!("{ccache}/tkt")).is_err(), "nor its ticket");
     assert_eq!(whose(&admin.ring()), "alice/admin", "the session has its token still");
-    sandbox.heard("follow nobody");
+    sandbox.heard("follow no session");
     plain.all_ok(&["close", "end"]);
 
     // What a service has put in the place of a followed token is its own: the end of following leaves it.

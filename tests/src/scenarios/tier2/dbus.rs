@@ -47,7 +47,7 @@ pub(super) fn dbus_interface_is_real(_: u32) {
     assert_eq!(alice.say("pagctl renew && echo renewed"), "renewed\n");
     assert_eq!(seeder_runs(), runs + 1, "a seeder has run");
     let unit = sh("journalctl -q -o cat -t pag-seed");
-    assert!(unit.contains("got tokens of cell example.test for uid 61001"), "pag-seed got them: {unit}");
+    assert!(unit.contains("got tokens of cell example.test for alice (uid 61001)"), "pag-seed got them: {unit}");
 
     // Killed: who calls meanwhile waits for the next one.
     assert_eq!(sh("systemctl show -P BusName pag-logind-helper").trim(), "org.pam_pag.Pag1");

@@ -98,7 +98,7 @@ pub(super) fn accounts_of_directories_have_their_tickets(_: u32) {
         eventually("the login's lease has ended", Duration::from_secs(10), || {
             super::logins::logins(alias).is_empty().then_some(())
         });
-        heard("pam_pag", &format!("of uid {uid}: its last login is gone, and the user manager stays"));
+        heard("pam_pag", &format!("of {name} (uid {uid}): its last login is gone, and the user manager stays"));
         assert!(!fs::exists(format!("/var/lib/systemd/linger/{name}")).unwrap() || !name.contains('\\'), "{name}");
     }
     fs::write("/tmp/ask", "").unwrap();

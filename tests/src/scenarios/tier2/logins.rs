@@ -87,7 +87,7 @@ pub(super) fn killed_leader_is_reaped(_: u32) {
         let left = logins("alice");
         (left.len() == 1 && left != victim).then_some(())
     });
-    heard("pag-logind-helper", "of uid 61001 had ended without saying so");
+    heard("pag-logind-helper", "of alice (uid 61001) had ended without saying so");
     assert_token("the login that was not killed", &other.ring());
 
     kill(logins("alice")[0]);
@@ -95,7 +95,7 @@ pub(super) fn killed_leader_is_reaped(_: u32) {
     drop((killed, other));
     manager_is("alice", "inactive");
     eventually("the PAG ends with the manager", Duration::from_secs(10), || pags_of("alice").is_empty().then_some(()));
-    heard("pag-logind-helper", "of uid 61001; its tokens were discarded");
+    heard("pag-logind-helper", "of alice (uid 61001); its tokens were discarded");
     assert_eq!(ccaches(61001), 0, "a ccache was left: {}", sh("find /run/pag/ccache -ls"));
 }
 

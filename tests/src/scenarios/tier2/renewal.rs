@@ -97,7 +97,7 @@ pub(super) fn renewed_tickets_leave_no_gap(_: u32) {
     no_gap("while tickets can be renewed", path, first, until - 2);
     heard("pag-logind-helper", "its ticket cannot be renewed any further");
     wait_until(until + 3);
-    heard("pag-logind-helper", "of uid 61001 have ended, and its processes have no access");
+    heard("pag-logind-helper", "of alice (uid 61001) have ended, and its processes have no access");
     assert!(seen(path).last().is_some_and(|(now, end)| end <= now), "access ends with the renewable life");
 
     // His own kinit, and no other command.

@@ -143,7 +143,7 @@ pub(super) fn services_follow_the_primary_session(_: u32) {
     let left = sh("find /run/pag/ccache/61001 -name tkt");
     assert_eq!(left, "", "no ticket is left to services");
     assert_eq!(watcher(), pids, "nothing was restarted");
-    heard("pag-logind-helper", "follow nobody");
+    heard("pag-logind-helper", "follow no session");
     is_over();
 }
 

@@ -46,7 +46,10 @@ pub(super) fn pam_check_is_right_and_disable_takes_back(_: u32) {
     assert!(shell.is_pag() && shell.identity() != service.identity(), "check is right: {shell:#?} {service:#?}");
     assert!(service.token("example.test").is_none(), "{service:#?}");
     let manager = sh("systemctl show -P MainPID user@61001.service");
-    heard("pag-logind-helper", &format!("the user manager of uid 61001, process {}, is in none", manager.trim()));
+    heard(
+        "pag-logind-helper",
+        &format!("the user manager of alice (uid 61001), process {}, is in none", manager.trim()),
+    );
     alice.log_out();
     is_over();
 

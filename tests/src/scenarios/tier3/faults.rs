@@ -28,7 +28,7 @@ pub(super) fn afs_login_survives_a_dead_kdc(_: Client) {
     ] {
         sh("systemctl start krb5-kdc");
         sh(&order);
-        let said = || journal("pam_pag").matches("no tokens of cell example.test for uid 61001").count();
+        let said = || journal("pam_pag").matches("no tokens of cell example.test for alice (uid 61001)").count();
         let before = said();
         let begun = Instant::now();
         let mut alice = cell::login_with("/run/ticket.kept");

@@ -133,7 +133,7 @@ pub(super) fn afs_logins_share_and_the_last_one_ends(client: Client) {
     assert_works("its services", &cell::service(&mut second, cell::WRITE));
     second.log_out();
     cell::is_over("alice");
-    heard("pag-logind-helper", "of uid 61001; its tokens were discarded");
+    heard("pag-logind-helper", "of alice (uid 61001); its tokens were discarded");
     if client == Client::OpenAfs {
         eventually("no PAG of OpenAFS is left", Duration::from_secs(10), || (cell::afs_pags() == 0).then_some(()));
     }

@@ -135,7 +135,7 @@ pub(super) fn afs_renewed_tickets_leave_no_gap(client: Client) {
     heard("pag-logind-helper", "its ticket cannot be renewed any further");
     wait_until(until + 1);
     eventually("access ends with the renewable life", Duration::from_secs(5), || (!can_read()).then_some(()));
-    heard("pag-logind-helper", "of uid 61001 have ended, and its processes have no access");
+    heard("pag-logind-helper", "of alice (uid 61001) have ended, and its processes have no access");
 
     // With a keytab it goes on, for a service of somebody who is not there.
     sh("mkdir -p /var/lib/systemd/linger && loginctl enable-linger alice");

@@ -98,7 +98,7 @@ pub(super) fn afs_services_follow_the_primary_session(client: Client) {
     second.log_out();
     watcher_sees("nobody", "both have ended", SOON);
     assert_eq!(running(), pids, "nothing was restarted");
-    heard("pag-logind-helper", "follow nobody");
+    heard("pag-logind-helper", "follow no session");
     cell::is_over("alice");
     assert!(pags_of("alice").is_empty());
     if client == Client::OpenAfs {
