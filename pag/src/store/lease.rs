@@ -1,4 +1,4 @@
-//! Leases: what keeps a PAG in use. A login, a live user manager, later a `pagctl new`.
+//! Leases: the logins and user managers for which a PAG is kept.
 
 use crate::sys::Process;
 use crate::types::Word;
@@ -25,13 +25,13 @@ impl LeaseKind {
         }
     }
 
-    /// The role that a word names.
+    /// The kind that a word names.
     pub fn parse(word: &str) -> Option<Self> {
         [LeaseKind::Login, LeaseKind::Manager].into_iter().find(|role| role.as_str() == word)
     }
 }
 
-/// Why a PAG is in use.
+/// A login or a user manager for which a PAG is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The process whose end ends the lease.
@@ -44,18 +44,20 @@ pub struct Lease {
     pub service: Word,
     /// Terminal, as PAM names it.
     pub tty: Word,
-    /// The login's own KRB5CCNAME: `-` where it has none, `?` where that is nothing to keep.
+    /// The login's own KRB5CCNAME: `-` if it has none, `?` if the name cannot be kept.
     pub ccache: Word,
-    /// How many sessions of its process it stands for: more than one where the process has more than it may have leases.
+    /// How many sessions of its process it stands for. More than one only after the process has as many leases as it
+    /// may have.
     pub sessions: u32,
 }
 
-/// How many leases one process can have in a PAG. A host that opens sessions and closes none would otherwise fill the record, in
-/// which the user's other logins need room.
+/// How many leases one process can have in a PAG. Otherwise a host that opens sessions and closes none would fill
+/// the record, and the user's other logins would find no room.
 pub const OF_ONE_PROCESS: usize = 16;
 
-/// Adds `lease`, and gives the lease that stands for the session. This is `lease` itself, or, where its process has no lease
-/// left, the process's newest one of the same PAM service (else its newest one), which stands for one session more then.
+/// Adds `lease` and returns the lease that stands for the session. This is `lease` itself. If its process has all
+/// the leases that it may have, it is the newest one of the process for the same PAM service (else the newest one),
+/// and that lease then stands for one session more.
 pub fn admit(leases: &mut Vec<Lease>, lease: Lease) -> Lease {
     let of_process = |known: &&mut Lease| known.process == lease.process;
     if leases.iter_mut().filter(of_process).count() < OF_ONE_PROCESS {
@@ -69,7 +71,7 @@ pub fn admit(leases: &mut Vec<Lease>, lease: Lease) -> Lease {
     })
 }
 
-/// Ends one session that the lease with this cookie stands for, and with the last of them the lease.
+/// Ends one session of the lease with this cookie. The lease goes with its last session.
 pub fn release(leases: &mut Vec<Lease>, cookie: u64) {
     leases.retain_mut(|lease| {
         if lease.cookie == cookie {
@@ -89,16 +91,16 @@ pub fn sessions_of(leases: &[Lease], process: Process) -> u32 {
     leases.iter().filter(|lease| lease.process == process).map(|lease| lease.sessions).fold(0, u32::saturating_add)
 }
 
-/// The process that has most sessions open, and how many.
+/// The process that has the most sessions open, and their number.
 pub fn busiest(leases: &[Lease]) -> Option<(Process, u32)> {
     let each = leases.iter().map(|lease| (lease.process, sessions_of(leases, lease.process)));
     each.max_by_key(|(_, sessions)| *sessions)
 }
 
 impl Lease {
-    /// Where the login's own Kerberos programs keep its tickets, where that can be seen from outside: in a file in `/tmp`, in KCM,
-    /// or in a keyring of the uid's. It is what KRB5CCNAME names, else `default`. It is the user's: not to be opened but as the
-    /// user.
+    /// Where the login's own Kerberos programs keep its tickets: the ccache that KRB5CCNAME names, else `default`.
+    /// Only for a ccache that can be reached from outside the login: a file in `/tmp`, KCM, or a keyring of the uid's.
+    /// The user controls it, so it may be opened only as the user.
     pub fn tickets(&self, default: Option<&CcacheName>) -> Option<CcacheName> {
         let place = match (self.role, self.ccache.as_str()) {
             (LeaseKind::Manager, _) => None,
@@ -106,7 +108,7 @@ impl Lease {
             (LeaseKind::Login, name) => CcacheName::parse(name).ok(),
         };
         place.filter(|place| match place {
-            // Nothing but /tmp itself is passed through: elsewhere a path may lead into what does not answer.
+            // Only files directly in /tmp: another path may lead to a file system that does not answer.
             CcacheName::File(path) => {
                 path.strip_prefix("/tmp/").is_some_and(|name| !name.is_empty() && !name.contains('/'))
             }
@@ -117,7 +119,7 @@ impl Lease {
     /// A new lease of `process`.
     ///
     /// # Errors
-    /// When the kernel has no randomness to give.
+    /// If the kernel gives no random bits.
     pub fn new(process: Process, role: LeaseKind, service: &str, tty: &str, ccache: Option<&str>) -> io::Result<Self> {
         let mut cookie = [0; 8];
         sys::random(&mut cookie)?;
@@ -146,7 +148,7 @@ mod tests {
         let mut leases = vec![new(other, "hub")];
         let mut cookies: Vec<u64> = Vec::new();
         for number in 0..100 {
-            // Of two services: each shares its own lease.
+            // Each of the two services shares its own lease.
             let service = if number % 2 == 0 { "hub" } else { "spawner" };
             let admitted = admit(&mut leases, new(me, service));
             assert_eq!(admitted.service.as_str(), service);
@@ -156,7 +158,7 @@ mod tests {
         assert_eq!((leases.len(), busiest(&leases)), (OF_ONE_PROCESS + 1, Some((me, 100))));
         let all = |leases: &[Lease]| cookies.iter().all(|cookie| leases.iter().any(|lease| lease.cookie == *cookie));
         assert!(all(&leases), "each session has a lease that stands for it");
-        // Whichever ends first, the last of them keeps the PAG in use.
+        // Whichever session ends first, the last one keeps the PAG in use.
         for (left, cookie) in (1..100).rev().zip(&cookies[1..]) {
             release(&mut leases, *cookie);
             assert_eq!(sessions_of(&leases, me), left);

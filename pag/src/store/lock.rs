@@ -1,8 +1,9 @@
-//! One lock per uid for find, join and record, and for re-check and unlink; and a few others.
+//! The lock of each uid: a login holds it to find, join and record a PAG, and the helper to check again and unlink
+//! one. A few other locks, too.
 //!
-//! The file that is locked also says where the uid's PAGs are, so that a login among ten thousand others need not look
-//! at theirs. It is a hint that costs nothing to lose: what it names is described before it is used, it is written
-//! *before* a PAG is anchored, so that it never names too few, and without it the whole registry is looked through.
+//! The locked file also holds a hint: where the uid's PAGs are. So a login among ten thousand others does not read
+//! the others' PAGs. Losing the hint does no harm: the holders in it are described before use, it is written
+//! *before* a PAG is anchored, so that it never names too few, and without it the whole registry is read.
 
 use crate::run;
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::keyring::Serial;
 use crate::sys::Process;
 
-/// A lock that is held until it is dropped, or its process ends.
+/// A lock. It is held until this value is dropped or its process ends.
 #[derive(Debug)]
 #[must_use]
 pub struct Lock {
@@ -23,28 +24,29 @@ pub struct Lock {
     name: String,
 }
 
-/// A child that was made meanwhile, and is left behind, has the file open, too: the lock is not to last as long as that.
+/// A child that was made meanwhile and left behind has the file open, too. Without the unlock it would hold the
+/// lock.
 impl Drop for Lock {
     fn drop(&mut self) {
         let _ = self.file.unlock();
     }
 }
 
-/// Longest hint, in bytes; a uid with more PAGs than fit (some three hundred) has none.
-const HINT: usize = 4096;
+/// Longest hint, in bytes. A uid with more PAGs than fit (about three hundred) has none.
+const LONGEST_HINT: usize = 4096;
 
 impl Lock {
     /// Takes the lock of `uid`, waiting at most `wait`. Needs root.
     ///
     /// # Errors
-    /// `Lock`; its source is `TimedOut` when another process held it all the time.
+    /// `Lock`. Its source is `TimedOut` if another process held the lock all the time.
     pub fn of_uid(uid: u32, wait: Duration) -> Result<Self> {
         Self::take(&uid.to_string(), wait, File::try_lock)
     }
 
-    /// Takes the lock under which the helper and its jobs write tickets into the ccaches of PAGs of `uid`. They look at the
-    /// record once more when they have it, so that they write no ticket over that of a login that has come meanwhile. It is
-    /// not the uid's lock, since the user decides how long it takes to write.
+    /// Takes the lock under which the helper and its jobs write tickets into the ccaches of PAGs of `uid`. They read
+    /// the record again once they have it, so that they do not overwrite the ticket of a login that has come
+    /// meanwhile. It is not the uid's lock, since the user decides how long the writing takes.
     ///
     /// # Errors
     /// As [`Lock::of_uid`].
@@ -52,7 +54,7 @@ impl Lock {
         Self::take(&format!("{uid}.tickets"), wait, File::try_lock)
     }
 
-    /// Takes a share of the same lock, for a login that writes its own ticket: logins do not wait for each other.
+    /// Takes a share of the same lock, for a login that writes its own ticket. Logins do not wait for each other.
     ///
     /// # Errors
     /// As [`Lock::of_uid`].
@@ -68,7 +70,7 @@ impl Lock {
         Self::take("registry", wait, File::try_lock)
     }
 
-    /// Takes the lock under which a keytab is used: one at a time.
+    /// Takes the lock under which a keytab is used. Only one process at a time uses a keytab.
     ///
     /// # Errors
     /// As [`Lock::of_uid`].
@@ -90,7 +92,7 @@ impl Lock {
                 }
                 Err(_) => {}
             }
-            // flock has no timeout, and an alarm is the host's. The holders need well under a millisecond.
+            // flock has no timeout, and the host may be using the alarm. A lock is held for well under a millisecond.
             if Instant::now() >= end {
                 return Err(failed(io::ErrorKind::TimedOut.into()));
             }
@@ -101,25 +103,26 @@ impl Lock {
 }
 
 impl Lock {
-    /// The holders that the uid's PAGs had in `registry`, and perhaps some that are gone. None when that is not known.
+    /// The holders that the uid's PAGs had in `registry`, and perhaps some that have ended. `None` if there is no
+    /// hint.
     pub fn holders(&self, registry: Serial) -> Option<Vec<Serial>> {
-        let mut text = [0; HINT];
+        let mut text = [0; LONGEST_HINT];
         let length = self.file.read_at(&mut text, 0).ok()?;
         parse(text.get(..length)?, registry)
     }
 
-    /// Says which holders the uid has in `registry`.
+    /// Writes the hint: which holders the uid has in `registry`.
     ///
     /// # Errors
-    /// `Lock`, when neither this nor that nothing is known could be written.
+    /// `Lock` if neither the hint nor its absence could be written.
     pub fn remember(&self, registry: Serial, holders: &[Serial]) -> Result<()> {
         let text = hint(registry, holders);
-        let written = text.len() <= HINT && self.file.write_all_at(text.as_bytes(), 0).is_ok();
-        // No room in /run: better no hint than one that names too few.
+        let written = text.len() <= LONGEST_HINT && self.file.write_all_at(text.as_bytes(), 0).is_ok();
+        // If /run is full: no hint is better than one that names too few.
         if written { Ok(()) } else { self.forget() }
     }
 
-    /// Says that nothing is known.
+    /// Removes the hint.
     ///
     /// # Errors
     /// `Lock`.
@@ -128,7 +131,7 @@ impl Lock {
     }
 }
 
-/// One line. What an earlier, longer one has left behind its end does not count.
+/// One line with an end marker. The rest of an earlier, longer line may follow it and does not count.
 fn hint(registry: Serial, holders: &[Serial]) -> String {
     let mut text = format!("registry {registry} holders");
     for holder in holders {
@@ -157,16 +160,16 @@ fn open(name: &str) -> io::Result<File> {
     }
 }
 
-/// Whether this process and all others lock the same files. In a chroot the paths lead to other files, which lock nothing,
-/// and the process would make them as root in a directory that may be a user's.
+/// Whether this process and all others lock the same files. In a chroot the paths lead to other files, and a lock on
+/// those protects nothing. The process would also make them as root in a directory that may be a user's.
 ///
 /// # Errors
-/// In words, why they are not.
+/// In words, why they are not the same files.
 pub fn is_within_reach() -> io::Result<()> {
     if !Process::sees_itself() {
         return Err(io::Error::other("/proc does not show this process, which may be in a chroot"));
     }
-    // The look at process 1 needs CAP_SYS_PTRACE. Without it the first test has to do.
+    // Reading the root of process 1 needs CAP_SYS_PTRACE. Without it the first test must do.
     let root = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
     match (root("/"), root("/proc/1/root")) {
         (Ok(own), Ok(first)) if own != first => {
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_written_whole_is_no_hint() {
+    fn a_hint_that_is_cut_off_is_none() {
         let registry = serials(&[77])[0];
         let whole = hint(registry, &serials(&[5, 6]));
         for length in 0..whole.len() - 1 {

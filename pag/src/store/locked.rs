@@ -11,17 +11,17 @@ use crate::error::Result;
 use crate::guard::{Guard, HandleGroup};
 use crate::types::PagId;
 
-/// Longest wait for the lock under which the registry is made. Its holders need about a millisecond.
-const MAKING: Duration = Duration::from_secs(2);
+/// Longest wait for the lock under which the registry is made. A process holds it for about a millisecond.
+const REGISTRY_LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// The lock of a uid, and with it the right to change the user's part of the registry. Dropping it releases the lock.
+/// The lock of a uid, and so the right to change the user's part of the registry. Dropping it releases the lock.
 #[derive(Debug)]
 #[must_use]
 pub struct LockedUser<'guard> {
     guard: &'guard Guard,
     lock: Lock,
     uid: u32,
-    /// The registry, once it was found.
+    /// The registry, once it has been found.
     registry: Cell<Option<Registry>>,
 }
 
@@ -29,7 +29,7 @@ impl<'guard> LockedUser<'guard> {
     /// Takes the lock of `uid`, waiting at most `wait`.
     ///
     /// # Errors
-    /// `Lock`; its source is `TimedOut` when another process held it all the time.
+    /// `Lock`. Its source is `TimedOut` if another process held the lock all the time.
     pub fn lock(guard: &'guard Guard, uid: u32, wait: Duration) -> Result<Self> {
         Ok(LockedUser { guard, lock: Lock::of_uid(uid, wait)?, uid, registry: Cell::new(None) })
     }
@@ -39,12 +39,12 @@ impl<'guard> LockedUser<'guard> {
         self.uid
     }
 
-    /// The guard under which it was locked.
+    /// The guard under which the lock was taken.
     pub fn guard(&self) -> &'guard Guard {
         self.guard
     }
 
-    /// The registry; none where this system has none.
+    /// The registry; `None` if this system has none.
     ///
     /// # Errors
     /// As [`Registry::find`].
@@ -66,7 +66,7 @@ impl<'guard> LockedUser<'guard> {
         }
     }
 
-    /// The user's PAG of this name.
+    /// The user's PAG with this name.
     ///
     /// # Errors
     /// As [`LockedUser::pags`].
@@ -74,7 +74,7 @@ impl<'guard> LockedUser<'guard> {
         Ok(self.pags()?.into_iter().find(|pag| pag.id == id))
     }
 
-    /// A PAG that was seen at `place`: there, without a look at all the others, or wherever it has been anchored since.
+    /// Finds a PAG that was seen at `place`. Reads the whole registry only if the PAG is no longer there.
     ///
     /// # Errors
     /// As [`LockedUser::pags`].
@@ -87,29 +87,29 @@ impl<'guard> LockedUser<'guard> {
         Ok(registry.pags(self.guard)?.into_iter().find(|pag| pag.uid == self.uid && pag.id == id))
     }
 
-    /// Makes a PAG of a ring and a record; makes the registry where there is none.
+    /// Makes a PAG from a ring and a record. Makes the registry if there is none.
     ///
     /// # Errors
-    /// `Key`, as EDQUOT of root: the ring is then still in the process keyring alone. `Lock`, where the registry cannot be
-    /// made.
+    /// `Key`, for example EDQUOT of root: the ring is then still only in the process keyring. `Lock` if the registry
+    /// cannot be made.
     pub fn anchor(&self, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
         let registry = match self.registry()? {
             Some(registry) => registry,
-            None => Registry::open(self.guard, MAKING)?,
+            None => Registry::open(self.guard, REGISTRY_LOCK_WAIT)?,
         };
         self.registry.set(Some(registry));
         registry.anchor(&self.lock, id, ring, record)
     }
 
-    /// Replaces a PAG's record, in one step.
+    /// Replaces a PAG's record in one step.
     ///
     /// # Errors
-    /// `Key`; the old record is then still there.
+    /// `Key`; the old record is then unchanged.
     pub fn store(&self, pag: &mut Pag, record: Record) -> Result<()> {
         pag.store(record)
     }
 
-    /// Changes the record of a PAG that is there still and has one that can be read; another is left alone.
+    /// Changes the record of a PAG. Does nothing if the PAG has ended or its record cannot be read.
     ///
     /// # Errors
     /// As [`LockedUser::pags`] and [`LockedUser::store`].
@@ -120,10 +120,10 @@ impl<'guard> LockedUser<'guard> {
         self.store(&mut pag, record)
     }
 
-    /// Ends a PAG: its ring is then held by its members alone, and is freed with the last of them.
+    /// Ends a PAG. Only its members then keep the ring, and the kernel frees it with the last of them.
     ///
     /// # Errors
-    /// `Key`; ENOENT, when it was ended already, is none.
+    /// `Key`. ENOENT is no error: the PAG was ended already.
     pub fn retire(&self, pag: &Pag) -> Result<()> {
         match self.registry()? {
             Some(registry) => registry.retire(pag),
@@ -132,7 +132,7 @@ impl<'guard> LockedUser<'guard> {
     }
 }
 
-/// Changes the record of a PAG that is there still, waiting at most `wait` for the lock of `uid`.
+/// Takes the lock of `uid`, waiting at most `wait`, and changes the record of a PAG as [`LockedUser::edit`] does.
 ///
 /// # Errors
 /// As [`LockedUser::lock`] and [`LockedUser::edit`].

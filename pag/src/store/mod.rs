@@ -1,4 +1,5 @@
-//! What the kernel keeps of the PAGs: rings, and the registry with its records and leases. Below root's lock.
+//! The PAGs in the kernel: their rings, and the registry with their records and leases. Changes are made under a
+//! uid's lock.
 
 pub mod lease;
 pub mod lock;

@@ -37,8 +37,9 @@ use crate::types::Word;
 /// The version that this code writes.
 pub const VERSION: u32 = 1;
 
-/// The newest version that this code reads. Module, helper and pagctl of two releases meet at every upgrade: sshd and display
-/// managers go on with the old module for days. So a release that reads a version comes before the one that writes it.
+/// The newest version that this code reads. The module, helper and pagctl of two releases work side by side after
+/// every upgrade: sshd and display managers keep the old module for days. So a release that reads a version comes
+/// before the one that writes it.
 const READS: u32 = 1;
 
 /// The newest version that the release before this one reads. (Before the first one there is none.)
@@ -47,26 +48,27 @@ const READ_BEFORE: u32 = 1;
 const _: () = assert!(VERSION <= READ_BEFORE && READ_BEFORE <= READS, "read it in one release, write it in the next");
 
 /// Largest payload that the kernel takes for a `user` key (security/keys/user_defined.c, user_preparse).
-const LIMIT: usize = 32767;
+const LONGEST_RECORD: usize = 32767;
 
-/// The bytes of it that leases of logins leave free: for the lease of a manager, for tokens, for what renewal notes.
-const ROOM: usize = 2048;
+/// Bytes of the record that logins' leases leave free: for a manager's lease, for tokens and for what renewal
+/// writes.
+const RESERVED: usize = 2048;
 
-/// Who belongs into a PAG.
+/// Which logins and managers may join a PAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PagKind {
-    /// The user's logins and his manager join it.
+    /// All of the user's logins and their user manager.
     User,
-    /// It belongs to one login alone, by `scope = session`; the user's services may follow it.
+    /// One login alone, by `scope = session`. The user's services may follow it.
     Session,
-    /// It belongs to one login alone: cron, batch, `join = credentials` without a ticket.
+    /// One login alone: cron, batch, `join = credentials` without a ticket.
     Own,
 }
 
 impl PagKind {
     const ALL: [PagKind; 3] = [PagKind::User, PagKind::Session, PagKind::Own];
 
-    /// The word in records and for people.
+    /// The word in records and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             PagKind::User => "user",
@@ -76,35 +78,36 @@ impl PagKind {
     }
 }
 
-/// The last time that somebody ran a seeder for this PAG.
+/// The last time that seeders ran for this PAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastSeeding {
-    /// When, in seconds since the epoch.
+    /// When it was, in seconds since the epoch.
     pub at: u64,
-    /// Whether every seeder said that it had succeeded.
+    /// Whether every seeder ended with success.
     pub ok: bool,
-    /// End time of the ticket that it was tried with, 0 without one: a better ticket is worth another try at once.
+    /// End time of the ticket that the seeders used, in seconds since the epoch; 0 without one. A better ticket is
+    /// worth another try at once.
     pub ticket: u64,
 }
 
 /// A token that was seen in the ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// Whose token it is.
+    /// The client that keeps it.
     pub client: Client,
     /// The cell that it is for.
     pub cell: Cell,
     /// When it ends, in seconds since the epoch.
     pub expires: u64,
-    /// When it was first seen: its whole life is counted from there.
+    /// When it was first seen, in seconds since the epoch. Its life is counted from then.
     pub since: u64,
-    /// Other names of the cell, by which the configuration asks for this token: a seeder that was asked for them has
-    /// brought it.
+    /// Other names of the cell by which the configuration asks for this token. A seeder that was asked for one of them
+    /// has brought it.
     pub aliases: Vec<Cell>,
 }
 
 impl Held {
-    /// Whether this is the token of the cell that somebody calls so.
+    /// Whether this is the token of `cell`, by its name or by an alias.
     pub fn is_of(&self, cell: &Cell) -> bool {
         self.cell == *cell || self.aliases.contains(cell)
     }
@@ -113,38 +116,39 @@ impl Held {
 /// Tokens that a member, or a caller over D-Bus, has discarded. Renewal does not bring them back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discarded {
-    /// When that was seen, in seconds since the epoch.
+    /// When it was noticed, in seconds since the epoch.
     pub at: u64,
-    /// Those of this cell; none: all.
+    /// The cell; `None` for all cells.
     pub cell: Option<Cell>,
 }
 
-/// As many cells as this are remembered one by one.
-const DISCARDED: usize = 32;
+/// How many cells are remembered one by one.
+const MOST_DISCARDED: usize = 32;
 
-/// What is known of a PAG besides its ring.
+/// Everything that is known about a PAG besides its ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The user.
     pub uid: u32,
-    /// Who belongs into it.
+    /// Which logins and managers may join it.
     pub kind: PagKind,
     /// When it was made, in seconds since the epoch.
     pub made: u64,
     /// The Kerberos identity of its tokens, once a login has brought one.
     pub principal: Option<Principal>,
-    /// Its own ccache, by the name that Kerberos knows it by. Opened by the user's processes, never by root.
+    /// Kerberos's name of its own ccache. The user's processes open it, root never does.
     pub ccache: String,
-    /// End time of the ticket in it, 0 when there is none.
+    /// End time of the ticket in the ccache, in seconds since the epoch; 0 if there is none.
     pub ticket: u64,
-    /// Until when that ticket can be renewed; 0 when it cannot be, or is not known.
+    /// Until when that ticket can be renewed, in seconds since the epoch; 0 if it cannot be, or if that is not known.
     pub renewable: u64,
-    /// When the user proved who he is to get that ticket, by the KDC's clock; 0 when that is not known.
+    /// When the user authenticated to get that ticket, in seconds since the epoch by the KDC's clock; 0 if that is not
+    /// known.
     pub authenticated: u64,
-    /// What happens to the tokens at the end.
+    /// What happens to the tokens at the PAG's end.
     pub retain: Retain,
-    /// Leases were lost sight of (the record was damaged and written anew): tokens are then not discarded at the end,
-    /// since a member that we know nothing of may need them.
+    /// The record was damaged and written anew, so some leases may be missing. The tokens are then not discarded at
+    /// the end: an unknown member may need them.
     pub unsure: bool,
     /// The helper has asked for new tokens: the next seeding job of this uid is for this PAG.
     pub reseed: bool,
@@ -152,29 +156,29 @@ pub struct Record {
     pub tokens: Vec<Held>,
     /// The last run of a seeder.
     pub last_seeding: Option<LastSeeding>,
-    /// The PAG that the services in this one follow, and whose tokens are in this one's ring besides.
+    /// The PAG that the services in this one follow. This one's ring also has that one's tokens.
     pub follows: Option<PagId>,
-    /// The token keys that were linked into this PAG's ring out of the one that it follows.
+    /// The keys in this PAG's ring that were linked from the PAG that it follows.
     pub mirrored: Vec<Serial>,
-    /// The session keyring of a manager outside of this PAG that has its tokens: see [`crate::mirror::adopt`].
+    /// The session keyring of a manager outside of this PAG that was given its tokens: see [`crate::mirror::adopt`].
     pub adopted: Option<Serial>,
-    /// The keys that were linked into that.
+    /// The keys that were linked into that keyring.
     pub lent: Vec<Serial>,
-    /// Somebody has asked for it that the user's services follow this one, whatever the configuration says.
+    /// The user's services must follow this PAG, whatever the configuration says: a caller has asked for it.
     pub chosen: bool,
-    /// Tokens that are not to be brought back until the user, or a login of his, gets some anew.
+    /// Discarded tokens. They are not renewed until the user, or one of their logins, gets new ones.
     pub discarded: Vec<Discarded>,
-    /// Who keeps it in use.
+    /// The logins and managers that keep it in use.
     pub leases: Vec<Lease>,
 }
 
 /// Why a record cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unreadable {
-    /// Of a version that this code does not know, since a newer release has written it: to be left alone, neither reaped nor
-    /// rewritten.
+    /// A newer release has written a version that this code does not know. The record is left alone, neither reaped
+    /// nor rewritten.
     Foreign(u32),
-    /// Not a record at all; the line that is wrong.
+    /// The bytes are no record. Names the wrong line.
     Garbled(String),
 }
 
@@ -193,7 +197,7 @@ impl fmt::Display for Unreadable {
 }
 
 impl Record {
-    /// A record of a PAG that is being made.
+    /// The record of a new PAG.
     pub fn new(uid: u32, kind: PagKind, ccache: String, retain: Retain) -> Self {
         Record {
             uid,
@@ -229,30 +233,32 @@ impl Record {
         self.leases.iter().any(|lease| lease.role == LeaseKind::Manager)
     }
 
-    /// Tokens of this cell, or all, were discarded: it names them no more, and says so.
+    /// Notes that the tokens of this cell, or all tokens, were discarded, and removes them from the list.
     pub fn discard(&mut self, cell: Option<&Cell>, at: u64) {
         self.tokens.retain(|token| cell.is_some_and(|cell| token.cell != *cell));
         // A user may name any number of cells.
-        let cell = cell.filter(|_| self.discarded.len() < DISCARDED).cloned();
+        let cell = cell.filter(|_| self.discarded.len() < MOST_DISCARDED).cloned();
         self.discarded.retain(|one| cell.is_some() && one.cell != cell);
         self.discarded.push(Discarded { at, cell });
     }
 
-    /// Takes over the tokens that were seen. One that is there again was got anew, whoever has done that.
+    /// Replaces the list of tokens. If a discarded token is there again, it is no longer noted as discarded, whichever
+    /// process got it.
     pub fn hold(&mut self, tokens: Vec<Held>) {
         let is_there = |cell: &Cell| tokens.iter().any(|token| token.cell == *cell);
         self.discarded.retain(|one| one.cell.as_ref().map_or(tokens.is_empty(), |cell| !is_there(cell)));
         self.tokens = tokens;
     }
 
-    /// The text that goes into the key.
+    /// The text for the record's key.
     ///
     /// # Errors
-    /// EMSGSIZE when it would be too long for a key: some three hundred leases. `InvalidData` when it would not be read
-    /// again as it is: a field holds what its line cannot. Types see to it that none does; this is the second wall.
+    /// EMSGSIZE if it is too long for a key (about three hundred leases). `InvalidData` if decoding it would not give
+    /// the same record, because a field holds what its line cannot. The types already prevent that; this is a second
+    /// check.
     pub fn encode(&self) -> io::Result<Vec<u8>> {
         let text = self.text();
-        if text.len() > LIMIT {
+        if text.len() > LONGEST_RECORD {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
         if Record::decode(text.as_bytes()).as_ref() != Ok(self) {
@@ -316,19 +322,20 @@ impl Record {
             let role = l.role.as_str();
             let _ = write!(text, "lease {pid} {start} {:016x} {role} ", l.cookie);
             let _ = write!(text, "{} {} {}", l.service, l.tty, l.ccache);
-            // One word more. A release that does not know it passes over it.
+            // One more word. A release that does not know it ignores it.
             let _ = if l.sessions == 1 { writeln!(text) } else { writeln!(text, " {}", l.sessions) };
         }
         text
     }
 
-    /// Whether the record fits into a key after a newcomer of this role has added its lease.
+    /// Whether the record still fits into a key with one more lease of this kind.
     pub fn has_room(&self, newcomer: LeaseKind) -> bool {
-        let kept_free = if newcomer == LeaseKind::Manager { 0 } else { ROOM };
-        self.text().len() + kept_free <= LIMIT
+        let kept_free = if newcomer == LeaseKind::Manager { 0 } else { RESERVED };
+        self.text().len() + kept_free <= LONGEST_RECORD
     }
 
-    /// Reads what a record's key holds. Only root can write there, but a record may be damaged or of another version.
+    /// Parses the bytes of a record's key. Only root can write them, but a record may be damaged or of another
+    /// version.
     ///
     /// # Errors
     /// `Foreign` and `Garbled`.
@@ -509,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_record_is_decoded_as_it_was_encoded() {
         for (kind, renewable) in PagKind::ALL.into_iter().zip([99, 0].into_iter().cycle()) {
             let authenticated = u64::from(kind == PagKind::Session) * 7;
             let record = Record { kind, renewable, authenticated, ..full() };
@@ -517,9 +524,9 @@ mod tests {
         }
     }
 
-    /// A release of ours that is not this one has written such lines: each must be read as long as its version is.
+    /// Earlier releases have written such lines. Each must be read as long as its version is.
     #[test]
-    fn what_the_release_before_wrote_is_read_and_what_the_next_one_adds_is_passed_over() {
+    fn records_of_earlier_releases_are_read_and_words_of_later_ones_ignored() {
         let first = "pag-record 1\nuid 61001\nkind user\nmade 5\nccache KCM:\nticket 17 99 4\nretain none\n\
                      token openafs example.test 18 9\nattempt 5 ok 17\nlease 7 99 feed login sshd ssh FILE:/tmp/cc\n";
         let read = Record::decode(first.as_bytes()).unwrap();
@@ -542,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_noticed_wherever_it_is() {
+    fn damage_to_any_line_is_noticed() {
         let whole = String::from_utf8(full().encode().unwrap()).unwrap();
         for (good, bad) in [
             ("uid 61001", "uid -1"),
@@ -561,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_discarded_is_remembered_until_it_is_there_again() {
+    fn discarded_cells_are_noted_until_they_have_a_token_again() {
         let cells = |record: &Record| -> Vec<String> {
             record.discarded.iter().map(|one| one.cell.as_ref().map_or("*".to_owned(), ToString::to_string)).collect()
         };
@@ -585,10 +592,10 @@ mod tests {
         for number in 0..99 {
             record.discard(Some(&cell(&format!("c{number}.test"))), 9);
         }
-        assert!(cells(&record).len() <= DISCARDED && cells(&record).contains(&"*".to_owned()));
+        assert!(cells(&record).len() <= MOST_DISCARDED && cells(&record).contains(&"*".to_owned()));
     }
 
-    /// So that the release before can read what this one has written, and this one what the next will write.
+    /// The release before reads what this one writes, and this one reads what the next one will write.
     #[test]
     fn a_word_more_at_the_end_of_a_lease_is_passed_over() {
         let text = String::from_utf8(full().encode().unwrap()).unwrap();
@@ -611,7 +618,7 @@ mod tests {
         }
     }
 
-    /// What attackers write, mixed with what belongs into a record.
+    /// Texts that attackers write, mixed with words of a record.
     fn hostile() -> impl Strategy<Value = String> {
         let pieces = prop_oneof![
             Just("\n".to_owned()),
@@ -626,7 +633,7 @@ mod tests {
     }
 
     prop_compose! {
-        /// A lease with anything in it that its types admit.
+        /// A lease with any values that its types admit.
         fn any_lease()(
             pid in any::<i32>(),
             numbers in any::<[u64; 2]>(),
@@ -643,7 +650,7 @@ mod tests {
     }
 
     prop_compose! {
-        /// A record with anything in it that its types admit.
+        /// A record with any values that its types admit.
         fn any_record()(
             times in any::<[u64; 6]>(),
             flags in any::<[bool; 5]>(),
@@ -687,14 +694,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again_or_it_is_not_written(record in any_record()) {
+        fn a_record_is_encoded_so_that_it_decodes_the_same_or_not_at_all(record in any_record()) {
             if let Ok(bytes) = record.encode() {
                 prop_assert_eq!(Record::decode(&bytes), Ok(record));
             }
         }
 
         #[test]
-        fn what_its_parts_admit_is_written(record in any_record()) {
+        fn a_record_of_valid_parts_is_encoded(record in any_record()) {
             let is_process = |lease: &mut Lease| lease.process.pid = lease.process.pid.checked_abs().unwrap_or(1).max(1);
             let cut = |word: &Word| Word::clean(word.as_str());
             let mut record = record;

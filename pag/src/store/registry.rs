@@ -1,12 +1,13 @@
 //! The registry: all PAGs of this host, kept in the kernel.
 //!
-//! A keyring `pag:registry:<pid namespace>:<start of its first process>`, linked in root's user keyring, holds one *holder* keyring per
-//! PAG, and that holds the ring and the [`Record`]. Linking a holder is what makes a PAG, unlinking it what ends it:
-//! one step each, so that a process killed between any two system calls leaves a PAG or none.
+//! The registry is a keyring `pag:registry:<pid namespace>:<start of its first process>`, linked in root's user
+//! keyring. It holds one *holder* keyring per PAG, and the holder keeps the ring, S0 and the [`Record`]. Linking a
+//! holder makes a PAG, unlinking it ends the PAG. Each is one step, so a process killed between any two system calls
+//! leaves a PAG or none.
 //!
-//! Nothing above a ring grants SEARCH (see [`Mask::ANCHOR`]), so things are found by reading and describing, never by
-//! a search, and what is below is not *possessed*: each object is made in the process keyring, given its mask, linked
-//! in its place and let go.
+//! Nothing above a ring grants SEARCH (see [`Mask::ANCHOR`]): keyrings are found by reading and describing, never by
+//! a search, and no process *possesses* what is below. So each object is made in the process keyring, given its
+//! mask, linked in its place, and then unlinked from the process keyring.
 
 use crate::store::ring::is_afs_keyring;
 use crate::types::PagId;
@@ -30,13 +31,13 @@ pub struct Pag {
     pub id: PagId,
     /// Its user, as the holder's name says.
     pub uid: u32,
-    /// The keyring that anchors it.
+    /// Its holder.
     pub holder: Serial,
     /// Its ring, or what is wrong with it.
     pub ring: std::result::Result<Ring, String>,
-    /// S0, the keyring in which OpenAFS's setpag has made this PAG's `_pag` (see [`openafs`]).
+    /// S0, the keyring in which OpenAFS's setpag has made this PAG's `_pag` (see [`crate::afs::openafs`]).
     pub afs_keyring: Option<Serial>,
-    /// What is known of it, or why that cannot be read.
+    /// Its record, or why the record cannot be read.
     pub record: std::result::Result<Record, Unreadable>,
     record_key: Option<Serial>,
     registry: Serial,
@@ -49,7 +50,7 @@ pub struct Registry {
     group: HandleGroup,
 }
 
-/// Where a PAG was kept when it was looked at: for the process that is in it, to find it again.
+/// Where a PAG's holder was seen, so that a process of the PAG finds it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HolderRef {
     registry: Serial,
@@ -60,14 +61,14 @@ const REGISTRY: &str = "pag:registry:";
 const RECORD: &str = "pag:record";
 const HOLDER: &str = "pag:holder:";
 
-/// The registry's name: the pid namespace, and when its first process began, since inode numbers of dead namespaces are
-/// used again. A container that shares root's user keyring with the host has a registry of its own.
+/// The registry's name: the pid namespace, and when its first process began, since the kernel re-uses the inode
+/// numbers of dead namespaces. A container that shares root's user keyring with the host has a registry of its own.
 ///
-/// The boot id would not do: systemd-nspawn gives a container one of its own, and a service in it that has
-/// `ProtectKernelTunables=` sees the host's all the same (systemd, src/core/namespace.c).
+/// The boot id would not do: systemd-nspawn gives a container its own, but a service in it with
+/// `ProtectKernelTunables=` sees the host's (systemd, src/core/namespace.c).
 fn name() -> Result<String> {
-    /// The namespace that was looked at last, and its beginning: a login comes here for each hook. As long as we are in a
-    /// namespace, no other one has its number.
+    /// The namespace that was looked at last, and its beginning. Every hook of a login needs them. While this process
+    /// is in a namespace, no other one has its number.
     static KNOWN: Mutex<Option<(u64, u64)>> = Mutex::new(None);
     let namespace = std::fs::metadata("/proc/self/ns/pid").map_err(Error::system("look at /proc/self/ns/pid"))?.ino();
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,21 +84,21 @@ fn name() -> Result<String> {
 }
 
 impl Pag {
-    /// Where it is kept.
+    /// Where its holder is.
     pub fn place(&self) -> HolderRef {
         HolderRef { registry: self.registry, holder: self.holder }
     }
 
-    /// Replaces a PAG's record, in one step. Under the lock of its uid.
+    /// Replaces the record in one step. The caller holds the lock of its uid.
     ///
     /// # Errors
-    /// `Key`; the old record is then still there.
+    /// `Key`; the old record is then unchanged.
     pub(super) fn store(&mut self, record: Record) -> Result<()> {
         let what = format!("write the record of PAG {}", self.id);
         let payload = record.encode().map_err(Error::key(&what))?;
         match self.record_key.map(|key| keyring::update(key, &payload)) {
             Some(Ok(())) => {}
-            // A record that was revoked or is missing is made anew; the new one displaces it.
+            // If the record was revoked or is missing, a new one takes its place.
             _ => self.record_key = Some(Made::new("user", RECORD, &payload)?.into_place(self.holder, &what)?),
         }
         self.record = Ok(record);
@@ -106,16 +107,16 @@ impl Pag {
 }
 
 impl Registry {
-    /// Finds the registry; none when no PAG was ever made.
+    /// Finds the registry; `None` if no PAG was ever made.
     ///
     /// # Errors
-    /// When `/proc` cannot be read, or seccomp forbids keyrings.
+    /// If `/proc` cannot be read, or seccomp forbids keyrings.
     pub fn find(guard: &Guard) -> Result<Option<Self>> {
         let name = name()?;
         Ok(find_keyring(keyring::user_id(), name.as_bytes())?.map(|serial| Registry { serial, group: guard.group() }))
     }
 
-    /// Finds the registry, or makes it: under a lock of its own, since of two that are made at once the second would
+    /// Finds the registry or makes it. Making it has its own lock: a second registry made at the same time would
     /// displace the first with all its PAGs.
     ///
     /// # Errors
@@ -132,7 +133,7 @@ impl Registry {
         Ok(Registry { serial, group: guard.group() })
     }
 
-    /// None where the keyrings are not what they were: serials are re-used, but a holder's name is not.
+    /// `None` if the keyrings are others than before: the kernel re-uses serials, but a holder's name is unique.
     pub(super) fn at(guard: &Guard, place: HolderRef, uid: u32, id: PagId) -> Option<(Self, Pag)> {
         let registry =
             |found: Description<'_>| is_registry_keyring(&found) && found.name.starts_with(REGISTRY.as_bytes());
@@ -150,13 +151,13 @@ impl Registry {
     /// All PAGs.
     ///
     /// # Errors
-    /// When the registry itself cannot be read (revoked). A single PAG that cannot be read is passed over: it is
-    /// being ended, or it is nothing that we made.
+    /// If the registry itself cannot be read (revoked). A single PAG that cannot be read is left out: it is being
+    /// ended, or it is not ours.
     pub fn pags(&self, _guard: &Guard) -> Result<Vec<Pag>> {
         Ok(self.read(&self.holders()?, None))
     }
 
-    /// The PAGs of the uid whose lock this is.
+    /// The PAGs of `uid`. `lock` is the lock of that uid.
     ///
     /// # Errors
     /// As [`Registry::pags`].
@@ -172,8 +173,9 @@ impl Registry {
         Ok(pags)
     }
 
-    /// What is linked in the registry. A holder that is not has ended, although the kernel may go on describing it for some
-    /// milliseconds (an RCU grace period: lib/assoc_array.c, assoc_array_apply_edit).
+    /// The holders linked in the registry. A PAG has ended once its holder is not linked, although the kernel may
+    /// describe the holder for some milliseconds more (an RCU grace period: lib/assoc_array.c,
+    /// assoc_array_apply_edit).
     fn holders(&self) -> Result<Vec<Serial>> {
         keyring::members(self.serial).map_err(Error::key("read the registry"))
     }
@@ -223,10 +225,10 @@ impl Registry {
         Ok(Pag { id, uid, holder, ring, afs_keyring, record, record_key, registry: self.serial })
     }
 
-    /// Makes a PAG of a ring and a record, under the lock of its uid: the last of its steps is the one that counts.
+    /// Makes a PAG from a ring and a record, under the lock of its uid. Its last step makes the PAG.
     ///
     /// # Errors
-    /// EDQUOT of root; the ring is then still in the process keyring alone.
+    /// EDQUOT of root; the ring is then still only in the process keyring.
     pub(super) fn anchor(&self, lock: &Lock, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
         let what = format!("anchor ring {}", ring.serial);
         let payload = record.encode().map_err(Error::key(&what))?;
@@ -235,7 +237,7 @@ impl Registry {
         keyring::link(ring.serial, holder.0).map_err(Error::key(&what))?;
         let key = key.into_place(holder.0, &what)?;
         if let Some(mut holders) = lock.holders(self.serial) {
-            // Here is the place to forget those that have ended.
+            // The hint also loses the holders that have ended.
             let is_holder = |serial| keyring::describe(serial, |found| parse_holder(found.name).is_some());
             holders.retain(|serial| *serial != holder.0 && is_holder(*serial).unwrap_or(false));
             holders.push(holder.0);
@@ -254,10 +256,10 @@ impl Registry {
         })
     }
 
-    /// Ends a PAG: its ring is then held by its members alone, and is freed with the last of them.
+    /// Ends a PAG. Only its members then keep the ring, and the kernel frees it with the last of them.
     ///
     /// # Errors
-    /// `Key`; ENOENT, when it was ended already, is none.
+    /// `Key`. ENOENT is no error: the PAG was ended already.
     pub(super) fn retire(&self, pag: &Pag) -> Result<()> {
         match keyring::unlink(pag.holder, self.serial) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
@@ -273,19 +275,19 @@ fn parse_holder(name: &[u8]) -> Option<(u32, PagId)> {
     Some((uid.parse().ok()?, PagId::parse(id)?))
 }
 
-/// Whether this is a keyring that only [`Made`] can have made.
+/// Whether only [`Made`] can have made this keyring.
 fn is_registry_keyring(found: &Description<'_>) -> bool {
     found.is_keyring() && found.uid == 0 && found.mask == Mask::ANCHOR
 }
 
-/// A keyring of root's with the anchors' mask and this name, directly in `place`.
+/// A keyring of root's with the mask [`Mask::ANCHOR`] and this name, directly in `place`.
 fn find_keyring(place: Serial, name: &[u8]) -> Result<Option<Serial>> {
     let members = keyring::members(place).map_err(Error::key("read root's user keyring"))?;
     let ours = |found: Description<'_>| is_registry_keyring(&found) && found.name == name;
     Ok(members.into_iter().find(|key| keyring::describe(*key, ours).unwrap_or(false)))
 }
 
-/// An object in the process keyring on its way to its place; let go there in any case.
+/// A new object in the process keyring. It is unlinked from there when this value is dropped.
 struct Made(Serial);
 
 impl Made {
@@ -313,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holders_say_whose_they_are() {
+    fn the_name_of_a_holder_gives_uid_and_pag() {
         assert_eq!(parse_holder(b"pag:holder:61001:00000000000000ff"), Some((61001, PagId::from(255))));
         for name in [&b"pag:holder:61001"[..], b"pag:holder:x:00000000000000ff", b"pag:holder:1:ff", b"\xff", b""] {
             assert_eq!(parse_holder(name), None);

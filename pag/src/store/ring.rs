@@ -8,25 +8,26 @@ use crate::guard::{Guard, HandleGroup};
 use crate::keyring::{self, Description, Mask, Serial};
 use crate::sys;
 
-/// Name of a ring: `pag:` and 128 random bits in hex. The kernel's only way into a ring is by name, and it takes the
-/// first keyring of that name that grants SEARCH, whoever owns it: a name that could be guessed could be squatted.
+/// Name of a ring: `pag:` and 128 random bits in hex. A process can enter a ring only by its name, and the kernel
+/// takes the first keyring of that name that grants SEARCH, whichever user owns it. So a user could squat a name
+/// that can be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RingName([u8; 16]);
 
 impl RingName {
     const PREFIX: &[u8] = b"pag:";
 
-    /// A name that nobody has used.
+    /// Makes a new random name.
     ///
     /// # Errors
-    /// When the kernel has no randomness to give.
+    /// If the kernel gives no random bits.
     pub fn random() -> Result<Self> {
         let mut bits = [0; 16];
         sys::random(&mut bits).map_err(Error::system("get random bits for a ring's name"))?;
         Ok(RingName(bits))
     }
 
-    /// The name in a keyring's description; none for any other keyring.
+    /// The name in a ring's description; `None` for any other keyring.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let digits = name.strip_prefix(Self::PREFIX)?;
         if digits.len() != 32 || !digits.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
@@ -48,7 +49,7 @@ impl RingName {
         text
     }
 
-    /// Gives the thread the session keyring of this name, or a stray one. Allocates nothing.
+    /// Gives the thread the session keyring with this name, or a stray one. Allocates nothing.
     fn join(self) -> std::io::Result<()> {
         let text = self.to_c();
         let name = CStr::from_bytes_with_nul(&text).map_err(|_| std::io::ErrorKind::InvalidInput)?;
@@ -68,29 +69,29 @@ impl fmt::Debug for RingName {
     }
 }
 
-/// A ring that was looked at and found to be as we make them.
+/// A ring that was looked at and has the name, owner, group and mask of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ring {
     /// Its number.
     pub serial: Serial,
     /// Its name.
     pub name: RingName,
-    /// Whose it is: the user's, or root's where the user could not be given it.
+    /// Its owner: the user, or root if the kernel refused to give it to the user.
     pub owner: u32,
-    /// Its group, the handle.
+    /// Its group: the handle group.
     pub group: HandleGroup,
 }
 
 impl Ring {
-    /// Makes a ring for `uid` in the process keyring, where the caller must [release](Ring::release) it once it is
-    /// anchored. `guard` stands for the ids under which this happens.
+    /// Makes a ring for `uid` in the process keyring. The caller must [release](Ring::release) it once it is anchored.
+    /// `guard` proves that the thread has the right ids.
     ///
-    /// The ring is the user's, so that `aklog -setpag` works in it (KEYCTL_SESSION_TO_PARENT demands the caller's uid
-    /// as owner: security/keys/keyctl.c, keyctl_session_to_parent). Where the chown is refused (EDQUOT: the user's key
-    /// quota is full; EACCES: a user namespace) it stays root's.
+    /// The user owns the ring, so that `aklog -setpag` works in it (KEYCTL_SESSION_TO_PARENT demands the caller's uid
+    /// as owner: security/keys/keyctl.c, keyctl_session_to_parent). If the kernel refuses the chown (EDQUOT: the
+    /// user's key quota is full; EACCES: a user namespace), root stays the owner.
     ///
     /// # Errors
-    /// EDQUOT of root, ENOSYS or EPERM where seccomp forbids keyrings.
+    /// EDQUOT of root; ENOSYS or EPERM if seccomp forbids keyrings.
     pub fn make(_guard: &Guard, group: HandleGroup, uid: u32) -> Result<Self> {
         let name = RingName::random()?;
         let doing = || format!("make a ring for uid {uid}");
@@ -105,15 +106,15 @@ impl Ring {
         Ok(Ring { serial, name, owner, group })
     }
 
-    /// Lets go of a ring that [`Ring::make`] left in the process keyring: held there it would outlive its members.
+    /// Unlinks a ring that [`Ring::make`] made from the process keyring. Otherwise it would outlive its members.
     pub fn release(&self) {
         let _ = keyring::unlink(self.serial, keyring::process_id());
     }
 
-    /// Looks at the keyring `serial`, which a holder of `uid` has, from outside.
+    /// Looks at the keyring `serial` in a holder of `uid`, from outside.
     ///
     /// # Errors
-    /// In words, what is wrong with it: revoked, not ours.
+    /// In words, what is wrong with it: it was revoked, or it is not ours.
     pub fn look(serial: Serial, uid: u32, group: HandleGroup) -> std::result::Result<Self, String> {
         match keyring::describe(serial, |found| Self::of_holder(serial, &found, uid, group)) {
             Ok(looked) => looked,
@@ -122,10 +123,10 @@ impl Ring {
         }
     }
 
-    /// What [`Ring::look`] says of a keyring that has been described already.
+    /// Checks a keyring in a holder of `uid` that has been described already.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Ring::look`].
     pub fn of_holder(
         serial: Serial,
         found: &Description<'_>,
@@ -145,8 +146,8 @@ impl Ring {
         (found.mask == mask).then_some(Ring { serial, name, owner: found.uid, group: HandleGroup(found.gid) })
     }
 
-    /// Whether a keyring has the name and the mask of a ring. Users can give theirs both; what proves a ring is its owner and
-    /// its group.
+    /// Whether a keyring has the name and the mask of a ring. Users can give their keyrings both; only owner and group
+    /// prove a ring.
     pub fn looks_like_one(serial: Serial) -> bool {
         let masks = [Mask::RING, Mask::RING_OF_ROOT];
         let alike = |found: Description<'_>| {
@@ -155,22 +156,23 @@ impl Ring {
         keyring::describe(serial, alike).unwrap_or(false)
     }
 
-    /// The ring that this thread is in, if its session keyring is one. Needs no permissions.
+    /// The ring that this thread is in, if its session keyring is a ring. Needs no permissions.
     pub fn current() -> Option<Self> {
         let serial = keyring::session().ok()?;
         keyring::describe(serial, |found| Self::of(serial, &found)).ok()?
     }
 
-    /// Whether this very thread is a member: its session keyring is the ring, and still as we made it.
+    /// Whether this thread is a member: its session keyring is the ring, unchanged.
     pub fn is_current(&self) -> bool {
         Self::current() == Some(*self)
     }
 
-    /// Puts this thread into the ring and proves it by looking, since the kernel's answer proves nothing: it is 0 for
-    /// the ring that one has, the old serial for an invalidated ring, and a stray new keyring where none was found.
+    /// Puts this thread into the ring and then looks, since the kernel's answer proves nothing: it is 0 for the ring
+    /// that the thread has already, the old serial for an invalidated ring, and a stray new keyring if the kernel
+    /// found none.
     ///
     /// # Errors
-    /// `NotJoined`: the thread has some other session keyring now and must be given a clean one ([`fresh`]).
+    /// `NotJoined`: the thread now has another session keyring and must be given a clean one ([`fresh`]).
     pub fn join(&self, _guard: &Guard) -> Result<()> {
         self.name.join().map_err(Error::key(format!("join ring {}", self.serial)))?;
         if self.is_current() {
@@ -184,7 +186,7 @@ impl Ring {
         Err(Error::NotJoined { wanted: self.serial, found })
     }
 
-    /// For a child: joins under a guard of its own and says whether that worked. Allocates nothing but on failure.
+    /// For a child: joins under its own guard. True if that worked. Allocates only on failure.
     pub fn join_in_child(&self) -> bool {
         let Ok(_guard) = Guard::enter(self.group) else { return false };
         self.name.join().is_ok() && self.is_current()
@@ -203,10 +205,10 @@ impl Ring {
     }
 }
 
-/// Gives this thread a clean anonymous session keyring with the user's own keyring linked, as pam_keyinit would.
+/// Gives this thread a clean anonymous session keyring with the user's own keyring linked, as pam_keyinit does.
 ///
 /// # Errors
-/// EDQUOT: then the thread keeps what it has.
+/// EDQUOT: the thread then keeps what it has.
 pub fn fresh(guard: &Guard, uid: u32) -> Result<()> {
     guard
         .with_real_uid(uid, || {
@@ -219,16 +221,16 @@ pub fn fresh(guard: &Guard, uid: u32) -> Result<()> {
         .map_err(Error::key(format!("make a clean session keyring for uid {uid}")))
 }
 
-/// Takes this thread out of whatever ring it is in: an anonymous session keyring of its own ids.
+/// Takes this thread out of its ring and gives it an anonymous session keyring of its own ids.
 ///
 /// # Errors
-/// EDQUOT: then the thread is still in the ring.
+/// EDQUOT: the thread is then still in the ring.
 pub fn leave() -> Result<()> {
     keyring::join(None).map_err(Error::key("leave the ring"))
 }
 
-/// What a session keyring holds that a new one will not: keys besides links to user keyrings and systemd's
-/// `invocation_id`. Their number, for a message.
+/// How many keys the session keyring holds that a new one would not have: all except links to user keyrings and
+/// systemd's `invocation_id`. For a message; stops counting at 64.
 pub fn strangers_in_session() -> usize {
     let Ok(serial) = keyring::session() else { return 0 };
     let own = |d: Description<'_>| d.name.starts_with(b"_uid") || d.name == b"invocation_id";

@@ -69,7 +69,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(fields in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..6)) {
+        fn fields_are_read_as_they_were_written(fields in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..6)) {
             let fields: Vec<&[u8]> = fields.iter().map(|field| &field[..]).collect();
             let bytes = written(&fields);
             prop_assert_eq!(Fields::new(&bytes).collect::<Vec<_>>(), &fields[..]);

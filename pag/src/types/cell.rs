@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Name of a cell: what DNS would take, at most 64 characters (MAXCELLCHARS of OpenAFS, src/afs/afs.h).
+/// Name of a cell: a name that DNS would take, at most 64 characters (MAXCELLCHARS of OpenAFS, src/afs/afs.h).
 ///
-/// Upper and lower case are the same, as for every AFS client (OpenAFS, src/auth/cellconfig.c, afsconf_GetCellInfo; Linux,
-/// fs/afs/cell.c, afs_alloc_cell). It is shown as it was written.
+/// Case does not distinguish cells for any AFS client (OpenAFS, src/auth/cellconfig.c, afsconf_GetCellInfo; Linux,
+/// fs/afs/cell.c, afs_alloc_cell). The name is shown as it was written.
 #[derive(Debug, Clone)]
 pub struct Cell(String);
 

@@ -14,16 +14,16 @@ pub enum Scope {
     Session,
 }
 
-/// Whose PAG the services of a user follow who has one for each login.
+/// Which session's PAG a user's services follow when each login has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follow {
-    /// That of the session which logind calls the user's display, else the newest.
+    /// The PAG of the session that logind calls the user's display, else of the newest login.
     Display,
-    /// That of the newest login.
+    /// The PAG of the newest login.
     Newest,
-    /// That of the login which has been there longest.
+    /// The PAG of the login that has lasted longest.
     First,
-    /// Nobody's.
+    /// The services follow no session.
     None,
 }
 
@@ -32,48 +32,48 @@ pub enum Follow {
 pub enum Join {
     /// All of them.
     Always,
-    /// Those that bring a ticket; the others get one of their own.
+    /// Logins that bring a ticket; every other login gets a PAG of its own.
     Credentials,
 }
 
-/// What becomes of the tokens when the last lease is gone.
+/// What happens to the tokens once no login is left in the PAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retain {
-    /// They are discarded.
+    /// They are discarded, also if a lingering user manager goes on.
     None,
-    /// They are left to the processes that stay.
+    /// They are never discarded: the remaining processes keep them.
     Processes,
-    /// A lingering user manager keeps them, too.
+    /// A lingering user manager keeps them. They are discarded with the last lease.
     Linger,
 }
 
-/// What a PAM service is to us.
+/// How the module treats a PAM service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceKind {
     /// A login of the user.
     Login,
     /// `systemd-user`.
     Manager,
-    /// Something that gets a PAG of its own.
+    /// A service whose sessions each get a PAG of their own.
     Own,
-    /// Nothing: it keeps what it inherited.
+    /// A service that keeps what it inherited.
     Nothing,
-    /// `pag-seed`, the helper's own.
+    /// `pag-seed`, the helper's own service.
     Seed,
 }
 
-/// Which clients are to be served.
+/// Which clients are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientChoice {
-    /// Those that the host has.
+    /// All clients that the host has.
     Auto,
-    /// None: PAGs without tokens.
+    /// No client: PAGs have no tokens.
     None,
-    /// These, if the host has them.
+    /// These clients, if the host has them.
     Only(Vec<Client>),
 }
 
-/// Words of an option and what they mean, in one place for reading, writing and for messages.
+/// Lists the words of an option and their values once, for reading, for writing and for messages.
 macro_rules! words {
     ($type:ty, $($word:literal => $value:expr),+ $(,)?) => {
         impl FromStr for $type {

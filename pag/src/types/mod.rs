@@ -1,4 +1,4 @@
-//! Plain values, which every room uses and which use none.
+//! Plain values. Every room uses them, and they use no room.
 
 mod cell;
 mod choice;

@@ -5,28 +5,28 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// A PAG's name for people and programs: 64 random bits in hex. It opens nothing, unlike the ring's name.
+/// A PAG's name for people and programs: 64 random bits in hex. Unlike the ring's name it gives no access.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PagId(u64);
 
 impl PagId {
-    /// A name that nobody has used.
+    /// Makes a new random name.
     ///
     /// # Errors
-    /// When the kernel has no randomness to give.
+    /// If the kernel gives no random bits.
     pub fn random() -> Result<Self> {
         let mut bits = [0; 8];
         sys::random(&mut bits).map_err(Error::system("get random bits for a PAG"))?;
         Ok(PagId(u64::from_ne_bytes(bits)))
     }
 
-    /// Reads the name as people write it.
+    /// Parses a name of 16 hex digits.
     pub fn parse(text: &str) -> Option<Self> {
         let hex = text.len() == 16 && text.bytes().all(|c| c.is_ascii_hexdigit());
         u64::from_str_radix(text, 16).ok().filter(|_| hex).map(PagId)
     }
 
-    /// A place between 0 and 1000 that is this PAG's own, so that what is due for many PAGs is not due at once.
+    /// A number from 0 to 1000, fixed for this PAG. It spreads work that is due for many PAGs over time.
     pub fn place(self) -> u64 {
         self.0 % 1001
     }

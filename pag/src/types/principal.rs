@@ -9,10 +9,10 @@ pub struct Principal {
     realm: String,
 }
 
-/// Longest principal, as text, that is taken.
+/// Longest principal that is accepted, in bytes of text.
 const LONGEST: usize = 256;
 
-/// Why something is no principal, or no ccache.
+/// Why a text is no principal, or bytes are no ccache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FormatError(pub(crate) &'static str);
 
@@ -34,7 +34,7 @@ impl Principal {
         if good { Ok(principal) } else { Err(FormatError("its principal is none that a person would have")) }
     }
 
-    /// Reads a principal as krb5_unparse_name writes it: `\` escapes a separator.
+    /// Parses a principal as krb5_unparse_name writes it: `\` escapes a separator.
     ///
     /// # Errors
     /// For a text without a realm, and for empty or unprintable parts.
@@ -45,7 +45,7 @@ impl Principal {
         while let Some(letter) = letters.next() {
             let (letter, escaped) = match letter {
                 '\\' => match letters.next() {
-                    // krb5_parse_name takes these for control characters, which nobody has in his name.
+                    // krb5_parse_name takes these for control characters, which no account name contains.
                     Some('n' | 't' | 'b' | '0') => return Err(FormatError("it holds a control character")),
                     Some(letter) => (letter, true),
                     None => return Err(FormatError("it ends in a backslash")),
@@ -67,7 +67,7 @@ impl Principal {
         Self::new(components, realm.ok_or(FormatError("it has no realm"))?)
     }
 
-    /// Its name and its realm, where the name has one part.
+    /// The name and the realm, if the name has one component.
     pub fn simple(&self) -> Option<(&str, &str)> {
         match &self.components[..] {
             [only] => Some((only, &self.realm)),
@@ -80,7 +80,7 @@ impl Principal {
         &self.realm
     }
 
-    /// Whether two are the same, but for the case of their names.
+    /// Whether two principals are equal, apart from the case of their names.
     pub fn is_same(&self, other: &Self) -> bool {
         let name = |principal: &Self| principal.components.join("/").to_ascii_lowercase();
         self.realm == other.realm && self.components.len() == other.components.len() && name(self) == name(other)

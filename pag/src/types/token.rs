@@ -7,11 +7,11 @@ use super::{Cell, Principal};
 /// An AFS client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Client {
-    /// Keys of type `user` in the ring: for trying things out, and for programs that keep tokens of their own kind.
+    /// Keys of type `user` in the ring: for trials, and for programs that keep tokens of their own kind.
     Keyring,
-    /// OpenAFS, and whatever has its interface: AuriStorFS, untested.
+    /// OpenAFS, and AuriStorFS, which is said to have the same interface (untested).
     OpenAfs,
-    /// The kernel's own.
+    /// kAFS, the kernel's own client.
     Kafs,
 }
 
@@ -26,33 +26,33 @@ pub enum TokenKind {
     YfsRxgk,
 }
 
-/// Whether a token serves.
+/// Whether a token is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenState {
-    /// It does.
+    /// The token is valid.
     Good,
-    /// It has ended.
+    /// The token has ended.
     Expired,
-    /// Somebody has revoked its key, and it is still in the ring: kAFS then answers with an error.
+    /// A process has revoked the token's key, and the key is still in the ring: kAFS then answers with an error.
     Revoked,
 }
 
 /// A token in a ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Whose token it is.
+    /// The client that keeps it.
     pub client: Client,
     /// The cell that it is for.
     pub cell: Cell,
-    /// The Kerberos identity, where the client tells it.
+    /// The Kerberos identity, if the client tells it.
     pub principal: Option<Principal>,
-    /// Whose it is in the cell's protection database, where the client tells it.
+    /// The user's number in the cell's protection database, if the client tells it.
     pub vice_id: Option<i64>,
-    /// Its security class, where the client has such and tells it.
+    /// The security class, if the client has classes and tells it.
     pub kind: Option<TokenKind>,
-    /// When it ends, in seconds since the epoch; 0 when the client does not tell, as of one that has expired.
+    /// When it ends, in seconds since the epoch; 0 if the client does not tell, for example for an expired key.
     pub expires: u64,
-    /// Whether it serves.
+    /// Whether it is valid.
     pub state: TokenState,
 }
 
@@ -60,7 +60,7 @@ impl Client {
     /// All clients that this version knows.
     pub const ALL: [Client; 3] = [Client::Keyring, Client::OpenAfs, Client::Kafs];
 
-    /// The client's name, for people and fields.
+    /// The client's name in configuration, messages and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Client::Keyring => "keyring",
@@ -69,7 +69,7 @@ impl Client {
         }
     }
 
-    /// The client of this name.
+    /// The client with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|client| client.as_str() == name)
     }
@@ -82,7 +82,7 @@ impl fmt::Display for Client {
 }
 
 impl TokenState {
-    /// Its name, for people and fields.
+    /// The state's name in messages and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             TokenState::Good => "good",
@@ -93,7 +93,7 @@ impl TokenState {
 }
 
 impl TokenKind {
-    /// Its name, for people and fields.
+    /// The class's name in messages and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             TokenKind::Rxkad => "rxkad",

@@ -1,8 +1,8 @@
-//! A short text that breaks no line.
+//! A short text without spaces or line ends.
 
 use std::fmt;
 
-/// A short printable text without spaces, for records and for people; `-` where there is nothing.
+/// A short printable text without spaces, for records and messages; `-` if it is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Word(String);
 
@@ -10,7 +10,7 @@ impl Word {
     const LENGTH: usize = 32;
     const WHOLE: usize = 128;
 
-    /// Takes what is harmless of `text`.
+    /// Takes the first 32 characters of `text`, with `?` for each that is not printable ASCII.
     pub fn clean(text: &str) -> Self {
         Self::clean_to(text, Self::LENGTH)
     }
@@ -20,7 +20,7 @@ impl Word {
         Word(if text.is_empty() { "-".to_owned() } else { text })
     }
 
-    /// Takes `text` as it is, or, where that is not harmless or too long, `?`.
+    /// Takes `text` as it is. `?` if it is longer than 128 bytes or not printable ASCII.
     pub fn whole(text: &str) -> Self {
         let is_harmless = text.len() <= Self::WHOLE && text.bytes().all(|c| c.is_ascii_graphic());
         if is_harmless { Self::clean_to(text, Self::WHOLE) } else { Word("?".to_owned()) }
