@@ -1,7 +1,6 @@
 //! The helper's loop. It sleeps until a process ends, a login sends a nudge, the bus or a signal brings something, or a
 //! time has come that some part waits for. Then it does what follows from that.
 
-use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -15,6 +14,7 @@ use pag::types::PagId;
 use zruntime::signal::{Signal, Signals};
 use zruntime::{Shared, SharedRuntime};
 
+use crate::agenda::{Agenda, Clock};
 use crate::dbus::{self, Interface};
 use crate::errands::{Done, Errands};
 use crate::event::HelperEvent;
@@ -28,7 +28,7 @@ use crate::order::{Action, Order, Trouble};
 use crate::pags::keytabs::Keytabs;
 use crate::pags::{Edit, Pags};
 use crate::reconcile::Reconciler;
-use crate::systemd::{self, Bus, JobUnit, ManagerState, News};
+use crate::systemd::{self, Bus, JobUnit, News};
 use crate::tickets::look::{end_of_ticket, look_at_ticket, note_ticket};
 use crate::tickets::{Errand, Tickets, feed};
 
@@ -39,9 +39,6 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// A round is followed by a pause as long as itself, and no shorter than this. No nudges are read in it either: however many
 /// come, the helper leaves half of one processor alone.
 const REST: Duration = Duration::from_millis(10);
-/// If more users than this are to be reconciled, all PAGs are surveyed instead.
-const MOST_USERS: usize = 4096;
-
 /// Serves until a signal ends the helper.
 ///
 /// # Errors
@@ -82,44 +79,6 @@ struct Helper<'a> {
     bus_loss_is_reported: bool,
 }
 
-/// The users with PAGs that are to be reconciled.
-struct Agenda {
-    users: BTreeSet<u32>,
-    /// All PAGs are to be surveyed first, to find more of them.
-    all: bool,
-}
-
-impl Agenda {
-    fn is_empty(&self) -> bool {
-        !self.all && self.users.is_empty()
-    }
-
-    /// Keeps it from growing without end.
-    fn limit(&mut self) {
-        if self.users.len() > MOST_USERS {
-            self.users.clear();
-            self.all = true;
-        }
-    }
-}
-
-/// When things are due.
-#[derive(Debug, Clone, Copy, Default)]
-struct Clock {
-    /// systemd is told that the helper is alive.
-    alive: Option<Instant>,
-    /// All PAGs are surveyed.
-    survey: Option<Instant>,
-    /// A renewal is due, or something is to be announced.
-    renew: Option<Instant>,
-    /// The pause after a round ends. None: it has ended.
-    round: Option<Instant>,
-    /// Nudges are read again. None: they are being read.
-    read: Option<Instant>,
-    /// So is what was written into ccaches.
-    written: Option<Instant>,
-}
-
 /// Why the loop goes on.
 enum Wake {
     Signal(Signal),
@@ -150,7 +109,7 @@ impl<'a> Helper<'a> {
             outside: OutsideManagers::default(),
             tickets: Tickets::new(runtime)?,
             errands: Errands::default(),
-            agenda: Agenda { users: BTreeSet::new(), all: true },
+            agenda: Agenda::everything(),
             clock: Clock::default(),
             bus_loss_is_reported: false,
         })
@@ -160,9 +119,9 @@ impl<'a> Helper<'a> {
     async fn serve(&mut self) -> io::Result<()> {
         self.read_configuration();
         self.round();
-        report(&self.started());
-        notify::ready(&self.status());
-        self.keep_alive();
+        report(&started(&self.pags));
+        notify::ready(&status(&self.pags));
+        self.clock.keep_alive();
         self.publish();
         loop {
             let wake = self.wake().await?;
@@ -173,7 +132,7 @@ impl<'a> Helper<'a> {
             self.handle(wake);
             self.do_what_is_due();
             self.jobs.start(&mut self.pags, self.bus);
-            self.ask_for_managers();
+            self.outside.ask(self.bus);
             self.publish();
         }
     }
@@ -185,7 +144,7 @@ impl<'a> Helper<'a> {
                 notify::reloading();
                 self.read_configuration();
                 self.agenda.all = true;
-                notify::ready(&self.status());
+                notify::ready(&status(&self.pags));
             }
             Wake::Ended(uids) => self.agenda.users.extend(uids),
             Wake::Nudged(nudges) => {
@@ -211,7 +170,7 @@ impl<'a> Helper<'a> {
     fn do_what_is_due(&mut self) {
         let now = Instant::now();
         if self.clock.alive.is_some_and(|moment| moment <= now) {
-            self.keep_alive();
+            self.clock.keep_alive();
         }
         if self.clock.survey.is_some_and(|moment| moment <= now) {
             self.clock.survey = None;
@@ -227,13 +186,11 @@ impl<'a> Helper<'a> {
         }
         self.agenda.users.extend(self.reconciler.due(&self.pags, now));
         self.agenda.limit();
-        for pause in [&mut self.clock.round, &mut self.clock.read, &mut self.clock.written] {
-            *pause = pause.filter(|moment| *moment > now);
-        }
+        self.clock.end_pauses(now);
         if self.clock.round.is_none() && !self.agenda.is_empty() {
-            let before = self.status();
+            let before = status(&self.pags);
             self.round();
-            let after = self.status();
+            let after = status(&self.pags);
             if before != after {
                 notify::status(&after);
             }
@@ -247,8 +204,8 @@ impl<'a> Helper<'a> {
     /// Reconciles the PAGs of all users for whom something may have changed.
     fn round(&mut self) {
         let begun = Instant::now();
-        let mut uids = std::mem::take(&mut self.agenda.users);
-        if std::mem::take(&mut self.agenda.all) {
+        let (mut uids, all) = self.agenda.take();
+        if all {
             match self.reconciler.survey(&mut self.pags) {
                 Ok(found) => uids.extend(found),
                 Err(error) => complain(format!("cannot look after the PAGs of this host: {error}")),
@@ -295,20 +252,9 @@ impl<'a> Helper<'a> {
     fn plan_renewals(&mut self) {
         let upcoming = self.jobs.plan(&mut self.pags, self.bus, &mut self.agenda.users);
         for (pag, uid, notice) in upcoming.notices {
-            self.announce(pag, uid, notice);
+            announce(self.interface, pag, uid, notice);
         }
         self.clock.renew = upcoming.next.map(|moment| moment.max(Instant::now() + REST));
-    }
-
-    /// Says in the journal and over D-Bus that the tokens of a PAG end.
-    fn announce(&self, pag: PagId, uid: u32, notice: Notice) {
-        self.interface.announce(pag, notice);
-        let Notice { end, over, why } = notice;
-        report(&if over {
-            HelperEvent::Expired { uid, pag, why }
-        } else {
-            HelperEvent::Expiring { uid, pag, expires: end, why }
-        });
     }
 
     /// Sends a child to see which ticket is in a PAG's own ccache. A job that has `ended` is over when that is known; at once, if
@@ -387,7 +333,7 @@ impl<'a> Helper<'a> {
                 self.agenda.users.insert(uid);
                 self.outside.stir(uid, Instant::now());
             }
-            News::Manager { uid, state } => self.manager_is(uid, state),
+            News::Manager { uid, state } => self.outside.answered(uid, state),
             News::Sessions { uid, sessions } => {
                 if self.reconciler.following.hear(uid, sessions) {
                     self.agenda.users.insert(uid);
@@ -449,20 +395,6 @@ impl<'a> Helper<'a> {
         complaints.iter().for_each(|complaint| complain(complaint.to_string()));
     }
 
-    fn ask_for_managers(&mut self) {
-        for uid in self.outside.due(Instant::now()) {
-            if !self.bus.ask_for_manager(uid) {
-                self.manager_is(uid, ManagerState::Unsettled);
-            }
-        }
-    }
-
-    fn manager_is(&mut self, uid: u32, state: ManagerState) {
-        if let Some(pid) = self.outside.answered(uid, state, Instant::now()) {
-            report(&HelperEvent::ManagerOutside { uid, pid });
-        }
-    }
-
     /// Shows callers over D-Bus the PAGs as they are now.
     fn publish(&mut self) {
         for uid in self.pags.take_changed() {
@@ -470,32 +402,17 @@ impl<'a> Helper<'a> {
         }
     }
 
-    fn started(&self) -> HelperEvent {
-        HelperEvent::Started {
-            pags: self.pags.all().count(),
-            leases: self.pags.all().map(|known| known.record.leases.len()).sum(),
-        }
-    }
-
-    /// One line about how much there is to look after.
-    fn status(&self) -> String {
-        self.started().to_string()
-    }
-
-    fn keep_alive(&mut self) {
-        self.clock.alive = notify::watchdog().map(|pause| {
-            notify::alive();
-            Instant::now() + pause
-        });
-    }
-
     /// When something is due next.
     fn next_moment(&self) -> Option<Instant> {
-        let Clock { alive, survey, renew, round, read, written } = self.clock;
-        let ours = [alive, survey, renew, round, read, written];
-        let parts =
-            [self.reconciler.next(), self.jobs.next(), self.tickets.next(), self.errands.next(), self.outside.next()];
-        ours.into_iter().chain(parts).flatten().min()
+        let parts = [
+            self.clock.next(),
+            self.reconciler.next(),
+            self.jobs.next(),
+            self.tickets.next(),
+            self.errands.next(),
+            self.outside.next(),
+        ];
+        parts.into_iter().flatten().min()
     }
 
     /// Sleeps until there is something to do.
@@ -537,4 +454,25 @@ impl<'a> Helper<'a> {
 
 fn complain(what: String) {
     report(&Event::Complaint { what });
+}
+
+fn started(pags: &Pags) -> HelperEvent {
+    let leases = pags.all().map(|known| known.record.leases.len()).sum();
+    HelperEvent::Started { pags: pags.all().count(), leases }
+}
+
+/// One line about how much there is to look after.
+fn status(pags: &Pags) -> String {
+    started(pags).to_string()
+}
+
+/// Says in the journal and over D-Bus that the tokens of a PAG end.
+fn announce(interface: &Interface, pag: PagId, uid: u32, notice: Notice) {
+    interface.announce(pag, notice);
+    let Notice { end, over, why } = notice;
+    report(&if over {
+        HelperEvent::Expired { uid, pag, why }
+    } else {
+        HelperEvent::Expiring { uid, pag, expires: end, why }
+    });
 }

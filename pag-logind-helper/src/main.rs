@@ -3,6 +3,7 @@
 //!
 //! It has one thread and one loop ([`daemon`]). It keeps no state of its own on disk: all that matters is in the registry.
 
+mod agenda;
 mod daemon;
 mod dbus;
 mod errands;

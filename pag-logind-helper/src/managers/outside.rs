@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use pag::nudge::Moment;
+use pag::report::report;
 
-use crate::systemd::ManagerState;
+use crate::event::HelperEvent;
+use crate::systemd::{Bus, ManagerState};
 
 /// A login waits for its manager, and a manager is ready, within this time; mostly within a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -61,7 +63,7 @@ impl OutsideManagers {
     }
 
     /// The users with managers that systemd is to be asked about now. Each is given once.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<u32> {
+    fn due(&mut self, now: Instant) -> Vec<u32> {
         let due = self.outside.iter_mut().filter(|(_, look)| look.due.is_some_and(|moment| moment <= now));
         due.map(|(uid, look)| {
             look.due = None;
@@ -70,8 +72,24 @@ impl OutsideManagers {
         .collect()
     }
 
+    /// Asks systemd about managers if that is due.
+    pub(crate) fn ask(&mut self, bus: &Bus) {
+        for uid in self.due(Instant::now()) {
+            if !bus.ask_for_manager(uid) {
+                self.answered(uid, ManagerState::Unsettled);
+            }
+        }
+    }
+
+    /// Takes over what systemd has answered, and reports a manager that is outside: once.
+    pub(crate) fn answered(&mut self, uid: u32, state: ManagerState) {
+        if let Some(pid) = self.take_answer(uid, state, Instant::now()) {
+            report(&HelperEvent::ManagerOutside { uid, pid });
+        }
+    }
+
     /// Takes over what systemd has answered. Gives the process of a manager that is to be reported.
-    pub(crate) fn answered(&mut self, uid: u32, state: ManagerState, now: Instant) -> Option<u32> {
+    fn take_answer(&mut self, uid: u32, state: ManagerState, now: Instant) -> Option<u32> {
         let look = self.outside.get_mut(&uid)?;
         match state {
             ManagerState::None => None,
@@ -84,7 +102,7 @@ impl OutsideManagers {
         }
     }
 
-    /// When [`OutsideManagers::due`] has some next.
+    /// When [`OutsideManagers::ask`] has some next.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.outside.values().filter_map(|look| look.due).min()
     }
@@ -118,18 +136,18 @@ mod tests {
         managers.watch(&ALONE.into(), after(2, begin));
         assert_eq!(managers.due(after(3, begin)), [61001]);
         assert!(managers.due(after(3, begin)).is_empty());
-        assert_eq!(managers.answered(61001, ManagerState::Runs(7), begin), Some(7));
+        assert_eq!(managers.take_answer(61001, ManagerState::Runs(7), begin), Some(7));
         assert_eq!(managers.next(), None);
         for (pid, said) in [(7, None), (8, Some(8))] {
             managers.stir(61001, after(9, begin));
             assert_eq!(managers.due(after(12, begin)), [61001]);
-            assert_eq!(managers.answered(61001, ManagerState::Runs(pid), begin), said);
+            assert_eq!(managers.take_answer(61001, ManagerState::Runs(pid), begin), said);
         }
         // A login that ends, and the next one.
         managers.watch(&BTreeMap::new(), begin);
         managers.watch(&ALONE.into(), begin);
         assert_eq!(managers.due(after(3, begin)), [61001]);
-        assert_eq!(managers.answered(61001, ManagerState::Runs(8), begin), Some(8));
+        assert_eq!(managers.take_answer(61001, ManagerState::Runs(8), begin), Some(8));
     }
 
     #[test]
@@ -155,13 +173,13 @@ mod tests {
         let (mut managers, begin) = (OutsideManagers::default(), Instant::now());
         managers.watch(&[(61001, false), (61002, false), (61004, true)].into(), begin);
         assert_eq!(managers.due(after(3, begin)), [61001, 61002]);
-        assert_eq!(managers.answered(61002, ManagerState::None, begin), None);
-        assert_eq!(managers.answered(61001, ManagerState::Unsettled, begin), None);
+        assert_eq!(managers.take_answer(61002, ManagerState::None, begin), None);
+        assert_eq!(managers.take_answer(61001, ManagerState::Unsettled, begin), None);
         assert_eq!(managers.next(), Some(after(6, begin)));
         for _ in 0..9 {
-            managers.answered(61001, ManagerState::Unsettled, begin);
+            managers.take_answer(61001, ManagerState::Unsettled, begin);
         }
         assert_eq!(managers.next(), Some(after(300, begin)));
-        assert_eq!(managers.answered(61003, ManagerState::Runs(1), begin), None);
+        assert_eq!(managers.take_answer(61003, ManagerState::Runs(1), begin), None);
     }
 }
