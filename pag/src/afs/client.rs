@@ -1,4 +1,4 @@
-//! Which AFS clients this host has, and what they say of the host.
+//! Which AFS clients this host has, and which cell each takes for the host's own.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -11,23 +11,23 @@ use crate::config::Settings;
 use crate::types::{Cell, Client, ClientChoice};
 
 impl Client {
-    /// The clients that the configuration names and this host has now, in the order in which they are served. It looks
-    /// for files in `/proc`, and waits for nothing.
+    /// The clients that the configuration names and this host has now, in the order in which they are served. Looks
+    /// for files in `/proc` and waits for nothing.
     ///
-    /// What is configured about OpenAFS is remembered for the calls that have no settings at hand: [`tokens`] and
-    /// [`discard`].
+    /// Remembers the settings for OpenAFS for functions that are called without settings: [`tokens`](super::tokens())
+    /// and [`discard`](super::discard).
     pub fn present(settings: &Settings) -> Vec<Client> {
         Self::configure(settings);
         Client::ALL.into_iter().filter(|client| client.is_wanted(settings) && client.is_there()).collect()
     }
 
-    /// Has everything that follows look for OpenAFS where the configuration says, or not at all. To be called before a
-    /// ring is equipped for it.
+    /// Makes all later calls look for OpenAFS where the configuration says, or not at all. Must be called before a
+    /// ring is given a PAG of OpenAFS.
     pub fn configure(settings: &Settings) {
         openafs::remember(Client::OpenAfs.is_wanted(settings), settings.openafs_device.as_deref());
     }
 
-    /// Whether this host has it now, and it may be used.
+    /// Whether this host has the client now, and it may be used.
     pub fn is_there(self) -> bool {
         match self {
             Client::Keyring => true,
@@ -44,7 +44,7 @@ impl Client {
         }
     }
 
-    /// The host's own cell, which this client's seeder takes for its default: read from a small local file.
+    /// The host's own cell, which this client's seeder takes for its default. Read from a small local file.
     pub fn own_cell(self) -> Option<Cell> {
         match self {
             Client::Keyring => None,
@@ -54,7 +54,7 @@ impl Client {
     }
 }
 
-/// The cell that stands in the first line of a file.
+/// The cell named in the first line of a file.
 fn cell_in_file(path: &Path) -> Option<Cell> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     let mut text = String::new();

@@ -1,5 +1,5 @@
-//! Keys that have expired or were revoked and are still in the ring. The kernel describes them no more, but
-//! `/proc/keys` lists them to those who possess them (security/keys/proc.c, proc_keys_show).
+//! Expired and revoked keys that are still in the ring. The kernel no longer describes them, but `/proc/keys` lists
+//! them to processes that possess them (security/keys/proc.c, proc_keys_show).
 
 use std::os::fd::AsFd;
 
@@ -7,25 +7,25 @@ use crate::keyring::Serial;
 use crate::sys;
 use crate::types::{TokenKind, TokenState};
 
-/// A token's key that is dead.
+/// An expired or revoked token key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dead<'a> {
     /// Its number.
     pub(super) serial: Serial,
     /// Its type.
     pub(super) kind: &'a [u8],
-    /// What it was called; only a name that a token's key has.
+    /// Its description: `afs@` and a cell.
     pub(super) name: &'a [u8],
-    /// What is the matter with it.
+    /// Whether it has expired or was revoked.
     pub(super) state: TokenState,
-    /// The security class, where the type's own text says it.
+    /// The security class, if the key type's own text names it.
     pub(super) class: Option<TokenKind>,
 }
 
 impl<'a> Dead<'a> {
-    /// Reads a line: serial, flags, usage, timeout, mask, uid, gid, type, and the text of the type, which begins with
-    /// the description. A description may hold anything, a line's end included, and so a user can write lines of his own:
-    /// whoever uses one asks the kernel about the serial.
+    /// Parses a line: serial, flags, usage, timeout, mask, uid, gid, type, and the type's text, which begins with the
+    /// description. A description may contain anything, also a line end, so a user can forge lines. The caller must
+    /// ask the kernel about the serial.
     fn parse(line: &'a [u8]) -> Option<Self> {
         let mut words = line.splitn(2, |byte| *byte == b' ');
         let serial = u32::from_str_radix(str::from_utf8(words.next()?).ok()?, 16).ok()?;
@@ -45,13 +45,13 @@ impl<'a> Dead<'a> {
         let (_mask, _uid, _gid) = (column()?, column()?, column()?);
         let kind = column()?;
         let text = rest.trim_ascii_start();
-        // A revoked key is listed as expired, too.
+        // The kernel lists a revoked key as expired, too.
         let state = match (flags.get(1), timeout) {
             (Some(b'R'), _) => TokenState::Revoked,
             (_, b"expd") => TokenState::Expired,
             _ => return None,
         };
-        // No cell has a colon in its name.
+        // The name of a cell has no colon.
         let length = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
         let (name, text) = text.split_at_checked(length)?;
         if !name.starts_with(b"afs@") {
@@ -66,10 +66,10 @@ impl<'a> Dead<'a> {
     }
 }
 
-/// Shows all dead keys that this thread may see and that are called like tokens. Allocates nothing.
+/// Shows `look` all dead keys that this thread may see and that are named like tokens. Allocates nothing.
 pub(super) fn visit(mut look: impl FnMut(&Dead<'_>)) {
     let Ok(file) = sys::open_file(c"/proc/keys") else { return };
-    // The longest line is a description of 4095 bytes with some numbers.
+    // The longest line has a description of 4095 bytes and some numbers.
     let mut buffer = [0; 8192];
     let mut filled = 0;
     while let Some(space) = buffer.get_mut(filled..).filter(|space| !space.is_empty()) {
@@ -99,7 +99,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_kernels_list_tells_what_is_dead() {
+    fn dead_tokens_are_found_in_the_kernels_list() {
         let line = b"00ac6634 IR-Q---     1 expd 3b010000  1001  1001 rxrpc     afs@example.test: ka";
         let dead = Dead::parse(line).unwrap();
         assert_eq!((dead.serial.get(), dead.kind, dead.name), (0x00ac_6634, &b"rxrpc"[..], &b"afs@example.test"[..]));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_alive_or_no_token_is_passed_over() {
+    fn live_keys_and_other_keys_are_passed_over() {
         for line in [
             &b"35c0cef5 I--Q---     1 perm 3f010000     0     0 user      afs@b.test: 9"[..],
             b"35c0cef5 I--Q---     1  23h 3f010000     0     0 rxrpc     afs@b.test: ka",

@@ -1,8 +1,7 @@
-//! kAFS, the kernel's own client: tokens are `rxrpc` keys called `afs@CELL`, directly in the ring. In a keyring below it
-//! they would be found by some look-ups and not by others (Linux, security/keys/request_key.c, request_key_rcu, does not
-//! recurse).
+//! kAFS, the kernel's own client. Its tokens are `rxrpc` keys named `afs@CELL`, directly in the ring: some look-ups
+//! would not find them in a keyring below (Linux, security/keys/request_key.c, request_key_rcu, does not recurse).
 //!
-//! There is no system call for any of this; what aklog-kafs sets is looked at and discarded as keys.
+//! kAFS has no system call for tokens. The keys that aklog-kafs makes are read and discarded as keys.
 
 use std::path::Path;
 
@@ -13,19 +12,19 @@ use crate::types::{Client, TokenState};
 /// The type of the keys (Linux, net/rxrpc/key.c).
 pub(super) const TYPE: &[u8] = b"rxrpc";
 
-/// Whether the kernel has the client, in this network namespace (Linux, fs/afs/main.c: a link to `/proc/self/net/afs`).
+/// Whether the kernel has kAFS in this network namespace (Linux, fs/afs/main.c: a link to `/proc/self/net/afs`).
 pub(super) fn is_present() -> bool {
     Path::new("/proc/fs/afs").exists()
 }
 
-/// Where the kernel tells which cell it takes for its own, and so does aklog-kafs.
+/// The file in which the kernel names its own cell. aklog-kafs uses that cell, too.
 pub(super) const OWN_CELL: &str = "/proc/net/afs/rootcell";
 
-/// What a token says of itself. `payload` is nothing where it could not be read: a user can take that right away, and
-/// the token still serves.
+/// Reads a token. `payload` is empty if it could not be read: a user can remove that right, and the token is still
+/// valid.
 pub(super) fn seen<'a>(cell: &'a [u8], payload: &[u8], now: u64) -> Seen<'a> {
     let facts = || TokenSet::parse(payload).into_iter().flatten();
-    // The key expires with the first of its tokens, and of several the kernel uses the first that it knows.
+    // The key expires with the first of its tokens. Of several tokens the kernel uses the first whose class it knows.
     let expires = facts().map(|fact| fact.expires).min().unwrap_or(0);
     Seen {
         client: Client::Kafs,

@@ -7,7 +7,7 @@ use crate::types::{Client, TokenState};
 /// The type of the keys.
 pub(super) const TYPE: &[u8] = b"user";
 
-/// What a token says of itself. Its payload comes from a user.
+/// Reads a token. A user may have written its payload.
 pub(super) fn seen<'a>(cell: &'a [u8], payload: &'a [u8], now: u64) -> Option<Seen<'a>> {
     let line = payload.split(|byte| *byte == b'\n').next()?;
     let blank = line.iter().rposition(|byte| *byte == b' ')?;
@@ -27,7 +27,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_its_cell_its_principal_and_its_end() {
+    fn a_token_has_a_cell_a_principal_and_an_end() {
         let token = token(b"example.test", b"alice@EXAMPLE.TEST 1764000000\nsecret").unwrap();
         assert_eq!(token.cell.to_string(), "example.test");
         assert_eq!(token.principal.unwrap().to_string(), "alice@EXAMPLE.TEST");
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_user_may_put_there_instead_is_no_token() {
+    fn other_keys_of_a_user_are_no_tokens() {
         for (cell, payload) in [
             (&b""[..], &b"alice@R 1"[..]),
             (b"a b", b"alice@R 1"),
@@ -46,7 +46,7 @@ mod tests {
         ] {
             assert_eq!(token(cell, payload), None, "{cell:?} {payload:?}");
         }
-        // A name that nobody has is not told, but the token is one.
+        // A principal that does not parse is left out, but the token counts.
         assert_eq!(token(b"example.test", b"\xff 1").unwrap().principal, None);
     }
 }

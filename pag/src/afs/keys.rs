@@ -6,16 +6,16 @@ use crate::keyring::{self as keys, Description, Serial};
 use crate::types::{Client, TokenState};
 use zeroize::Zeroizing;
 
-/// A key that is some client's token.
+/// A key that is a token of some client.
 pub(super) struct TokenKey<'a> {
     pub(super) serial: Serial,
     pub(super) cell: &'a [u8],
-    /// None where the payload is none of a token.
+    /// `None` if the payload is not that of a token.
     pub(super) seen: Option<Seen<'a>>,
 }
 
 impl Client {
-    /// The client whose token a key of this type and name is, with the token's cell.
+    /// The client that has token keys of this type and name, and the token's cell.
     fn of_key<'a>(kind: &[u8], name: &'a [u8]) -> Option<(Client, &'a [u8])> {
         let client = match kind {
             keyring::TYPE => Client::Keyring,
@@ -26,9 +26,10 @@ impl Client {
     }
 }
 
-/// Shows every token key in the keyring `place` to `look`. The thread must possess it. Allocates nothing.
+/// Shows `look` every token key in the keyring `place`. The thread must possess that keyring. False if it cannot be
+/// read. Allocates nothing.
 pub(super) fn visit_keys(place: Serial, look: &mut dyn FnMut(&TokenKey<'_>)) -> bool {
-    // A user's quota is 200 keys unless the administrator has raised it; root's tokens come on top.
+    // A user's quota is 200 keys unless the administrator has raised it. Root's tokens do not count there.
     let mut members = [0; 4 * 4096];
     let Ok(members) = keys::members_into(place, &mut members) else { return false };
     let now = crate::sys::now();
@@ -43,7 +44,7 @@ pub(super) fn visit_keys(place: Serial, look: &mut dyn FnMut(&TokenKey<'_>)) -> 
     if some_are_dead {
         dead::visit(|dead| {
             let Some((client, cell)) = Client::of_key(dead.kind, dead.name) else { return };
-            // Asked again: what the list says may be a user's words.
+            // The kernel is asked again, since a user can forge a line of the list.
             let state = keys::describe(dead.serial, |_| ()).err().and_then(|error| death(&error));
             if state == Some(dead.state) && members.clone().any(|member| member == dead.serial) {
                 let seen = Seen {
@@ -62,7 +63,7 @@ pub(super) fn visit_keys(place: Serial, look: &mut dyn FnMut(&TokenKey<'_>)) -> 
     true
 }
 
-/// What an error says of a key that cannot be described.
+/// The state of a key, from the error with which the kernel refuses to describe it.
 fn death(error: &std::io::Error) -> Option<TokenState> {
     match error.raw_os_error() {
         Some(libc::EKEYEXPIRED) => Some(TokenState::Expired),
@@ -90,21 +91,23 @@ fn visit_key(serial: Serial, found: &Description<'_>, now: u64, look: &mut dyn F
     }
 }
 
-/// For tickets with a large PAC, and for what a user has put there. Apart, so that the stack is used for few.
+/// For tickets with a large PAC, and for large keys that users have made. A function of its own, so that its large
+/// buffer is on the stack only when it is needed.
 #[inline(never)]
 fn with_long_payload(serial: Serial, look: &mut dyn FnMut(&[u8])) {
-    // Most that the kernel takes, for either type: security/keys/user_defined.c, user_preparse.
+    // Longest payload that the kernel takes for either type, in bytes: security/keys/user_defined.c, user_preparse.
     let mut payload = Zeroizing::new([0_u8; 32 * 1024]);
     let length = keys::payload_into(serial, &mut payload[..]).unwrap_or(0);
     look(payload.get(..length).unwrap_or(&[]));
 }
 
-/// Discards the tokens that are keys in `place`: of one cell, or all. False when it cannot be read. Allocates nothing.
+/// Discards the token keys in `place`, of one cell or all. False if `place` cannot be read. Allocates nothing.
 pub(super) fn forget_keys(place: Serial, cell: Option<&str>) -> bool {
     visit_keys(place, &mut |key| {
         if cell.is_none_or(|cell| key.cell.eq_ignore_ascii_case(cell.as_bytes())) {
-            // Out of the ring first: whoever looks a token up then finds none, instead of an invalidated key. And held
-            // meanwhile: nobody but who possesses a key may invalidate it, wherever else somebody has linked it.
+            // The key leaves the ring first: a program that looks for a token then finds none, instead of an invalidated
+            // key. The process keyring holds it meanwhile: only a possessor may invalidate it, and a member may have
+            // linked it elsewhere.
             let held = keys::link(key.serial, keys::process_id());
             if held.is_err() {
                 let _ = keys::invalidate(key.serial);

@@ -1,8 +1,8 @@
-//! AFS clients: which ones there are, and how their tokens are listed and discarded.
+//! AFS clients: which ones the host has, and how their tokens are listed and discarded.
 //!
-//! A member of the ring looks at tokens and discards them, since the kernel shows them to no other process. A caller that
-//! is no member sends a child into the ring, which allocates nothing (see [`crate::sys`]). OpenAFS is asked by a child in
-//! any case: its module may wait for a server, and writes the PAG into the groups of the process that asks.
+//! The kernel shows the tokens of a ring to its members alone. A caller that is no member sends a child into the
+//! ring, which allocates nothing (see [`crate::sys`]). For OpenAFS a child asks in any case: its module may wait for
+//! a server, and it writes the PAG into the groups of the process that asks.
 
 mod client;
 mod dead;

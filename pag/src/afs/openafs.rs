@@ -1,13 +1,13 @@
-//! OpenAFS, by the pioctls of its kernel module. AuriStorFS is said to have the same interface in another place; that is
-//! untested.
+//! OpenAFS, by the pioctls of its kernel module. AuriStorFS is said to have the same interface in another place
+//! (untested).
 //!
 //! A PAG of OpenAFS is a key `_pag` that its module finds in the session keyring or below it (OpenAFS,
-//! src/afs/LINUX/osi_groups.c, osi_get_keyring_pag). Only `setpag` can make one, in a new session keyring of its own: S0
-//! (install_session_keyring there). [`anchor`] hangs S0 below the ring. There is never a second `_pag` for a PAG: the
-//! module marks a PAG's tokens as expired when any key of its number goes (afs_pag_destroy).
+//! src/afs/LINUX/osi_groups.c, osi_get_keyring_pag). Only `setpag` can make one, in a new session keyring: S0
+//! (install_session_keyring there). [`super::s0`] links S0 below the ring. A PAG never gets a second `_pag`: the
+//! module marks a PAG's tokens as expired as soon as any key with its number is destroyed (afs_pag_destroy).
 //!
-//! The module writes the PAG into the groups of a thread that asks for it, and may wait for a server: what is here is for
-//! children, and for programs of our own. Buffers that hold session keys are zeroed after use.
+//! The module writes the PAG into the groups of a thread that asks for it, and may wait for a server. So children
+//! and programs of our own call these functions, not the host. Buffers that hold session keys are zeroed after use.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -22,13 +22,13 @@ use crate::sys;
 use crate::types::{Client, TokenKind, TokenState};
 use zeroize::Zeroizing;
 
-/// Where modules have their interface: OpenAFS (src/config/afs_args.h), Arla and old OpenAFS, AuriStorFS (said to).
+/// The devices of known modules: OpenAFS (src/config/afs_args.h), Arla and old OpenAFS, and AuriStorFS (untested).
 const KNOWN: [&str; 3] = ["/proc/fs/openafs/afs_ioctl", "/proc/fs/nnpfs/afs_ioctl", "/proc/fs/auristorfs/afs_ioctl"];
 
-/// Where a host has the name of its own cell: Debian's and other packages' place, and the first of all.
+/// The files that name the host's own cell: in Debian's and other packages, and in the original place.
 pub(super) const OWN_CELL: [&str; 2] = ["/etc/openafs/ThisCell", "/usr/vice/etc/ThisCell"];
 
-/// What the configuration says, for calls that have no settings at hand: the end of a login reads none.
+/// The configuration of OpenAFS, for functions that are called without settings: the end of a login reads none.
 struct Configured {
     served: bool,
     device: Option<CString>,
@@ -41,13 +41,12 @@ pub(super) fn remember(served: bool, device: Option<&Path>) {
     *CONFIGURED.lock().unwrap_or_else(PoisonError::into_inner) = Configured { served, device };
 }
 
-/// The file by which a module is spoken to.
+/// The device file of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device(CString);
 
 impl Device {
-    /// The device of the module that is loaded, if the configuration wants OpenAFS to be served. Not for children: it
-    /// takes a lock.
+    /// The device of the loaded module, if the configuration serves OpenAFS. Not for children, since it takes a lock.
     pub fn served() -> Option<Self> {
         let configured = CONFIGURED.lock().unwrap_or_else(PoisonError::into_inner);
         let known = KNOWN.iter().filter_map(|path| CString::new(*path).ok());
@@ -58,18 +57,18 @@ impl Device {
         all.find(|path| path.to_str().is_ok_and(|path| Path::new(path).exists())).map(Device)
     }
 
-    /// Opens it. Allocates nothing.
+    /// Opens the device. Allocates nothing.
     ///
     /// # Errors
-    /// ENOENT when the module has been unloaded.
+    /// ENOENT if the module has been unloaded.
     pub fn open(&self) -> io::Result<Interface> {
         sys::open_file(&self.0).map(Interface)
     }
 
-    /// The interface of the module that [is served](Self::served), if one is.
+    /// The interface of the module that [is served](Self::served), if there is one.
     ///
     /// # Errors
-    /// Of a device that is there and cannot be opened: EMFILE and ENFILE, EACCES.
+    /// EMFILE, ENFILE or EACCES if the device is there and cannot be opened.
     pub fn opened() -> io::Result<Option<Interface>> {
         let Some(device) = Self::served() else { return Ok(None) };
         match device.open() {
@@ -80,7 +79,7 @@ impl Device {
     }
 }
 
-/// A module's interface. Its calls concern the calling thread's PAG, and allocate nothing.
+/// A module's interface. Its calls concern the calling thread's PAG and allocate nothing.
 #[derive(Debug)]
 pub struct Interface(OwnedFd);
 
@@ -95,16 +94,16 @@ const SETTOK2: Pioctl = Pioctl(b'C', 8);
 const GETPAG: Pioctl = Pioctl(b'C', 13);
 const UNLOG_CELL: Pioctl = Pioctl(b'O', 3);
 
-/// What VIOC_GETPAG answers outside of any PAG (src/afs/afs.h, NOPAG).
+/// VIOC_GETPAG's answer outside of any PAG (src/afs/afs.h, NOPAG).
 const NO_PAG: u32 = 0xffff_ffff;
 
-/// More than the module ever gives for one cell (src/afs/afs_pioctl.c, MAXPIOCTLTOKENLEN: 12,100).
+/// Bytes for the tokens of one cell. The module gives at most 12,100 (src/afs/afs_pioctl.c, MAXPIOCTLTOKENLEN).
 const TOKEN_SPACE: usize = 12 * 1024;
 
-/// Most cells that are looked through: their number grows with every cell that anybody on the host has named.
+/// Most cells that are looked through. Their number grows with every cell that any user of the host names.
 const MOST_CELLS: i32 = 1024;
 
-/// Signals that may interrupt a setpag that waits in the module's throttle.
+/// How many signals may interrupt a setpag that waits in the module's throttle.
 const MOST_INTERRUPTIONS: usize = 100;
 
 impl Interface {
@@ -112,13 +111,13 @@ impl Interface {
         sys::afs_pioctl(self.0.as_fd(), pioctl.0, pioctl.1, input, output)
     }
 
-    /// Gives the thread a new PAG, and with it a new session keyring: whatever was in the old one is lost to it.
+    /// Gives the thread a new PAG in a new session keyring. The thread loses what its old one held.
     ///
-    /// Users may make one a second in the long run, and wait here for more (src/afs/afs_osi_pag.c, afs_pag_wait); a
-    /// process with CAP_SYS_ADMIN does not.
+    /// Users may make one PAG a second in the long run, and wait here if they make more (src/afs/afs_osi_pag.c,
+    /// afs_pag_wait). A process with CAP_SYS_ADMIN does not wait.
     ///
     /// # Errors
-    /// EDQUOT and ENOMEM; EINTR after very many signals. The thread may have a new, empty session keyring all the same.
+    /// EDQUOT and ENOMEM; EINTR after very many signals. Even then the thread may have a new, empty session keyring.
     pub fn setpag(&self) -> io::Result<()> {
         let mut result = Ok(());
         for _ in 0..MOST_INTERRUPTIONS {
@@ -130,23 +129,23 @@ impl Interface {
         result
     }
 
-    /// The number of the PAG that the thread is in.
+    /// The number of the PAG that the thread is in; `None` outside of PAGs.
     ///
     /// # Errors
-    /// EINVAL of a module that does not tell; ENOTTY when it is none of AFS.
+    /// EINVAL if the module does not have this pioctl; ENOTTY if the device is not an AFS client's.
     pub fn getpag(&self) -> io::Result<Option<u32>> {
         let mut number = [0; 4];
         self.call(GETPAG, &[], &mut number)?;
         Ok(Some(u32::from_ne_bytes(number)).filter(|number| *number != NO_PAG && *number != 0))
     }
 
-    /// Whether the thread is in a PAG. Outside of one a token is given to, and taken from, the bare uid, for everybody who
-    /// has it.
+    /// Whether the thread is in a PAG. Outside of one, tokens belong to the bare uid: every process of that uid
+    /// outside of PAGs shares them.
     pub fn is_member(&self) -> bool {
         matches!(self.getpag(), Ok(Some(_)))
     }
 
-    /// Discards all tokens of the PAG, or outside of one those of the bare uid.
+    /// Discards all tokens of the PAG, or those of the bare uid outside of PAGs.
     ///
     /// # Errors
     /// EIO before the module's daemons run.
@@ -154,13 +153,14 @@ impl Interface {
         self.call(UNLOG, &[], &mut [])
     }
 
-    /// Discards the tokens of one cell, as [`Interface::unlog`] does. That there are none is no error.
+    /// Discards the tokens of one cell, as [`Interface::unlog`] does. It is no error if there are none.
     ///
-    /// OpenAFS 1.8 has no pioctl for this, but takes a set of no tokens in place of those that a cell has (PSetTokens2).
-    /// To discard all and set those of the other cells again, as `unlog -cell` of 1.8 does, would leave a moment without.
+    /// OpenAFS 1.8 has no pioctl for this, but it lets an empty set replace a cell's tokens (PSetTokens2). `unlog
+    /// -cell` of 1.8 discards all tokens and sets those of the other cells again; for a moment those cells would have
+    /// no token.
     ///
     /// # Errors
-    /// EINVAL of a module that knows neither; EIO before its daemons run.
+    /// EINVAL if the module can do neither; EIO before its daemons run.
     pub fn unlog_cell(&self, cell: &str) -> io::Result<()> {
         let mut name = [0; 65];
         let place = name.get_mut(..cell.len()).filter(|place| !place.is_empty() && place.len() < 65);
@@ -171,18 +171,18 @@ impl Interface {
             other => other,
         };
         match unlogged {
-            // The PAG has never had a token of this cell; the module does not know the cell.
+            // EDOM: the PAG never had a token of this cell. ESRCH: the module does not know the cell.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EDOM | libc::ESRCH)) => Ok(()),
             other => other,
         }
     }
 
-    /// `name` ends in a NUL.
+    /// Replaces the tokens of a cell by an empty set. `name` ends in a NUL.
     fn unlog_cell_by_setting(&self, name: &[u8]) -> io::Result<()> {
         let mut tokens = Zeroizing::new([0_u8; TOKEN_SPACE]);
         match self.call(GETTOK2, name, &mut tokens[..]) {
             Ok(()) => {}
-            // They are of no use any more.
+            // The tokens have ended already.
             Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -191,14 +191,14 @@ impl Interface {
         self.call(SETTOK2, nothing.get(..length).unwrap_or(&[]), &mut [])
     }
 
-    /// Shows the PAG's tokens, or outside of one those of the bare uid. False when `look` has had enough.
+    /// Shows `look` the PAG's tokens, or those of the bare uid outside of PAGs. False if `look` returned false.
     fn tokens(&self, look: &mut dyn FnMut(&Seen<'_>) -> bool) -> bool {
         let now = crate::sys::now();
         let mut tokens = Zeroizing::new([0_u8; TOKEN_SPACE]);
         let mut newer = true;
         let mut index: i32 = 0;
         while index < MOST_CELLS {
-            // Wiped in the end; here it is emptied.
+            // Cleared for the next answer. `Zeroizing` wipes it in the end.
             tokens.fill(0);
             let ask = if newer { GETTOK2 } else { GETTOK };
             match self.call(ask, &index.to_ne_bytes(), &mut tokens[..]).map_err(|error| error.raw_os_error()) {
@@ -219,13 +219,13 @@ impl Interface {
                         return false;
                     }
                 }
-                // Tokens that have ended some time ago, or that are too large to be told.
+                // Tokens that ended some time ago, or that are too large for the buffer.
                 Err(Some(libc::ENOTCONN | libc::E2BIG)) => {}
                 Err(Some(libc::EINVAL)) if newer => {
                     newer = false;
                     continue;
                 }
-                // EDOM: that was the last. Any other: there is nothing to be had.
+                // EDOM: there are no more cells. Any other error: the module gives no tokens.
                 Err(_) => return true,
             }
             index += 1;
@@ -246,13 +246,13 @@ fn seen(cell: &[u8], fact: Fact, now: u64) -> Seen<'_> {
     }
 }
 
-/// Shows the tokens of the PAG that the thread is in; none when it is in none, or the module is gone. False when `look`
-/// has had enough.
+/// Shows `look` the tokens of the PAG that the thread is in. Shows none outside of PAGs, or if the module is gone.
+/// False if `look` returned false.
 pub(super) fn visit(interface: &Interface, look: &mut dyn FnMut(&Seen<'_>) -> bool) -> bool {
     !interface.is_member() || interface.tokens(look)
 }
 
-/// A cell's name as the module has it, who takes upper and lower case for different, where it has a token of that cell.
+/// The spelling of a cell's name for which the module has a token. The module distinguishes case, users need not.
 fn spelling<'a>(interface: &Interface, cell: &str, out: &'a mut [u8; 64]) -> Option<&'a str> {
     let mut length = 0;
     interface.tokens(&mut |seen| {
@@ -267,7 +267,7 @@ fn spelling<'a>(interface: &Interface, cell: &str, out: &'a mut [u8; 64]) -> Opt
     str::from_utf8(out.get(..length)?).ok().filter(|name| !name.is_empty())
 }
 
-/// Discards the tokens of the PAG that the thread is in, of one cell or all. True when there are none any more.
+/// Discards the tokens of the PAG that the thread is in, of one cell or all. True if none are left.
 pub(super) fn forget(interface: &Interface, cell: Option<&str>) -> bool {
     if !interface.is_member() {
         return true;
@@ -279,11 +279,11 @@ pub(super) fn forget(interface: &Interface, cell: Option<&str>) -> bool {
         }
         None => interface.unlog(),
     };
-    // EIO: its daemons do not run, so nobody could set a token (src/afs/afs_pioctl.c, PSetTokens2 and PUnlog).
+    // EIO: the daemons do not run, so no token can have been set (src/afs/afs_pioctl.c, PSetTokens2 and PUnlog).
     forgotten.is_ok() || forgotten.is_err_and(|error| error.raw_os_error() == Some(libc::EIO))
 }
 
-/// Writes a set of no tokens for a cell (src/auth/token.xg, ktc_setTokenData); its length.
+/// Writes an empty set of tokens for a cell (src/auth/token.xg, ktc_setTokenData) and returns its length in bytes.
 fn no_tokens(cell: &[u8], out: &mut [u8]) -> usize {
     let length = u32::try_from(cell.len()).unwrap_or(0).to_be_bytes();
     let padding = cell.len().next_multiple_of(4) - cell.len();
@@ -292,8 +292,8 @@ fn no_tokens(cell: &[u8], out: &mut [u8]) -> usize {
     out.iter_mut().zip(bytes).map(|(place, byte)| *place = byte).count()
 }
 
-/// Takes apart what VIOCGETTOK writes: the ticket, padded to 56 bytes, a ClearToken (src/afs/afs.h) and the cell, numbers
-/// in the order of the host.
+/// Parses the answer of VIOCGETTOK: the ticket, padded to 56 bytes, a ClearToken (src/afs/afs.h) and the cell.
+/// Numbers are in the host's byte order.
 fn old_token(bytes: &[u8]) -> Option<(&[u8], Fact)> {
     let number = |rest: &mut &[u8]| -> Option<u32> {
         let (number, after) = rest.split_first_chunk::<4>()?;
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_no_token_in_the_older_form() {
+    fn a_token_in_the_older_form_that_is_cut_off_is_none() {
         let bytes = old(b"ticket", 1001, 10, 1_764_000_001, b"example.test\0");
         for length in 0..bytes.len() {
             assert_eq!(old_token(&bytes[..length]), None, "{length}");
@@ -372,7 +372,7 @@ mod tests {
         for cell in ["", &"x".repeat(65)] {
             assert_eq!(interface.unlog_cell(cell).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
-        // Not a word of failure where there is nothing to discard: a module that was unloaded.
+        // A module that was unloaded has nothing to discard, so this is no failure.
         assert!(forget(&interface, None) && visit(&interface, &mut |_| panic!("there are none")));
     }
 

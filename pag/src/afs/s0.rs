@@ -1,4 +1,4 @@
-//! S0, the keyring that OpenAFS's `setpag` makes for a PAG: how it is made, hung below the ring and repaired.
+//! S0, the keyring that OpenAFS's `setpag` makes for a PAG: making it, linking it below the ring, and repairing it.
 
 use std::fmt;
 use std::io;
@@ -12,10 +12,10 @@ use crate::store::registry::Pag;
 use crate::store::ring::{Ring, is_afs_keyring};
 use crate::sys::{self, Answer, Fields};
 
-/// Time that a child has for making S0. It needs about a millisecond.
-const MAKING: Duration = Duration::from_secs(1);
+/// Longest time for the child that makes S0. It needs about a millisecond.
+const CHILD_TIME: Duration = Duration::from_secs(1);
 
-/// What a child was at when it failed, for the message.
+/// The step at which a child failed, for the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Open,
@@ -45,14 +45,14 @@ impl fmt::Display for Step {
     }
 }
 
-/// Makes a PAG of OpenAFS for `ring`: its S0, held by `holder` and linked into the ring, in place of one that was there.
-/// Proven by the module itself, which must find the same PAG through the ring as in S0.
+/// Makes a PAG of OpenAFS for `ring`: a new S0, which `holder` keeps and which is linked into the ring in place of
+/// an older one. The module itself proves it: it must find the same PAG through the ring as in S0.
 ///
-/// It is made by a child, since setpag replaces the session keyring and the groups of who calls it. The ids are those of
-/// the guard: S0 belongs to the *real* uid, and who called su could enter one of his own by its name.
+/// A child makes it, since setpag replaces the caller's session keyring and groups. The child has the guard's ids,
+/// because S0 belongs to the *real* uid: a user who called su would own S0 and could enter it by its name.
 ///
 /// # Errors
-/// `System`, in words; nothing new is linked then, and there is no PAG of OpenAFS for this ring.
+/// `System`, in words. Nothing new is linked then, and this ring has no PAG of OpenAFS.
 #[allow(unsafe_code)] // makes a child
 fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
     let failed = |what: &dyn fmt::Display| Error::system(format!("give ring {} a PAG of OpenAFS, {what}", ring.serial));
@@ -61,7 +61,7 @@ fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
     let plainly = || Error::system(format!("give ring {} a PAG of OpenAFS", ring.serial));
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
     let answer = unsafe {
-        sys::ask(Instant::now() + MAKING, |put| {
+        sys::ask(Instant::now() + CHILD_TIME, |put| {
             let made = make(&interface, ring, holder);
             let (step, number) = match &made {
                 Ok(s0) => (u8::MAX, s0.get()),
@@ -91,7 +91,7 @@ fn make(interface: &Interface, ring: &Ring, holder: Serial) -> std::result::Resu
     let number = interface.getpag().map_err(at(Step::Prove))?;
     let s0 = keyring::session().map_err(at(Step::Find))?;
     narrow(ring, s0)?;
-    // In the holder first: whoever comes between finds it there, and links it into the ring again.
+    // In the holder first: a process that comes between finds S0 there and links it into the ring again.
     keyring::link(s0, holder).map_err(at(Step::Hold))?;
     let linked = keyring::link(s0, ring.serial).map_err(at(Step::Nest)).and_then(|()| {
         let through_the_ring =
@@ -103,7 +103,7 @@ fn make(interface: &Interface, ring: &Ring, holder: Serial) -> std::result::Resu
         let _ = keyring::unlink(s0, holder);
         return Err(error);
     }
-    // What was there before is dead, or the module would have found that one.
+    // An older S0 is dead, or else the module would have found its PAG.
     while let Some(old) = anchors(holder, |serial| serial != s0) {
         let _ = keyring::unlink(old, ring.serial);
         if keyring::unlink(old, holder).is_err() {
@@ -113,8 +113,8 @@ fn make(interface: &Interface, ring: &Ring, holder: Serial) -> std::result::Resu
     Ok(s0)
 }
 
-/// Makes S0 of the keyring that setpag has made: the handle group's first, since a mask with group bits would let in
-/// whoever has gid 0.
+/// Closes the keyring that setpag made, so that it becomes S0. It gets the handle group first: otherwise its mask,
+/// which has group bits, would let in every process with gid 0.
 fn narrow(ring: &Ring, s0: Serial) -> std::result::Result<(), (Step, io::Error)> {
     let at = |step: Step| move |error: io::Error| (step, error);
     let of_root = keyring::describe(s0, |found| found.is_keyring() && found.uid == 0).map_err(at(Step::Find))?;
@@ -130,42 +130,43 @@ fn narrow(ring: &Ring, s0: Serial) -> std::result::Result<(), (Step, io::Error)>
     }
 }
 
-/// An S0 in a holder or in a ring.
+/// Finds an S0 in a holder or in a ring.
 fn anchors(place: Serial, which: impl Fn(Serial) -> bool) -> Option<Serial> {
     let mut members = [0; 4 * 4096];
     let mut members = keyring::members_into(place, &mut members).ok()?;
     members.find(|serial| which(*serial) && keyring::describe(*serial, |found| is_afs_keyring(&found)).unwrap_or(false))
 }
 
-/// Whether an S0 still has its `_pag`: every member of the PAG can invalidate it, and then the tokens of all are gone.
+/// Whether an S0 still has its `_pag`. Every member of the PAG can invalidate that key, and then all its tokens are
+/// gone.
 fn is_whole(s0: Serial) -> bool {
     let mut members = [0; 4 * 64];
     let Ok(mut members) = keyring::members_into(s0, &mut members) else { return false };
-    // One that was revoked or invalidated is not described any more.
+    // The kernel does not describe a key that was revoked or invalidated.
     members
         .any(|key| keyring::describe(key, |found| found.kind == b"afs_pag" && found.name == b"_pag").unwrap_or(false))
 }
 
-/// What there was to do for [`ensure_afs_pag`].
+/// What [`ensure_afs_pag`] has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Equipped {
-    /// Nothing: all is there, or the host has no OpenAFS to be served.
+    /// Nothing: S0 is in place, or the host serves no OpenAFS.
     AsBefore,
-    /// S0 was not in the ring, and is again: the tokens are there as they were.
+    /// It linked S0 into the ring again. The tokens are as they were.
     Relinked,
-    /// There is a new S0, without tokens: the PAG had none, or a member has invalidated its `_pag`.
+    /// It made a new S0, without tokens: the PAG had none, or a member has invalidated its `_pag`.
     Anew,
 }
 
-/// Holds the S0 that a ring has, for a PAG whose holder was lost.
+/// Links the S0 in a ring into the PAG's new holder, after the old holder was lost.
 pub fn hold_again(_guard: &Guard, pag: &mut Pag) {
     let Ok(ring) = &pag.ring else { return };
-    // What is in a follower's ring is the followed one's.
+    // A follower's ring has the S0 of the PAG that it follows.
     if follows(pag) {
         return;
     }
     let held = |s0: &Serial| keyring::link(*s0, pag.holder).is_ok();
-    // Nobody but root makes such a keyring, and nobody can link one elsewhere: it is this PAG's own.
+    // Only root makes such a keyring, and no member can link it elsewhere, so it is this PAG's own.
     pag.afs_keyring = anchors(ring.serial, |_| true).filter(held);
 }
 
@@ -173,18 +174,18 @@ fn follows(pag: &Pag) -> bool {
     pag.record.as_ref().is_ok_and(|record| record.follows.is_some())
 }
 
-/// Whether [`ensure_afs_pag`] would have anything to do for a PAG that has this ring, with these keys in it, and this S0.
+/// Whether [`ensure_afs_pag`] would have work for a PAG with this S0, if its ring holds these keys.
 pub fn lacks(keys: &[Serial], s0: Option<Serial>) -> bool {
     Device::served().is_some() && s0.is_none_or(|s0| !keys.contains(&s0) || !is_whole(s0))
 }
 
-/// Sees to it that the members of `pag` are in a PAG of OpenAFS, where the host has that. Held under the uid's lock.
+/// Puts the members of `pag` into a PAG of OpenAFS, if the host has OpenAFS. The caller holds the uid's lock.
 ///
 /// # Errors
-/// `Key` and `System`, in words: they are in none then, and a seeder gets them no tokens.
+/// `Key` and `System`, in words. The members are then in no PAG of OpenAFS, and a seeder gets them no tokens.
 pub fn ensure_afs_pag(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
     let Ok(ring) = &pag.ring else { return Ok(Equipped::AsBefore) };
-    // The followed PAG is then the one that its members are in (see [`crate::mirror::follow`]).
+    // The members of a follower's ring are in the followed PAG (see [`crate::mirror::follow`]).
     if Device::served().is_none() || follows(pag) {
         return Ok(Equipped::AsBefore);
     }

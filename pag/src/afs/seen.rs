@@ -1,9 +1,10 @@
-//! A token as a child sees it, and how the child tells its parent.
+//! A token as a child finds it, and its encoding for the parent.
 
 use crate::sys::{Fields, Put, write_fields};
 use crate::types::{Client, Principal, Token, TokenKind, TokenState};
 
-/// The latest end that a token is taken to have, in 2106: Kerberos knows no later one, and a user may write any number.
+/// The latest end of a token, in seconds since the epoch (2106). Kerberos knows no later one, but a user may write
+/// any number.
 const LATEST: u64 = u32::MAX as u64;
 
 impl TokenState {
@@ -13,7 +14,7 @@ impl TokenState {
 }
 
 impl Token {
-    /// None where the cell's name is none: a user has chosen it.
+    /// `None` if the cell's name is not valid: a user may have chosen it.
     pub(super) fn of(seen: &Seen<'_>) -> Option<Self> {
         Some(Token {
             client: seen.client,
@@ -27,7 +28,7 @@ impl Token {
     }
 }
 
-/// A token as it was seen, before anything is allocated for it. No secret is in it.
+/// A token as it was found, in borrowed memory. Holds no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen<'a> {
     pub(super) client: Client,
@@ -40,7 +41,8 @@ pub(super) struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// Writes it for the parent. Longer than these two are no cell and no principal.
+    /// Writes the token for the parent. Cuts off what is too long for a cell, and leaves out what is too long for a
+    /// principal.
     pub(super) fn write(&self, put: Put<'_>) -> bool {
         let cell = self.cell.get(..self.cell.len().min(128)).unwrap_or(&[]);
         let identity = if self.identity.len() <= 512 { self.identity } else { &[] };

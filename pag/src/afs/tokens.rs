@@ -1,4 +1,4 @@
-//! Listing and discarding the tokens of a ring, of all clients.
+//! Listing and discarding the tokens of all clients in a ring.
 
 use std::fmt;
 use std::time::Instant;
@@ -12,49 +12,49 @@ use crate::store::ring::Ring;
 use crate::sys::{self, Answer, Exit, Fields, Put};
 use crate::types::{Cell, Token};
 
-/// The tokens in `ring`, of all clients, looked at from where the caller is.
+/// The tokens of all clients in `ring`. Needs root, or membership in the ring.
 ///
 /// # Errors
-/// `System` when the ring cannot be entered, as by a caller who is neither a member nor root.
+/// `System` if the caller may not enter the ring, or if the child does not answer until `deadline`.
 pub fn tokens(ring: &Ring, deadline: Instant) -> Result<Vec<Token>> {
     list(Some(ring), deadline)
 }
 
-/// The tokens of the PAG that the caller is in, whatever kind of session keyring that is; none outside of one.
+/// The tokens of the PAG that the caller is in, with any kind of session keyring. Outside of a PAG there are none.
 ///
 /// # Errors
-/// `System` when there is no session keyring to be read.
+/// `System` if the session keyring cannot be read.
 pub fn tokens_here(deadline: Instant) -> Result<Vec<Token>> {
     list(None, deadline)
 }
 
-/// The tokens in `ring`, which the calling thread has joined, looked at by this thread itself: for a child of the caller's
-/// own, which nobody waits for if it hangs.
+/// The tokens in `ring`, read by the calling thread itself, which has joined the ring. For a child of the caller's,
+/// since the call may hang.
 ///
 /// # Errors
-/// `System` when the ring cannot be read.
+/// `System` if the ring cannot be read.
 pub fn tokens_as_member(ring: &Ring) -> Result<Vec<Token>> {
     let doing = || Error::system(format!("list the tokens in ring {}", ring.serial));
     let openafs = Device::opened();
     let mut found = Vec::new();
-    let mut say = |seen: &Seen<'_>| {
+    let mut take = |seen: &Seen<'_>| {
         found.extend(Token::of(seen));
         true
     };
     let seen = visit_keys(ring.serial, &mut |key| {
-        key.seen.as_ref().map(&mut say);
+        key.seen.as_ref().map(&mut take);
     });
     if !seen {
         return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
     }
-    openafs.ok().flatten().map(|interface| openafs::visit(&interface, &mut say));
+    openafs.ok().flatten().map(|interface| openafs::visit(&interface, &mut take));
     Ok(found)
 }
 
-/// Discards the tokens in `ring`, as [`tokens_as_member`] lists them: of one cell, or all.
+/// Discards the tokens in `ring`, of one cell or all, from the calling thread itself. See [`tokens_as_member`].
 ///
 /// # Errors
-/// As [`tokens_as_member`], and when a client refuses, or OpenAFS's device is there and cannot be opened.
+/// As [`tokens_as_member`], and if a client refuses, or if OpenAFS's device is there and cannot be opened.
 pub fn discard_as_member(ring: &Ring, cell: Option<&Cell>) -> Result<()> {
     let doing = || Error::system(format!("discard the tokens in ring {}", ring.serial));
     let openafs = Device::opened();
@@ -71,12 +71,12 @@ pub fn discard_as_member(ring: &Ring, cell: Option<&Cell>) -> Result<()> {
 /// Discards every token in `ring`, for all its members.
 ///
 /// # Errors
-/// As [`tokens`], and when a client refuses.
+/// As [`tokens`], and if a client refuses.
 pub fn discard(ring: &Ring, deadline: Instant) -> Result<()> {
     forget(Some(ring), None, deadline)
 }
 
-/// Discards the tokens of one cell in `ring`. That there is none is no error.
+/// Discards the tokens of one cell in `ring`. It is no error if there are none.
 ///
 /// # Errors
 /// As [`discard`].
@@ -84,8 +84,8 @@ pub fn discard_cell(ring: &Ring, cell: &Cell, deadline: Instant) -> Result<()> {
     forget(Some(ring), Some(cell), deadline)
 }
 
-/// Discards the tokens of the PAG that the caller is in: of one cell, or all. The tokens of the bare uid, which OpenAFS
-/// gives to a process outside of any PAG, are left alone.
+/// Discards the tokens of the PAG that the caller is in, of one cell or all. Outside of PAGs OpenAFS's tokens belong
+/// to the bare uid; they are left alone.
 ///
 /// # Errors
 /// As [`discard`].
@@ -93,7 +93,7 @@ pub fn discard_here(cell: Option<&Cell>, deadline: Instant) -> Result<()> {
     forget(None, cell, deadline)
 }
 
-/// Where tokens are: a keyring, and whether the caller has it as its session keyring already.
+/// A keyring with tokens, and whether it is the caller's session keyring already.
 struct Place<'a> {
     ring: Option<&'a Ring>,
     keyring: Serial,
@@ -108,7 +108,7 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// For a child.
+    /// Enters the ring. For a child.
     fn enter(&self) -> bool {
         self.here || self.ring.is_some_and(Ring::join_in_child)
     }
@@ -138,30 +138,30 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
     let keyring = (!place.here).then_some(place.keyring);
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
     let answer =
-        unsafe { sys::ask(deadline, |put| u8::from(!(place.enter() && tell(keyring, openafs.as_ref(), put)))) };
-    found.extend(told(&answer.and_then(Answer::bytes).map_err(doing())?));
+        unsafe { sys::ask(deadline, |put| u8::from(!(place.enter() && write_tokens(keyring, openafs.as_ref(), put)))) };
+    found.extend(read_tokens(&answer.and_then(Answer::bytes).map_err(doing())?));
     Ok(found)
 }
 
-/// Says the tokens in a keyring, and those of OpenAFS; false when that failed. For a child that is a member.
-/// Allocates nothing.
-pub(crate) fn tell(keyring: Option<Serial>, openafs: Option<&Interface>, put: Put<'_>) -> bool {
-    let mut said = true;
-    let mut say = |seen: &Seen<'_>| {
-        said = said && seen.write(put);
-        said
+/// Writes the tokens in a keyring, and those of OpenAFS, for the parent. False if that failed. For a child that is a
+/// member. Allocates nothing.
+pub(crate) fn write_tokens(keyring: Option<Serial>, openafs: Option<&Interface>, put: Put<'_>) -> bool {
+    let mut written = true;
+    let mut take = |seen: &Seen<'_>| {
+        written = written && seen.write(put);
+        written
     };
     let seen = keyring.is_none_or(|keyring| {
         visit_keys(keyring, &mut |key| {
-            key.seen.as_ref().map(&mut say);
+            key.seen.as_ref().map(&mut take);
         })
     });
-    let asked = seen && openafs.is_none_or(|interface| openafs::visit(interface, &mut say));
-    asked && said
+    let asked = seen && openafs.is_none_or(|interface| openafs::visit(interface, &mut take));
+    asked && written
 }
 
-/// The tokens that a child has written.
-pub(crate) fn told(bytes: &[u8]) -> Vec<Token> {
+/// Reads the tokens that a child has written.
+pub(crate) fn read_tokens(bytes: &[u8]) -> Vec<Token> {
     let (mut fields, mut tokens) = (Fields::new(bytes), Vec::new());
     while let Some(seen) = Seen::read(&mut fields) {
         tokens.extend(Token::of(&seen));
@@ -169,7 +169,7 @@ pub(crate) fn told(bytes: &[u8]) -> Vec<Token> {
     tokens
 }
 
-/// Status of a child that could enter the ring, and then OpenAFS refused.
+/// Status of a child that entered the ring, and then OpenAFS refused.
 const STATUS_REFUSED: u8 = 2;
 
 fn refused() -> std::io::Error {
@@ -220,7 +220,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_a_child_says_is_understood() {
+    fn a_token_is_read_as_a_child_wrote_it() {
         let one = Seen {
             client: Client::OpenAfs,
             kind: Some(TokenKind::Rxkad),
@@ -243,15 +243,15 @@ mod tests {
         assert_eq!(Seen::read(&mut fields), None);
     }
 
-    /// On this kernel's keyrings, in a session keyring that is this thread's alone.
+    /// Uses this kernel's keyrings, in this thread's own session keyring.
     #[test]
     fn living_and_dead_tokens_are_listed_and_discarded() {
         let deadline = || Instant::now() + Duration::from_secs(10);
         let listed = || {
             let tokens = tokens_here(deadline()).unwrap().into_iter();
-            let mut told: Vec<_> = tokens.map(|t| format!("{} {} {}", t.cell, t.state.as_str(), t.expires)).collect();
-            told.sort_unstable();
-            told
+            let mut lines: Vec<_> = tokens.map(|t| format!("{} {} {}", t.cell, t.state.as_str(), t.expires)).collect();
+            lines.sort_unstable();
+            lines
         };
         keys::join(None).unwrap();
         let session = keys::session().unwrap();
@@ -265,7 +265,7 @@ mod tests {
         let revoked = add("afs@revoked.test", "alice@EXAMPLE.TEST 4000000000\n");
         keyutils_raw::keyctl_revoke(number(revoked)).unwrap();
         let expired = add("afs@expired.test", "alice@EXAMPLE.TEST 4000000000\n");
-        // A line of a user's own in the kernel's list says nothing about a key that lives.
+        // A user can forge a line of the kernel's list, but not the state of a key.
         let spoof =
             format!("x\n{:08x} IR-Q---     1 expd 3f010000     0     0 user      afs@spoof.test: 9", session.get());
         add(&spoof, "x");
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(listed(), rest);
         discard("revoked.test");
         assert_eq!(listed(), rest[..2]);
-        // A member has kept it elsewhere.
+        // A member has linked the token elsewhere.
         let kept = add("afs@kept.test", "alice@EXAMPLE.TEST 4000000000\n");
         keys::link(kept, keys::user_id()).unwrap();
         discard("kept.test");

@@ -1,40 +1,40 @@
-//! Token sets in XDR, as VIOC_GETTOK2 of OpenAFS and the payload of kAFS's keys have them: flags, the cell, and tokens,
-//! each with its kind in front (OpenAFS, src/auth/token.xg; Linux, net/rxrpc/key.c, rxrpc_read).
+//! Token sets in XDR, as in VIOC_GETTOK2 of OpenAFS and in the payload of kAFS's keys: flags, the cell, and tokens,
+//! each behind its kind (OpenAFS, src/auth/token.xg; Linux, net/rxrpc/key.c, rxrpc_read).
 //!
-//! The bytes hold session keys: they are only looked at where they lie, and what is taken out is no secret. Some of them
-//! come from users. Nothing here allocates.
+//! The bytes hold session keys. They are only read in place, and nothing secret is taken out. Users may have written
+//! some of them. Nothing here allocates.
 
 use crate::types::TokenKind;
 
-/// Longest name of a cell: AFSTOKEN_CELL_MAX.
+/// Longest name of a cell, in bytes: AFSTOKEN_CELL_MAX.
 const LONGEST_CELL: usize = 64;
 /// Most tokens of one cell: AFSTOKEN_MAX.
 const MOST_TOKENS: u32 = 8;
 /// Units of 100 ns, of afs_time64 and of kAFS's times, in a second.
 const TICKS: u64 = 10_000_000;
 
-/// What a token says of itself.
+/// The facts about one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fact {
     /// Its security class.
     pub(super) kind: TokenKind,
     /// Its end, in seconds since the epoch.
     pub(super) expires: u64,
-    /// Whose it is in the cell's protection database, where it says so.
+    /// The user's number in the cell's protection database, if the token has it.
     pub(super) vice_id: Option<i64>,
 }
 
 /// The tokens of one cell.
 #[derive(Debug, Clone)]
 pub(super) struct TokenSet<'a> {
-    /// The cell, as it is written there.
+    /// The cell, as it is written in the set.
     pub(super) cell: &'a [u8],
     left: u32,
     rest: Xdr<'a>,
 }
 
 impl<'a> TokenSet<'a> {
-    /// Reads the head of a set; the bytes may go on after its end. None for anything else.
+    /// Reads the head of a set. Other bytes may follow the set. `None` if it is no set.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = Xdr(bytes);
         let _flags = rest.word()?;
@@ -47,7 +47,7 @@ impl<'a> TokenSet<'a> {
 impl Iterator for TokenSet<'_> {
     type Item = Fact;
 
-    /// The next token of a kind that is known; the end where the bytes are none of a token.
+    /// The next token of a known kind; `None` at the end, and at bytes that are no token.
     fn next(&mut self) -> Option<Fact> {
         while self.left > 0 {
             self.left -= 1;
@@ -90,8 +90,8 @@ fn fact(mut token: Xdr<'_>) -> Option<Fact> {
     Some(Fact { kind, expires, vice_id })
 }
 
-/// The ViceId of an rxkad token: it is one where the life of the token is an odd number of seconds, else it is the uid
-/// of whoever has set the token (OpenAFS, src/auth/token.c, SetRxkadViceId).
+/// The ViceId of an rxkad token. The number is a ViceId if the token's life is an odd number of seconds; otherwise
+/// it is the uid of the process that set the token (OpenAFS, src/auth/token.c, SetRxkadViceId).
 pub(super) fn vice_id_of(id: u32, begins: u32, expires: u32) -> Option<i64> {
     let is_one = expires.wrapping_sub(begins) % 2 == 1 && id != 0;
     is_one.then_some(i64::from(id))
@@ -173,7 +173,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn each_kind_of_token_says_its_end() {
+    fn each_kind_of_token_has_its_end() {
         let ticks = 10_000_000 * 1_764_000_000;
         let unknown = words(&[5, 1, 2, 3]);
         let tokens = [rxkad(1001, 1_000_000, 1_764_000_001, b"tkt"), unknown, rxgk(7, ticks), yfs(1, ticks + 9)];
@@ -189,14 +189,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_even_life_means_that_nobody_has_told_the_vice_id() {
+    fn an_even_life_means_that_the_number_is_no_vice_id() {
         assert_eq!(vice_id_of(1001, 10, 21), Some(1001));
         assert_eq!(vice_id_of(1001, 10, 20), None);
         assert_eq!(vice_id_of(0, 0, 21), None);
     }
 
     #[test]
-    fn what_is_cut_off_is_no_token() {
+    fn a_token_that_is_cut_off_is_none() {
         let whole = set("example.test", &[rxkad(0, 0, 9, b"ticket!!"), rxkad(0, 0, 8, b"")]);
         for length in 0..whole.len() {
             let found: Vec<_> = TokenSet::parse(&whole[..length]).into_iter().flatten().collect();

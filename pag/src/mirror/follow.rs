@@ -1,12 +1,15 @@
-//! Following: the ring of a user manager's PAG has, besides what is its own, the tokens of the session that the user's
-//! services follow (`scope = session`).
+//! Following: the ring of a user manager's PAG has the tokens of the session that the user's services follow (`scope
+//! = session`), besides its own.
 //!
-//! Of OpenAFS that is the followed PAG's S0, in the place of the follower's own: its members are then in that PAG (see
-//! [`crate::afs::openafs`]), and see each change of its tokens at once. Of kAFS and `keyring` it is the token keys
-//! themselves, directly, since kAFS looks no deeper than the session keyring (security/keys/request_key.c,
-//! request_key_rcu), and again after each change. Only those who possess a key may link it, so a child of ours joins the
-//! followed ring for it. Everything that was linked is noted in the record before it is, and only that is taken away
-//! again: a token that a member has put into the manager's ring himself is his, and counts over what is followed.
+//! For OpenAFS the ring has the followed PAG's S0 in place of its own. Its members are then in the followed PAG (see
+//! [`crate::afs::openafs`]) and see each change of its tokens at once.
+//!
+//! For kAFS and `keyring` the token keys themselves are linked into the ring, and again after each change: kAFS
+//! looks no deeper than the session keyring (security/keys/request_key.c, request_key_rcu). Only a possessor of a
+//! key may link it, so a child joins the followed ring to do that.
+//!
+//! Every link is recorded before it is made, and only recorded links are removed. A token that a member has put into
+//! the manager's ring belongs to that member: it stays, and hides a followed token with the same name.
 
 use std::time::{Duration, Instant};
 
@@ -19,26 +22,26 @@ use crate::store::registry::Pag;
 use crate::store::ring::Ring;
 use crate::sys::{self, Answer, Fields};
 
-/// Longest time that a look into a ring, or a change of its links, may take.
-const INSIDE: Duration = Duration::from_secs(1);
+/// Longest time for a child that works inside a ring.
+const CHILD_TIME: Duration = Duration::from_secs(1);
 
-/// A token key, by what tells it from others in a keyring.
+/// A token key, with what distinguishes it in a keyring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenKey {
     pub(crate) serial: Serial,
-    /// Type and description: a keyring has one key of each (security/keys/keyring.c, __key_link_begin).
+    /// Type and description. A keyring has one key of each (security/keys/keyring.c, __key_link_begin).
     name: Vec<u8>,
 }
 
-/// Whether a key is a token of one of the clients that keep them in the ring: kAFS and `keyring`.
+/// Whether a key is a token of kAFS or `keyring`, the clients that keep tokens as keys in the ring.
 fn is_token(found: &Description<'_>) -> bool {
     matches!(found.kind, b"rxrpc" | b"user") && found.name.starts_with(b"afs@")
 }
 
-/// The token keys in a ring, by a child that joins it.
+/// The token keys in a ring, found by a child that joins it.
 #[allow(unsafe_code)] // makes a child
 pub(crate) fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
-    let deadline = Instant::now() + INSIDE;
+    let deadline = Instant::now() + CHILD_TIME;
     let doing = || Error::system(format!("look for tokens in ring {}", ring.serial));
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
     let answer = unsafe {
@@ -70,33 +73,34 @@ impl TokenKey {
     }
 }
 
-/// What is to be done to a follower's ring.
+/// How a follower's ring must change.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
-    /// To be linked.
+    /// Keys to link.
     link: Vec<Serial>,
-    /// What is there, came from there, and stays.
+    /// Keys that are in the follower's ring, were linked from the followed one, and stay.
     stay: Vec<Serial>,
 }
 
-/// Compares the followed ring's tokens with those in the follower's, of which `mirrored` came from there.
+/// Compares the tokens of the followed ring (`theirs`) with those in the follower's ring (`ours`), of which
+/// `mirrored` were linked from the followed one.
 fn plan(theirs: &[TokenKey], ours: &[TokenKey], mirrored: &[Serial]) -> Plan {
     let mut plan = Plan::default();
     let still = |key: &&TokenKey| theirs.iter().any(|their| their.serial == key.serial);
     let came = ours.iter().filter(|key| mirrored.contains(&key.serial));
     plan.stay = came.filter(still).map(|key| key.serial).collect();
-    // What a member has put there himself is in the way of what has the same name, and stays.
+    // A member's own key stays, so no followed key with the same name is linked.
     let is_taken = |name: &[u8]| ours.iter().any(|key| key.name == name && !mirrored.contains(&key.serial));
     let missing = theirs.iter().filter(|their| !plan.stay.contains(&their.serial) && !is_taken(&their.name));
     plan.link = missing.map(|their| their.serial).collect();
     plan
 }
 
-/// Links `keys`, tokens in `from`, into a keyring that lets the handle group write, by a child that joins `from`. One that
-/// cannot be linked (its owner has taken the right to away) is passed over.
+/// Links `keys`, tokens in `from`, into a keyring that the handle group may write to. A child that joins `from` does
+/// it. It leaves out a key that cannot be linked because its owner has removed that right.
 #[allow(unsafe_code)] // makes a child
 pub(crate) fn link_out_of(from: &Ring, keys: &[Serial], keyring: Serial) -> Result<()> {
-    let deadline = Instant::now() + INSIDE;
+    let deadline = Instant::now() + CHILD_TIME;
     let doing = || Error::system(format!("link the tokens of ring {} into keyring {keyring}", from.serial));
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
     let answer = unsafe {
@@ -114,22 +118,22 @@ pub(crate) fn link_out_of(from: &Ring, keys: &[Serial], keyring: Serial) -> Resu
     answer.and_then(Answer::bytes).map(drop).map_err(doing())
 }
 
-/// Has the services in `pag` follow `leader`: its tokens are linked into their ring, the new ones before the old ones
-/// are taken away. Called again, it brings the ring into step. True when anything has changed.
+/// Makes the services in `pag` follow `leader`: links its tokens into their ring, and then unlinks old ones. A
+/// further call brings the ring into step again. True if anything has changed.
 ///
 /// # Errors
-/// When one of the rings cannot be entered, or the record not be written.
+/// If one of the rings cannot be entered, or the record cannot be written.
 pub fn mirror(user: &LockedUser<'_>, pag: &mut Pag, leader: &Pag) -> Result<bool> {
     let (Ok(ring), Ok(from), Ok(mut record)) = (pag.ring.clone(), leader.ring.clone(), pag.record.clone()) else {
         return Err(Error::key(format!("follow PAG {}", leader.id))(std::io::ErrorKind::InvalidData.into()));
     };
     let before = record.clone();
     let plan = plan(&token_keys(&from)?, &token_keys(&ring)?, &record.mirrored);
-    // What is to be there in the end. S0 is root's, so root may link it from outside.
+    // The keys that the ring must have in the end. Root owns S0, so root may link it from outside.
     let wanted: Vec<Serial> = plan.stay.iter().chain(&plan.link).copied().chain(leader.afs_keyring).collect();
     let unwanted: Vec<Serial> = record.mirrored.iter().copied().filter(|key| !wanted.contains(key)).collect();
     record.follows = Some(leader.id);
-    // Noted first: what we do not know to be ours would never be taken away.
+    // Recorded first: a link that is not recorded would never be removed.
     record.mirrored = [&wanted[..], &unwanted].concat();
     if record != before {
         user.store(pag, record.clone())?;
@@ -140,8 +144,8 @@ pub fn mirror(user: &LockedUser<'_>, pag: &mut Pag, leader: &Pag) -> Result<bool
     if let Some(s0) = leader.afs_keyring {
         let doing = || format!("link keyring {s0} of OpenAFS into ring {}", ring.serial);
         keyring::link(s0, ring.serial).map_err(Error::key(doing()))?;
-        // Its own is kept in the holder meanwhile. Without another it stays: outside of any PAG a service's tokens would
-        // be everybody's of its uid.
+        // The holder keeps the follower's own S0 meanwhile. If the leader has no S0, the follower keeps its own in the
+        // ring: outside of any PAG all processes of the uid would share a service's tokens.
         unlink(pag.afs_keyring.as_slice(), ring.serial);
     }
     unlink(&unwanted, ring.serial);
@@ -153,8 +157,9 @@ pub fn mirror(user: &LockedUser<'_>, pag: &mut Pag, leader: &Pag) -> Result<bool
     Ok(record != before)
 }
 
-/// Takes those of `keys` out of a keyring that are in it. The kernel unlinks whatever has the key's type and description
-/// (security/keys/keyring.c, __key_unlink_begin), so one that was displaced would take the one in its place along.
+/// Unlinks those of `keys` that are in the keyring. The kernel unlinks whichever key has the same type and
+/// description (security/keys/keyring.c, __key_unlink_begin), so unlinking a displaced key would remove the key in
+/// its place.
 pub(crate) fn unlink(keys: &[Serial], from: Serial) {
     for key in keys {
         if keyring::members(from).is_ok_and(|there| there.contains(key)) {
@@ -163,9 +168,9 @@ pub(crate) fn unlink(keys: &[Serial], from: Serial) {
     }
 }
 
-/// Takes out of a follower's ring what it has of the PAG that it follows, and puts back `s0`, its own of OpenAFS;
-/// `record` is what is to be stored for it. The tokens themselves live on where they came from: nothing that discards
-/// those of this ring may come before.
+/// Ends following: unlinks the followed PAG's keys from the follower's ring and links `s0`, the follower's own S0,
+/// again. Changes `record`; the caller must store it. The followed session still uses the tokens, so the caller must
+/// not discard the tokens of this ring before.
 pub fn take_away(ring: &Ring, s0: Option<Serial>, record: &mut Record) {
     if let Some(s0) = s0 {
         let _ = keyring::link(s0, ring.serial);
@@ -196,18 +201,18 @@ mod tests {
         let (a, b) = ("user;afs@a.test", "user;afs@b.test");
         let theirs = keys(&[(1, a), (2, b)]);
         let table = [
-            // The first time.
+            // The follower's ring is empty.
             (keys(&[]), serials(&[]), Plan { link: serials(&[1, 2]), ..Plan::default() }),
-            // In step.
+            // The rings are in step.
             (keys(&[(1, a), (2, b)]), serials(&[1, 2]), Plan { stay: serials(&[1, 2]), ..Plan::default() }),
-            // The followed one has a new token of a cell; the other cell's is as it was.
+            // The followed ring has a new token for one cell. The token for the other cell is unchanged.
             (keys(&[(9, a), (2, b)]), serials(&[9, 2]), Plan { link: serials(&[1]), stay: serials(&[2]) }),
-            // A member has taken one away.
+            // A member has removed one.
             (keys(&[(1, a)]), serials(&[1, 2]), Plan { link: serials(&[2]), stay: serials(&[1]) }),
-            // A member has one of his own: it stays, and nothing of its name comes.
+            // A member's own key stays, and no followed key with its name is linked.
             (keys(&[(7, a)]), serials(&[]), Plan { link: serials(&[2]), ..Plan::default() }),
             (keys(&[(7, a), (2, b)]), serials(&[1, 2]), Plan { stay: serials(&[2]), ..Plan::default() }),
-            // Of the same cell, but another client's.
+            // A token for the same cell, of another client.
             (keys(&[(7, "rxrpc;afs@a.test")]), serials(&[]), Plan { link: serials(&[1, 2]), ..Plan::default() }),
         ];
         for (ours, mirrored, expected) in table {
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_writes_is_read_again() {
+    fn a_key_is_read_as_a_child_wrote_it() {
         let mut bytes = Vec::new();
         let mut put = |part: &[u8]| {
             bytes.extend_from_slice(part);

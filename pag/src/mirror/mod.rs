@@ -1,5 +1,5 @@
-//! A user manager's ring that has the tokens of another PAG: of the session that its services follow, or of the user's
-//! PAG where the manager was started outside of it.
+//! Keeps the tokens of one PAG in another keyring of the user: in the ring of a user manager that follows a session,
+//! and in the session keyring of a user manager that was started outside of the user's PAG.
 
 pub mod adopt;
 pub mod follow;
