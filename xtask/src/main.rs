@@ -13,6 +13,8 @@ mod bench;
 mod breaks;
 mod cache;
 mod demo;
+#[cfg(test)]
+mod docs;
 mod image;
 mod install;
 mod machine;
