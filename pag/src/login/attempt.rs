@@ -1,6 +1,5 @@
-//! One attempt of a login to enter a PAG, with what is known of it.
+//! A login's attempt to enter a PAG.
 
-use crate::store::lease;
 use std::cell::OnceCell;
 use std::io;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::policy;
 use crate::report::Event;
 use crate::report::report;
 use crate::seed::Budget;
+use crate::store::lease;
 use crate::store::lease::Lease;
 use crate::store::lease::LeaseKind;
 use crate::store::record::Record;
@@ -29,27 +29,27 @@ use crate::sys::Process;
 use crate::types::ServiceKind;
 use crate::types::Token;
 
-/// Longest wait for a uid's lock. Its holders need about a millisecond, or a few more with a ccache.
+/// Longest wait for a uid's lock. Processes hold it for about a millisecond, or a few more with a ccache.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// Longest time that a look into a ring, or the discarding of its tokens, may take.
+/// Longest time for reading the tokens of a ring, or for discarding them.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
-/// Longest time for a look into the ccache that a login brings: its file system, or KCM's daemon, may not answer.
+/// Longest time for reading the ccache that a login brings. Its file system, or KCM's daemon, may not answer.
 const READING: Duration = Duration::from_secs(2);
 
-/// One attempt, with what is known about it.
+/// A login's attempt to enter a PAG: the request, and what the login finds out on the way.
 pub(super) struct LoginAttempt<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) identity: OnceCell<Identity>,
     pub(super) process: OnceCell<Option<Process>>,
-    /// The tokens that were in the ring before a seeder runs, where this login has looked, or the ring is new.
+    /// The tokens in the ring before a seeder runs. Unset while this login has not read an old ring.
     pub(super) before: OnceCell<Vec<Token>>,
     pub(super) budget: Budget,
     pub(super) group: HandleGroup,
     /// The ticket that this login brings.
     pub(super) ticket: Option<Contents>,
-    /// Whether it brings one, or a ccache that could not be read. Without a PAG (`nopag`) the seeder looks for itself.
+    /// Whether this login brings a ticket, or a ccache that could not be read. With `nopag`, the seeder reads that ccache itself.
     pub(super) may_have_ticket: bool,
 }
 
@@ -71,8 +71,8 @@ impl<'a> LoginAttempt<'a> {
         self.request.user.uid
     }
 
-    /// The user with his groups, as a child becomes him. Looked up when a child is to be made, and not before: NSS
-    /// costs more than all the rest of a join.
+    /// The uid and all groups that a child of this login gets. Looked up only when a child needs them, since NSS costs more
+    /// than the rest of a join.
     pub(super) fn identity(&self) -> &Identity {
         let user = self.request.user;
         self.identity.get_or_init(|| Identity {
@@ -82,14 +82,13 @@ impl<'a> LoginAttempt<'a> {
         })
     }
 
-    /// The user with no more than his own group: that is enough for his ccache, and a join with good tokens needs no
-    /// more.
+    /// The uid with the user's primary group only. That is enough to read and write the user's ccache, and it needs no NSS.
     pub(super) fn owner(&self) -> Identity {
         let user = self.request.user;
         Identity { uid: user.uid, gid: user.gid, groups: vec![user.gid] }
     }
 
-    /// The user as Kerberos may know him.
+    /// The Kerberos names that this account may have.
     pub(super) fn account(&self) -> Account {
         Account::new(&self.request.user.name, self.request.settings)
     }
@@ -98,8 +97,8 @@ impl<'a> LoginAttempt<'a> {
         self.request.settings.placement == ServiceKind::Manager
     }
 
-    /// Reads the ticket that this login brings, as the user. A manager and a seeding job bring none; neither does a login with
-    /// the name of a ccache in which there is none, or none that is good for anything: some sites set KRB5CCNAME for everybody.
+    /// Reads, as the user, the ticket that this login brings. A manager and a seeding job bring none. A ccache that is missing,
+    /// or has no ticket that is valid now, is no fault: some sites set KRB5CCNAME for every login.
     pub(super) fn look_for_ticket(&mut self) {
         let Some(name) = self.request.ccache else { return };
         if !matches!(self.request.settings.placement, ServiceKind::Login | ServiceKind::Own) {
@@ -120,9 +119,9 @@ impl<'a> LoginAttempt<'a> {
         self.may_have_ticket = true;
     }
 
-    /// The ccache for a seeder: the login's own if its ticket was read, else the PAG's. A ccache that was not read may be of
-    /// another identity, whose tokens have no place in a PAG that others share. The PAG's also if the login's is in the
-    /// session keyring that it had before.
+    /// The ccache for a seeder: the one that the login brings, if its ticket was read, else the PAG's own. An unread ccache may be
+    /// of another identity, and tokens of that have no place in a PAG that others share. A ccache in the session keyring is lost
+    /// when the login enters its ring, so the PAG's is taken then, too.
     pub(super) fn ccache_to_seed_from<'b>(&'b self, record: Option<&'b Record>) -> Option<&'b str> {
         let own = self.request.ccache.zip(self.request.ccache.and_then(|name| CcacheName::parse(name).ok()));
         let is_known = self.ticket.is_some() || record.is_none();
@@ -130,8 +129,8 @@ impl<'a> LoginAttempt<'a> {
         own.map(|(name, _)| name).or(record.map(|record| record.ccache.as_str()))
     }
 
-    /// Whether the ticket that this login brings, if it brings one, has a place in the PAG with this record. `own` is the cookie of
-    /// this login's lease there; without one, a single lease is taken for this login's.
+    /// Whether this login may be in the PAG with this record. Without a ticket it may, else [`policy::may_bring`] decides. `own`
+    /// is the cookie of its lease in that PAG. Without `own`, one session of the PAG is taken for this login.
     pub(super) fn may_stay(&self, record: &Record, own: Option<u64>) -> bool {
         let Some(ticket) = &self.ticket else { return true };
         let others = match own {
@@ -141,27 +140,35 @@ impl<'a> LoginAttempt<'a> {
         policy::may_bring(&ticket.summary.principal, record, others, &self.account())
     }
 
-    /// This process, looked up once.
+    /// This process. It is looked up once.
+    ///
+    /// # Errors
+    /// When `/proc` does not show it.
     pub(super) fn process(&self) -> Result<Process> {
         let found = *self.process.get_or_init(Process::current);
         found.ok_or_else(|| Error::system("find this process in /proc")(io::ErrorKind::NotFound.into()))
     }
 
+    /// A new lease for this login.
+    ///
+    /// # Errors
+    /// When `/proc` does not show this process, or the kernel gives no random bits.
     pub(super) fn lease(&self) -> Result<Lease> {
         let role = if self.is_manager() { LeaseKind::Manager } else { LeaseKind::Login };
         Lease::new(self.process()?, role, self.request.service, self.request.tty, self.request.ccache)
             .map_err(Error::system("get random bits for a lease"))
     }
 
-    /// End time of the ticket that a seeder would use: the login's, else the PAG's.
+    /// End of the ticket that a seeder would use, in seconds since the epoch: the login's ticket, else the PAG's if it is still
+    /// valid. 0 if the login brings service tickets only.
     pub(super) fn ticket_end(&self, record: Option<&Record>) -> Option<u64> {
         let now = crate::sys::now();
         let login = self.ticket.as_ref().map(|ticket| ticket.summary.tgt_expires.unwrap_or(0));
         login.or_else(|| record.map(|record| record.ticket).filter(|ticket| *ticket > now))
     }
 
-    /// Whether an earlier hook of this login has found good tokens, or has tried for them. In another ring than that one's,
-    /// whose PAG has gone meanwhile, there is nothing of what it got.
+    /// Whether an earlier hook of this login has found good tokens in `ring` or tried to get some. If the PAG of that hook has
+    /// ended and `ring` is another one, its tokens are gone, and this hook has to try again.
     pub(super) fn has_tried(&self, ring: &Ring) -> bool {
         self.request.state.is_some_and(|state| state.seeded && state.ring == Some(*ring))
     }

@@ -1,15 +1,15 @@
-//! What is left to do to the PAG's own ccache.
+//! The work that remains on a PAG's own ccache.
 
-/// What is to be done to the PAG's ccache. A child does it as the user, who decides how long that takes (a file system of
-/// their own, mounted over the ccache): so it is done when the uid's lock is released, and never under it.
+/// The work that a login still has to do on the PAG's ccache. A child does it as the user, and the user can make it slow, by
+/// mounting a file system of their own over the ccache. The login therefore releases the uid's lock first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CcacheWork {
     /// Nothing.
     None,
-    /// The ticket of this login goes there, unless a later one is there.
+    /// Write the ticket of this login, unless the ccache has a later one.
     Feed,
-    /// The ticket of this login goes there, whatever is there.
+    /// Write the ticket of this login over any other.
     Replace,
-    /// What is there is another identity's, and goes.
+    /// Remove the tickets, since they are another identity's.
     Empty,
 }

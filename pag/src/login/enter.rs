@@ -32,12 +32,12 @@ use crate::sys::Process;
 use crate::types::Client;
 use crate::types::ServiceKind;
 
-/// Keeps a login that gets no PAG, root's above all, out of the one that its caller is in: `su -` in a stack without
-/// pam_keyinit would take the caller's ring along. A ring that a member has revoked or invalidated can't be looked at any
-/// more, so a session keyring in that state is taken for one.
+/// Takes a login that gets no PAG, such as root's, out of its caller's PAG: `su -` in a stack without pam_keyinit would
+/// inherit the caller's ring. A revoked or invalidated session keyring may have been a ring. The kernel no longer shows what it
+/// was, so this login leaves it, too. Without root nothing is done.
 ///
 /// # Errors
-/// When no clean session keyring could be made.
+/// When the kernel makes no new session keyring.
 pub fn keep_out(user: &Passwd) -> Result<()> {
     let is_in_a_ring = Ring::current().is_some_and(|ring| ring.owner != user.uid || user.uid == 0);
     if !is_in_a_ring && !keyring::session_is_dead() {
@@ -49,11 +49,11 @@ pub fn keep_out(user: &Passwd) -> Result<()> {
     }
 }
 
-/// Puts the calling thread into the right PAG, feeds the PAG's ccache and seeds tokens. Idempotent: a thread that is
-/// where it belongs stays there, one whose session keyring somebody has replaced is put back. Needs root.
+/// Puts the calling thread into the right PAG, feeds the PAG's ccache and seeds tokens. A second call changes nothing, unless
+/// another module has replaced the session keyring: then the thread enters its ring again. Needs root.
 ///
 /// # Errors
-/// When there is no PAG for this login; it then has a clean session keyring, or what it had, and no tokens.
+/// When this login gets no PAG. It then has no tokens, and either a clean session keyring or the one that it had before.
 pub fn enter(request: &Request<'_>) -> Result<Entered> {
     Client::configure(request.settings);
     if let Some(state) = request.state.filter(LoginState::is_out_of_reach) {
@@ -71,7 +71,7 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
     if let Some(moment) = moment {
         nudge_of_manager(request.user.uid, moment);
     }
-    // Before the seeder: who is killed over that would leave a lease of which nobody has told the helper.
+    // Before the seeder runs: if the login is killed there, its lease stays, and the helper has to know about it.
     nudge(request.user.uid);
     write_ccache(&attempt, &mut placed);
     if tokens::seed(&attempt, &mut placed) {
@@ -80,24 +80,25 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
     Ok(entered(&attempt, placed))
 }
 
-/// Where the user manager's stack calls us, before we do anything. pam_keyinit gives the user a keyring of his own
-/// (Linux-PAM, pam_keyinit.c, init_keyrings); before that the session keyring is what PID 1 has, or our ring from an
-/// earlier call. And libpam has loaded all modules of a service before it calls the first one (pam_handlers.c,
-/// _pam_init_handlers): where pam_keyinit is not even there, nothing will come.
+/// Whether pam_keyinit is still to come in the user manager's stack. Must be called before the login joins a ring.
+///
+/// pam_keyinit makes a session keyring that the user owns (Linux-PAM, pam_keyinit.c, init_keyrings). Before that, the session
+/// keyring is PID 1's, or the ring of an earlier call. libpam loads all modules of a service before it calls the first one
+/// (pam_handlers.c, _pam_init_handlers), so a pam_keyinit that is not loaded will not come.
 fn moment_of_manager(uid: u32) -> Moment {
-    let users = |found: keyring::Description<'_>| found.uid == uid;
-    let by_keyinit =
-        Ring::current().is_none() && keyring::session().and_then(|key| keyring::describe(key, users)).unwrap_or(false);
-    let will_come = || std::fs::read("/proc/self/maps").is_ok_and(|maps| holds(&maps, b"/pam_keyinit.so"));
+    let is_users = |found: keyring::Description<'_>| found.uid == uid;
+    let by_keyinit = Ring::current().is_none()
+        && keyring::session().and_then(|key| keyring::describe(key, is_users)).unwrap_or(false);
+    let will_come = || std::fs::read("/proc/self/maps").is_ok_and(|maps| contains(&maps, b"/pam_keyinit.so"));
     if !by_keyinit && will_come() { Moment::BeforeKeyinit } else { Moment::Lasting }
 }
 
-fn holds(text: &[u8], words: &[u8]) -> bool {
+fn contains(text: &[u8], words: &[u8]) -> bool {
     text.windows(words.len()).any(|window| window == words)
 }
 
-/// `nopag`: tokens for wherever the login is, as pam_afs_session has it, and nothing else.
-pub(super) fn without_pag(attempt: &LoginAttempt<'_>) -> Result<Entered> {
+/// Does what `nopag` asks for: like pam_afs_session, it runs a seeder where the login is, and enters no PAG.
+fn without_pag(attempt: &LoginAttempt<'_>) -> Result<Entered> {
     let process = attempt.process()?;
     let tried = attempt.request.state.is_some_and(|state| state.seeded);
     let ticket = attempt.may_have_ticket.then_some(0);
@@ -132,7 +133,8 @@ pub(super) fn without_pag(attempt: &LoginAttempt<'_>) -> Result<Entered> {
     Ok(Entered { state, ccache: None, excluded: Excluded::default(), identity: String::new() })
 }
 
-pub(super) fn entered(attempt: &LoginAttempt<'_>, placed: Placed) -> Entered {
+/// What the PAM module keeps of this login, and what it passes on to a user manager or a seeding job.
+fn entered(attempt: &LoginAttempt<'_>, placed: Placed) -> Entered {
     let (pag, ccache, excluded, identity) = match placed.pag {
         Some((pag, record)) => {
             let excluded = Excluded::of(&record);
@@ -142,7 +144,7 @@ pub(super) fn entered(attempt: &LoginAttempt<'_>, placed: Placed) -> Entered {
         None => (None, None, Excluded::default(), String::new()),
     };
     let before = attempt.request.state;
-    // Without /proc the start time is unknown, but the pid is enough for the process to leave the ring when it closes.
+    // Without /proc the start time is unknown. The pid is enough for this process to leave the ring at its close.
     let unknown = Process { pid: i32::try_from(std::process::id()).unwrap_or(0), start: 0 };
     let process = before.map(|state| state.process).or_else(|| attempt.process.get().copied().flatten());
     let state = LoginState {

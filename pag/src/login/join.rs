@@ -1,4 +1,4 @@
-//! Making a PAG for a login, and joining one.
+//! A login makes a PAG or joins one.
 
 use std::io;
 
@@ -28,6 +28,7 @@ use crate::types::PagId;
 use crate::types::ServiceKind;
 use crate::types::Word;
 
+/// Makes a PAG of this kind in the registry, with the login's lease, and puts the calling thread into its ring.
 pub(super) fn make(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagKind, lease: Lease) -> Result<Placed> {
     let uid = attempt.uid();
     let id = PagId::random()?;
@@ -44,7 +45,7 @@ pub(super) fn make(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagK
         ccache::remove(uid, id);
     }
     let (ring, mut pag) = anchored?;
-    // Before the join: the members of a ring without its S0 are in no PAG of OpenAFS.
+    // Before the join: without S0 in the ring, its members are in no PAG of OpenAFS.
     ensure_afs_pag(attempt, user.guard(), &mut pag);
     if let Err(why) = ring.join(user.guard()) {
         user.retire(&pag)?;
@@ -52,7 +53,7 @@ pub(super) fn make(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagK
         return Err(why);
     }
     report(&Event::Made { uid, pag: id, ring: ring.serial });
-    say_if_apart(attempt, id, kind);
+    report_if_apart(attempt, id, kind);
     let mut record =
         pag.record.clone().unwrap_or_else(|_| Record::new(uid, kind, String::new(), attempt.request.settings.retain));
     let (need, work) = take_ticket(attempt, &mut record, id, &ring, PagState::New { filled });
@@ -60,9 +61,9 @@ pub(super) fn make(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagK
     Ok(Placed { ring, pag: Some((pag, record)), cookie, need, work, seeded: false, moved: true })
 }
 
-/// Says that a login has a PAG apart from its user's services because of whom its ticket names: what an account's own
-/// identity is called cannot always be guessed.
-pub(super) fn say_if_apart(attempt: &LoginAttempt<'_>, pag: PagId, kind: PagKind) {
+/// Reports a login that is kept apart from its user's services, since its ticket names another principal than the account's
+/// own. The administrator may have to tell pam_pag the account's own principal.
+fn report_if_apart(attempt: &LoginAttempt<'_>, pag: PagId, kind: PagKind) {
     let account = attempt.account();
     let brought = attempt.ticket.as_ref().map(|ticket| &ticket.summary.principal);
     if let Some(principal) = brought.filter(|brought| kind == PagKind::User && !account.owns(brought)) {
@@ -71,9 +72,9 @@ pub(super) fn say_if_apart(attempt: &LoginAttempt<'_>, pag: PagId, kind: PagKind
     }
 }
 
-/// Sees to it that the PAG is one of OpenAFS, too. Without that it has no tokens of OpenAFS; the others are not
-/// concerned.
-pub(super) fn ensure_afs_pag(attempt: &LoginAttempt<'_>, guard: &Guard, pag: &mut Pag) {
+/// Makes the PAG one of OpenAFS, too, and reports a failure. Without S0 the PAG has no tokens of OpenAFS, but those of the
+/// other clients.
+fn ensure_afs_pag(attempt: &LoginAttempt<'_>, guard: &Guard, pag: &mut Pag) {
     match s0::ensure_afs_pag(guard, pag) {
         Ok(Equipped::Relinked) => {
             let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
@@ -84,8 +85,8 @@ pub(super) fn ensure_afs_pag(attempt: &LoginAttempt<'_>, guard: &Guard, pag: &mu
     }
 }
 
-/// The name of a new PAG's ccache, and whether the login's ticket is in it.
-pub(super) fn new_ccache(attempt: &LoginAttempt<'_>, id: PagId) -> (String, bool) {
+/// Makes the ccache of a new PAG. Returns its name, and whether the login's ticket is in it.
+fn new_ccache(attempt: &LoginAttempt<'_>, id: PagId) -> (String, bool) {
     let ticket = attempt.ticket.as_ref().filter(|ticket| ticket.summary.tgt_expires.is_some());
     let made = ccache::make(attempt.uid(), attempt.request.user.gid, id, ticket);
     if let Err(why) = &made {
@@ -94,6 +95,11 @@ pub(super) fn new_ccache(attempt: &LoginAttempt<'_>, id: PagId) -> (String, bool
     (ccache::name(attempt.uid(), id), made.is_ok() && ticket.is_some())
 }
 
+/// Notes in the record of `pag` that this login, which has entered its ring, is a member. `lease` is the lease to add, none for
+/// a seeding job and for a login that has one.
+///
+/// # Errors
+/// When the record can't be read or stored. In the second case the thread has left the ring.
 pub(super) fn joined(
     attempt: &LoginAttempt<'_>,
     user: &LockedUser<'_>,
@@ -108,23 +114,13 @@ pub(super) fn joined(
     let before = record.clone();
     let mut cookie = 0;
     let mut followed = false;
-    // A lease may be from before its login had a ticket.
-    if let (Some(state), Some(ccache)) = (attempt.request.state, attempt.request.ccache) {
-        let own = record.leases.iter_mut().find(|lease| lease.cookie == state.cookie);
-        own.into_iter().for_each(|lease| lease.ccache = Word::whole(ccache));
-    }
+    note_ccache(attempt, &mut record);
     if let Some(lease) = lease {
         log::debug!("PAG {} (ring {}) of uid {uid}: joined", pag.id, ring.serial);
         cookie = take_lease(attempt, &mut record, pag.id, lease);
         if attempt.request.settings.placement == ServiceKind::Login {
             record.retain = attempt.request.settings.retain;
-            // At once and not by the helper: tokens of this login's would be put into the PAG that is followed.
-            if record.follows.is_some() {
-                follow::take_away(&ring, pag.afs_keyring, &mut record);
-                followed = true;
-                report(&Event::FollowsNobody { uid, pag: pag.id });
-                pag.record = Ok(record.clone());
-            }
+            followed = end_following(&mut pag, &ring, &mut record);
         }
     }
     if attempt.request.settings.placement == ServiceKind::Seed {
@@ -133,7 +129,7 @@ pub(super) fn joined(
     ensure_afs_pag(attempt, user.guard(), &mut pag);
     let found = if attempt.has_tried(&ring) { PagState::Tried } else { PagState::Known };
     let (need, work) = take_ticket(attempt, &mut record, pag.id, &ring, found);
-    // The copy of another identity's ticket goes, whether this login brings one or not.
+    // The copy of the followed session's ticket must go, with or without a ticket of this login.
     let work = match work {
         CcacheWork::None if followed => CcacheWork::Empty,
         _ if followed => CcacheWork::Replace,
@@ -142,16 +138,36 @@ pub(super) fn joined(
     if record != before
         && let Err(why) = user.store(&mut pag, record.clone())
     {
-        // A member without a lease would lose its tokens with somebody else's logout.
+        // Without a lease, this login would lose its tokens when the last other login ends.
         ring::fresh(user.guard(), uid)?;
         return Err(why);
     }
     Ok(Placed { ring, pag: Some((pag, record)), cookie, need, work, seeded: false, moved: true })
 }
 
-/// Adds this login's lease to the record, and gives its cookie, or 0 where the record has no room. A login without a lease is
-/// in the PAG all the same, and loses its tokens with the last login that has one.
-pub(super) fn take_lease(attempt: &LoginAttempt<'_>, record: &mut Record, id: PagId, lease: Lease) -> u64 {
+/// Writes the ccache that this login brings into its lease: an earlier hook may have taken the lease before there was a ticket.
+fn note_ccache(attempt: &LoginAttempt<'_>, record: &mut Record) {
+    if let (Some(state), Some(ccache)) = (attempt.request.state, attempt.request.ccache) {
+        let own = record.leases.iter_mut().find(|lease| lease.cookie == state.cookie);
+        own.into_iter().for_each(|lease| lease.ccache = Word::whole(ccache));
+    }
+}
+
+/// Takes the tokens of the followed session out of a user manager's ring that a login has joined. The login can't leave this to
+/// the helper: until then its own tokens would go into the PAG of the followed session. Returns whether the PAG did follow.
+fn end_following(pag: &mut Pag, ring: &Ring, record: &mut Record) -> bool {
+    if record.follows.is_some() {
+        follow::take_away(ring, pag.afs_keyring, record);
+        report(&Event::FollowsNobody { uid: pag.uid, pag: pag.id });
+        pag.record = Ok(record.clone());
+        return true;
+    }
+    false
+}
+
+/// Adds this login's lease to the record. Returns its cookie, or 0 if the record has no room. A login without a lease is in the
+/// PAG, and loses its tokens when the last login with a lease ends.
+fn take_lease(attempt: &LoginAttempt<'_>, record: &mut Record, id: PagId, lease: Lease) -> u64 {
     let (uid, process, before) = (attempt.uid(), lease.process, record.leases.clone());
     let admitted = lease::admit(&mut record.leases, lease);
     if !record.has_room(admitted.role) {
@@ -161,7 +177,7 @@ pub(super) fn take_lease(attempt: &LoginAttempt<'_>, record: &mut Record, id: Pa
         report(&Event::RecordFull { uid, pag: id, leases, busiest, sessions });
         return 0;
     }
-    // Said at 2, 4, 8, ... of them: a host that goes on like that would fill the journal.
+    // Reported at 2, 4, 8, ... sessions, so that a host with very many of them does not fill the journal.
     if admitted.sessions > 1 && admitted.sessions.is_power_of_two() {
         let sessions = lease::sessions_of(&record.leases, process);
         report(&Event::ManySessions { uid, pag: id, process: process.label(), sessions });
@@ -169,7 +185,7 @@ pub(super) fn take_lease(attempt: &LoginAttempt<'_>, record: &mut Record, id: Pa
     admitted.cookie
 }
 
-/// Removes what logins that were killed between two steps have left: directories without a PAG.
+/// Removes ccache directories without a PAG, which killed logins have left. `known` are the user's PAGs.
 pub(super) fn sweep(attempt: &LoginAttempt<'_>, known: &[PagId]) {
     for id in ccache::of_user(attempt.uid()) {
         if !known.contains(&id) {

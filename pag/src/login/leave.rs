@@ -26,17 +26,18 @@ use crate::sys::Process;
 use crate::sys::Who;
 use crate::types::Word;
 
-/// Ends a login's lease, and with the last one the PAG. A host that goes on is taken out of the ring: it must not run
-/// later work as this user. Without root (the user manager's `(sd-pam)`) nothing is done; the helper sees to it.
+/// Ends a login's lease, and with the last lease the PAG. Takes this process out of the ring, since a host that goes on must
+/// not do later work in this user's PAG. Without root, as in the user manager's `(sd-pam)`, nothing is done here: the helper
+/// ends the lease.
 ///
 /// # Errors
-/// When the registry is out of reach: the lease ends with its process all the same.
+/// When the registry can't be locked or read. The lease then ends with its process.
 pub fn leave(state: &LoginState) -> Result<()> {
     end(state, true)
 }
 
-/// The same for a login that has opened no session, and of which no more will be heard. A process that was in the ring before
-/// it stays there: a password was asked for, no more.
+/// Ends a login that has opened no session and will not open one. Like [`leave`], except that a process that was in the ring
+/// before this login stays there: such a login has only checked a password.
 ///
 /// # Errors
 /// As [`leave`].
@@ -44,12 +45,12 @@ pub fn give_up(state: &LoginState) -> Result<()> {
     end(state, state.moved)
 }
 
-/// Takes a process out of the ring of a session that stays open, where the process goes on as root: it has ended the handle
-/// (JupyterHub), or has a session of another user open, too, so its next program may be that of any user. A process that has
-/// become the user is the session, and stays.
+/// Takes a process that goes on as root out of the ring of a session that stays open. It has ended its PAM handle (JupyterHub)
+/// or has a session of another user open, too, so the next program that it starts may be any user's. A process that has become
+/// the user is the session, and stays.
 ///
 /// # Errors
-/// EDQUOT: then it is still in the ring.
+/// EDQUOT. The process is then still in the ring.
 pub fn step_out(state: &LoginState) -> Result<()> {
     let Some(ring) = state.ring else { return Ok(()) };
     let [_, effective, _] = sys::ids().uid;
@@ -57,11 +58,11 @@ pub fn step_out(state: &LoginState) -> Result<()> {
     if goes_on && (ring.is_current() || keyring::session_is_dead()) { ring::leave() } else { Ok(()) }
 }
 
-/// Ends a session that this process has opened with another handle: the newest of this user and PAM service. JupyterHub (by
-/// pamela) and smbd start a handle for each call, and end it.
+/// Ends the newest session of this user and PAM service that this process has opened with another PAM handle. JupyterHub (by
+/// pamela) and smbd use a new handle for each call. Without root nothing is done.
 ///
 /// # Errors
-/// When the registry is out of reach: the lease ends with its process all the same.
+/// When the registry can't be locked or read. The lease then ends with its process.
 pub fn leave_by_another_handle(user: &Passwd, service: &str) -> Result<()> {
     let group = HandleGroup::read();
     let guard = match Guard::enter(group) {
@@ -94,20 +95,17 @@ pub fn leave_by_another_handle(user: &Passwd, service: &str) -> Result<()> {
     Ok(())
 }
 
+/// Ends the lease of a login, and takes this process `out` of the ring if it is the one that has entered it.
 fn end(state: &LoginState, out: bool) -> Result<()> {
     let Some(ring) = state.ring else { return Ok(()) };
-    // A ring that a member has revoked leaves the host with a session keyring in which nothing works.
+    // A dead session keyring is the ring that a member has revoked, and the host can't use it.
     let current = ring.is_current() || keyring::session_is_dead();
-    // pam_keyinit makes the user's keyring; what another session of this host has left, when it closed, is the host's
-    // own, and its ring, while it is open, is not this session's affair.
-    let users = |d: keyring::Description<'_>| d.uid == state.uid;
-    let replaced = || keyring::session().and_then(|serial| keyring::describe(serial, users)).unwrap_or(false);
     let is_out_of_reach = state.is_out_of_reach();
-    if state.opened && !is_out_of_reach && !current && Ring::current().is_none() && replaced() {
+    if state.opened && !is_out_of_reach && !current && is_in_keyring_of_user(state.uid) {
         report(&Event::Displaced { uid: state.uid, ring: ring.serial });
     }
     let result = if is_out_of_reach {
-        // The lease ends with the process, as the helper and the next login see.
+        // The helper and the next login see when the process ends, and the lease ends with it.
         log::debug!("uid {} keeps its lease until this process ends, which has entered a chroot", state.uid);
         Guard::enter(ring.group).map(drop)
     } else {
@@ -116,7 +114,7 @@ fn end(state: &LoginState, out: bool) -> Result<()> {
     if matches!(result, Err(Error::NotRoot)) {
         return Ok(());
     }
-    // Not a process that was forked off: the ring is its own affair.
+    // A process that the host has forked off stays in the ring.
     if out && current && state.process.is_this() {
         ring::leave()?;
     }
@@ -126,6 +124,15 @@ fn end(state: &LoginState, out: bool) -> Result<()> {
     result
 }
 
+/// Whether this process is in a session keyring that the user owns and that is no ring. That is one of pam_keyinit's. Another
+/// session of this host leaves a keyring of the host's, or a ring of its own.
+fn is_in_keyring_of_user(uid: u32) -> bool {
+    let is_users = |found: keyring::Description<'_>| found.uid == uid;
+    let session = || keyring::session().and_then(|serial| keyring::describe(serial, is_users));
+    Ring::current().is_none() && session().unwrap_or(false)
+}
+
+/// Ends the lease of a login in the registry.
 fn end_lease(state: &LoginState, ring: &Ring) -> Result<()> {
     let guard = Guard::enter(ring.group)?;
     let Some((id, place)) = state.pag else { return Ok(()) };
@@ -136,7 +143,7 @@ fn end_lease(state: &LoginState, ring: &Ring) -> Result<()> {
     Ok(())
 }
 
-/// Ends one session that the lease with this cookie stands for.
+/// Ends one session of the lease with this cookie, and the PAG if it has no other lease. A failure is reported.
 pub(super) fn end_session(user: &LockedUser<'_>, mut pag: Pag, cookie: u64) {
     let Ok(mut record) = pag.record.clone() else { return };
     let (uid, id) = (pag.uid, pag.id);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::sys::Passwd;
 
-/// Whether the user's manager stays when he has logged out: the file that `loginctl enable-linger` makes
+/// Whether the user's manager stays after the last logout: `loginctl enable-linger` has made a file of the user's name
 /// (systemd, src/login/logind-user.c, user_check_linger_file).
 pub fn is_lingering(user: &Passwd) -> bool {
     let name = user.name.to_bytes();
@@ -14,8 +14,8 @@ pub fn is_lingering(user: &Passwd) -> bool {
     !name.is_empty() && !name.contains(&b'/') && Path::new("/var/lib/systemd/linger").join(file).exists()
 }
 
-/// What systemd calls a user's file there: what is no printable ASCII, and what means something between quotes, is escaped as
-/// in C (src/basic/escape.c, cescape_char), so that `DOM\alice` has the file `DOM\\alice`.
+/// The name of a user's file there. systemd escapes quotes, backslashes and all but printable ASCII as in C
+/// (src/basic/escape.c, cescape_char), so that `DOM\alice` has the file `DOM\\alice`.
 fn linger_file(name: &[u8]) -> Vec<u8> {
     let escaped = |letter: &u8| match letter {
         7 => b"\\a".to_vec(),
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_of_a_user_who_lingers_has_the_name_that_systemd_gives_it() {
+    fn a_linger_file_has_the_name_that_systemd_gives_it() {
         let table: [(&[u8], &[u8]); 6] = [
             (b"alice", b"alice"),
             (b"alice@example.test", b"alice@example.test"),

@@ -1,7 +1,7 @@
-//! A process enters a PAG, leaves it, or has its credentials refreshed: what the PAM module does, without PAM.
+//! What the PAM module does, apart from PAM itself: a process enters a PAG, leaves it, or has its credentials refreshed.
 //!
-//! Whatever changes the registry runs under a [`Guard`](crate::guard::Guard) and as a
-//! [`LockedUser`](crate::store::locked::LockedUser); a seeder runs under neither.
+//! Every change of the registry needs a [`Guard`](crate::guard::Guard) and a
+//! [`LockedUser`](crate::store::locked::LockedUser). A seeder runs without them.
 
 mod attempt;
 mod ccache_work;

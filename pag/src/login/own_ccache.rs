@@ -1,6 +1,5 @@
-//! The ticket of a login in the PAG's own ccache.
+//! A login writes its ticket into the PAG's own ccache.
 
-use crate::store::locked::change_record;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -14,10 +13,11 @@ use crate::nudge::nudge;
 use crate::report::Event;
 use crate::report::report;
 use crate::store::lock::Lock;
+use crate::store::locked::change_record;
 use crate::store::record::Record;
 use crate::types::PagId;
 
-/// Does to the PAG's ccache what is to be done, and notes what has come of it. Not under the uid's lock.
+/// Does the work that remains on the PAG's ccache, and notes the result in the record. Not under the uid's lock.
 pub(super) fn write_ccache(attempt: &LoginAttempt<'_>, placed: &mut Placed) {
     let work = std::mem::replace(&mut placed.work, CcacheWork::None);
     if let Some((pag, record)) = &mut placed.pag {
@@ -25,13 +25,14 @@ pub(super) fn write_ccache(attempt: &LoginAttempt<'_>, placed: &mut Placed) {
     }
 }
 
+/// Does `work` on the ccache of a PAG, as the user, and notes the ticket in `record` and in the registry.
 pub(super) fn do_ccache_work(attempt: &LoginAttempt<'_>, work: CcacheWork, id: PagId, record: &mut Record) {
     let uid = attempt.uid();
-    // However little of its time the login has left: no ticket of another identity is to stay there.
     let user = attempt.owner();
+    // At least 200 ms, even with no budget left: a ticket of another identity must not stay in this ccache.
     let until = || attempt.budget.deadline().max(Instant::now() + Duration::from_millis(200));
-    // The helper may have begun to write another ticket there before the record told of this login, whose ticket is to be
-    // the last. Without the lock it is written all the same.
+    // The helper may have begun to write another ticket before this login was in the record. The lock makes this login's
+    // ticket the last one. A login that does not get the lock writes its ticket, too.
     let share = || Lock::share_of_tickets(uid, until().saturating_duration_since(Instant::now()));
     let lock = (work != CcacheWork::None).then(share);
     let deadline = until();
@@ -53,10 +54,10 @@ pub(super) fn do_ccache_work(attempt: &LoginAttempt<'_>, work: CcacheWork, id: P
             if put {
                 report(&Event::CcacheFed { uid, pag: id, expires: record.ticket });
             }
-            // Best effort: the helper sees that the ccache was written, and notes the same.
+            // If this fails, the helper sees that the ccache has changed, and notes the ticket.
             let noted = change_record(attempt.group, uid, id, LOCK_WAIT, |record| note_ticket(record, ticket));
             match noted {
-                // The helper is not to take this ticket for one that the user got without a login.
+                // The helper must not take this ticket for one that the user got without a login.
                 Ok(()) => nudge(uid),
                 Err(why) => log::debug!("the ticket of PAG {id} is not noted yet: {why}"),
             }

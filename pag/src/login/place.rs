@@ -1,7 +1,5 @@
-//! Choosing the PAG of a login, and attempt it.
+//! A login chooses its PAG and enters it.
 
-use super::placed::Placed;
-use super::upkeep::of_newer_release;
 use std::io;
 use std::time::Duration;
 
@@ -12,7 +10,10 @@ use super::join::joined;
 use super::join::make;
 use super::join::sweep;
 use super::leave::end_session;
+use super::placed::Placed;
+use super::state::LoginState;
 use super::tokens::need;
+use super::upkeep::of_newer_release;
 use super::upkeep::reap;
 use crate::error::Error;
 use crate::error::Result;
@@ -25,6 +26,7 @@ use crate::policy::Placement;
 use crate::policy::candidates;
 use crate::report::Event;
 use crate::report::report;
+use crate::store::lease::Lease;
 use crate::store::locked::LockedUser;
 use crate::store::record::PagKind;
 use crate::store::registry::Pag;
@@ -34,26 +36,31 @@ use crate::types::PagId;
 use crate::types::Scope;
 use crate::types::ServiceKind;
 
-/// Where a newcomer goes, among the PAGs that were read.
+/// The place of a newcomer among the PAGs that were read.
 pub(super) enum Choice {
+    /// Join the PAG with this index, by this ring.
     Join(usize, Ring),
     Make(PagKind),
     Nowhere,
 }
 
+/// Puts the calling thread into the ring of its PAG. Without the registry it makes a PAG for this login alone.
+///
+/// # Errors
+/// When the thread could not enter a PAG. Its session keyring is then the one that it had, or a fresh one if that can't be used.
 pub(super) fn place(attempt: &LoginAttempt<'_>) -> Result<Placed> {
     let guard = Guard::enter(attempt.group)?;
     let ring_before = Ring::current();
     let strangers = if ring_before.is_some() || attempt.is_manager() { 0 } else { ring::strangers_in_session() };
     let mut placed = match place_in_registry(attempt, &guard) {
         Ok(placed) => placed,
-        // The registry is out of reach: alone is better than not at all, and an unlocked registry is not touched.
+        // The registry can't be locked or read. A PAG for this login alone needs no registry.
         Err(why @ (Error::Lock { .. } | Error::System { .. })) => {
             report(&Event::Private { uid: attempt.uid(), why: why.to_string() });
             private(attempt, &guard)?
         }
         Err(why) => {
-            // Not in what a failed join has left, nor in what was unusable before: no key would be found there.
+            // In the keyring that a failed join leaves, or in a dead one, the user would find no key.
             if matches!(why, Error::NotJoined { .. }) || keyring::session().is_err() {
                 ring::fresh(&guard, attempt.uid())?;
             }
@@ -70,25 +77,26 @@ pub(super) fn place(attempt: &LoginAttempt<'_>) -> Result<Placed> {
     Ok(placed)
 }
 
-pub(super) fn place_in_registry(attempt: &LoginAttempt<'_>, guard: &Guard) -> Result<Placed> {
-    let user =
-        LockedUser::lock(guard, attempt.uid(), LOCK_WAIT.min(attempt.budget.left().max(Duration::from_millis(200))))?;
-    let mut placed = match again(attempt, &user)? {
+/// Puts the calling thread into a PAG of the registry, under the uid's lock.
+fn place_in_registry(attempt: &LoginAttempt<'_>, guard: &Guard) -> Result<Placed> {
+    let wait = LOCK_WAIT.min(attempt.budget.left().max(Duration::from_millis(200)));
+    let user = LockedUser::lock(guard, attempt.uid(), wait)?;
+    let mut placed = match return_to_place(attempt, &user)? {
         Some(placed) => placed,
         None => choose_place(attempt, &user)?,
     };
     if attempt.is_manager()
         && let Err(why) = follow_at_once(attempt, &user, &mut placed)
     {
-        // The helper has reason to try again, and says so.
-        log::debug!("the services of uid {} follow nobody yet: {why}", attempt.uid());
+        // The helper tries again, and reports a failure.
+        log::debug!("the services of uid {} follow no session yet: {why}", attempt.uid());
     }
     Ok(placed)
 }
 
-/// A manager reads its user's units when it starts: it has the tokens of a session by then, of the newest one, since
-/// nobody has asked logind yet. The helper has it follow another where that is right.
-pub(super) fn follow_at_once(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, placed: &mut Placed) -> Result<()> {
+/// Gives a new user manager's ring the tokens of the newest session, since the manager reads its user's units when it starts.
+/// The login does not ask logind: the helper does that later, and has the manager follow another session if need be.
+fn follow_at_once(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, placed: &mut Placed) -> Result<()> {
     let Some((pag, record)) = &mut placed.pag else { return Ok(()) };
     if record.follows.is_some() || !policy::is_follower(record, crate::sys::now()) {
         return Ok(());
@@ -104,16 +112,18 @@ pub(super) fn follow_at_once(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, 
     Ok(())
 }
 
-pub(super) fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Placed> {
+/// Chooses the PAG of a login's first hook, and joins it or makes it. It ends the user's PAGs that are over, and removes their
+/// ccaches.
+fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Placed> {
     let mut pags = user.pags()?;
     let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
     let foreign: Vec<Event> = pags.iter().filter_map(of_newer_release).collect();
-    reap(user, &mut pags, attempt.request.user, repaired(attempt));
+    reap(user, &mut pags, attempt.request.user, kind_of_repaired(attempt));
     let lease = attempt.lease()?;
     let kind = match choose(attempt, &pags) {
         Choice::Join(index, chosen) => match chosen.join(user.guard()) {
             Ok(()) => {
-                // A seeding job is no reason to keep a PAG.
+                // A seeding job takes no lease, since it does not keep the PAG in use.
                 let lease = (attempt.request.settings.placement != ServiceKind::Seed).then_some(lease);
                 return joined(attempt, user, pags.swap_remove(index), chosen, lease);
             }
@@ -123,7 +133,7 @@ pub(super) fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) ->
             }
         },
         Choice::Make(kind) => {
-            // Once, and not by each login that joins the one that is made now.
+            // Only the login that makes a PAG reports this: each later one joins that PAG.
             foreign.iter().for_each(|event| report(event));
             kind
         }
@@ -133,7 +143,11 @@ pub(super) fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) ->
         }
     };
     sweep(attempt, &known);
-    // A second time when the first new ring cannot be joined either, and no third.
+    make_and_retry(attempt, user, kind, lease)
+}
+
+/// Makes a PAG, and once more if the first ring can't be joined.
+fn make_and_retry(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagKind, lease: Lease) -> Result<Placed> {
     match make(attempt, user, kind, lease.clone()) {
         Err(Error::NotJoined { .. }) => {
             ring::fresh(user.guard(), attempt.uid())?;
@@ -143,30 +157,25 @@ pub(super) fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) ->
     }
 }
 
-/// A hook that comes after another of the same login: the PAG is chosen already.
-pub(super) fn again(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Option<Placed>> {
+/// Returns to the PAG that an earlier hook of this login has entered. None if the login has to choose again, since that PAG has
+/// ended, is damaged, or is not for the ticket that this hook brings.
+fn return_to_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Option<Placed>> {
     let Some(state) = attempt.request.state.filter(|state| state.uid == attempt.uid()) else { return Ok(None) };
     let (Some(ring), Some((id, place))) = (state.ring, state.pag) else { return Ok(None) };
     let Some(pag) = user.look_up(place, id)? else { return Ok(None) };
-    // What is damaged is put right by going the whole way.
     if pag.ring.as_ref() != Ok(&ring) || pag.record.is_err() {
         return Ok(None);
     }
-    // The ticket that an earlier hook came without may be of an identity that has no place there.
+    // The earlier hook may have come without the ticket, which may be of another identity than the PAG.
     if pag.record.as_ref().is_ok_and(|record| !attempt.may_stay(record, Some(state.cookie))) {
         end_session(user, pag, state.cookie);
         ring::fresh(user.guard(), attempt.uid())?;
         return Ok(None);
     }
-    if !ring.is_current() {
-        if state.opened && !attempt.request.opening && !attempt.request.several {
-            report(&Event::Displaced { uid: attempt.uid(), ring: ring.serial });
-        }
-        if ring.join(user.guard()).is_err() {
-            return Ok(None);
-        }
+    if !rejoin(attempt, user, &state, &ring) {
+        return Ok(None);
     }
-    // The lease is there, unless close_session came in between.
+    // A close_session since then has ended the lease.
     let has_it = pag.record.as_ref().is_ok_and(|r| r.leases.iter().any(|lease| lease.cookie == state.cookie));
     let lease = if has_it { None } else { Some(attempt.lease()?) };
     let mut placed = joined(attempt, user, pag, ring, lease)?;
@@ -177,6 +186,19 @@ pub(super) fn again(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result
     Ok(Some(placed))
 }
 
+/// Puts the thread back into `ring` if it has left it, and reports that another module has replaced the session keyring. False
+/// if the ring can't be joined.
+fn rejoin(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, state: &LoginState, ring: &Ring) -> bool {
+    if ring.is_current() {
+        return true;
+    }
+    if state.opened && !attempt.request.opening && !attempt.request.several {
+        report(&Event::Displaced { uid: attempt.uid(), ring: ring.serial });
+    }
+    ring.join(user.guard()).is_ok()
+}
+
+/// Chooses the PAG of a newcomer among `pags`.
 pub(super) fn choose(attempt: &LoginAttempt<'_>, pags: &[Pag]) -> Choice {
     let newcomer = match attempt.request.settings.placement {
         ServiceKind::Manager => Newcomer::Manager,
@@ -199,19 +221,13 @@ pub(super) fn choose(attempt: &LoginAttempt<'_>, pags: &[Pag]) -> Choice {
     }
 }
 
-/// What a PAG is taken for whose record was lost: one that this newcomer may join only where logins share theirs.
-pub(super) fn repaired(attempt: &LoginAttempt<'_>) -> PagKind {
+/// The kind that a PAG gets when its record is damaged and has to be made anew. With `scope = user` this login may join it.
+pub(super) fn kind_of_repaired(attempt: &LoginAttempt<'_>) -> PagKind {
     if attempt.request.settings.scope == Scope::User { PagKind::User } else { PagKind::Session }
 }
 
-/// A ring that looked whole could not be joined: its PAG is taken out of the registry, so that nobody tries again.
-pub(super) fn abandon(
-    attempt: &LoginAttempt<'_>,
-    user: &LockedUser<'_>,
-    pags: &[Pag],
-    index: usize,
-    why: &str,
-) -> Result<()> {
+/// Ends a PAG with a ring that looked whole and can't be joined, so that no other login tries it.
+fn abandon(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, pags: &[Pag], index: usize, why: &str) -> Result<()> {
     if let Some(pag) = pags.get(index) {
         report(&Event::RingBroken { uid: attempt.uid(), pag: pag.id, why: why.to_owned() });
         user.retire(pag)?;
@@ -219,8 +235,8 @@ pub(super) fn abandon(
     ring::fresh(user.guard(), attempt.uid())
 }
 
-/// A PAG outside the registry, that ends with its processes and that nobody else can join.
-pub(super) fn private(attempt: &LoginAttempt<'_>, guard: &Guard) -> Result<Placed> {
+/// Makes a PAG outside the registry. It ends with its processes, and no other login can join it.
+fn private(attempt: &LoginAttempt<'_>, guard: &Guard) -> Result<Placed> {
     let ring = Ring::make(guard, attempt.group, attempt.uid())?;
     let joined = ring.join(guard);
     ring.release();

@@ -1,4 +1,4 @@
-//! A refreshed ticket, as of a screen unlock, is brought into the PAG that it belongs to.
+//! A login refreshes its ticket, as a screen unlock does. The PAG that the ticket belongs to gets it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::attempt::LoginAttempt;
 use super::own_ccache::do_ccache_work;
 use super::place::Choice;
 use super::place::choose;
-use super::place::repaired;
+use super::place::kind_of_repaired;
 use super::state::LoginState;
 use super::state::Request;
 use super::tokens::PagState;
@@ -34,12 +34,12 @@ use crate::types::Client;
 use crate::types::ServiceKind;
 use crate::types::Word;
 
-/// Brings a refreshed ticket into the PAG that it belongs to, and fresh tokens from it, without putting the caller into
-/// the PAG: a screen unlock runs in a process outside the session. Without root, as a screen locker of the user's own
-/// has it, the seeder runs if the caller is in a PAG.
+/// Takes a refreshed ticket into the PAG that it belongs to, and makes new tokens from it. The caller stays outside the PAG,
+/// since a screen unlock runs in a process outside the session. Without root, as in a screen locker that runs as the user, only
+/// the seeder runs, and only if the caller is in a ring of the user.
 ///
 /// # Errors
-/// When the registry is out of reach.
+/// When the registry can't be locked, read or changed.
 pub fn refresh(request: &Request<'_>) -> Result<()> {
     if request.state.as_ref().is_some_and(LoginState::is_out_of_reach) {
         return Ok(());
@@ -59,7 +59,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     let job = Job {
         settings: request.settings,
         user,
-        // Asked for before the lock is held: NSS may be slow.
+        // Looked up before this login takes the lock: NSS may be slow.
         identity: attempt.identity(),
         ccache: attempt.ccache_to_seed_from(None),
         environment: &request.environment,
@@ -77,25 +77,25 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     };
     let locked = LockedUser::lock(&guard, user.uid, LOCK_WAIT)?;
     let mut pags = locked.pags()?;
-    reap(&locked, &mut pags, user, repaired(&attempt));
-    let Some((index, ring)) = refreshes(&attempt, &pags) else { return Ok(()) };
+    reap(&locked, &mut pags, user, kind_of_repaired(&attempt));
+    let Some((index, ring)) = pag_to_refresh(&attempt, &pags) else { return Ok(()) };
     let mut pag = pags.swap_remove(index);
     let Ok(mut record) = pag.record.clone() else { return Ok(()) };
-    // No login's: what is brought there would go to the session that it follows.
+    // New tokens in the ring of a manager that follows a session would go into that session's PAG.
     if record.follows.is_some() {
         return Ok(());
     }
-    let tried = record.last_seeding;
+    let last_seeding = record.last_seeding;
     let (_, work) = take_ticket(&attempt, &mut record, pag.id, &ring, PagState::Known);
-    // Good tokens are worth renewing only with a ticket that they were not made from: sshd, for one, refreshes the
-    // credentials of a login that has just got them.
-    let news = attempt.ticket_end(Some(&record)).unwrap_or(0);
-    let stale = tried.is_none_or(|last| {
-        news > last.ticket || (news == 0 && policy::worth_seeding(tried, crate::sys::now(), 0, true))
+    // Good tokens are renewed only with a ticket that they were not made from: sshd, for one, refreshes the credentials of a
+    // login that has just got them.
+    let ticket = attempt.ticket_end(Some(&record)).unwrap_or(0);
+    let stale = last_seeding.is_none_or(|last| {
+        ticket > last.ticket || (ticket == 0 && policy::worth_seeding(last_seeding, crate::sys::now(), 0, true))
     });
-    let wanted = stale || record.last_seeding != tried;
+    let wanted = stale || record.last_seeding != last_seeding;
     if wanted {
-        record.last_seeding = Some(LastSeeding { at: crate::sys::now(), ok: false, ticket: news });
+        record.last_seeding = Some(LastSeeding { at: crate::sys::now(), ok: false, ticket });
         record.discarded.clear();
     }
     locked.store(&mut pag, record.clone())?;
@@ -111,10 +111,14 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Where a refreshed ticket belongs: never into a new PAG, and never into one of another identity. The login's own
-/// PAG, when this process has opened it; else the one that it is in, as a screen locker is; else, from outside, the
-/// one of the login that it looks like, whatever scope that has come under; else the one that would be joined.
-pub(super) fn refreshes(attempt: &LoginAttempt<'_>, pags: &[Pag]) -> Option<(usize, Ring)> {
+/// The PAG that a refreshed ticket belongs to, and its ring. It is never a new PAG, and never one of another identity. In this
+/// order:
+///
+/// 1. the PAG that this process has entered by an earlier hook;
+/// 2. the PAG that this process is in, such as a screen locker's;
+/// 3. for a login service, the PAG of the login that this process resembles ([`policy::refreshed`]);
+/// 4. the PAG that a login would join.
+fn pag_to_refresh(attempt: &LoginAttempt<'_>, pags: &[Pag]) -> Option<(usize, Ring)> {
     let account = attempt.account();
     let brought = attempt.ticket.as_ref().map(|ticket| &ticket.summary.principal);
     let fits = |record: &Record| match (&record.principal, brought) {
@@ -127,19 +131,19 @@ pub(super) fn refreshes(attempt: &LoginAttempt<'_>, pags: &[Pag]) -> Option<(usi
         found.and_then(|(index, pag)| Some((index, *pag.ring.as_ref().ok()?)))
     };
     let opened = attempt.request.state.and_then(|state| state.pag);
-    if let Some(own) = opened.and_then(|(id, _)| at(&|pag| pag.id == id)) {
-        return Some(own);
+    if let Some(found) = opened.and_then(|(id, _)| at(&|pag| pag.id == id)) {
+        return Some(found);
     }
     if let Some(current) = Ring::current()
-        && let Some(inside) = at(&|pag| pag.ring.as_ref() == Ok(&current))
+        && let Some(found) = at(&|pag| pag.ring.as_ref() == Ok(&current))
     {
-        return Some(inside);
+        return Some(found);
     }
     if attempt.request.settings.placement == ServiceKind::Login {
         let (tty, service) = (Word::clean(attempt.request.tty), Word::clean(attempt.request.service));
         let scope = attempt.request.settings.scope;
-        let news = policy::Refreshed { principal: brought, tty: &tty, service: &service, scope };
-        if let Some(id) = policy::refreshed(&candidates(pags), news, &account) {
+        let refreshed = policy::Refreshed { principal: brought, tty: &tty, service: &service, scope };
+        if let Some(id) = policy::refreshed(&candidates(pags), refreshed, &account) {
             return at(&|pag| pag.id == id);
         }
     }

@@ -1,4 +1,4 @@
-//! What asks for a PAG, and what a login remembers from hook to hook.
+//! What a login asks for, and what it remembers from hook to hook.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::sys::Process;
 use crate::sys::RootDirectory;
 use crate::types::PagId;
 
-/// Who asks, and how.
+/// One call of a PAM hook: its user, its service, and its settings.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// The user of the login, not the one who called su.
+    /// The user of the login: for su, the target user.
     pub user: &'a Passwd,
     /// PAM service.
     pub service: &'a str,
-    /// Terminal as PAM names it, or nothing.
+    /// The terminal, as PAM names it. Empty without one.
     pub tty: &'a str,
     /// The configuration for this service.
     pub settings: &'a Settings,
@@ -28,63 +28,63 @@ pub struct Request<'a> {
     pub ccache: Option<&'a str>,
     /// The PAM environment.
     pub environment: Vec<CString>,
-    /// What an earlier hook of this login left.
+    /// What an earlier hook of this login remembered.
     pub state: Option<LoginState>,
-    /// Whether the session is being opened. Debian's stack of the user manager has us before pam_keyinit and after it:
-    /// that the second time puts right what pam_keyinit has replaced is then nothing to complain about.
+    /// Whether this hook opens the session. Debian's stack of the user manager calls pam_pag before and after pam_keyinit.
+    /// The second call restores the session keyring that pam_keyinit has replaced, which deserves no warning.
     pub opening: bool,
-    /// Whether this process has sessions of other users open, too. It is in no ring between its hooks then.
+    /// Whether this process has sessions of other users open, too. Such a process is in no ring between its hooks.
     pub several: bool,
 }
 
-/// What a login remembers from hook to hook. Plain values: a fork of the host has them too, and so does its end.
+/// What a login remembers from hook to hook. These are plain values, so that they are still valid in a fork of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoginState {
-    /// The user.
+    /// The user's uid.
     pub uid: u32,
-    /// The PAG and where it is kept; none for one outside the registry.
+    /// The PAG and its place in the registry. None for a PAG outside the registry.
     pub pag: Option<(PagId, registry::HolderRef)>,
-    /// Its ring; none with `nopag`.
+    /// The ring of the PAG. None with `nopag`.
     pub ring: Option<Ring>,
-    /// The process that entered.
+    /// The process that has entered the PAG.
     pub process: Process,
-    /// Its root directory then.
+    /// The root directory of that process when it entered.
     pub root: Option<RootDirectory>,
-    /// The lease's cookie.
+    /// The cookie of the login's lease. 0 without a lease.
     pub cookie: u64,
-    /// Time spent so far, of the budget.
+    /// The time that earlier hooks have spent of the login's budget.
     pub spent: Duration,
-    /// Whether this login has come to the point where its tokens were good, or were tried for.
+    /// Whether this login has found good tokens or tried to get some.
     pub seeded: bool,
-    /// Whether the session was opened, so that no later module should replace the session keyring.
+    /// Whether the session was opened. No later module should replace the session keyring then.
     pub opened: bool,
-    /// Whether it has put the process into the ring, which was not there before.
+    /// Whether this login has moved the process into the ring.
     pub moved: bool,
     /// Whether the process becomes the user's own after the end of its handle.
     pub lives_on: bool,
-    /// `strict` and `debug`, as the login that entered had them: its end reads no configuration.
+    /// The setting `strict` at the time of entering. The end of a login reads no configuration.
     pub strict: bool,
-    /// See `strict`.
+    /// The setting `debug` at the time of entering.
     pub debug: bool,
 }
 
 impl LoginState {
-    /// Whether the process has entered a chroot since (proftpd). There the paths of lock, configuration, `/proc` and sockets lead
-    /// to other files, which may be a user's. Keyrings have no paths.
+    /// Whether the process has entered a chroot since then, as proftpd does. In a chroot the paths of the lock, the
+    /// configuration, `/proc` and the sockets lead to other files, which a user may own. Keyrings have no paths.
     pub(super) fn is_out_of_reach(&self) -> bool {
         self.root != sys::root_directory()
     }
 }
 
-/// What has come of attempt.
+/// The result of [`enter`](super::enter()).
 #[derive(Debug)]
 pub struct Entered {
-    /// To be remembered.
+    /// What the next hook of this login has to know.
     pub state: LoginState,
     /// KRB5CCNAME for a user manager: the PAG's own ccache.
     pub ccache: Option<String>,
-    /// What a seeding job is not to get.
+    /// The tokens that a seeding job must not get.
     pub excluded: Excluded,
-    /// The PAG's identity, for a seeding job; empty where it has none.
+    /// The PAG's identity, for a seeding job. Empty if the PAG has none.
     pub identity: String,
 }

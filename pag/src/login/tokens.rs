@@ -1,6 +1,5 @@
 //! The ticket and the tokens of a login.
 
-use crate::seed;
 use std::time::Instant;
 
 use super::attempt::LOCK_WAIT;
@@ -13,6 +12,7 @@ use crate::afs;
 use crate::ccache;
 use crate::report::Event;
 use crate::report::report;
+use crate::seed;
 use crate::seed::Excluded;
 use crate::seed::Job;
 use crate::seed::Need;
@@ -25,19 +25,22 @@ use crate::types::Client;
 use crate::types::PagId;
 use crate::types::ServiceKind;
 
-/// Whether the PAG that a ticket is brought to was there before: if so, whether this login has tried for its tokens, and
-/// if not, whether its ccache has been made with the ticket.
+/// What this login knows of the PAG that it takes its ticket into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PagState {
+    /// The PAG was there before.
     Known,
+    /// An earlier hook of this login has read or sought the tokens of this PAG.
     Tried,
+    /// This login has made the PAG. `filled`: it has made the ccache with its ticket in it.
     New { filled: bool },
 }
 
-/// Takes the login's ticket into the PAG's record: its principal at once, so that no other identity slips in. Says what
-/// is to be done to the ccache, and whether a seeder should run; if so, it notes that one does, so that no other login
-/// starts one meanwhile. A PAG that is new has neither a ccache nor tokens: a child less for each look. Under the uid's
-/// lock.
+/// Takes the login's ticket into the PAG's record. Runs under the uid's lock.
+///
+/// The PAG has the ticket's principal from then on, so that no other identity can join it. Returns whether a seeder should
+/// run, and the work that remains on the PAG's ccache. If a seeder should run now, the record says that one does, so that no
+/// other login starts another. A new PAG has no ccache and no tokens yet, which saves a child for reading each of them.
 pub(super) fn take_ticket(
     attempt: &LoginAttempt<'_>,
     record: &mut Record,
@@ -45,31 +48,12 @@ pub(super) fn take_ticket(
     ring: &Ring,
     found: PagState,
 ) -> (Need, CcacheWork) {
-    let mut work = CcacheWork::None;
-    // Neither its ticket nor tokens from it go to a PAG of another identity.
+    // A PAG of another identity gets neither this ticket nor tokens from it.
     if !matches!(found, PagState::New { .. }) && !attempt.may_stay(record, None) {
-        return (Need::No, work);
+        return (Need::No, CcacheWork::None);
     }
-    if let Some(ticket) = &attempt.ticket {
-        let principal = &ticket.summary.principal;
-        let same = record.principal.as_ref().is_none_or(|known| known == principal);
-        if same {
-            record.principal = Some(principal.clone());
-            let expires = ticket.summary.tgt_expires.unwrap_or(0);
-            if expires > record.ticket && record.ccache == ccache::name(attempt.uid(), id) {
-                work = match found {
-                    PagState::New { filled: true } => {
-                        note_ticket(record, ticket);
-                        report(&Event::CcacheFed { uid: attempt.uid(), pag: id, expires });
-                        CcacheWork::None
-                    }
-                    PagState::New { filled: false } => CcacheWork::Replace,
-                    PagState::Known | PagState::Tried => CcacheWork::Feed,
-                };
-            }
-        }
-    }
-    // Of two hooks of a login the first looks at the tokens.
+    let work = note_principal(attempt, record, id, found);
+    // The first of a login's hooks has read the tokens already.
     let need = match found {
         PagState::Tried => Need::No,
         PagState::Known | PagState::New { .. } => need(attempt, Some(&*record), ring, found != PagState::Known),
@@ -77,7 +61,7 @@ pub(super) fn take_ticket(
     if need == Need::Now {
         let ticket = attempt.ticket_end(Some(&*record)).unwrap_or(0);
         record.last_seeding = Some(LastSeeding { at: crate::sys::now(), ok: false, ticket });
-        // A login begins anew; a job that has waited for long is none.
+        // A new login wants all tokens again. A seeding job does not: it leaves out what the user has discarded.
         if attempt.request.settings.placement != ServiceKind::Seed {
             record.discarded.clear();
         }
@@ -85,16 +69,40 @@ pub(super) fn take_ticket(
     (need, work)
 }
 
+/// Notes the principal of the login's ticket in the record, and returns the work that remains on the PAG's ccache.
+fn note_principal(attempt: &LoginAttempt<'_>, record: &mut Record, id: PagId, found: PagState) -> CcacheWork {
+    let Some(ticket) = &attempt.ticket else { return CcacheWork::None };
+    let principal = &ticket.summary.principal;
+    if record.principal.as_ref().is_some_and(|known| known != principal) {
+        return CcacheWork::None;
+    }
+    record.principal = Some(principal.clone());
+    let expires = ticket.summary.tgt_expires.unwrap_or(0);
+    if expires <= record.ticket || record.ccache != ccache::name(attempt.uid(), id) {
+        return CcacheWork::None;
+    }
+    match found {
+        PagState::New { filled: true } => {
+            note_ticket(record, ticket);
+            report(&Event::CcacheFed { uid: attempt.uid(), pag: id, expires });
+            CcacheWork::None
+        }
+        PagState::New { filled: false } => CcacheWork::Replace,
+        PagState::Known | PagState::Tried => CcacheWork::Feed,
+    }
+}
+
+/// Whether this login needs a seeder for the PAG with this ring. A `new` ring has no tokens, so it is not read.
 pub(super) fn need(attempt: &LoginAttempt<'_>, record: Option<&Record>, ring: &Ring, new: bool) -> Need {
     let settings = attempt.request.settings;
     let ticket = attempt.ticket_end(record);
     let last = record.and_then(|record| record.last_seeding);
     let now = crate::sys::now();
-    // The start of a manager is no wish for what somebody has discarded.
+    // The start of a manager does not bring back tokens that a user has discarded.
     if attempt.is_manager() && record.is_some_and(|record| !record.discarded.is_empty()) {
         return Need::No;
     }
-    // The ring is looked into only when that can change anything.
+    // The tokens are read only if they can change the answer.
     let clients = Client::present(settings);
     match seed::need(settings, &clients, last, ticket, attempt.is_manager(), now) {
         Need::No => Need::No,
@@ -115,7 +123,7 @@ pub(super) fn need(attempt: &LoginAttempt<'_>, record: Option<&Record>, ring: &R
     }
 }
 
-/// Runs a seeder where one is wanted; whether it did.
+/// Runs a seeder if this login needs one, and notes its result. Returns whether one ran. Not under the uid's lock.
 pub(super) fn seed(attempt: &LoginAttempt<'_>, placed: &mut Placed) -> bool {
     if attempt.has_tried(&placed.ring) || attempt.request.settings.placement == ServiceKind::Seed {
         return false;
@@ -149,7 +157,7 @@ pub(super) fn seed(attempt: &LoginAttempt<'_>, placed: &mut Placed) -> bool {
         let ok = seeding.ok;
         let _ = note_seeding(attempt.group, attempt.uid(), pag.id, &seeding, LOCK_WAIT);
         let fed = attempt.ticket.as_ref().is_some_and(|t| t.summary.tgt_expires.unwrap_or(0) <= record.ticket);
-        // Not the PAG's own.
+        // Only the login's ccache, which `kdestroy` is about, and not the PAG's own.
         if ok && fed && attempt.request.settings.kdestroy && job.ccache == attempt.request.ccache {
             let destroyed = job.kdestroy(&attempt.budget).unwrap_or_else(|error| Err(error.to_string()));
             if let Err(why) = destroyed {

@@ -1,4 +1,4 @@
-//! What becomes of a user's PAGs when leases end: for each login, and for the helper.
+//! The end of leases, and of the PAGs and tokens that they kept. Each login and the helper use this.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::sys::Passwd;
 use crate::types::PagId;
 use crate::types::Retain;
 
-/// The PAGs of a user that logins hold, those of jobs excepted. While there is one, logind keeps the manager.
+/// The PAGs that a live login holds, except those of cron and the like. While there is one, logind keeps the user's manager.
 pub(super) fn with_logins(pags: &[Pag]) -> Vec<PagId> {
     let is_one = |record: &Record| {
         record.kind != PagKind::Own
@@ -31,14 +31,14 @@ pub(super) fn with_logins(pags: &[Pag]) -> Vec<PagId> {
     pags.iter().filter(|pag| pag.record.as_ref().is_ok_and(is_one)).map(|pag| pag.id).collect()
 }
 
-/// What is to be said of a PAG whose record a newer release has written; none of any other.
+/// The report of a PAG with a record that a newer release has written. None for any other PAG.
 pub fn of_newer_release(pag: &Pag) -> Option<Event> {
     let why = pag.record.as_ref().err().filter(|why| matches!(why, Unreadable::Foreign(_)))?;
     Some(Event::RecordForeign { uid: pag.uid, pag: pag.id, why: why.to_string() })
 }
 
-/// Takes dead leases out of the user's PAGs and ends those that are over; what stays in `pags` can be used. Repairs a
-/// damaged record, as one of kind `repaired`, and leaves those of a newer release alone. Held under the uid's lock.
+/// Takes dead leases out of the user's PAGs, and ends the PAGs that are over. A PAG that stays in `pags` can be used. A damaged
+/// record becomes a new one of kind `repaired`. A record of a newer release is left alone. Needs the uid's lock.
 pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, user: &Passwd, repaired: PagKind) {
     let with_logins = with_logins(pags);
     pags.retain_mut(|pag| {
@@ -57,7 +57,7 @@ pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, user: &Passwd, repaire
                 report(&Event::RecordDamaged { uid: pag.uid, pag: pag.id, why: why.to_string() });
                 let ccache = ccache::name(pag.uid, pag.id);
                 let record = Record { unsure: true, ..Record::new(pag.uid, repaired, ccache, Retain::None) };
-                // Whoever is about to join it brings the first lease: it is not over yet.
+                // Without a lease this PAG would end here. The login that joins it brings the first one.
                 return locked.store(pag, record).is_ok();
             }
         };
@@ -75,22 +75,13 @@ pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, user: &Passwd, repaire
     });
 }
 
-/// Gives a PAG the record `record`, from which leases have gone, and what follows from it. True when the PAG goes on.
+/// Ends a PAG, discards its tokens, or keeps it, as [`policy::fate`] decides from the leases that are left in `record`. `stays`
+/// says whether the user's manager stays without a login. True if the PAG goes on; it then has `record`.
 pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stays: impl FnOnce() -> bool) -> bool {
     let (uid, id) = (pag.uid, pag.id);
-    let discard = |pag: &Pag| match &pag.ring {
-        Ok(ring) => {
-            // In a ring that a member has emptied the tokens of OpenAFS would not be found.
-            if let Some(s0) = pag.afs_keyring {
-                let _ = keyring::link(s0, ring.serial);
-            }
-            afs::discard(ring, Instant::now() + LOOK)
-        }
-        Err(_) => Ok(()),
-    };
     let fate = policy::fate(&record, stays);
-    // What is followed is another PAG's, and must not be discarded with what is this one's own. The helper links it
-    // again where this one goes on.
+    // The tokens of a followed session are that session's, and must not be discarded here. If this PAG goes on, the helper
+    // links them again.
     if fate != Fate::Keep
         && record.follows.is_some()
         && let Ok(ring) = &pag.ring
@@ -103,26 +94,13 @@ pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stay
             true
         }
         Fate::DropTokens => {
-            let some = |ring| afs::tokens(ring, Instant::now() + LOOK).is_ok_and(|tokens| !tokens.is_empty());
-            if pag.ring.as_ref().is_ok_and(some) {
-                if let Err(why) = discard(pag) {
-                    report(&Event::EndFailed { uid, pag: id, why: why.to_string() });
-                }
-                report(&Event::TokensDropped { uid, pag: id });
-            }
-            record.tokens.clear();
-            // Services would have the tokens back from it, and a new manager gets some when it starts. The helper takes it out
-            // of the ccache, which is the user's: nobody waits for that under the lock.
-            (record.ticket, record.renewable, record.authenticated) = (0, 0, 0);
-            // Whoever has a keytab for it need not wait, and it was the logins' that were discarded.
-            record.last_seeding = None;
-            record.discarded.clear();
+            drop_tokens(pag, &mut record);
             let _ = user.store(pag, record);
             true
         }
         Fate::End { discard: wanted } => {
-            if wanted && let Err(why) = discard(pag) {
-                report(&Event::EndFailed { uid, pag: id, why: why.to_string() });
+            if wanted {
+                discard_tokens(pag);
             }
             if let Err(why) = user.retire(pag) {
                 report(&Event::EndFailed { uid, pag: id, why: why.to_string() });
@@ -133,5 +111,33 @@ pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stay
             ccache::remove(uid, id);
             false
         }
+    }
+}
+
+/// Discards the tokens of a PAG that goes on without a login, and takes them and the ticket out of its record.
+fn drop_tokens(pag: &Pag, record: &mut Record) {
+    let has_tokens = |ring| afs::tokens(ring, Instant::now() + LOOK).is_ok_and(|tokens| !tokens.is_empty());
+    if pag.ring.as_ref().is_ok_and(has_tokens) {
+        discard_tokens(pag);
+        report(&Event::TokensDropped { uid: pag.uid, pag: pag.id });
+    }
+    record.tokens.clear();
+    // With the ticket, services could get the tokens back, and so would the next manager. The helper empties the ccache later,
+    // since the user owns it and could keep a process that holds the lock waiting.
+    (record.ticket, record.renewable, record.authenticated) = (0, 0, 0);
+    // A ticket from a keytab may bring tokens at once, and the logins that discarded tokens have ended.
+    record.last_seeding = None;
+    record.discarded.clear();
+}
+
+/// Discards the tokens of a PAG for all its members, and reports a failure.
+fn discard_tokens(pag: &Pag) {
+    let Ok(ring) = &pag.ring else { return };
+    // A member may have cut S0 out of the ring. Without it the tokens of OpenAFS would not be found.
+    if let Some(s0) = pag.afs_keyring {
+        let _ = keyring::link(s0, ring.serial);
+    }
+    if let Err(why) = afs::discard(ring, Instant::now() + LOOK) {
+        report(&Event::EndFailed { uid: pag.uid, pag: pag.id, why: why.to_string() });
     }
 }
