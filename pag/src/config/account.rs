@@ -1,11 +1,12 @@
 //! An account's name, and which Kerberos identities are the account's own.
 //!
-//! A PAG without an identity is fed and joined by tickets of an own identity only: any other one neither lends nor borrows
-//! rights. What a directory calls a person differs: sssd writes `alice@example.test` where names are fully qualified
-//! (`full_name_format`, sssd.conf(5)) or, told so, `EXAMPLE\alice`; winbind writes `EXAMPLE\alice` with a separator that
-//! the site chooses (smb.conf(5)); each of them means the principal `alice@EXAMPLE.TEST`.
+//! A PAG without an identity takes tickets of the account's own identities only. Any other identity would lend its rights to the
+//! services in that PAG, or borrow theirs.
+//!
+//! Directories name the same account differently. sssd writes `alice@example.test` if names are fully qualified
+//! (`full_name_format`, sssd.conf(5)), or `EXAMPLE\alice` if it is set up so. winbind writes `EXAMPLE\alice` with a separator
+//! that the site chooses (smb.conf(5)). Each of these stands for the principal `alice@EXAMPLE.TEST`.
 
-use super::identity::spelled_out;
 use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::fs::File;
@@ -14,51 +15,52 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::identity::spelled_out;
 use crate::config::{self, Dirs, Settings, Subject};
 use crate::sys::UserGroups;
 use crate::types::Principal;
 
-/// Where Kerberos's own configuration is.
+/// The configuration of Kerberos.
 const KRB5_CONF: &str = "/etc/krb5.conf";
 
-/// Largest file that is read there, in bytes.
+/// Largest file of that configuration that is read, in bytes.
 const LARGEST: u64 = 256 * 1024;
 
-/// How deep files may include each other.
+/// How many levels deep files may include each other.
 const DEEPEST: u32 = 3;
 
-/// An account, with what decides about its own identities.
+/// An account, and what decides which identities are its own.
 #[derive(Debug, Clone)]
 pub struct Account {
     name: String,
     identity: Vec<String>,
-    /// Whose key is in its keytab, where the configuration says so.
+    /// The principal of its keytab, if the configuration names one.
     key: Option<String>,
-    /// Kerberos's default realms, read when they decide.
+    /// The host's default realms, read only when they decide.
     realms: OnceCell<Vec<String>>,
 }
 
 /// The domain in an account's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Domain<'a> {
-    /// That of the DNS, as in `alice@example.test`.
+    /// A domain of the DNS, as in `alice@example.test`.
     Dns(&'a str),
-    /// A short one of Windows, as in `EXAMPLE\alice`.
+    /// A short name of a Windows domain, as in `EXAMPLE\alice`.
     Short(&'a str),
 }
 
 impl Account {
-    /// The account of that name, which is the one that the password database has.
+    /// The account of this name, as the password database has it.
     pub fn new(name: &CStr, settings: &Settings) -> Self {
         let name = name.to_string_lossy().into_owned();
         let key = settings.keytab.as_ref().and(settings.principal.clone());
         Account { name, identity: settings.identity.clone(), key, realms: OnceCell::new() }
     }
 
-    /// The account as the configuration has it for the jobs that renew: no PAM line is known, and no login's service.
+    /// The account as a seeding job sees it: with the settings of the service `pag-seed`, and without a PAM line.
     pub fn configured(name: &CStr) -> Self {
-        let person = UserGroups::new(name);
-        let is_in = |group: &str| person.is_in(group);
+        let groups = UserGroups::new(name);
+        let is_in = |group: &str| groups.is_in(group);
         let text = name.to_string_lossy();
         let subject = Subject { name: &text, is_in: &is_in };
         Account::new(name, &config::load(&Dirs::default(), "pag-seed", Some(&subject), &[]).0)
@@ -69,8 +71,9 @@ impl Account {
         &self.name
     }
 
-    /// Whether a principal is one of the account's own: that of its keytab, those that `identity` names, and, without that
-    /// option, the account's name in its own realm. Case does not count in names, since in Active Directory it does not.
+    /// Whether a principal is one of the account's own. These are the principal of its keytab and those that the option `identity`
+    /// names. Without that option, it is the account's name in its own realm. Names are compared without case, as in Active
+    /// Directory.
     pub fn owns(&self, principal: &Principal) -> bool {
         let (bare, domain) = parts(&self.name);
         if self.key.as_ref().is_some_and(|key| self.is_key(key, principal)) {
@@ -82,11 +85,11 @@ impl Account {
         let Some((name, realm)) = principal.simple() else { return false };
         let bare = name.eq_ignore_ascii_case(bare);
         match domain {
-            // A name that holds an @ for another reason is a name of the default realm, like any.
+            // A name may hold an @ that begins no domain. Like any other name, it is a principal of the default realm.
             _ if name.eq_ignore_ascii_case(&self.name) => self.is_local(realm),
             Some(Domain::Dns(domain)) => bare && realm.eq_ignore_ascii_case(domain),
-            // What a short name stands for only its domain knows; mostly it is the first label. Another realm may have
-            // that label, too, and anybody may found one.
+            // Only the domain knows which realm a short name stands for. It is mostly the first label of the realm. A realm
+            // of another site may begin with that label, too, so the realm must be the host's own.
             Some(Domain::Short(domain)) => {
                 let label = realm.split('.').next().unwrap_or_default();
                 bare && label.eq_ignore_ascii_case(domain) && self.is_local(realm)
@@ -95,8 +98,8 @@ impl Account {
         }
     }
 
-    /// Whether a ticket for this principal is what the account's keytab gives: by the key that the configuration names for it,
-    /// else by the account's own.
+    /// Whether the account's keytab gives tickets for this principal: by the key that the configuration names, else by the
+    /// account's own.
     pub fn is_from_keytab(&self, key: Option<&str>, principal: &Principal) -> bool {
         match key {
             Some(key) => self.is_key(key, principal),
@@ -104,7 +107,7 @@ impl Account {
         }
     }
 
-    /// Whether a key of this name, which may lack its realm, is that principal's.
+    /// Whether the key of this name is the principal's. Without a realm, the key is one of the host's own realm.
     fn is_key(&self, key: &str, principal: &Principal) -> bool {
         match Principal::parse(key) {
             Ok(key) => key.is_same(principal),
@@ -115,14 +118,14 @@ impl Account {
         }
     }
 
-    /// Whether a realm is the host's own. Where Kerberos's configuration does not say which is, every one is.
+    /// Whether a realm is the host's own. Each realm is, if the configuration of Kerberos names no default realm.
     fn is_local(&self, realm: &str) -> bool {
         let realms = self.realms.get_or_init(|| default_realms(Path::new(KRB5_CONF), DEEPEST));
         realms.is_empty() || realms.iter().any(|local| local == realm)
     }
 }
 
-/// What of an account's name names the person, and the domain where the name has one.
+/// An account's name without its domain, and the domain if there is one.
 fn parts(name: &str) -> (&str, Option<Domain<'_>>) {
     let whole = |(one, other): &(&str, &str)| !one.is_empty() && !other.is_empty();
     if let Some((bare, domain)) = name.rsplit_once('@').filter(whole) {
@@ -134,8 +137,8 @@ fn parts(name: &str) -> (&str, Option<Domain<'_>>) {
     }
 }
 
-/// The name under which an account's key is looked for in a keytab, unless the configuration says which: that of its person
-/// in the realm of its domain, else in the default realm.
+/// The key that is taken from an account's keytab if the configuration names none: the account's name without its domain, in the
+/// realm of the domain, else in the default realm.
 pub fn key_name(account: &str) -> String {
     match parts(account) {
         (bare, Some(Domain::Dns(domain))) => format!("{bare}@{}", domain.to_ascii_uppercase()),
@@ -143,8 +146,8 @@ pub fn key_name(account: &str) -> String {
     }
 }
 
-/// Kerberos's default realms, as its configuration and what that includes say: one with MIT's library, maybe several with
-/// Heimdal's. Of several places the first counts (krb5.conf(5)). None where it says nothing, or cannot be read.
+/// The host's default realms, from the configuration of Kerberos and the files that it includes. MIT's library knows one,
+/// Heimdal's may know several. The first setting counts (krb5.conf(5)). Empty if no file that can be read has one.
 fn default_realms(path: &Path, depth: u32) -> Vec<String> {
     let Some(text) = text_of(path) else { return Vec::new() };
     let mut in_defaults = false;
@@ -175,8 +178,8 @@ fn default_realms(path: &Path, depth: u32) -> Vec<String> {
     Vec::new()
 }
 
-/// The files of a directory that Kerberos would include: those with names of letters, digits, dashes and underscores, and
-/// those that end in `.conf` (krb5.conf(5)).
+/// The files of a directory that Kerberos would include: a name has only letters, digits, dashes and underscores, or ends in
+/// `.conf` (krb5.conf(5)).
 fn included(directory: &Path) -> Vec<PathBuf> {
     let is_plain = |name: &str| name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
     let counts = |name: &str| is_plain(name) || !name.starts_with('.') && name.ends_with(".conf");
@@ -187,7 +190,7 @@ fn included(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// What a file of the administrator's says: one that nobody else can write, and that is not waited for.
+/// The text of a file that belongs to root and that only root can write. A FIFO is not waited for.
 fn text_of(path: &Path) -> Option<String> {
     let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     let found = file.metadata().ok()?;
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_identity_of_its_keytab_is_an_accounts_own() {
+    fn an_account_owns_the_principal_of_its_keytab() {
         let owns = |key: &str, text: &str| {
             let account = Account { key: Some(key.to_owned()), ..account("alice", &[], &["R"]) };
             account.owns(&Principal::parse(text).unwrap())
@@ -255,20 +258,20 @@ mod tests {
                     "alice/admin@EXAMPLE.TEST",
                 ],
             ),
-            // A trusted domain's person is in that domain's realm, and never in the host's own.
+            // The account of a trusted domain is in that domain's realm, and never in the host's own.
             ("alice@other.test", &["alice@OTHER.TEST"], &["alice@EXAMPLE.TEST"]),
             (
                 r"EXAMPLE\alice",
                 &["alice@EXAMPLE.TEST"],
                 &[
-                    // Anybody may found a realm with that label.
+                    // Another site may have a realm that begins with that label.
                     "alice@EXAMPLE.OTHER",
                     "alice@OTHER.TEST",
                     "bob@EXAMPLE.TEST",
                 ],
             ),
             ("EXAMPLE+alice", &["alice@EXAMPLE.TEST"], &["alice@OTHER.TEST"]),
-            // What DOM stands for nobody can guess.
+            // The host's own realm does not begin with DOM.
             (r"DOM\alice", &[], &["alice@EXAMPLE.TEST", "alice@DOM.TEST", "alice@DOM"]),
             ("@example.test", &[], &["alice@EXAMPLE.TEST"]),
             (r"\alice", &[], &["alice@EXAMPLE.TEST"]),
@@ -303,29 +306,29 @@ mod tests {
     }
 
     #[test]
-    fn where_no_default_realm_is_known_a_bare_name_is_taken_in_every_realm() {
+    fn without_a_default_realm_an_account_owns_its_name_in_each_realm() {
         let owns = |name: &str, text: &str| account(name, &[], &[]).owns(&Principal::parse(text).unwrap());
         assert!(owns("alice", "alice@ANY.TEST") && owns(r"EXAMPLE\alice", "alice@EXAMPLE.TEST"));
         assert!(!owns("alice@example.test", "alice@OTHER.TEST") && !owns(r"EXAMPLE\alice", "alice@OTHER.TEST"));
     }
 
     #[test]
-    fn the_option_says_what_cannot_be_guessed_and_counts_alone() {
+    fn the_option_identity_replaces_the_name_in_the_own_realm() {
         let owns = |name: &str, identity: &[&str], text: &str| {
             account(name, identity, &["EXAMPLE.TEST"]).owns(&Principal::parse(text).unwrap())
         };
         assert!(owns(r"DOM\alice", &["%u@EXAMPLE.TEST"], "alice@EXAMPLE.TEST"));
         assert!(!owns(r"DOM\alice", &["%u@EXAMPLE.TEST"], "bob@EXAMPLE.TEST"));
         assert!(owns("asmith", &["%u@A.TEST", "alice/staff@B.TEST"], "alice/staff@B.TEST"));
-        assert!(!owns("alice", &["%u@OTHER.TEST"], "alice@EXAMPLE.TEST"), "in place of what would be guessed");
-        // A name cannot bring separators of its own along.
+        assert!(!owns("alice", &["%u@OTHER.TEST"], "alice@EXAMPLE.TEST"), "the option counts alone");
+        // A separator in a name is part of the name.
         assert!(!owns("alice/admin", &["%u@EXAMPLE.TEST"], "alice/admin@EXAMPLE.TEST"));
         assert!(is_identity("%u@EXAMPLE.TEST") && is_identity("alice/%u@R") && is_identity("alice@R"));
         assert!(!is_identity("%u") && !is_identity("@R") && !is_identity("%u@"));
     }
 
     #[test]
-    fn a_keys_name_is_the_persons_in_the_domains_realm() {
+    fn a_keys_name_is_the_accounts_in_the_domains_realm() {
         let table = [("alice", "alice"), ("alice@example.test", "alice@EXAMPLE.TEST"), (r"DOM\alice", "alice")];
         for (account, expected) in table {
             assert_eq!(key_name(account), expected);
@@ -355,7 +358,7 @@ mod tests {
         // A file that includes itself ends.
         let text = format!("include {}\n[libdefaults]\ndefault_realm = A.TEST\n", at("krb5.conf").display());
         assert_eq!(read(&text), "A.TEST");
-        // What others can write is not believed.
+        // A file that others can write is not read.
         fs::set_permissions(at("krb5.conf"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
         assert_eq!(default_realms(&at("krb5.conf"), DEEPEST), Vec::<String>::new());
     }

@@ -1,14 +1,14 @@
-//! What is wrong in the configuration, and where.
+//! Complaints about the configuration.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where something stands that was complained about.
+/// The place of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigSource {
-    /// A line of a file; 0 is the file as a whole.
+    /// A line of a file, counted from 1. 0 is the file as a whole.
     File(PathBuf, usize),
-    /// An argument, counted from 1, on the line of a PAM service.
+    /// An argument on the line of this PAM service, counted from 1.
     Argument(usize, String),
 }
 
@@ -22,14 +22,14 @@ impl fmt::Display for ConfigSource {
     }
 }
 
-/// Something in the configuration that is wrong, and was passed over.
+/// A mistake in the configuration. The setting keeps its default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
-    /// Where it stands.
+    /// The place of the mistake.
     pub place: ConfigSource,
-    /// What is wrong with it.
+    /// The mistake, in words.
     pub what: String,
-    /// What would be right.
+    /// The right setting, in words.
     pub right: String,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// What of a text may be repeated in a message.
+/// A text as a message may repeat it: without control characters, and at most 200 characters long.
 fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
 }

@@ -1,4 +1,4 @@
-//! The manuals and `pag.conf` against the options: they name each of them, and state the defaults that are built in.
+//! Tests that the manuals and `pag.conf` name each option and state its built-in default.
 
 use super::options::{OPTIONS, Opt, Value, Where, shown, switched};
 use super::services::{SERVICES, default_role};
@@ -9,7 +9,7 @@ const PAM_PAG: &str = include_str!("../../../docs/man/pam_pag.8");
 const PAG_CONF: &str = include_str!("../../../docs/man/pag.conf.5");
 const FILE: &str = include_str!("../../../units/etc/pag/pag.conf");
 
-/// The default of an option, as `pagctl status --explain` shows it. A seeder that is not named has one, too.
+/// The default of an option, as `pagctl status --explain` shows it. An unset `program` has a default here, too.
 fn default(name: &str) -> String {
     match name {
         "program" => AKLOG.to_owned(),
@@ -18,7 +18,7 @@ fn default(name: &str) -> String {
     }
 }
 
-/// What an option is after it was set to `text`, as [`default`] has it.
+/// The value of an option that was set to `text`, written as [`default`] writes it.
 fn set(option: &Opt, text: &str) -> String {
     let mut settings = Settings::default();
     match option.value {
@@ -39,7 +39,7 @@ fn plain(page: &str) -> String {
     ["\\fR", "\\fB", "\\fI", "\\"].iter().fold(text.join(" "), |text, escape| text.replace(escape, ""))
 }
 
-/// The paragraph of an option in a page: a tag is the line after `.TP`, and its first word is the name.
+/// The paragraph of an option in a page. Its tag is the line after `.TP`, and the first word of the tag is the name.
 fn paragraph(page: &str, name: &str) -> Option<String> {
     let has_tag = |text: &&str| {
         let tag = text.lines().next().unwrap_or_default().split(' ').nth(1).unwrap_or_default();
@@ -80,7 +80,7 @@ fn the_manuals_state_the_defaults() {
         let text = paragraph(PAM_PAG, name).or_else(|| paragraph(PAG_CONF, name));
         let text = text.unwrap_or_else(|| panic!("no manual has a paragraph about {name}"));
         let (_, stated) = text.rsplit_once("Default: ").unwrap_or_else(|| panic!("no default of {name}: {text}"));
-        // That of login.defs comes first, where it says one.
+        // The default from login.defs counts before the built-in one.
         let stated = stated.strip_prefix("UID_MIN of /etc/login.defs , else ").unwrap_or(stated);
         let stated = stated.split(' ').next().unwrap().trim_end_matches(['.', ',', ';']);
         assert_eq!(set(option, stated), default(name), "a manual has another default for {name}");

@@ -1,19 +1,19 @@
-//! Which files hold the configuration, and which of them are trusted.
+//! The files of the configuration, and which of them are trusted.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// Where the configuration lies.
+/// The paths of the configuration.
 #[derive(Debug, Clone)]
 pub struct Dirs {
     /// The main file.
     pub main: PathBuf,
-    /// Directories of drop-ins; of two files with the same name the one in the later directory counts.
+    /// Directories of drop-ins. If two files have the same name, the one in the later directory counts.
     pub drop_ins: Vec<PathBuf>,
-    /// Where UID_MIN is looked up.
+    /// The file with UID_MIN.
     pub login_defs: PathBuf,
-    /// Who must own what is read here: nobody else may tell the module what to run.
+    /// The uid that must own these files, since they name programs that the module runs.
     pub owner: u32,
 }
 
@@ -31,21 +31,22 @@ impl Default for Dirs {
 /// Largest file that is read, in bytes.
 pub(super) const LARGEST: u64 = 256 * 1024;
 
-/// How many complaints are told one by one: a login must not flood the journal.
+/// How many complaints are reported one by one. A login must not flood the journal.
 pub(super) const MOST: usize = 20;
 
-/// What would be right where a file or directory is not.
-pub(super) const TRUSTED: &str = "one that belongs to root and that nobody else can write";
+/// What a file or directory has to be, for a complaint.
+pub(super) const TRUSTED: &str = "one that belongs to root and that no other account can write";
 
+/// Whether only `owner` can change a file or directory.
 pub(super) fn is_trusted(metadata: &Metadata, owner: u32) -> bool {
     metadata.uid() == owner && metadata.mode() & 0o022 == 0
 }
 
-/// Where people's uids begin when login.defs does not say (shadow, lib/find_new_uid.c, get_ranges).
+/// The first uid of users if login.defs has no UID_MIN (shadow, lib/find_new_uid.c, get_ranges).
 pub(super) const MINIMUM_UID: u32 = 1000;
 
-/// UID_MIN of login.defs; of several the last, as shadow reads it. The file is long, nearly all of it comments, and this
-/// is done in every login: its bytes are looked through once, and only the line that counts is taken for text.
+/// UID_MIN of login.defs. The last line counts, as in shadow. Each login reads this file, which is long and mostly comments. So
+/// this passes over the bytes once, and decodes only the line that counts.
 pub(super) fn uid_min(bytes: &[u8]) -> Option<u32> {
     let value = |line: &[u8]| {
         let value = line.trim_ascii_start().strip_prefix(b"UID_MIN")?;

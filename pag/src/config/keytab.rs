@@ -1,15 +1,15 @@
-//! Keytabs: keys by which a user has tickets who is not there to type a password. Only root reads them, and only the
-//! ticket that comes of one is handed on.
+//! Keytabs. With a key from a keytab, a user or service gets tickets without a password. Only root reads keytabs. Other accounts
+//! get the tickets and not the key.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Whom a keytab is for.
+/// The user or service that a keytab is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeytabOwner {
     /// All PAGs of the user of this name.
     User(String),
-    /// The PAGs that logins at this PAM service have: system services with `PAMName=`.
+    /// The PAGs of logins at this PAM service, such as a system service with `PAMName=`.
     Service(String),
 }
 
@@ -18,15 +18,16 @@ pub enum KeytabOwner {
 pub struct Keytab {
     /// The file.
     pub path: PathBuf,
-    /// Whose key to take out of it. None: the user's own name, in the default realm.
+    /// The principal of the key to take from it. None stands for [`key_name`](super::account::key_name).
     pub principal: Option<String>,
 }
 
-/// Whether nobody but `owner` can read a keytab or put another in its place: a file of his without bits for group and
-/// others, and above it directories that only he can write. No step may be a link.
+/// Checks that only root and `owner` can read a keytab or replace it. The file belongs to `owner` and has no bits for group and
+/// others. The directories above it belong to `owner` or root, and group and others can't write them. No part of the path is a
+/// link.
 ///
 /// # Errors
-/// In words, what is wrong and with which path.
+/// In words: the path that is wrong, and the reason.
 pub fn check(path: &Path, owner: u32) -> Result<(), String> {
     let wrong = |at: &Path, what: &str| Err(format!("{}: {what}", at.display()));
     let mut directories: Vec<&Path> = path.ancestors().skip(1).collect();
@@ -36,7 +37,7 @@ pub fn check(path: &Path, owner: u32) -> Result<(), String> {
             Err(error) => return wrong(directory, &error.to_string()),
             Ok(found) if !found.is_dir() => return wrong(directory, "it is a link or no directory"),
             Ok(found) if (found.uid() != owner && found.uid() != 0) || found.mode() & 0o022 != 0 => {
-                return wrong(directory, "somebody besides root can write it");
+                return wrong(directory, "other accounts than root can write it");
             }
             Ok(_) => {}
         }
@@ -58,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_keytab_that_others_could_read_or_replace_is_refused() {
-        // Not in /tmp, which everybody can write.
+        // Not in /tmp, which each account can write.
         let top = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let owner = fs::metadata(top.path()).unwrap().uid();
         let (directory, path) = (top.path().join("keys"), top.path().join("keys/alice"));
@@ -69,7 +70,7 @@ mod tests {
         mode(&directory, 0o755);
         mode(&path, 0o600);
         if check(top.path(), owner).is_err_and(|why| why.contains("can write it")) {
-            // The tree itself lies where others can write: all that can be seen is that this is noticed.
+            // Others can write a directory above the source tree. The check refuses all paths below it.
             assert!(verdict().is_err());
             return;
         }
@@ -81,7 +82,7 @@ mod tests {
         mode(&path, 0o600);
         for bad in [0o775, 0o757, 0o1777] {
             mode(&directory, bad);
-            assert!(verdict().unwrap_err().starts_with("somebody besides root"), "{bad:o}");
+            assert!(verdict().unwrap_err().starts_with("other accounts than root"), "{bad:o}");
         }
         mode(&directory, 0o755);
         let link = top.path().join("keys/link");
@@ -89,7 +90,7 @@ mod tests {
         assert!(check(&link, owner).unwrap_err().contains("it is a link"));
         symlink(&directory, top.path().join("other")).unwrap();
         assert!(check(&top.path().join("other/alice"), owner).unwrap_err().contains("it is a link"));
-        assert!(check(&top.path().join("keys/nobody"), owner).is_err());
+        assert!(check(&top.path().join("keys/missing"), owner).is_err());
         assert!(check(&path, owner.wrapping_add(1)).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The configuration: `/etc/pag/pag.conf` with its drop-ins, and the arguments on a PAM line.
 //!
-//! Three stages: fragments (a text and its place) become settings by way of one table of options, and what has been
-//! parsed is valid. A line that is wrong keeps its default and yields a [`Complaint`]; nothing here fails.
+//! One table of options turns lines and arguments into [`Settings`], and all settings are valid. A wrong line yields a
+//! [`Complaint`], and its option keeps its default. Reading the configuration never fails.
 
 pub mod account;
 mod complaint;
@@ -29,8 +29,8 @@ pub use self::settings::{AKLOG, AKLOG_KAFS, Settings};
 
 use crate::config::keytab::{Keytab, KeytabOwner};
 
-/// The settings for a login: of `[user NAME]`, `[group NAME]`, the PAM line's arguments, `[service NAME]`, `[pag]` and
-/// the built-in defaults the first that has an option counts.
+/// The settings for a login. An option is taken from the first of these that has it: `[user NAME]`, `[group NAME]`, the
+/// arguments of the PAM line, `[service NAME]`, `[pag]`, and the built-in defaults.
 pub fn load(
     dirs: &Dirs,
     service: &str,
@@ -49,30 +49,30 @@ pub fn load(
             }
         }
     }
-    reading.person(subject);
+    reading.apply_user(subject);
     reading.finish(dirs)
 }
 
-/// The settings of the host as a whole, for the helper. All other sections are looked at for what is wrong.
+/// The settings of the host as a whole, for the helper. The other sections are read for their mistakes only.
 pub fn host(dirs: &Dirs) -> (Settings, Vec<Complaint>) {
     let mut reading = Reading::new(dirs, None);
     let of_host = reading.settings.clone();
     let services: Vec<String> = std::mem::take(&mut reading.services);
     for service in &services {
         reading.settings.placement = default_role(&service.to_ascii_lowercase());
-        reading.pass(Level::Service(service));
+        reading.apply(Level::Service(service));
     }
     for group in reading.groups.clone() {
-        reading.pass(Level::Group(&group));
+        reading.apply(Level::Group(&group));
     }
     for user in reading.users.clone() {
-        reading.pass(Level::User(&user));
+        reading.apply(Level::User(&user));
     }
     reading.settings = of_host;
     reading.finish(dirs)
 }
 
-/// The keytabs that the configuration names. What is wrong in it is [`host`]'s to say.
+/// The keytabs that the configuration names. [`host`] gives the complaints.
 pub fn keytabs(dirs: &Dirs) -> Vec<(KeytabOwner, Keytab)> {
     let mut reading = Reading::new(dirs, None);
     let services: Vec<KeytabOwner> =
@@ -81,7 +81,7 @@ pub fn keytabs(dirs: &Dirs) -> Vec<(KeytabOwner, Keytab)> {
     let mut keytabs = Vec::new();
     for owner in services.into_iter().chain(users) {
         (reading.settings.keytab, reading.settings.principal) = (None, None);
-        reading.pass(match &owner {
+        reading.apply(match &owner {
             KeytabOwner::Service(name) => Level::Service(name),
             KeytabOwner::User(name) => Level::User(name),
         });
@@ -93,22 +93,22 @@ pub fn keytabs(dirs: &Dirs) -> Vec<(KeytabOwner, Keytab)> {
     keytabs
 }
 
-/// An option, what it is set to, and where.
+/// The value of an option, and the place that decides it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
     /// Its name.
     pub name: &'static str,
-    /// Its value as one would write it.
+    /// Its value, as a configuration file has it.
     pub value: String,
-    /// Where that was decided; none for the built-in default.
+    /// The place that sets it. None for the built-in default.
     pub place: Option<ConfigSource>,
 }
 
-/// What [`load`] would say for a login at `service`, or on the host as a whole, and which line decides each option. What
-/// stands on PAM lines is not known here.
+/// The settings that [`load`] gives for a login at `service`, or for the host as a whole, and the line that decides each option.
+/// This does not know the arguments of PAM lines.
 pub fn explain(dirs: &Dirs, service: Option<&str>, subject: Option<&Subject<'_>>) -> (Vec<Explained>, Vec<Complaint>) {
     let mut reading = Reading::new(dirs, service);
-    reading.person(subject);
+    reading.apply_user(subject);
     let decided = |name| {
         let decisions = reading.decisions.iter().rev();
         decisions.into_iter().find(|(setting, _)| *setting == name).map(|(_, place)| place.clone())
@@ -125,10 +125,7 @@ pub fn explain(dirs: &Dirs, service: Option<&str>, subject: Option<&Subject<'_>>
 #[cfg(test)]
 mod tests {
     use super::files::{LARGEST, MOST};
-    use std::os::unix::fs::MetadataExt;
-
     use super::options::timeout;
-
     use super::*;
     use crate::types::Join;
     use crate::types::Retain;
@@ -136,7 +133,7 @@ mod tests {
     use crate::types::ServiceKind;
     use proptest::prelude::*;
     use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::Path;
     use std::time::Duration;
 
@@ -191,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_and_the_nearer_word_counts() {
+    fn the_pam_line_counts_over_the_service_and_the_service_over_the_host() {
         let (settings, complaints) = complaints(
             "[service sshd]\nretain = linger\n[pag]\nretain = processes\ntimeout = 2s\n",
             &["timeout=300ms"],
@@ -200,7 +197,7 @@ mod tests {
         assert_eq!((settings.retain, settings.timeout), (Retain::Linger, Duration::from_millis(300)));
     }
 
-    const BY_PERSON: &str = "[user alice]\nscope = session\n[group staff]\nretain = linger\njoin = credentials\n\
+    const BY_USER: &str = "[user alice]\nscope = session\n[group staff]\nretain = linger\njoin = credentials\n\
                              [group wheel]\nretain = processes\ntimeout = 2s\n[service sshd]\ntimeout = 3s\nstrict = yes\n\
                              [pag]\nscope = user\ntimeout = 4s\nstrict = no\nnopag = no\n";
 
@@ -211,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_first_of_user_group_line_service_and_host_counts() {
-        let files = files(BY_PERSON);
+        let files = files(BY_USER);
         let of = |name: &str, groups: &[&str], line: &[&[u8]]| {
             let (settings, complaints) =
                 with_subject(name, groups, |subject| load(&files.dirs, "sshd", Some(subject), line));
@@ -224,10 +221,10 @@ mod tests {
             (of("alice", &[], &[b"scope=user"]), (session, Retain::None, Join::Always, 3, true)),
             (of("bob", &[], &[b"scope=session"]), (session, Retain::None, Join::Always, 3, true)),
             (of("bob", &["wheel"], &[b"timeout=9s"]), (user, Retain::Processes, Join::Always, 2, true)),
-            // Of two groups the one that stands first in the files, whatever NSS says first.
+            // Of two groups, the one that stands first in the files, in any order of NSS.
             (of("bob", &["wheel", "staff"], &[]), (user, Retain::Linger, Join::Credentials, 2, true)),
             (of("bob", &[], &[b"timeout=9s"]), (user, Retain::None, Join::Always, 9, true)),
-            // A service of the user's name, and the other way round, is somebody else.
+            // A user with the name of a service, in a group with the name of another user.
             (of("sshd", &["alice"], &[]), (user, Retain::None, Join::Always, 3, true)),
         ];
         for (index, (found, expected)) in table.into_iter().enumerate() {
@@ -246,10 +243,10 @@ mod tests {
         let without = files("[pag]\nscope = session\n[user alice]\nnopag = yes\n");
         let _ = load(&without.dirs, "sshd", Some(&subject), &[]);
         assert!(asked.borrow().is_empty());
-        let with = files(BY_PERSON);
+        let with = files(BY_USER);
         let _ = load(&with.dirs, "sshd", Some(&subject), &[]);
         assert_eq!(asked.take(), ["wheel", "staff"]);
-        // The helper looks nobody up, and finds what is wrong all the same.
+        // The helper looks up no user, and finds the mistakes all the same.
         let wrong = files("[group staff]\nplacement = own\n[user alice]\nfollow = first\nscope = all\n");
         let found: Vec<String> = host(&wrong.dirs).1.iter().map(|c| c.what.clone()).collect();
         let expected = [
@@ -261,8 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn an_explanation_names_the_line_that_decides() {
-        let files = files(BY_PERSON);
+    fn explain_names_the_line_that_decides() {
+        let files = files(BY_USER);
         files.write("login.defs", b"UID_MIN 500\n");
         files.write("etc/60-more.conf", b"[group wheel]\ntimeout = 1s\n");
         let explain = |name: &str, groups: &[&str], service: Option<&str>| -> Vec<String> {
@@ -289,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn another_services_section_is_not_ours() {
+    fn the_section_of_another_service_does_not_count() {
         let (settings, _) = complaints("[service cron]\nplacement = none\nnopag = yes\n", &[]);
         assert_eq!((settings.placement, settings.nopag), (ServiceKind::Login, false));
     }
@@ -307,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place_and_what_would_be_right() {
+    fn a_complaint_names_the_place_the_mistake_and_what_would_be_right() {
         let text = "x = 1\n[pag]\nretian = none\nretain = sometimes\nscope\n[nonsense]\na = b\n";
         let (settings, complaints) = complaints(text, &["timeout=1h", "client=kafs", "program=aklog", "afs_cells"]);
         assert_eq!(settings.retain, Retain::None);
@@ -351,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manager_and_the_seeding_job_cannot_be_made_anything_else() {
+    fn the_placement_of_the_manager_and_the_seeding_job_is_fixed() {
         let files = files("[service systemd-user]\nplacement = none\n[service sshd]\nplacement = manager\n");
         let (settings, complaints) = load(&files.dirs, "systemd-user", None, &[]);
         assert_eq!((settings.placement, complaints.len()), (ServiceKind::Manager, 1));
@@ -360,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn system_users_end_where_login_defs_says() {
+    fn login_defs_sets_the_minimum_uid() {
         let files = files("");
         assert_eq!(host(&files.dirs).0.minimum_uid, 1000);
         files.write("login.defs", b"#UID_MIN 5\nUID_MIN 9\n UID_MIN\t\t  500\nSYS_UID_MIN 7\nUID_MINI 8\n# Jos\xe9\n");
@@ -368,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_helper_looks_at_the_sections_of_all_services() {
+    fn the_helper_checks_the_sections_of_all_services() {
         let files = files("[service cron]\nplacement = nowhere\nnopag = YES\n[service SSHD]\nnopag = maybe\n");
         let (settings, complaints) = host(&files.dirs);
         assert_eq!((settings.nopag, settings.placement, complaints.len()), (false, ServiceKind::Login, 2));
@@ -390,7 +387,7 @@ mod tests {
         ];
         assert_eq!(keytabs(&files.dirs), expected);
         assert_eq!(load(&files.dirs, "sshd", None, &[b"keytab=/x"]).1.len(), 1);
-        // Sections of one user are one, in whichever file they stand.
+        // The sections of one user in several files count as one.
         files.write("etc/10-more.conf", b"[user alice]\nprincipal = alice/cron\n[user bob]\nkeytab =\n");
         let expected = [
             (KeytabOwner::Service("backup".to_owned()), keytab("/etc/k/backup", None)),
@@ -402,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_value_takes_back_what_was_set() {
+    fn an_empty_value_takes_back_an_earlier_setting() {
         let (settings, complaints) =
             complaints("[pag]\nprogram = /bin/x\nafs_cells = a b\n", &["program=", "afs_cells="]);
         assert!(complaints.is_empty(), "{complaints:?}");
@@ -423,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_twice_is_named_and_the_later_counts() {
+    fn an_option_that_is_set_twice_is_named_and_the_later_counts() {
         let (settings, complaints) = complaints("[pag]\njoin = credentials\njoin = always\n", &["strict", "strict=No"]);
         assert_eq!((settings.join, settings.strict), (Join::Always, false));
         let expected = [
@@ -441,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_all_wrong_does_not_flood_the_journal() {
+    fn a_file_full_of_mistakes_does_not_flood_the_journal() {
         let (_, complaints) = complaints(&format!("[pag]\n{}", "x = 1\n".repeat(100)), &[]);
         assert_eq!(complaints.len(), MOST + 1);
         assert_eq!(
@@ -451,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_be_read_hold_nobody_up() {
+    fn files_that_cannot_be_read_do_not_block_a_login() {
         let files = files("");
         let conf = |name: &str| files.top.path().join("etc").join(name);
         files.write("etc/long.conf", &vec![b'#'; LARGEST as usize + 1]);
@@ -465,7 +462,7 @@ mod tests {
         assert_eq!(host(&files.dirs).1.len(), 1);
     }
 
-    /// The options of the manual's section OPTIONS: a tag is a line after `.TP`, its first word is the name.
+    /// The options of the manual's section OPTIONS. A tag is the line after `.TP`, and its first word is the name.
     fn documented() -> Vec<&'static str> {
         let page = include_str!("../../../docs/man/pam_pag.8");
         let section = page.split(".SH OPTIONS").nth(1).unwrap().split("\n.SH").next().unwrap();

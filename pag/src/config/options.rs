@@ -1,22 +1,22 @@
-//! The options: one table, by which they are read, checked and shown.
+//! The table of options. The configuration is read, checked and shown by it.
 
-use super::identity::is_identity;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::identity::is_identity;
 use super::settings::Settings;
 use crate::types::{Client, ClientChoice, Retain, ServiceKind};
 
-/// What kind of value an option takes.
+/// The kind of value that an option takes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value {
     /// Yes or no. On a PAM line the name alone is yes.
     Switch(fn(&mut Settings, bool)),
-    /// Anything that needs a text; the error says what would be right.
+    /// A text. The error says which text would be right.
     Text(fn(&mut Settings, &str) -> Result<(), String>),
 }
 
-/// Where an option may stand.
+/// The places of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Where {
     /// In every section, and on a PAM line.
@@ -72,9 +72,9 @@ pub const OPTIONS: [Opt; 24] = [
         Where::Service,
         text("placement", |s, v| match (v.parse(), s.placement) {
             (Ok(role), now) if role == now => Ok(()),
-            // These two are what they are, and nothing else is started like them.
+            // Only systemd starts a user manager, and only the helper a seeding job. Their placements are fixed.
             (_, ServiceKind::Manager | ServiceKind::Seed) => {
-                Err("nothing: this service is always what it is".to_owned())
+                Err("no such line, since the placement of this service is fixed".to_owned())
             }
             (Ok(role @ (ServiceKind::Login | ServiceKind::Own | ServiceKind::Nothing)), _) => {
                 s.placement = role;
@@ -103,8 +103,8 @@ pub const OPTIONS: [Opt; 24] = [
     only(Where::ServiceOrUser, text("principal", |s, v| principal(v).map(|principal| s.principal = principal))),
 ];
 
-/// What an option is set to, as one would write it; none for what is no option. Apart from the table, so that the PAM
-/// module, which shows nothing, need not carry it.
+/// The value of an option, as a configuration file has it. None if there is no such option. This is not in the table, since the
+/// PAM module shows no options and should not carry it.
 pub(super) fn shown(name: &str, s: &Settings) -> Option<String> {
     let words = |words: &Option<Vec<String>>| words.as_deref().map_or_else(String::new, |words| words.join(","));
     let path = |path: &Option<PathBuf>| path.as_deref().map_or_else(String::new, |path| path.display().to_string());
@@ -137,7 +137,7 @@ pub(super) fn shown(name: &str, s: &Settings) -> Option<String> {
     })
 }
 
-/// The option whose setting an option is about: two are one setting under two names.
+/// The option that an option sets: `retain_after_close` is another name for `retain`.
 pub(super) fn setting(name: &'static str) -> &'static str {
     if name == "retain_after_close" { "retain" } else { name }
 }
@@ -151,7 +151,7 @@ fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split([',', ' ', '\t']).filter(|word| !word.is_empty())
 }
 
-/// A program and its arguments, separated by commas; no shell is involved. An empty value takes back what was set before.
+/// A program and its arguments, separated by commas. No shell reads them. An empty value takes back an earlier setting.
 pub(super) fn program(value: &str) -> Result<Option<Vec<String>>, String> {
     let words: Vec<String> = list(value).map(str::to_owned).collect();
     match words.first() {
@@ -161,8 +161,8 @@ pub(super) fn program(value: &str) -> Result<Option<Vec<String>>, String> {
     }
 }
 
-/// A file in /proc: one anywhere else could be on a file system that does not answer. An empty value takes back what was
-/// set before.
+/// A file in /proc: any other file could be on a file system that does not answer. An empty value takes back an earlier
+/// setting.
 fn device(value: &str) -> Result<Option<PathBuf>, String> {
     let path = Path::new(value);
     let plain = path.components().all(|part| !matches!(part, Component::ParentDir));
@@ -173,7 +173,7 @@ fn device(value: &str) -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// A file; whether it may be used is looked at when it is. An empty value takes back what was set before.
+/// A file. The program that uses it checks it. An empty value takes back an earlier setting.
 pub(super) fn keytab(value: &str) -> Result<Option<PathBuf>, String> {
     let path = Path::new(value);
     match value {
@@ -185,7 +185,7 @@ pub(super) fn keytab(value: &str) -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// A Kerberos identity, the realm of which may be left out. It becomes an argument of kinit.
+/// A principal, with or without its realm. It becomes an argument of kinit.
 pub(super) fn principal(value: &str) -> Result<Option<String>, String> {
     match value {
         "" => Ok(None),
@@ -196,7 +196,7 @@ pub(super) fn principal(value: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// Principals, in which `%u` may stand for the user's name. An empty value takes back what was set before.
+/// Principals, in which `%u` may stand for the user's name. An empty value takes back an earlier setting.
 pub(super) fn identity(value: &str) -> Result<Vec<String>, String> {
     let words: Vec<String> = list(value).map(str::to_owned).collect();
     if words.iter().all(|word| is_identity(word)) {
@@ -206,6 +206,7 @@ pub(super) fn identity(value: &str) -> Result<Vec<String>, String> {
     }
 }
 
+/// A time from 100 ms to 60 s. A number without a unit is in seconds.
 pub(super) fn timeout(value: &str) -> Result<Duration, String> {
     let right = || "a time from 100ms to 60s, such as 5s".to_owned();
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
@@ -234,7 +235,7 @@ fn clients(value: &str) -> Result<ClientChoice, String> {
     }
 }
 
-/// As pam_afs_session reads it (pam-util/options.c, convert_boolean).
+/// A switch, as pam_afs_session reads it (pam-util/options.c, convert_boolean).
 pub(super) fn switched(value: Option<&str>) -> Result<bool, String> {
     match value.map(str::to_ascii_lowercase).as_deref() {
         None | Some("yes" | "true" | "on" | "1") => Ok(true),
@@ -243,13 +244,13 @@ pub(super) fn switched(value: Option<&str>) -> Result<bool, String> {
     }
 }
 
-/// The option whose name differs least from `name`, if it is near enough to be meant.
+/// The name of an option that differs least from `name`, if `name` is likely a misspelling of it.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let near = OPTIONS.iter().map(|option| (distance(name, option.name), option.name)).min()?;
     (name.len() <= 32 && near.0 <= 2).then_some(near.1)
 }
 
-/// How many insertions, deletions and replacements lead from one word to another.
+/// The number of insertions, deletions and replacements that lead from one word to another.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate().take(64) {

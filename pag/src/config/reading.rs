@@ -23,16 +23,16 @@ use std::path::{Path, PathBuf};
 
 use super::complaint::{Complaint, ConfigSource};
 
-/// Whom settings are for.
+/// The user that settings are for.
 pub struct Subject<'a> {
-    /// His name as PAM has it.
+    /// The user's name, as PAM has it.
     pub name: &'a str,
-    /// Whether he is in the group of that name. Asked only where a section names one, since it takes NSS.
+    /// Whether the user is in the group of this name. Called only if a section names a group, since it needs NSS.
     pub is_in: &'a dyn Fn(&str) -> bool,
 }
 
-/// The sections that one pass over the files is about, from the weakest on; arguments of a PAM line come between those
-/// of services and of groups.
+/// The sections that one pass over the files reads, the weakest first. The arguments of a PAM line count over those of
+/// services, and those of groups count over the arguments.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level<'a> {
     Host,
@@ -41,7 +41,7 @@ pub(super) enum Level<'a> {
     User(&'a str),
 }
 
-/// What the head of a section names.
+/// The head of a section.
 enum Head<'a> {
     Host,
     Service(&'a str),
@@ -80,7 +80,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Where a setting was found.
+/// The place of a setting, as far as it decides which options may stand there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
     Pag,
@@ -90,37 +90,38 @@ enum Origin {
     User,
 }
 
-/// A file, and the lines of it that say something, by their numbers.
+/// A file, and its lines with their numbers. Blank lines and comments are left out.
 pub(super) type Text = (PathBuf, Vec<(usize, String)>);
 
-pub(super) fn lines(text: &str) -> Vec<(usize, String)> {
+fn lines(text: &str) -> Vec<(usize, String)> {
     let lines = (1..).zip(text.lines().map(str::trim));
-    let says = |line: &str| !line.is_empty() && !line.starts_with(['#', ';']);
-    lines.filter(|(_, line)| says(line)).map(|(number, line)| (number, line.to_owned())).collect()
+    let is_content = |line: &str| !line.is_empty() && !line.starts_with(['#', ';']);
+    lines.filter(|(_, line)| is_content(line)).map(|(number, line)| (number, line.to_owned())).collect()
 }
 
+/// The configuration while it is read.
 pub(super) struct Reading {
     pub(super) settings: Settings,
     pub(super) complaints: Vec<Complaint>,
-    /// Complaints beyond the most that are told.
-    pub(super) untold: usize,
-    pub(super) texts: Vec<Text>,
-    /// What the heads of sections name, in the order of the files.
+    /// The number of complaints beyond [`MOST`].
+    unreported: usize,
+    texts: Vec<Text>,
+    /// The services, groups and users with a section, in the order of the files.
     pub(super) services: Vec<String>,
     pub(super) groups: Vec<String>,
     pub(super) users: Vec<String>,
-    /// What was set, and where; the last counts.
+    /// The options that were set, and the places. The last one counts.
     pub(super) decisions: Vec<(&'static str, ConfigSource)>,
 }
 
 impl Reading {
-    /// Reads the files; what they say of the host and of `service` counts from here on.
+    /// Reads the files, and applies the sections of the host and of `service`.
     pub(super) fn new(dirs: &Dirs, service: Option<&str>) -> Self {
         let placement = service.map_or(ServiceKind::Login, default_role);
         let mut reading = Reading {
             settings: Settings { placement, ..Settings::default() },
             complaints: Vec::new(),
-            untold: 0,
+            unreported: 0,
             texts: Vec::new(),
             services: Vec::new(),
             groups: Vec::new(),
@@ -132,16 +133,16 @@ impl Reading {
             reading.decisions.push(("minimum_uid", ConfigSource::File(dirs.login_defs.clone(), 0)));
         }
         reading.texts = reading.texts_of(dirs);
-        // A service's own section counts over the host's, in whichever file they stand.
-        reading.pass(Level::Host);
+        // The section of a service counts over the host's, also if it stands in an earlier file.
+        reading.apply(Level::Host);
         if let Some(service) = service {
-            reading.pass(Level::Service(service));
+            reading.apply(Level::Service(service));
         }
         reading
     }
 
-    /// What the configuration's files say.
-    pub(super) fn texts_of(&mut self, dirs: &Dirs) -> Vec<Text> {
+    /// The lines of all files of the configuration.
+    fn texts_of(&mut self, dirs: &Dirs) -> Vec<Text> {
         let mut texts = Vec::new();
         for path in self.files(dirs) {
             match self.file(&path, dirs.owner).map(String::from_utf8) {
@@ -155,20 +156,20 @@ impl Reading {
         texts
     }
 
-    /// What the files say of a person counts over all else: his own sections, then those of his groups, of which the
-    /// one that is named first counts.
-    pub(super) fn person(&mut self, subject: Option<&Subject<'_>>) {
+    /// Applies the sections of a user, which count over all else, and below them those of the user's groups. Of two groups, the one
+    /// that the files name first counts.
+    pub(super) fn apply_user(&mut self, subject: Option<&Subject<'_>>) {
         let Some(subject) = subject else { return };
         for group in self.groups.clone().iter().rev().filter(|group| (subject.is_in)(group)) {
-            self.pass(Level::Group(group));
+            self.apply(Level::Group(group));
         }
         if self.users.iter().any(|user| user == subject.name) {
-            self.pass(Level::User(subject.name));
+            self.apply(Level::User(subject.name));
         }
     }
 
-    /// Reads the sections of one level in all files.
-    pub(super) fn pass(&mut self, level: Level<'_>) {
+    /// Applies the sections of one level from all files.
+    pub(super) fn apply(&mut self, level: Level<'_>) {
         let texts = std::mem::take(&mut self.texts);
         for (path, lines) in &texts {
             self.sections(path, lines, level);
@@ -176,9 +177,10 @@ impl Reading {
         self.texts = texts;
     }
 
+    /// The settings and the complaints. The last complaint says how many more there would be.
     pub(super) fn finish(mut self, dirs: &Dirs) -> (Settings, Vec<Complaint>) {
-        if self.untold > 0 {
-            let what = format!("{} more lines or arguments are wrong", self.untold);
+        if self.unreported > 0 {
+            let what = format!("{} more lines or arguments are wrong", self.unreported);
             let place = ConfigSource::File(dirs.main.clone(), 0);
             self.complaints.push(Complaint { place, what, right: "what pag.conf(5) says".to_owned() });
         }
@@ -189,12 +191,12 @@ impl Reading {
         if self.complaints.len() < MOST {
             self.complaints.push(Complaint { place, what, right });
         } else {
-            self.untold += 1;
+            self.unreported += 1;
         }
     }
 
-    /// The files to read, in order.
-    pub(super) fn files(&mut self, dirs: &Dirs) -> Vec<PathBuf> {
+    /// The files to read, in this order: the main file, then the drop-ins by their names.
+    fn files(&mut self, dirs: &Dirs) -> Vec<PathBuf> {
         let mut found: Vec<PathBuf> = Vec::new();
         for directory in &dirs.drop_ins {
             let entries = match std::fs::read_dir(directory) {
@@ -206,7 +208,7 @@ impl Reading {
                     continue;
                 }
             };
-            // Whoever can write there could bring a file of root's under another name.
+            // An account that can write to a directory could move a file of root into it.
             if !std::fs::metadata(directory).is_ok_and(|metadata| is_trusted(&metadata, dirs.owner)) {
                 self.complain(
                     ConfigSource::File(directory.clone(), 0),
@@ -229,8 +231,8 @@ impl Reading {
         found
     }
 
-    /// What a file holds that may be trusted; nothing where there is none.
-    pub(super) fn file(&mut self, path: &Path, owner: u32) -> Option<Vec<u8>> {
+    /// The bytes of a file. None if there is no such file, and, with a complaint, if it is not to be trusted or can't be read.
+    fn file(&mut self, path: &Path, owner: u32) -> Option<Vec<u8>> {
         let place = || ConfigSource::File(path.to_owned(), 0);
         // A FIFO in its place must not hold up the login.
         let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
@@ -246,7 +248,7 @@ impl Reading {
             self.complain(place(), "it is not read".to_owned(), TRUSTED.to_owned());
             return None;
         };
-        // All at once, without a look at whether there is more: this is done in every login.
+        // With one read of the size that the metadata gives, since each login does this.
         let mut bytes = vec![0; usize::try_from(metadata.len().min(LARGEST + 1)).unwrap_or(0)];
         if bytes.len() as u64 <= LARGEST && file.read_exact(&mut bytes).is_ok() {
             return Some(bytes);
@@ -255,8 +257,8 @@ impl Reading {
         None
     }
 
-    /// Reads the sections of one file that are of `level`.
-    pub(super) fn sections(&mut self, path: &Path, lines: &[(usize, String)], level: Level<'_>) {
+    /// Applies the sections of `level` from one file.
+    fn sections(&mut self, path: &Path, lines: &[(usize, String)], level: Level<'_>) {
         let mut ours = false;
         let mut seen: Vec<&str> = Vec::new();
         let mut begun = false;
@@ -286,7 +288,7 @@ impl Reading {
                 self.complain(place(), format!("{} is no setting", quoted(line)), "NAME = VALUE".to_owned());
                 continue;
             };
-            self.once(&place(), name, &mut seen);
+            self.check_once(&place(), name, &mut seen);
             let from = match level {
                 Level::Host => Origin::Pag,
                 Level::Service(_) => Origin::Service,
@@ -297,7 +299,7 @@ impl Reading {
         }
     }
 
-    /// Notes what the head of a section names.
+    /// Notes the service, group or user that the head of a section names.
     fn head(&mut self, place: &ConfigSource, head: &Head<'_>) {
         let (names, name) = match head {
             Head::Host => return,
@@ -316,17 +318,19 @@ impl Reading {
         }
     }
 
+    /// Applies an argument of a PAM line. `seen` are the options that stand before it on that line.
     pub(super) fn argument<'b>(&mut self, place: ConfigSource, argument: &'b str, seen: &mut Vec<&'b str>) {
         let (name, value) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (argument, None),
         };
-        self.once(&place, name, seen);
+        self.check_once(&place, name, seen);
         self.set(place, name, value, Origin::PamLine);
     }
 
-    pub(super) fn once<'b>(&mut self, place: &ConfigSource, name: &'b str, seen: &mut Vec<&'b str>) {
-        // A file of nothing but new names would make this quadratic; there are not that many options.
+    /// Complains if `name` is among the options that were `seen` in the same section or on the same PAM line.
+    fn check_once<'b>(&mut self, place: &ConfigSource, name: &'b str, seen: &mut Vec<&'b str>) {
+        // Only names of options are kept, so that `seen` stays short for a file of made-up names.
         if seen.contains(&name) {
             let what = format!("{} is set twice, and the later counts", quoted(name));
             self.complain(place.clone(), what, "one of them".to_owned());

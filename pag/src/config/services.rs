@@ -1,35 +1,35 @@
-//! What each PAM service is: the one table that the PAM module and `pagctl pam` go by.
+//! The table of PAM services. The PAM module and `pagctl pam` use it.
 
 use crate::types::ServiceKind;
 
-/// Whether the process of a service still runs as root when it ends its PAM handle, and starts the user's process later. vsftpd
+/// Whether the service's process ends its PAM handle while it still runs as root, and starts the user's process later. vsftpd
 /// does so (see session_support in vsftpd.conf(5)).
 pub fn lives_on_without_session(service: &str) -> bool {
     matches!(service, "vsftpd" | "ftp")
 }
 
-/// What kind of program uses a PAM service.
+/// The kind of program that uses a PAM service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seat {
-    /// Lets people in.
+    /// Logs users in.
     Login,
-    /// Lets people in, and unlocks their screens by authenticating them again.
+    /// Logs users in, and unlocks their screens by another authentication.
     LoginAndUnlock,
-    /// Unlocks screens and does nothing else.
+    /// Only unlocks screens.
     Unlock,
     /// `systemd --user`.
     Manager,
-    /// Runs jobs of users who are not there.
+    /// Runs jobs of users without a login.
     Job,
     /// Shows a login screen.
     Greeter,
-    /// Changes the identity of a shell, or asks for a password: no session of its own begins.
+    /// Changes the identity of a shell, or asks for a password. It begins no session of its own.
     Nothing,
-    /// `pag-seed`, the helper's own.
+    /// `pag-seed`, a service of the helper.
     Seed,
 }
 
-/// The PAM services that are known (the table of docs/design/placement.md). What is not here counts as a login.
+/// The known PAM services (the table of docs/design/placement.md). Any other service counts as a login.
 pub const SERVICES: [(&str, Seat); 82] = [
     ("sshd", Seat::Login),
     ("dropbear", Seat::Login),
@@ -110,18 +110,18 @@ pub const SERVICES: [(&str, Seat); 82] = [
     ("chfn", Seat::Nothing),
     ("chsh", Seat::Nothing),
     ("fcrontab", Seat::Nothing),
-    // They ask for passwords, again and again, and do nothing in a user's name.
+    // These ask for passwords again and again, and do nothing as the user.
     ("cups", Seat::Nothing),
     ("dovecot", Seat::Nothing),
     ("pag-seed", Seat::Seed),
 ];
 
-/// What uses a PAM service, if it is known.
+/// The kind of program that uses a PAM service, if the service is known.
 pub fn seat(service: &str) -> Option<Seat> {
     SERVICES.iter().find(|(name, _)| *name == service).map(|(_, seat)| *seat)
 }
 
-/// What a PAM service is, unless `[service NAME] placement` says otherwise.
+/// The kind of a PAM service, unless `[service NAME] placement` sets another.
 pub fn default_role(service: &str) -> ServiceKind {
     match seat(service) {
         Some(Seat::Manager) => ServiceKind::Manager,
@@ -129,7 +129,7 @@ pub fn default_role(service: &str) -> ServiceKind {
         // The shell keeps the ring that it inherited.
         Some(Seat::Greeter | Seat::Nothing) => ServiceKind::Nothing,
         Some(Seat::Job) => ServiceKind::Own,
-        // Of a screen locker we see pam_setcred alone, which refreshes.
+        // A screen locker calls only pam_setcred, and refreshes the user's ticket.
         Some(Seat::Login | Seat::LoginAndUnlock | Seat::Unlock) | None => ServiceKind::Login,
     }
 }

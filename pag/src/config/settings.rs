@@ -1,4 +1,4 @@
-//! What has been configured for one PAM service and one user.
+//! The settings for one PAM service and one user.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use super::files::MINIMUM_UID;
 use crate::types::{Cell, ClientChoice, Follow, Join, Retain, Scope, ServiceKind};
 
-/// The settings for one login: a user's at a PAM service, or the host's.
+/// The settings for one user at one PAM service, or for the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How wide a PAG is.
+    /// Whether a user's logins share a PAG.
     pub scope: Scope,
-    /// Which logins join.
+    /// Which logins join that PAG.
     pub join: Join,
-    /// What becomes of tokens at the end.
+    /// Which tokens stay after the last logout.
     pub retain: Retain,
-    /// The time that one login may wait for us in all.
+    /// The time that pam_pag may take of one login in all.
     pub timeout: Duration,
-    /// Whether a failure of ours fails the login.
+    /// Whether a failure of pam_pag fails the login.
     pub strict: bool,
     /// The seeder of OpenAFS and of the client `keyring`, as a program and its arguments.
     pub program: Option<Vec<String>>,
@@ -27,42 +27,42 @@ pub struct Settings {
     pub afs_cells: Vec<Cell>,
     /// Whether the seeder runs without a ticket, too.
     pub always_aklog: bool,
-    /// The principals that are the user's own, `%u` standing for his name. Empty: the one that his name stands for.
+    /// The user's own principals. `%u` stands for the user's name. Empty: the principal that the user's name stands for.
     pub identity: Vec<String>,
     /// Whether the cell of the home directory is wanted, too.
     pub aklog_homedir: bool,
-    /// Accepted for pam_afs_session's sake: root is left alone in any case.
+    /// Has no effect, since root never gets a PAG. Accepted for compatibility with pam_afs_session.
     pub ignore_root: bool,
-    /// Users with a lower uid are left alone.
+    /// The lowest uid that gets a PAG.
     pub minimum_uid: u32,
-    /// Tokens without a PAG.
+    /// Whether logins get tokens without a PAG.
     pub nopag: bool,
-    /// A PAG without tokens.
+    /// Whether logins get a PAG without tokens.
     pub notokens: bool,
     /// Whether the login's ccache is destroyed once the PAG has its ticket.
     pub kdestroy: bool,
-    /// Whether steps are told to the journal.
+    /// Whether the journal gets a line for each step.
     pub debug: bool,
-    /// What the PAM service is.
+    /// What kind of PAM service this is.
     pub placement: ServiceKind,
     /// Which AFS clients are served.
     pub client: ClientChoice,
-    /// Whom the services of a user follow who has a PAG for each login.
+    /// Which session's PAG a user's services follow when each login has its own.
     pub follow: Follow,
-    /// Where a kernel module has OpenAFS's interface, besides the places that are known.
+    /// Where a kernel module has OpenAFS's interface, besides the known places.
     pub openafs_device: Option<PathBuf>,
-    /// The keytab of a user or service who is not there to type a password.
+    /// The keytab of a user or service that gets tickets without a password.
     pub keytab: Option<PathBuf>,
-    /// Whose key to take out of it.
+    /// The principal of the key to take from that keytab.
     pub principal: Option<String>,
 }
 
-/// The seeder of OpenAFS where `program` names none.
+/// The seeder of OpenAFS if `program` names none.
 pub const AKLOG: &str = "/usr/bin/aklog";
-/// The seeder of kAFS where `kafs_program` names none.
+/// The seeder of kAFS if `kafs_program` names none.
 pub const AKLOG_KAFS: &str = "/usr/bin/aklog-kafs";
 
-/// The built-in defaults. The manuals and pag.conf state them, too; a test holds these to what stands here.
+/// The built-in defaults. The manuals and pag.conf state them, too, and a test compares them with these.
 impl Default for Settings {
     fn default() -> Self {
         Settings {
