@@ -121,7 +121,7 @@ impl<'a> LoginAttempt<'a> {
 
     /// The ccache for a seeder: the one that the login brings, if its ticket was read, else the PAG's own. An unread ccache may be
     /// of another identity, and tokens of that have no place in a PAG that others share. A ccache in the session keyring is lost
-    /// when the login enters its ring, so the PAG's is taken then, too.
+    /// when the login enters its ring, so the PAG's is taken then, too. A PAG outside the registry has no ccache of its own.
     pub(super) fn ccache_to_seed_from<'b>(&'b self, record: Option<&'b Record>) -> Option<&'b str> {
         let own = self.request.ccache.zip(self.request.ccache.and_then(|name| CcacheName::parse(name).ok()));
         let is_known = self.ticket.is_some() || record.is_none();
