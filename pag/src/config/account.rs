@@ -1,11 +1,11 @@
 //! An account's name, and which Kerberos identities are the account's own.
 //!
-//! A PAG without an identity takes tickets of the account's own identities only. Any other identity would lend its rights to the
-//! services in that PAG, or borrow theirs.
+//! A PAG without an identity takes tickets of the account's own identities only. Any other identity would lend its
+//! rights to the services in that PAG, or borrow theirs.
 //!
 //! Directories name the same account differently. sssd writes `alice@example.test` if names are fully qualified
-//! (`full_name_format`, sssd.conf(5)), or `EXAMPLE\alice` if it is set up so. winbind writes `EXAMPLE\alice` with a separator
-//! that the site chooses (smb.conf(5)). Each of these stands for the principal `alice@EXAMPLE.TEST`.
+//! (`full_name_format`, sssd.conf(5)), or `EXAMPLE\alice` if it is set up so. winbind writes `EXAMPLE\alice` with a
+//! separator that the site chooses (smb.conf(5)). Each of these stands for the principal `alice@EXAMPLE.TEST`.
 
 use std::cell::OnceCell;
 use std::ffi::CStr;
@@ -71,9 +71,9 @@ impl Account {
         &self.name
     }
 
-    /// Whether a principal is one of the account's own. These are the principal of its keytab and those that the option `identity`
-    /// names. Without that option, it is the account's name in its own realm. Names are compared without case, as in Active
-    /// Directory.
+    /// Whether a principal is one of the account's own. These are the principal of its keytab and those that the option
+    /// `identity` names. Without that option, it is the account's name in its own realm. Names are compared without
+    /// case, as in Active Directory.
     pub fn owns(&self, principal: &Principal) -> bool {
         let (bare, domain) = parts(&self.name);
         if self.key.as_ref().is_some_and(|key| self.is_key(key, principal)) {
@@ -88,8 +88,8 @@ impl Account {
             // A name may hold an @ that begins no domain. Like any other name, it is a principal of the default realm.
             _ if name.eq_ignore_ascii_case(&self.name) => self.is_local(realm),
             Some(Domain::Dns(domain)) => bare && realm.eq_ignore_ascii_case(domain),
-            // Only the domain knows which realm a short name stands for. It is mostly the first label of the realm. A realm
-            // of another site may begin with that label, too, so the realm must be the host's own.
+            // Only the domain knows which realm a short name stands for. It is mostly the first label of the realm. A
+            // realm of another site may begin with that label, too, so the realm must be the host's own.
             Some(Domain::Short(domain)) => {
                 let label = realm.split('.').next().unwrap_or_default();
                 bare && label.eq_ignore_ascii_case(domain) && self.is_local(realm)
@@ -98,8 +98,8 @@ impl Account {
         }
     }
 
-    /// Whether the account's keytab gives tickets for this principal: by the key that the configuration names, else by the
-    /// account's own.
+    /// Whether the account's keytab gives tickets for this principal: by the key that the configuration names, else by
+    /// the account's own.
     pub fn is_from_keytab(&self, key: Option<&str>, principal: &Principal) -> bool {
         match key {
             Some(key) => self.is_key(key, principal),
@@ -137,8 +137,8 @@ fn parts(name: &str) -> (&str, Option<Domain<'_>>) {
     }
 }
 
-/// The key that is taken from an account's keytab if the configuration names none: the account's name without its domain, in the
-/// realm of the domain, else in the default realm.
+/// The key that is taken from an account's keytab if the configuration names none: the account's name without its
+/// domain, in the realm of the domain, else in the default realm.
 pub fn key_name(account: &str) -> String {
     match parts(account) {
         (bare, Some(Domain::Dns(domain))) => format!("{bare}@{}", domain.to_ascii_uppercase()),
@@ -146,8 +146,8 @@ pub fn key_name(account: &str) -> String {
     }
 }
 
-/// The host's default realms, from the configuration of Kerberos and the files that it includes. MIT's library knows one,
-/// Heimdal's may know several. The first setting counts (krb5.conf(5)). Empty if no file that can be read has one.
+/// The host's default realms, from the configuration of Kerberos and the files that it includes. MIT's library knows
+/// one, Heimdal's may know several. The first setting counts (krb5.conf(5)). Empty if no file that can be read has one.
 fn default_realms(path: &Path, depth: u32) -> Vec<String> {
     let Some(text) = text_of(path) else { return Vec::new() };
     let mut in_defaults = false;
@@ -178,7 +178,8 @@ fn default_realms(path: &Path, depth: u32) -> Vec<String> {
     Vec::new()
 }
 
-/// The files of a directory that Kerberos would include: a name has only letters, digits, dashes and underscores, or ends in
+/// The files of a directory that Kerberos would include: a name has only letters, digits, dashes and underscores, or
+/// ends in
 /// `.conf` (krb5.conf(5)).
 fn included(directory: &Path) -> Vec<PathBuf> {
     let is_plain = |name: &str| name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));

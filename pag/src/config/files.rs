@@ -45,8 +45,8 @@ pub(super) fn is_trusted(metadata: &Metadata, owner: u32) -> bool {
 /// The first uid of users if login.defs has no UID_MIN (shadow, lib/find_new_uid.c, get_ranges).
 pub(super) const MINIMUM_UID: u32 = 1000;
 
-/// UID_MIN of login.defs. The last line counts, as in shadow. Each login reads this file, which is long and mostly comments. So
-/// this passes over the bytes once, and decodes only the line that counts.
+/// UID_MIN of login.defs. The last line counts, as in shadow. Each login reads this file, which is long and mostly
+/// comments. So this passes over the bytes once, and decodes only the line that counts.
 pub(super) fn uid_min(bytes: &[u8]) -> Option<u32> {
     let value = |line: &[u8]| {
         let value = line.trim_ascii_start().strip_prefix(b"UID_MIN")?;

@@ -1,5 +1,5 @@
-//! Keytabs. With a key from a keytab, a user or service gets tickets without a password. Only root reads keytabs. Other accounts
-//! get the tickets and not the key.
+//! Keytabs. With a key from a keytab, a user or service gets tickets without a password. Only root reads keytabs. Other
+//! accounts get the tickets and not the key.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,9 @@ pub struct Keytab {
     pub principal: Option<String>,
 }
 
-/// Checks that only root and `owner` can read a keytab or replace it. The file belongs to `owner` and has no bits for group and
-/// others. The directories above it belong to `owner` or root, and group and others can't write them. No part of the path is a
-/// link.
+/// Checks that only root and `owner` can read a keytab or replace it. The file belongs to `owner` and has no bits for
+/// group and others. The directories above it belong to `owner` or root, and group and others can't write them. No part
+/// of the path is a link.
 ///
 /// # Errors
 /// In words: the path that is wrong, and the reason.

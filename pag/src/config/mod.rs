@@ -104,8 +104,8 @@ pub struct Explained {
     pub place: Option<ConfigSource>,
 }
 
-/// The settings that [`load`] gives for a login at `service`, or for the host as a whole, and the line that decides each option.
-/// This does not know the arguments of PAM lines.
+/// The settings that [`load`] gives for a login at `service`, or for the host as a whole, and the line that decides
+/// each option. This does not know the arguments of PAM lines.
 pub fn explain(dirs: &Dirs, service: Option<&str>, subject: Option<&Subject<'_>>) -> (Vec<Explained>, Vec<Complaint>) {
     let mut reading = Reading::new(dirs, service);
     reading.apply_user(subject);

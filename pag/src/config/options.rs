@@ -103,8 +103,8 @@ pub const OPTIONS: [Opt; 24] = [
     only(Where::ServiceOrUser, text("principal", |s, v| principal(v).map(|principal| s.principal = principal))),
 ];
 
-/// The value of an option, as a configuration file has it. None if there is no such option. This is not in the table, since the
-/// PAM module shows no options and should not carry it.
+/// The value of an option, as a configuration file has it. None if there is no such option. This is not in the table,
+/// since the PAM module shows no options and should not carry it.
 pub(super) fn shown(name: &str, s: &Settings) -> Option<String> {
     let words = |words: &Option<Vec<String>>| words.as_deref().map_or_else(String::new, |words| words.join(","));
     let path = |path: &Option<PathBuf>| path.as_deref().map_or_else(String::new, |path| path.display().to_string());

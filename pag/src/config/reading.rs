@@ -156,8 +156,8 @@ impl Reading {
         texts
     }
 
-    /// Applies the sections of a user, which count over all else, and below them those of the user's groups. Of two groups, the one
-    /// that the files name first counts.
+    /// Applies the sections of a user, which count over all else, and below them those of the user's groups. Of two
+    /// groups, the one that the files name first counts.
     pub(super) fn apply_user(&mut self, subject: Option<&Subject<'_>>) {
         let Some(subject) = subject else { return };
         for group in self.groups.clone().iter().rev().filter(|group| (subject.is_in)(group)) {
@@ -231,7 +231,8 @@ impl Reading {
         found
     }
 
-    /// The bytes of a file. None if there is no such file, and, with a complaint, if it is not to be trusted or can't be read.
+    /// The bytes of a file. None if there is no such file, and, with a complaint, if it is not to be trusted or can't
+    /// be read.
     fn file(&mut self, path: &Path, owner: u32) -> Option<Vec<u8>> {
         let place = || ConfigSource::File(path.to_owned(), 0);
         // A FIFO in its place must not hold up the login.

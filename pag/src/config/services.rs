@@ -2,8 +2,8 @@
 
 use crate::types::ServiceKind;
 
-/// Whether the service's process ends its PAM handle while it still runs as root, and starts the user's process later. vsftpd
-/// does so (see session_support in vsftpd.conf(5)).
+/// Whether the service's process ends its PAM handle while it still runs as root, and starts the user's process later.
+/// vsftpd does so (see session_support in vsftpd.conf(5)).
 pub fn lives_on_without_session(service: &str) -> bool {
     matches!(service, "vsftpd" | "ftp")
 }

@@ -27,7 +27,8 @@ pub struct Settings {
     pub afs_cells: Vec<Cell>,
     /// Whether the seeder runs without a ticket, too.
     pub always_aklog: bool,
-    /// The user's own principals. `%u` stands for the user's name. Empty: the principal that the user's name stands for.
+    /// The user's own principals. `%u` stands for the user's name. Empty: the principal that the user's name stands
+    /// for.
     pub identity: Vec<String>,
     /// Whether the cell of the home directory is wanted, too.
     pub aklog_homedir: bool,

@@ -49,7 +49,8 @@ pub(super) struct LoginAttempt<'a> {
     pub(super) group: HandleGroup,
     /// The ticket that this login brings.
     pub(super) ticket: Option<Contents>,
-    /// Whether this login brings a ticket, or a ccache that could not be read. With `nopag`, the seeder reads that ccache itself.
+    /// Whether this login brings a ticket, or a ccache that could not be read. With `nopag`, the seeder reads that
+    /// ccache itself.
     pub(super) may_have_ticket: bool,
 }
 
@@ -71,8 +72,8 @@ impl<'a> LoginAttempt<'a> {
         self.request.user.uid
     }
 
-    /// The uid and all groups that a child of this login gets. Looked up only when a child needs them, since NSS costs more
-    /// than the rest of a join.
+    /// The uid and all groups that a child of this login gets. Looked up only when a child needs them, since NSS costs
+    /// more than the rest of a join.
     pub(super) fn identity(&self) -> &Identity {
         let user = self.request.user;
         self.identity.get_or_init(|| Identity {
@@ -82,7 +83,8 @@ impl<'a> LoginAttempt<'a> {
         })
     }
 
-    /// The uid with the user's primary group only. That is enough to read and write the user's ccache, and it needs no NSS.
+    /// The uid with the user's primary group only. That is enough to read and write the user's ccache, and it needs no
+    /// NSS.
     pub(super) fn owner(&self) -> Identity {
         let user = self.request.user;
         Identity { uid: user.uid, gid: user.gid, groups: vec![user.gid] }
@@ -97,8 +99,8 @@ impl<'a> LoginAttempt<'a> {
         self.request.settings.placement == ServiceKind::Manager
     }
 
-    /// Reads, as the user, the ticket that this login brings. A manager and a seeding job bring none. A ccache that is missing,
-    /// or has no ticket that is valid now, is no fault: some sites set KRB5CCNAME for every login.
+    /// Reads, as the user, the ticket that this login brings. A manager and a seeding job bring none. A ccache that is
+    /// missing, or has no ticket that is valid now, is no fault: some sites set KRB5CCNAME for every login.
     pub(super) fn look_for_ticket(&mut self) {
         let Some(name) = self.request.ccache else { return };
         if !matches!(self.request.settings.placement, ServiceKind::Login | ServiceKind::Own) {
@@ -119,9 +121,10 @@ impl<'a> LoginAttempt<'a> {
         self.may_have_ticket = true;
     }
 
-    /// The ccache for a seeder: the one that the login brings, if its ticket was read, else the PAG's own. An unread ccache may be
-    /// of another identity, and tokens of that have no place in a PAG that others share. A ccache in the session keyring is lost
-    /// when the login enters its ring, so the PAG's is taken then, too. A PAG outside the registry has no ccache of its own.
+    /// The ccache for a seeder: the one that the login brings, if its ticket was read, else the PAG's own. An unread
+    /// ccache may be of another identity, and tokens of that have no place in a PAG that others share. A ccache in the
+    /// session keyring is lost when the login enters its ring, so the PAG's is taken then, too. A PAG outside the
+    /// registry has no ccache of its own.
     pub(super) fn ccache_to_seed_from<'b>(&'b self, record: Option<&'b Record>) -> Option<&'b str> {
         let own = self.request.ccache.zip(self.request.ccache.and_then(|name| CcacheName::parse(name).ok()));
         let is_known = self.ticket.is_some() || record.is_none();
@@ -129,8 +132,9 @@ impl<'a> LoginAttempt<'a> {
         own.map(|(name, _)| name).or(record.map(|record| record.ccache.as_str()))
     }
 
-    /// Whether this login may be in the PAG with this record. Without a ticket it may, else [`policy::may_bring`] decides. `own`
-    /// is the cookie of its lease in that PAG. Without `own`, one session of the PAG is taken for this login.
+    /// Whether this login may be in the PAG with this record. Without a ticket it may, else [`policy::may_bring`]
+    /// decides. `own` is the cookie of its lease in that PAG. Without `own`, one session of the PAG is taken for this
+    /// login.
     pub(super) fn may_stay(&self, record: &Record, own: Option<u64>) -> bool {
         let Some(ticket) = &self.ticket else { return true };
         let others = match own {
@@ -159,16 +163,16 @@ impl<'a> LoginAttempt<'a> {
             .map_err(Error::system("get random bits for a lease"))
     }
 
-    /// End of the ticket that a seeder would use, in seconds since the epoch: the login's ticket, else the PAG's if it is still
-    /// valid. 0 if the login brings service tickets only.
+    /// End of the ticket that a seeder would use, in seconds since the epoch: the login's ticket, else the PAG's if it
+    /// is still valid. 0 if the login brings service tickets only.
     pub(super) fn ticket_end(&self, record: Option<&Record>) -> Option<u64> {
         let now = crate::sys::now();
         let login = self.ticket.as_ref().map(|ticket| ticket.summary.tgt_expires.unwrap_or(0));
         login.or_else(|| record.map(|record| record.ticket).filter(|ticket| *ticket > now))
     }
 
-    /// Whether an earlier hook of this login has found good tokens in `ring` or tried to get some. If the PAG of that hook has
-    /// ended and `ring` is another one, its tokens are gone, and this hook has to try again.
+    /// Whether an earlier hook of this login has found good tokens in `ring` or tried to get some. If the PAG of that
+    /// hook has ended and `ring` is another one, its tokens are gone, and this hook has to try again.
     pub(super) fn has_tried(&self, ring: &Ring) -> bool {
         self.request.state.is_some_and(|state| state.seeded && state.ring == Some(*ring))
     }

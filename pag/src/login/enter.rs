@@ -33,8 +33,8 @@ use crate::types::Client;
 use crate::types::ServiceKind;
 
 /// Takes a login that gets no PAG, such as root's, out of its caller's PAG: `su -` in a stack without pam_keyinit would
-/// inherit the caller's ring. A revoked or invalidated session keyring may have been a ring. The kernel no longer shows what it
-/// was, so this login leaves it, too. Without root nothing is done.
+/// inherit the caller's ring. A revoked or invalidated session keyring may have been a ring. The kernel no longer shows
+/// what it was, so this login leaves it, too. Without root nothing is done.
 ///
 /// # Errors
 /// When the kernel makes no new session keyring.
@@ -49,11 +49,12 @@ pub fn keep_out(user: &Passwd) -> Result<()> {
     }
 }
 
-/// Puts the calling thread into the right PAG, feeds the PAG's ccache and seeds tokens. A second call changes nothing, unless
-/// another module has replaced the session keyring: then the thread enters its ring again. Needs root.
+/// Puts the calling thread into the right PAG, feeds the PAG's ccache and seeds tokens. A second call changes nothing,
+/// unless another module has replaced the session keyring: then the thread enters its ring again. Needs root.
 ///
 /// # Errors
-/// When this login gets no PAG. It then has no tokens, and either a clean session keyring or the one that it had before.
+/// When this login gets no PAG. It then has no tokens, and either a clean session keyring or the one that it had
+/// before.
 pub fn enter(request: &Request<'_>) -> Result<Entered> {
     Client::configure(request.settings);
     if let Some(state) = request.state.filter(LoginState::is_out_of_reach) {
@@ -82,9 +83,9 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
 
 /// Whether pam_keyinit is still to come in the user manager's stack. Must be called before the login joins a ring.
 ///
-/// pam_keyinit makes a session keyring that the user owns (Linux-PAM, pam_keyinit.c, init_keyrings). Before that, the session
-/// keyring is PID 1's, or the ring of an earlier call. libpam loads all modules of a service before it calls the first one
-/// (pam_handlers.c, _pam_init_handlers), so a pam_keyinit that is not loaded will not come.
+/// pam_keyinit makes a session keyring that the user owns (Linux-PAM, pam_keyinit.c, init_keyrings). Before that, the
+/// session keyring is PID 1's, or the ring of an earlier call. libpam loads all modules of a service before it calls
+/// the first one (pam_handlers.c, _pam_init_handlers), so a pam_keyinit that is not loaded will not come.
 fn moment_of_manager(uid: u32) -> Moment {
     let is_users = |found: keyring::Description<'_>| found.uid == uid;
     let by_keyinit = Ring::current().is_none()

@@ -61,8 +61,8 @@ pub(super) fn make(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagK
     Ok(Placed { ring, pag: Some((pag, record)), cookie, need, work, seeded: false, moved: true })
 }
 
-/// Reports a login that is kept apart from its user's services, since its ticket names another principal than the account's
-/// own. The administrator may have to tell pam_pag the account's own principal.
+/// Reports a login that is kept apart from its user's services, since its ticket names another principal than the
+/// account's own. The administrator may have to tell pam_pag the account's own principal.
 fn report_if_apart(attempt: &LoginAttempt<'_>, pag: PagId, kind: PagKind) {
     let account = attempt.account();
     let brought = attempt.ticket.as_ref().map(|ticket| &ticket.summary.principal);
@@ -72,8 +72,8 @@ fn report_if_apart(attempt: &LoginAttempt<'_>, pag: PagId, kind: PagKind) {
     }
 }
 
-/// Makes the PAG one of OpenAFS, too, and reports a failure. Without S0 the PAG has no tokens of OpenAFS, but those of the
-/// other clients.
+/// Makes the PAG one of OpenAFS, too, and reports a failure. Without S0 the PAG has no tokens of OpenAFS, but those of
+/// the other clients.
 fn ensure_afs_pag(attempt: &LoginAttempt<'_>, guard: &Guard, pag: &mut Pag) {
     match s0::ensure_afs_pag(guard, pag) {
         Ok(Equipped::Relinked) => {
@@ -95,8 +95,8 @@ fn new_ccache(attempt: &LoginAttempt<'_>, id: PagId) -> (String, bool) {
     (ccache::name(attempt.uid(), id), made.is_ok() && ticket.is_some())
 }
 
-/// Notes in the record of `pag` that this login, which has entered its ring, is a member. `lease` is the lease to add, none for
-/// a seeding job and for a login that has one.
+/// Notes in the record of `pag` that this login, which has entered its ring, is a member. `lease` is the lease to add,
+/// none for a seeding job and for a login that has one.
 ///
 /// # Errors
 /// When the record can't be read or stored. In the second case the thread has left the ring.
@@ -145,7 +145,8 @@ pub(super) fn joined(
     Ok(Placed { ring, pag: Some((pag, record)), cookie, need, work, seeded: false, moved: true })
 }
 
-/// Writes the ccache that this login brings into its lease: an earlier hook may have taken the lease before there was a ticket.
+/// Writes the ccache that this login brings into its lease: an earlier hook may have taken the lease before there was a
+/// ticket.
 fn note_ccache(attempt: &LoginAttempt<'_>, record: &mut Record) {
     if let (Some(state), Some(ccache)) = (attempt.request.state, attempt.request.ccache) {
         let own = record.leases.iter_mut().find(|lease| lease.cookie == state.cookie);
@@ -153,8 +154,9 @@ fn note_ccache(attempt: &LoginAttempt<'_>, record: &mut Record) {
     }
 }
 
-/// Takes the tokens of the followed session out of a user manager's ring that a login has joined. The login can't leave this to
-/// the helper: until then its own tokens would go into the PAG of the followed session. Returns whether the PAG did follow.
+/// Takes the tokens of the followed session out of a user manager's ring that a login has joined. The login can't leave
+/// this to the helper: until then its own tokens would go into the PAG of the followed session. Returns whether the PAG
+/// did follow.
 fn end_following(pag: &mut Pag, ring: &Ring, record: &mut Record) -> bool {
     if record.follows.is_some() {
         follow::take_away(ring, pag.afs_keyring, record);
@@ -165,8 +167,8 @@ fn end_following(pag: &mut Pag, ring: &Ring, record: &mut Record) -> bool {
     false
 }
 
-/// Adds this login's lease to the record. Returns its cookie, or 0 if the record has no room. A login without a lease is in the
-/// PAG, and loses its tokens when the last login with a lease ends.
+/// Adds this login's lease to the record. Returns its cookie, or 0 if the record has no room. A login without a lease
+/// is in the PAG, and loses its tokens when the last login with a lease ends.
 fn take_lease(attempt: &LoginAttempt<'_>, record: &mut Record, id: PagId, lease: Lease) -> u64 {
     let (uid, process, before) = (attempt.uid(), lease.process, record.leases.clone());
     let admitted = lease::admit(&mut record.leases, lease);

@@ -26,9 +26,9 @@ use crate::sys::Process;
 use crate::sys::Who;
 use crate::types::Word;
 
-/// Ends a login's lease, and with the last lease the PAG. Takes this process out of the ring, since a host that goes on must
-/// not do later work in this user's PAG. Without root, as in the user manager's `(sd-pam)`, nothing is done here: the helper
-/// ends the lease.
+/// Ends a login's lease, and with the last lease the PAG. Takes this process out of the ring, since a host that goes on
+/// must not do later work in this user's PAG. Without root, as in the user manager's `(sd-pam)`, nothing is done here:
+/// the helper ends the lease.
 ///
 /// # Errors
 /// When the registry can't be locked or read. The lease then ends with its process.
@@ -36,8 +36,8 @@ pub fn leave(state: &LoginState) -> Result<()> {
     end(state, true)
 }
 
-/// Ends a login that has opened no session and will not open one. Like [`leave`], except that a process that was in the ring
-/// before this login stays there: such a login has only checked a password.
+/// Ends a login that has opened no session and will not open one. Like [`leave`], except that a process that was in the
+/// ring before this login stays there: such a login has only checked a password.
 ///
 /// # Errors
 /// As [`leave`].
@@ -45,9 +45,9 @@ pub fn give_up(state: &LoginState) -> Result<()> {
     end(state, state.moved)
 }
 
-/// Takes a process that goes on as root out of the ring of a session that stays open. It has ended its PAM handle (JupyterHub)
-/// or has a session of another user open, too, so the next program that it starts may be any user's. A process that has become
-/// the user is the session, and stays.
+/// Takes a process that goes on as root out of the ring of a session that stays open. It has ended its PAM handle
+/// (JupyterHub) or has a session of another user open, too, so the next program that it starts may be any user's. A
+/// process that has become the user is the session, and stays.
 ///
 /// # Errors
 /// EDQUOT. The process is then still in the ring.
@@ -58,8 +58,8 @@ pub fn step_out(state: &LoginState) -> Result<()> {
     if goes_on && (ring.is_current() || keyring::session_is_dead()) { ring::leave() } else { Ok(()) }
 }
 
-/// Ends the newest session of this user and PAM service that this process has opened with another PAM handle. JupyterHub (by
-/// pamela) and smbd use a new handle for each call. Without root nothing is done.
+/// Ends the newest session of this user and PAM service that this process has opened with another PAM handle.
+/// JupyterHub (by pamela) and smbd use a new handle for each call. Without root nothing is done.
 ///
 /// # Errors
 /// When the registry can't be locked or read. The lease then ends with its process.
@@ -124,8 +124,8 @@ fn end(state: &LoginState, out: bool) -> Result<()> {
     result
 }
 
-/// Whether this process is in a session keyring that the user owns and that is no ring. That is one of pam_keyinit's. Another
-/// session of this host leaves a keyring of the host's, or a ring of its own.
+/// Whether this process is in a session keyring that the user owns and that is no ring. That is one of pam_keyinit's.
+/// Another session of this host leaves a keyring of the host's, or a ring of its own.
 fn is_in_keyring_of_user(uid: u32) -> bool {
     let is_users = |found: keyring::Description<'_>| found.uid == uid;
     let session = || keyring::session().and_then(|serial| keyring::describe(serial, is_users));

@@ -1,4 +1,5 @@
-//! What the PAM module does, apart from PAM itself: a process enters a PAG, leaves it, or has its credentials refreshed.
+//! What the PAM module does, apart from PAM itself: a process enters a PAG, leaves it, or has its credentials
+//! refreshed.
 //!
 //! Every change of the registry needs a [`Guard`](crate::guard::Guard) and a
 //! [`LockedUser`](crate::store::locked::LockedUser). A seeder runs without them.

@@ -31,8 +31,8 @@ pub(super) fn do_ccache_work(attempt: &LoginAttempt<'_>, work: CcacheWork, id: P
     let user = attempt.owner();
     // At least 200 ms, even with no budget left: a ticket of another identity must not stay in this ccache.
     let until = || attempt.budget.deadline().max(Instant::now() + Duration::from_millis(200));
-    // The helper may have begun to write another ticket before this login was in the record. The lock makes this login's
-    // ticket the last one. A login that does not get the lock writes its ticket, too.
+    // The helper may have begun to write another ticket before this login was in the record. The lock makes this
+    // login's ticket the last one. A login that does not get the lock writes its ticket, too.
     let share = || Lock::share_of_tickets(uid, until().saturating_duration_since(Instant::now()));
     let lock = (work != CcacheWork::None).then(share);
     let deadline = until();

@@ -47,7 +47,8 @@ pub(super) enum Choice {
 /// Puts the calling thread into the ring of its PAG. Without the registry it makes a PAG for this login alone.
 ///
 /// # Errors
-/// When the thread could not enter a PAG. Its session keyring is then the one that it had, or a fresh one if that can't be used.
+/// When the thread could not enter a PAG. Its session keyring is then the one that it had, or a fresh one if that can't
+/// be used.
 pub(super) fn place(attempt: &LoginAttempt<'_>) -> Result<Placed> {
     let guard = Guard::enter(attempt.group)?;
     let ring_before = Ring::current();
@@ -94,8 +95,9 @@ fn place_in_registry(attempt: &LoginAttempt<'_>, guard: &Guard) -> Result<Placed
     Ok(placed)
 }
 
-/// Gives a new user manager's ring the tokens of the newest session, since the manager reads its user's units when it starts.
-/// The login does not ask logind: the helper does that later, and has the manager follow another session if need be.
+/// Gives a new user manager's ring the tokens of the newest session, since the manager reads its user's units when it
+/// starts. The login does not ask logind: the helper does that later, and has the manager follow another session if
+/// need be.
 fn follow_at_once(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, placed: &mut Placed) -> Result<()> {
     let Some((pag, record)) = &mut placed.pag else { return Ok(()) };
     if record.follows.is_some() || !policy::is_follower(record, crate::sys::now()) {
@@ -112,8 +114,8 @@ fn follow_at_once(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, placed: &mu
     Ok(())
 }
 
-/// Chooses the PAG of a login's first hook, and joins it or makes it. It ends the user's PAGs that are over, and removes their
-/// ccaches.
+/// Chooses the PAG of a login's first hook, and joins it or makes it. It ends the user's PAGs that are over, and
+/// removes their ccaches.
 fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Placed> {
     let mut pags = user.pags()?;
     let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
@@ -157,8 +159,8 @@ fn make_and_retry(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagKi
     }
 }
 
-/// Returns to the PAG that an earlier hook of this login has entered. None if the login has to choose again, since that PAG has
-/// ended, is damaged, or is not for the ticket that this hook brings.
+/// Returns to the PAG that an earlier hook of this login has entered. None if the login has to choose again, since that
+/// PAG has ended, is damaged, or is not for the ticket that this hook brings.
 fn return_to_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Option<Placed>> {
     let Some(state) = attempt.request.state.filter(|state| state.uid == attempt.uid()) else { return Ok(None) };
     let (Some(ring), Some((id, place))) = (state.ring, state.pag) else { return Ok(None) };
@@ -186,8 +188,8 @@ fn return_to_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<
     Ok(Some(placed))
 }
 
-/// Puts the thread back into `ring` if it has left it, and reports that another module has replaced the session keyring. False
-/// if the ring can't be joined.
+/// Puts the thread back into `ring` if it has left it, and reports that another module has replaced the session
+/// keyring. False if the ring can't be joined.
 fn rejoin(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, state: &LoginState, ring: &Ring) -> bool {
     if ring.is_current() {
         return true;
@@ -221,7 +223,8 @@ pub(super) fn choose(attempt: &LoginAttempt<'_>, pags: &[Pag]) -> Choice {
     }
 }
 
-/// The kind that a PAG gets when its record is damaged and has to be made anew. With `scope = user` this login may join it.
+/// The kind that a PAG gets when its record is damaged and has to be made anew. With `scope = user` this login may join
+/// it.
 pub(super) fn kind_of_repaired(attempt: &LoginAttempt<'_>) -> PagKind {
     if attempt.request.settings.scope == Scope::User { PagKind::User } else { PagKind::Session }
 }

@@ -34,9 +34,9 @@ use crate::types::Client;
 use crate::types::ServiceKind;
 use crate::types::Word;
 
-/// Takes a refreshed ticket into the PAG that it belongs to, and makes new tokens from it. The caller stays outside the PAG,
-/// since a screen unlock runs in a process outside the session. Without root, as in a screen locker that runs as the user, only
-/// the seeder runs, and only if the caller is in a ring of the user.
+/// Takes a refreshed ticket into the PAG that it belongs to, and makes new tokens from it. The caller stays outside the
+/// PAG, since a screen unlock runs in a process outside the session. Without root, as in a screen locker that runs as
+/// the user, only the seeder runs, and only if the caller is in a ring of the user.
 ///
 /// # Errors
 /// When the registry can't be locked, read or changed.
@@ -87,8 +87,8 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     }
     let last_seeding = record.last_seeding;
     let (_, work) = take_ticket(&attempt, &mut record, pag.id, &ring, PagState::Known);
-    // Good tokens are renewed only with a ticket that they were not made from: sshd, for one, refreshes the credentials of a
-    // login that has just got them.
+    // Good tokens are renewed only with a ticket that they were not made from: sshd, for one, refreshes the credentials
+    // of a login that has just got them.
     let ticket = attempt.ticket_end(Some(&record)).unwrap_or(0);
     let stale = last_seeding.is_none_or(|last| {
         ticket > last.ticket || (ticket == 0 && policy::worth_seeding(last_seeding, crate::sys::now(), 0, true))
@@ -111,8 +111,8 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The PAG that a refreshed ticket belongs to, and its ring. It is never a new PAG, and never one of another identity. In this
-/// order:
+/// The PAG that a refreshed ticket belongs to, and its ring. It is never a new PAG, and never one of another identity.
+/// In this order:
 ///
 /// 1. the PAG that this process has entered by an earlier hook;
 /// 2. the PAG that this process is in, such as a screen locker's;

@@ -30,14 +30,16 @@ pub struct Request<'a> {
     pub environment: Vec<CString>,
     /// What an earlier hook of this login remembered.
     pub state: Option<LoginState>,
-    /// Whether this hook opens the session. Debian's stack of the user manager calls pam_pag before and after pam_keyinit.
-    /// The second call restores the session keyring that pam_keyinit has replaced, which deserves no warning.
+    /// Whether this hook opens the session. Debian's stack of the user manager calls pam_pag before and after
+    /// pam_keyinit. The second call restores the session keyring that pam_keyinit has replaced, which deserves no
+    /// warning.
     pub opening: bool,
     /// Whether this process has sessions of other users open, too. Such a process is in no ring between its hooks.
     pub several: bool,
 }
 
-/// What a login remembers from hook to hook. These are plain values, so that they are still valid in a fork of the host.
+/// What a login remembers from hook to hook. These are plain values, so that they are still valid in a fork of the
+/// host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoginState {
     /// The user's uid.

@@ -38,9 +38,10 @@ pub(super) enum PagState {
 
 /// Takes the login's ticket into the PAG's record. Runs under the uid's lock.
 ///
-/// The PAG has the ticket's principal from then on, so that no other identity can join it. Returns whether a seeder should
-/// run, and the work that remains on the PAG's ccache. If a seeder should run now, the record says that one does, so that no
-/// other login starts another. A new PAG has no ccache and no tokens yet, which saves a child for reading each of them.
+/// The PAG has the ticket's principal from then on, so that no other identity can join it. Returns whether a seeder
+/// should run, and the work that remains on the PAG's ccache. If a seeder should run now, the record says that one
+/// does, so that no other login starts another. A new PAG has no ccache and no tokens yet, which saves a child for
+/// reading each of them.
 pub(super) fn take_ticket(
     attempt: &LoginAttempt<'_>,
     record: &mut Record,

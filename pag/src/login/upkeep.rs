@@ -22,7 +22,8 @@ use crate::sys::Passwd;
 use crate::types::PagId;
 use crate::types::Retain;
 
-/// The PAGs that a live login holds, except those of cron and the like. While there is one, logind keeps the user's manager.
+/// The PAGs that a live login holds, except those of cron and the like. While there is one, logind keeps the user's
+/// manager.
 pub(super) fn with_logins(pags: &[Pag]) -> Vec<PagId> {
     let is_one = |record: &Record| {
         record.kind != PagKind::Own
@@ -37,8 +38,9 @@ pub fn of_newer_release(pag: &Pag) -> Option<Event> {
     Some(Event::RecordForeign { uid: pag.uid, pag: pag.id, why: why.to_string() })
 }
 
-/// Takes dead leases out of the user's PAGs, and ends the PAGs that are over. A PAG that stays in `pags` can be used. A damaged
-/// record becomes a new one of kind `repaired`. A record of a newer release is left alone. Needs the uid's lock.
+/// Takes dead leases out of the user's PAGs, and ends the PAGs that are over. A PAG that stays in `pags` can be used. A
+/// damaged record becomes a new one of kind `repaired`. A record of a newer release is left alone. Needs the uid's
+/// lock.
 pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, user: &Passwd, repaired: PagKind) {
     let with_logins = with_logins(pags);
     pags.retain_mut(|pag| {
@@ -75,13 +77,13 @@ pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, user: &Passwd, repaire
     });
 }
 
-/// Ends a PAG, discards its tokens, or keeps it, as [`policy::fate`] decides from the leases that are left in `record`. `stays`
-/// says whether the user's manager stays without a login. True if the PAG goes on; it then has `record`.
+/// Ends a PAG, discards its tokens, or keeps it, as [`policy::fate`] decides from the leases that are left in `record`.
+/// `stays` says whether the user's manager stays without a login. True if the PAG goes on; it then has `record`.
 pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stays: impl FnOnce() -> bool) -> bool {
     let (uid, id) = (pag.uid, pag.id);
     let fate = policy::fate(&record, stays);
-    // The tokens of a followed session are that session's, and must not be discarded here. If this PAG goes on, the helper
-    // links them again.
+    // The tokens of a followed session are that session's, and must not be discarded here. If this PAG goes on, the
+    // helper links them again.
     if fate != Fate::Keep
         && record.follows.is_some()
         && let Ok(ring) = &pag.ring
@@ -122,8 +124,8 @@ fn drop_tokens(pag: &Pag, record: &mut Record) {
         report(&Event::TokensDropped { uid: pag.uid, pag: pag.id });
     }
     record.tokens.clear();
-    // With the ticket, services could get the tokens back, and so would the next manager. The helper empties the ccache later,
-    // since the user owns it and could keep a process that holds the lock waiting.
+    // With the ticket, services could get the tokens back, and so would the next manager. The helper empties the ccache
+    // later, since the user owns it and could keep a process that holds the lock waiting.
     (record.ticket, record.renewable, record.authenticated) = (0, 0, 0);
     // A ticket from a keytab may bring tokens at once, and the logins that discarded tokens have ended.
     record.last_seeding = None;

@@ -1,9 +1,9 @@
-//! The time that a login has.
+//! The time that pam_pag may take of a login.
 
 use std::time::Duration;
 use std::time::Instant;
 
-/// The time that one login may spend waiting for us: all its seeders and ccaches, over setcred and open_session.
+/// The time that pam_pag may take of one login, for all seeders and ccaches in setcred and open_session.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     end: Instant,
@@ -12,23 +12,23 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// What is left of `total` when `spent` has been used up in an earlier hook of the same login.
+    /// The rest of `total` after earlier hooks of the same login have taken `spent`.
     pub fn new(total: Duration, spent: Duration) -> Self {
         let begun = Instant::now();
         Budget { end: begun + total.saturating_sub(spent), begun, spent }
     }
 
-    /// When it is used up.
+    /// The end of this time.
     pub fn deadline(&self) -> Instant {
         self.end
     }
 
-    /// What is left of it.
+    /// The time that is left.
     pub fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// What has been used, in this hook and the earlier ones.
+    /// The time that this hook and the earlier ones have taken.
     pub fn spent(&self) -> Duration {
         self.spent + self.begun.elapsed()
     }

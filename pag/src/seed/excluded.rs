@@ -1,4 +1,4 @@
-//! What a seeding job is not to get, and for whom it may run.
+//! The tokens that a seeding job must not get, and the tickets that it may use.
 
 use std::fmt;
 
@@ -7,23 +7,24 @@ use crate::store::record::Record;
 use crate::types::Cell;
 use crate::types::Principal;
 
-/// What a seeder is not to get: tokens that somebody has discarded.
+/// The tokens that a seeder must not get, since a user has discarded them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Excluded {
-    /// Nothing at all is to be got.
+    /// Whether all tokens are excluded.
     pub all: bool,
-    /// Nothing of these cells.
+    /// The cells with excluded tokens.
     pub cells: Vec<Cell>,
 }
 
-/// The variable by which the PAM module tells a seeding job of it.
+/// The variable in which the PAM module hands [`Excluded`] to a seeding job.
 pub const EXCLUDED_ENV: &str = "PAG_DISCARDED";
 
-/// The variable by which the PAM module tells a seeding job the PAG's identity. Empty: the PAG has none.
+/// The variable in which the PAM module hands the PAG's identity to a seeding job. Empty if the PAG has none.
 pub const IDENTITY_ENV: &str = "PAG_IDENTITY";
 
-/// Why a ticket of `principal` is not for the PAG that a job gets tokens for, where it is not. `identity` is what [`IDENTITY`]
-/// holds. A PAG without an identity takes the tickets of its user's own.
+/// The reason why a ticket of `principal` is not for the PAG with this identity, or none if it is for that PAG.
+/// `identity` is the value of [`IDENTITY_ENV`]. A PAG without an identity takes tickets of the account's own
+/// identities.
 pub fn not_of_pag(principal: &Principal, identity: &str, account: &Account) -> Option<String> {
     if identity.is_empty() {
         let why = || format!("it holds a ticket of {principal}, which is not {}'s own identity", account.name());
@@ -38,23 +39,24 @@ pub fn not_of_pag(principal: &Principal, identity: &str, account: &Account) -> O
 }
 
 impl Excluded {
-    /// What a record says of it.
+    /// The tokens that were discarded, by the record of a PAG.
     pub fn of(record: &Record) -> Self {
         let cells = record.discarded.iter().filter_map(|one| one.cell.clone()).collect();
         Excluded { all: record.discarded.iter().any(|one| one.cell.is_none()), cells }
     }
 
-    /// Reads what [`Excluded`] writes; what is no cell is passed over.
+    /// Reads the text that [`Excluded`] is written as. Words that are no cell are passed over.
     pub fn parse(text: &str) -> Self {
         let words = || text.split(' ');
         Excluded { all: words().any(|word| word == "*"), cells: words().filter_map(|word| word.parse().ok()).collect() }
     }
 
-    /// Whether there is nothing to be left out.
+    /// Whether no token is excluded.
     pub fn is_nothing(&self) -> bool {
         !self.all && self.cells.is_empty()
     }
 
+    /// Whether a token of this cell is excluded. None stands for an unknown cell.
     pub(super) fn has(&self, cell: Option<&Cell>) -> bool {
         self.all || cell.is_some_and(|cell| self.cells.contains(cell))
     }

@@ -1,14 +1,12 @@
-//! A seeding job: its programs, run in the ring as the user.
+//! The seeders of one user. They run in the ring, as the user.
 
-use super::wanted::{cell_of_path, named};
 use std::ffi::CString;
 use std::path::Path;
 use std::time::Duration;
 
 use super::budget::Budget;
 use super::excluded::Excluded;
-use super::wanted::Wanted;
-use super::wanted::cells;
+use super::wanted::{Wanted, cell_of_path, cells, named};
 use crate::afs::openafs::Device;
 use crate::config::{AKLOG, AKLOG_KAFS, Settings};
 use crate::error::Error;
@@ -22,40 +20,46 @@ use crate::sys::Program;
 use crate::types::Cell;
 use crate::types::Client;
 
-/// The getting of tokens for a user: a run of each client's seeder.
+/// The seeders to run for one user: one or more for each client.
 #[derive(Debug)]
 pub struct Job<'a> {
-    /// How it is configured.
+    /// The settings for this user and PAM service.
     pub settings: &'a Settings,
-    /// Whose tokens it gets.
+    /// The user that gets the tokens.
     pub user: &'a Passwd,
-    /// The same, with groups.
+    /// The ids and groups that the seeders run with.
     pub identity: &'a Identity,
-    /// The ccache to get them from; none only with `always_aklog`.
+    /// The ccache with the ticket. None only with `always_aklog`.
     pub ccache: Option<&'a str>,
     /// The environment, `NAME=value` each.
     pub environment: &'a [CString],
-    /// What it is not to get.
+    /// The tokens that the seeders must not get.
     pub excluded: Excluded,
 }
 
-/// Status of a child that could not prove that it is in the ring, and so ran nothing.
+/// Status of a child that is not in the ring. It has run no seeder.
 const STATUS_OUTSIDE: u8 = 126;
-/// Status of a child that OpenAFS says is in no PAG, and so ran nothing.
+/// Status of a child that is in no PAG of OpenAFS. It has run no seeder.
 const STATUS_NO_PAG: u8 = 123;
 
-/// One program to be run, and for whom.
+/// One run of a seeder.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Run {
+    /// The program and its arguments.
     pub(super) words: Vec<String>,
     /// Whether it gives tokens to OpenAFS.
     pub(super) openafs: bool,
-    /// The one cell that it is for; none: there are several, or its default.
+    /// The cell that it gets a token for. None if it gets tokens for several cells, or for its default.
     pub(super) cell: Option<Cell>,
 }
 
 impl Run {
-    /// What it is called where there are others.
+    /// A run of a kAFS seeder for one cell.
+    fn of_cell(words: &[String], cell: &Cell) -> Self {
+        Run { words: [words, &[cell.to_string()]].concat(), openafs: false, cell: Some(cell.clone()) }
+    }
+
+    /// Its name in a message about several runs.
     fn name(&self) -> String {
         let program = self.words.first().map_or("", String::as_str);
         self.cell.as_ref().map_or_else(|| program.to_owned(), |cell| format!("{program} {cell}"))
@@ -63,11 +67,11 @@ impl Run {
 }
 
 impl Job<'_> {
-    /// Runs the seeders of all clients that are served in `ring`, or where the caller is when there is none (`nopag`).
-    /// Every one is run, also when an earlier one has failed.
+    /// Runs the seeders of all clients that are served. They run in `ring`, or, without a ring (`nopag`), where the
+    /// caller is. A seeder that fails does not stop the others.
     ///
     /// # Errors
-    /// `System` when no child could be made.
+    /// `System` when the kernel makes no child.
     pub fn run(&self, ring: Option<&Ring>, budget: &Budget) -> Result<Outcome> {
         let mut failures = Vec::new();
         let (clients, exists) = (Client::present(self.settings), |path: &str| Path::new(path).exists());
@@ -85,13 +89,13 @@ impl Job<'_> {
         Ok(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
     }
 
-    /// The tokens that it is to get.
+    /// The tokens that the seeders should get.
     pub fn wanted(&self) -> Vec<Wanted> {
         let all = cells(&Client::present(self.settings), self.settings, self.user);
         all.into_iter().filter(|wanted| !self.excluded.has(wanted.cell.as_ref())).collect()
     }
 
-    /// Destroys the login's own ccache, as the user; the PAG has its own copy by then.
+    /// Destroys the login's own ccache, as the user. The PAG has its own copy by then.
     ///
     /// # Errors
     /// As [`Job::run`].
@@ -114,6 +118,7 @@ impl Job<'_> {
         }
     }
 
+    /// The program with these arguments and the job's ccache in its environment. None if an argument contains a NUL.
     fn program(&self, words: Vec<String>) -> Option<Program> {
         let arguments: Vec<CString> =
             words.into_iter().map(CString::new).collect::<std::result::Result<_, _>>().ok()?;
@@ -130,10 +135,8 @@ impl Job<'_> {
     }
 }
 
-/// The programs to run, and why there is none for a client.
-///
-/// aklog and Heimdal's afslog take the same arguments for cells and paths (OpenAFS, src/aklog/aklog.c; Heimdal,
-/// appl/afsutil/afslog.c). aklog-kafs takes one cell, or none for the kernel's own.
+/// The seeders to run. For a client without a seeder, the reason, in words. aklog-kafs takes one cell, or none for the
+/// default cell of the kernel.
 pub(super) fn runs(
     clients: &[Client],
     settings: &Settings,
@@ -145,7 +148,8 @@ pub(super) fn runs(
     let (mut runs, mut missing) = (Vec::new(), Vec::new());
     let named = named(settings, user);
     let cells: Vec<Cell> = named.iter().filter(|cell| !excluded.has(Some(cell))).cloned().collect();
-    // Where all that is named is left out, a seeder would get its default instead.
+    // A client of which each wanted token is excluded gets no run. Without a cell, its seeder would take its default
+    // cell.
     let is_left_out = |client: &Client| {
         let home_by_link = settings.aklog_homedir && cell_of_path(user.home.to_bytes()).is_none();
         let nothing_named = named.is_empty() && !(home_by_link && *client != Client::Kafs);
@@ -156,7 +160,7 @@ pub(super) fn runs(
     let (openafs, keyring) = (clients.contains(&Client::OpenAfs), clients.contains(&Client::Keyring));
     let default = |path: &str| exists(path).then(|| vec![path.to_owned()]);
     match settings.program.clone() {
-        // Both clients have it for their seeder: it is run once.
+        // One run serves both clients.
         Some(words) if openafs || keyring => runs.push(Run { words, openafs, cell: None }),
         None if openafs => match default(AKLOG) {
             Some(words) => runs.push(Run { words, openafs, cell: None }),
@@ -168,33 +172,35 @@ pub(super) fn runs(
         missing.push("no seeder is configured: set program in pag.conf".to_owned());
     }
     for Run { words, .. } in &mut runs {
-        if settings.aklog_homedir && !excluded.has(cell_of_path(user.home.to_bytes()).as_ref()) {
-            words.extend(["-p".to_owned(), user.home.to_string_lossy().into_owned()]);
-        }
-        for cell in settings.afs_cells.iter().filter(|cell| cells.contains(cell)) {
-            words.extend(["-c".to_owned(), cell.to_string()]);
-        }
+        words.extend(aklog_arguments(settings, user, excluded, &cells));
     }
     if clients.contains(&Client::Kafs) {
         match settings.kafs_program.clone().or_else(|| default(AKLOG_KAFS)) {
-            Some(words) => {
-                let with = |cell: &Cell| [&words[..], &[cell.to_string()]].concat();
-                let of = |cell: &Cell| Run { words: with(cell), openafs: false, cell: Some(cell.clone()) };
-                if named.is_empty() {
-                    runs.push(Run { words, openafs: false, cell: None });
-                } else {
-                    runs.extend(cells.iter().map(of));
-                }
-            }
+            Some(words) if named.is_empty() => runs.push(Run { words, openafs: false, cell: None }),
+            Some(words) => runs.extend(cells.iter().map(|cell| Run::of_cell(&words, cell))),
             None => missing.push(format!("there is no {AKLOG_KAFS}: install it, or set kafs_program in pag.conf")),
         }
     }
     (runs, missing)
 }
 
-/// What has come of running a program: nothing, or in words what went wrong.
+/// The arguments of aklog for the home and for `cells`. Heimdal's afslog takes the same (OpenAFS, src/aklog/aklog.c;
+/// Heimdal, appl/afsutil/afslog.c).
+fn aklog_arguments(settings: &Settings, user: &Passwd, excluded: &Excluded, cells: &[Cell]) -> Vec<String> {
+    let mut words = Vec::new();
+    if settings.aklog_homedir && !excluded.has(cell_of_path(user.home.to_bytes()).as_ref()) {
+        words.extend(["-p".to_owned(), user.home.to_string_lossy().into_owned()]);
+    }
+    for cell in settings.afs_cells.iter().filter(|cell| cells.contains(cell)) {
+        words.extend(["-c".to_owned(), cell.to_string()]);
+    }
+    words
+}
+
+/// The result of a program. The error says in words what went wrong.
 pub type Outcome = std::result::Result<(), String>;
 
+/// Runs a program in `ring`, as the user. With `openafs`, it runs only in a PAG of OpenAFS.
 #[allow(unsafe_code)] // makes a child
 fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: bool, budget: &Budget) -> Result<Outcome> {
     let left = budget.left();
@@ -203,7 +209,7 @@ fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: boo
     }
     let device = if openafs { Device::served() } else { None };
     let enter = || {
-        // Tokens of a seeder outside the PAG would go to the bare uid, for everybody who has it.
+        // Outside the PAG, the tokens of a seeder would go to all processes with this uid.
         let Some(ring) = ring else { return Ok(()) };
         if !ring.is_current() && !ring.join_in_child() {
             return Err(STATUS_OUTSIDE);
@@ -216,6 +222,7 @@ fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: boo
     Ok(in_words(end, left))
 }
 
+/// The end of a seeder, in words.
 fn in_words(end: Exit, left: Duration) -> Outcome {
     match end {
         Exit::Status(0) => Ok(()),
@@ -224,7 +231,7 @@ fn in_words(end: Exit, left: Duration) -> Outcome {
         }
         Exit::Status(STATUS_OUTSIDE) => Err("the ring could not be entered, so the seeder was not run".to_owned()),
         Exit::Status(STATUS_NO_PAG) => {
-            Err("this ring has no PAG of OpenAFS, so the seeder was not run: its tokens would be everybody's who has this uid".to_owned())
+            Err("this ring has no PAG of OpenAFS, so the seeder was not run: its tokens would go to all processes with this uid".to_owned())
         }
         Exit::Status(sys::STATUS_SIGNAL) => Err("a signal ended the seeder".to_owned()),
         Exit::Status(sys::STATUS_DEADLINE) | Exit::TimedOut => {

@@ -1,4 +1,5 @@
-//! Seeding: running the program that turns a ccache into tokens, inside the ring, as the user, within a budget.
+//! Seeding: pam_pag or the helper runs a program that makes tokens from a ticket. It runs in the ring, as the user, and
+//! within a bounded time.
 
 mod budget;
 mod excluded;

@@ -5,21 +5,22 @@ use crate::policy;
 use crate::store::record::LastSeeding;
 use crate::types::Client;
 
-/// What there is to do about tokens.
+/// Whether a login needs a seeder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing: they are not wanted, or cannot be had.
+    /// No seeder: the login wants no tokens, or has no ticket to get them with.
     No,
-    /// Nothing: they are good.
+    /// No seeder: the tokens are good.
     Good,
-    /// They are wanted, but an attempt was made just now.
+    /// No seeder now, since the last one has run just before.
     Later,
     /// A seeder should run.
     Now,
 }
 
-/// Decides whether a seeder should run for one of `clients`, if there are no good tokens. `ticket` is the end time of the
-/// ticket at hand, 0 without one.
+/// Decides whether a seeder should run, if there are no good tokens. `clients` are the AFS clients that are served.
+/// `last` is the last seeding of the PAG. `ticket` is the end of the ticket at hand, none without a ticket. `now` and
+/// `ticket` are in seconds since the epoch.
 pub fn need(
     settings: &Settings,
     clients: &[Client],

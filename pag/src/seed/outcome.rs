@@ -1,4 +1,4 @@
-//! What a seeder has brought.
+//! The tokens that a seeder has brought.
 
 use super::wanted::Wanted;
 use crate::store::record::Held;
@@ -7,8 +7,8 @@ use crate::types::Client;
 use crate::types::Token;
 use crate::types::TokenState;
 
-/// Those of the wanted tokens that a seeder which has failed did not get, by what was in the ring before and is now: what
-/// is missing or no good, and what is as it was while another's is newer. All of them, where that tells nothing.
+/// The wanted tokens that a failed seeder did not get. These are missing or no longer good, or they are as `before` and
+/// end before a new token. If there are none of these, all wanted tokens count as missed.
 pub(super) fn missed(wanted: &[Wanted], before: &[Token], after: &[Token]) -> Vec<Wanted> {
     let of = |tokens: &[Token], wanted: &Wanted| -> Vec<Token> {
         let is_it = |token: &&Token| {
@@ -28,33 +28,34 @@ pub(super) fn missed(wanted: &[Wanted], before: &[Token], after: &[Token]) -> Ve
     if missed.is_empty() { wanted.to_vec() } else { missed }
 }
 
-/// A token that came when its cell was asked for by another name: in other letters it is the same name, but OpenAFS knows
-/// aliases, too (CellAlias, and the short names of linked cells in CellServDB).
+/// Another name of a token's cell, by which the seeder was asked for the token. Upper and lower case make no other
+/// name. OpenAFS has aliases: CellAlias, and the short names of linked cells in CellServDB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alias {
-    /// Whose token it is.
+    /// The client that has the token.
     pub client: Client,
-    /// The name that was asked for.
+    /// The name that the seeder was asked for.
     pub name: Cell,
     /// The name that the token has.
     pub cell: Cell,
 }
 
-/// What a seeder has brought that says that all went well.
+/// The tokens that a seeder with status 0 has brought.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Brought {
-    /// What is there of what was wanted.
+    /// The wanted tokens that are in the ring.
     pub got: Vec<Wanted>,
-    /// What is not.
+    /// The wanted tokens that are not in the ring.
     pub missed: Vec<Wanted>,
-    /// The tokens that are there under other names.
+    /// The tokens that are in the ring under another name.
     pub aliases: Vec<Alias>,
 }
 
-/// Tells by the tokens in the ring what a seeder has brought that says that all went well. A name that no token has is an
-/// alias of the cells of which tokens are new and that nothing else has asked for. Where nobody has looked `before`, the
-/// seeder is believed as to such a name. Where tokens are gone that were there before, a member has cut them away, and
-/// perhaps those that the seeder has brought: it is not blamed then.
+/// Compares the wanted tokens with those in the ring, after a seeder with status 0.
+///
+/// A wanted name that no token has is taken for an alias of each cell that has a new token and was not asked for
+/// otherwise. If the ring was not read `before`, such a name counts as got. If old tokens are gone, a member has cut
+/// them out, and perhaps new ones, too. The seeder is not at fault then, so no token counts as missed.
 pub(super) fn brought(wanted: &[Wanted], before: Option<&[Token]>, after: &[Token]) -> Brought {
     let good =
         |client: Client| after.iter().filter(move |token| token.client == client && token.state == TokenState::Good);
@@ -86,7 +87,7 @@ pub(super) fn brought(wanted: &[Wanted], before: Option<&[Token]>, after: &[Toke
     brought
 }
 
-/// Notes in what a record says of tokens by which other names they were asked for.
+/// Notes the aliases of cells with the tokens of a record, each alias once.
 pub(super) fn note_aliases(held: &mut [Held], aliases: &[Alias]) {
     for Alias { client, name, cell } in aliases {
         let of_cell = held.iter_mut().filter(|held| held.client == *client && held.cell == *cell);
@@ -94,8 +95,8 @@ pub(super) fn note_aliases(held: &mut [Held], aliases: &[Alias]) {
     }
 }
 
-/// What the record says of the tokens that are in the ring now and serve. A token that was known before keeps the time
-/// when it was first seen.
+/// The good tokens of a ring, as a record notes them. A token that was known `before` keeps the time when it was first
+/// seen, and a cell keeps its aliases. `now` is in seconds since the epoch.
 pub fn held(tokens: &[Token], before: &[Held], now: u64) -> Vec<Held> {
     tokens
         .iter()
@@ -104,7 +105,6 @@ pub fn held(tokens: &[Token], before: &[Held], now: u64) -> Vec<Held> {
             let (client, cell, expires) = (token.client, token.cell.clone(), token.expires);
             let known = || before.iter().filter(|held| held.client == client && held.cell == cell);
             let since = known().find(|held| held.expires == expires).map_or(now, |held| held.since);
-            // A cell keeps its names, whoever has got its token anew.
             let aliases = known().next().map_or_else(Vec::new, |held| held.aliases.clone());
             Held { client, cell, expires, since, aliases }
         })

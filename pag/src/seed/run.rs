@@ -1,12 +1,11 @@
-//! Running the seeders of a job, and noting what they have brought.
+//! Runs the seeders of a job, and notes the tokens that they have brought.
+
+use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::job::Job;
 use super::outcome::{Alias, Brought, brought, held, missed, note_aliases};
 use super::wanted::Wanted;
-
-use std::time::{Duration, Instant};
-
 use crate::afs;
 use crate::error::Result;
 use crate::guard::HandleGroup;
@@ -18,26 +17,26 @@ use crate::store::ring::Ring;
 use crate::sys;
 use crate::types::{PagId, Token};
 
-/// Longest time that a look into a ring may take.
+/// Longest time for reading the tokens of a ring.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What has come of a seeding.
+/// The result of [`run_seeder`].
 #[derive(Debug)]
 pub struct Seeding {
-    /// Whether all went well; also when there was nothing to be got.
+    /// Whether the ring has all tokens that it should get. True, too, if there were none to get.
     pub ok: bool,
-    /// The tokens in the ring afterwards, where they were seen.
+    /// The tokens in the ring afterwards. None if they could not be read.
     pub tokens: Option<Vec<Token>>,
-    /// Those that came for other names than their own.
+    /// The tokens that came under another name of their cell.
     pub aliases: Vec<Alias>,
 }
 
-/// What is wrong with a seeder that ended well and has brought nothing.
+/// The reason for a failure if the seeder ended with status 0 and has brought no token.
 const NOTHING_THERE: &str = "the seeder ended with status 0, and no such token is in the ring. It must end when the \
      tokens are there: what it leaves in the background is killed";
 
-/// Runs the seeders of a job and says what came of it. What the ring holds decides, and not what a seeder says. `before` are
-/// the tokens in it, where somebody has looked already.
+/// Runs the seeders of a job and reports the result. The tokens in the ring decide, not the status of a seeder.
+/// `before` are the tokens in the ring, if the caller has read them.
 pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>>, budget: &Budget) -> Seeding {
     let begun = Instant::now();
     let wanted = job.wanted();
@@ -58,10 +57,10 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>
             let all = brought.missed.is_empty();
             (brought, if all { Ok(()) } else { Err(NOTHING_THERE.to_owned()) })
         }
-        // A seeder of several cells says that it has failed, and not for which.
+        // A seeder of several cells does not say for which of them it has failed.
         (Err(why), after) => {
-            let told = before.zip(after.as_deref()).map(|(before, after)| missed(&wanted, before, after));
-            let missed = told.unwrap_or_else(|| wanted.clone());
+            let known = before.zip(after.as_deref()).map(|(before, after)| missed(&wanted, before, after));
+            let missed = known.unwrap_or_else(|| wanted.clone());
             let got = wanted.into_iter().filter(|wanted| !missed.contains(wanted)).collect();
             (Brought { got, missed, aliases: Vec::new() }, Err(why))
         }
@@ -80,7 +79,7 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>
     Seeding { ok, tokens: after, aliases: brought.aliases }
 }
 
-/// Clients and cells, for people: each once, in the order in which they are wanted.
+/// The clients and the cells of these tokens, for a message: each once, in the order of `wanted`.
 fn names(wanted: &[Wanted]) -> (String, String) {
     fn add(list: &mut Vec<String>, name: String) {
         if !list.contains(&name) {
@@ -96,17 +95,18 @@ fn names(wanted: &[Wanted]) -> (String, String) {
     (clients.join(", "), cells)
 }
 
-/// Notes in the record what a seeder has brought. Waits at most `wait` for the uid's lock.
+/// Notes the result of a seeding in the record. Waits at most `wait` for the uid's lock.
 ///
 /// # Errors
-/// `Lock` when another process held it all the time. Excluded the note the next login tries once more.
+/// `Lock` when other processes held the lock all that time. Without this note, the next login runs a seeder again.
 pub fn note_seeding(group: HandleGroup, uid: u32, id: PagId, seeding: &Seeding, wait: Duration) -> Result<()> {
     let tokens = seeding.tokens.as_deref().unwrap_or_default();
     locked::change_record(group, uid, id, wait, |record| {
         let now = crate::sys::now();
         let mut held = held(tokens, &record.tokens, now);
         note_aliases(&mut held, &seeding.aliases);
-        // A seeder that has succeeded has brought them: somebody has cut them away since, and they are to be had back.
+        // These tokens were there, and no user has discarded them, so a member has cut them out of the ring. The record
+        // keeps them, so that the helper gets them back.
         if seeding.ok && record.discarded.is_empty() {
             let is_cut = |known: &&Held| {
                 known.expires > now && !held.iter().any(|one| one.client == known.client && one.cell == known.cell)

@@ -83,23 +83,23 @@ fn alice(home: &str) -> Passwd {
 }
 
 #[test]
-fn the_hosts_own_cell_is_wanted_where_no_other_is_named() {
+fn a_login_wants_the_hosts_own_cell_if_the_configuration_names_none() {
     let own = |client| Some(cell(if client == Client::Kafs { "kafs.test" } else { "own.test" }));
     let both = [Client::OpenAfs, Client::Kafs];
-    let told = |more: &str, home: &str| {
+    let cells_of = |more: &str, home: &str| {
         let all = wanted(&both, &settings(more), &alice(home), own);
         all.iter().map(|one| format!("{} {one}", one.client)).collect::<Vec<_>>().join(", ")
     };
-    assert_eq!(told("", "/home/alice"), "openafs own.test, kafs kafs.test");
-    assert_eq!(told("afs_cells = a.test", "/afs/b.test/x"), "openafs a.test, kafs a.test");
+    assert_eq!(cells_of("", "/home/alice"), "openafs own.test, kafs kafs.test");
+    assert_eq!(cells_of("afs_cells = a.test", "/afs/b.test/x"), "openafs a.test, kafs a.test");
     let named = "afs_cells = a.test\naklog_homedir = yes";
-    assert_eq!(told(named, "/afs/b.test/x"), "openafs a.test, openafs b.test, kafs a.test, kafs b.test");
-    assert_eq!(told("aklog_homedir = yes", "/home/alice"), "openafs the default cell, kafs kafs.test");
+    assert_eq!(cells_of(named, "/afs/b.test/x"), "openafs a.test, openafs b.test, kafs a.test, kafs b.test");
+    assert_eq!(cells_of("aklog_homedir = yes", "/home/alice"), "openafs the default cell, kafs kafs.test");
 }
 
 #[test]
 fn each_client_has_its_own_seeder() {
-    let told = |clients: &[Client], more: &str, there: bool| {
+    let commands = |clients: &[Client], more: &str, there: bool| {
         let nothing = Excluded::default();
         let (runs, missing) = runs(clients, &settings(more), &alice("/afs/b.test/x"), &nothing, |_| there, |_| None);
         let runs = runs.into_iter().map(|run| format!("{}{}", run.words.join(" "), if run.openafs { "!" } else { "" }));
@@ -107,49 +107,49 @@ fn each_client_has_its_own_seeder() {
     };
     let all = [Client::Keyring, Client::OpenAfs, Client::Kafs];
     let (openafs, kafs) = (&all[1..2], &all[2..]);
-    assert_eq!(told(openafs, "", true), ["/usr/bin/aklog!"]);
-    assert_eq!(told(openafs, "", false), ["there is no /usr/bin/aklog"]);
+    assert_eq!(commands(openafs, "", true), ["/usr/bin/aklog!"]);
+    assert_eq!(commands(openafs, "", false), ["there is no /usr/bin/aklog"]);
     let full = "afs_cells = a.test,c.test\naklog_homedir = yes";
-    assert_eq!(told(openafs, full, true), ["/usr/bin/aklog -p /afs/b.test/x -c a.test -c c.test!"]);
+    assert_eq!(commands(openafs, full, true), ["/usr/bin/aklog -p /afs/b.test/x -c a.test -c c.test!"]);
     assert_eq!(
-        told(kafs, full, true),
+        commands(kafs, full, true),
         ["/usr/bin/aklog-kafs a.test", "/usr/bin/aklog-kafs c.test", "/usr/bin/aklog-kafs b.test"]
     );
-    assert_eq!(told(kafs, "kafs_program = /x,-q", false), ["/x -q"]);
-    assert_eq!(told(kafs, "program = /x", false), ["there is no /usr/bin/aklog-kafs"]);
-    assert_eq!(told(&all, "program = /x,-y", true), ["/x -y!", "/usr/bin/aklog-kafs"]);
-    assert_eq!(told(&all[..1], "", true), ["no seeder is configured"]);
-    assert_eq!(told(&all[..1], "program = /x", true), ["/x"]);
-    assert_eq!(told(&[], "program = /x", true), [""; 0]);
+    assert_eq!(commands(kafs, "kafs_program = /x,-q", false), ["/x -q"]);
+    assert_eq!(commands(kafs, "program = /x", false), ["there is no /usr/bin/aklog-kafs"]);
+    assert_eq!(commands(&all, "program = /x,-y", true), ["/x -y!", "/usr/bin/aklog-kafs"]);
+    assert_eq!(commands(&all[..1], "", true), ["no seeder is configured"]);
+    assert_eq!(commands(&all[..1], "program = /x", true), ["/x"]);
+    assert_eq!(commands(&[], "program = /x", true), [""; 0]);
 }
 
 #[test]
-fn what_was_discarded_is_not_got() {
+fn a_seeder_gets_no_excluded_token() {
     let own = |_| Some(cell("own.test"));
-    let told = |clients: &[Client], more: &str, home: &str, without: &str| {
-        let (runs, _) = runs(clients, &settings(more), &alice(home), &Excluded::parse(without), |_| true, own);
+    let commands = |clients: &[Client], more: &str, home: &str, excluded: &str| {
+        let (runs, _) = runs(clients, &settings(more), &alice(home), &Excluded::parse(excluded), |_| true, own);
         runs.into_iter().map(|run| run.words.join(" ")).collect::<Vec<_>>()
     };
     let (openafs, kafs) = (&[Client::OpenAfs][..], &[Client::Kafs][..]);
     let both = "afs_cells = a.test,b.test";
-    assert_eq!(told(openafs, both, "/home/x", "b.test"), ["/usr/bin/aklog -c a.test"]);
-    assert_eq!(told(kafs, both, "/home/x", "b.test"), ["/usr/bin/aklog-kafs a.test"]);
+    assert_eq!(commands(openafs, both, "/home/x", "b.test"), ["/usr/bin/aklog -c a.test"]);
+    assert_eq!(commands(kafs, both, "/home/x", "b.test"), ["/usr/bin/aklog-kafs a.test"]);
     let home = "afs_cells = a.test\naklog_homedir = yes";
-    assert_eq!(told(openafs, home, "/afs/b.test/x", "b.test"), ["/usr/bin/aklog -c a.test"]);
-    assert_eq!(told(openafs, home, "/afs/b.test/x", "a.test"), ["/usr/bin/aklog -p /afs/b.test/x"]);
-    // Its cell is not to be seen; what it brings is discarded again.
-    assert_eq!(told(openafs, home, "/home/x", "a.test"), ["/usr/bin/aklog -p /home/x"]);
+    assert_eq!(commands(openafs, home, "/afs/b.test/x", "b.test"), ["/usr/bin/aklog -c a.test"]);
+    assert_eq!(commands(openafs, home, "/afs/b.test/x", "a.test"), ["/usr/bin/aklog -p /afs/b.test/x"]);
+    // The path of this home names no cell. pag-seed discards the token that the seeder brings.
+    assert_eq!(commands(openafs, home, "/home/x", "a.test"), ["/usr/bin/aklog -p /home/x"]);
     for clients in [openafs, kafs] {
-        assert_eq!(told(clients, both, "/home/x", "a.test b.test"), [""; 0]);
-        assert_eq!(told(clients, home, "/afs/b.test/x", "a.test b.test"), [""; 0]);
-        assert_eq!(told(clients, "", "/home/x", "own.test"), [""; 0], "the host's own cell");
-        assert_eq!(told(clients, "", "/home/x", "other.test").len(), 1);
-        assert_eq!(told(clients, both, "/home/x", "*"), [""; 0]);
+        assert_eq!(commands(clients, both, "/home/x", "a.test b.test"), [""; 0]);
+        assert_eq!(commands(clients, home, "/afs/b.test/x", "a.test b.test"), [""; 0]);
+        assert_eq!(commands(clients, "", "/home/x", "own.test"), [""; 0], "the host's own cell");
+        assert_eq!(commands(clients, "", "/home/x", "other.test").len(), 1);
+        assert_eq!(commands(clients, both, "/home/x", "*"), [""; 0]);
     }
 }
 
 #[test]
-fn what_is_left_out_is_told_in_a_variable() {
+fn excluded_tokens_are_written_to_a_variable_and_read_from_it() {
     let one = Excluded { all: true, cells: vec![cell("a.test"), cell("b.test")] };
     assert_eq!(one.to_string(), "* a.test b.test");
     assert_eq!(Excluded::parse(&one.to_string()), one);
@@ -157,7 +157,7 @@ fn what_is_left_out_is_told_in_a_variable() {
 }
 
 #[test]
-fn a_failure_names_the_cells_that_it_is_about() {
+fn a_failure_names_the_cells_without_a_new_token() {
     let token = |name: &str, expires| Token {
         client: Client::Kafs,
         cell: cell(name),
@@ -167,23 +167,23 @@ fn a_failure_names_the_cells_that_it_is_about() {
         expires,
         state: TokenState::Good,
     };
-    let told = |before: &[Token], after: &[Token]| -> String {
+    let names_missed = |before: &[Token], after: &[Token]| -> String {
         let missed = missed(&want(Client::Kafs, &["a.test", "b.test"]), before, after);
         missed.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
     let (a, b) = (token("a.test", 50), token("b.test", 50));
     let later = token("a.test", 90);
-    assert_eq!(told(&[], std::slice::from_ref(&a)), "b.test");
-    assert_eq!(told(&[], &[]), "a.test b.test");
-    assert_eq!(told(&[a.clone(), b.clone()], &[later, b.clone()]), "b.test", "it is the old one still");
+    assert_eq!(names_missed(&[], std::slice::from_ref(&a)), "b.test");
+    assert_eq!(names_missed(&[], &[]), "a.test b.test");
+    assert_eq!(names_missed(&[a.clone(), b.clone()], &[later, b.clone()]), "b.test", "b.test has its old token");
     let revoked = Token { state: TokenState::Revoked, ..b.clone() };
-    assert_eq!(told(&[a.clone(), b.clone()], &[a.clone(), revoked]), "b.test");
-    assert_eq!(told(&[a.clone(), b.clone()], &[a, b]), "a.test b.test", "it cannot be told");
+    assert_eq!(names_missed(&[a.clone(), b.clone()], &[a.clone(), revoked]), "b.test");
+    assert_eq!(names_missed(&[a.clone(), b.clone()], &[a, b]), "a.test b.test", "nothing has changed");
 }
 
 #[test]
-fn what_the_ring_holds_decides_what_a_seeder_has_brought() {
-    let told = |names: &[&str], before: Option<&[(&str, u64)]>, after: &[(&str, u64)]| -> String {
+fn the_tokens_in_the_ring_decide_and_not_the_status_of_a_seeder() {
+    let outcome = |names: &[&str], before: Option<&[(&str, u64)]>, after: &[(&str, u64)]| -> String {
         let before = before.map(|before| tokens(Client::OpenAfs, before));
         let after = tokens(Client::OpenAfs, after);
         let Brought { got, missed, aliases } = brought(&want(Client::OpenAfs, names), before.as_deref(), &after);
@@ -192,23 +192,27 @@ fn what_the_ring_holds_decides_what_a_seeder_has_brought() {
         format!("{}|{}|{}", list(&got), list(&missed), aliases.join(" "))
     };
     let none = Some(&[][..]);
-    assert_eq!(told(&["a.test"], none, &[("a.test", 9)]), "a.test||");
-    assert_eq!(told(&["A.TEST"], none, &[("a.test", 9)]), "A.TEST||", "upper and lower case are the same");
-    assert_eq!(told(&["a.test"], none, &[]), "|a.test|", "it has gone into the background");
-    assert_eq!(told(&["a"], none, &[("a.test", 9)]), "a||a=a.test");
-    assert_eq!(told(&["a"], Some(&[("b.test", 9)]), &[("b.test", 9)]), "|a|", "what was there before is not its");
-    assert_eq!(told(&["a"], Some(&[("a.test", 8)]), &[("a.test", 9)]), "a||a=a.test");
-    assert_eq!(told(&["a", "b.test"], none, &[("a.test", 9), ("b.test", 9)]), "a b.test||a=a.test");
-    assert_eq!(told(&["a", "b.test"], none, &[("b.test", 9)]), "b.test|a|", "one token is not for two names");
-    assert_eq!(told(&["a"], None, &[("a.test", 9)]), "a||", "nobody has looked before");
-    assert_eq!(told(&["a.test"], Some(&[("a.test", 9)]), &[]), "||", "a member has cut it away");
+    assert_eq!(outcome(&["a.test"], none, &[("a.test", 9)]), "a.test||");
+    assert_eq!(outcome(&["A.TEST"], none, &[("a.test", 9)]), "A.TEST||", "upper and lower case are the same");
+    assert_eq!(outcome(&["a.test"], none, &[]), "|a.test|", "the seeder has gone into the background");
+    assert_eq!(outcome(&["a"], none, &[("a.test", 9)]), "a||a=a.test");
+    assert_eq!(
+        outcome(&["a"], Some(&[("b.test", 9)]), &[("b.test", 9)]),
+        "|a|",
+        "the seeder has not brought an old token"
+    );
+    assert_eq!(outcome(&["a"], Some(&[("a.test", 8)]), &[("a.test", 9)]), "a||a=a.test");
+    assert_eq!(outcome(&["a", "b.test"], none, &[("a.test", 9), ("b.test", 9)]), "a b.test||a=a.test");
+    assert_eq!(outcome(&["a", "b.test"], none, &[("b.test", 9)]), "b.test|a|", "one token is not for two names");
+    assert_eq!(outcome(&["a"], None, &[("a.test", 9)]), "a||", "the ring was not read before");
+    assert_eq!(outcome(&["a.test"], Some(&[("a.test", 9)]), &[]), "||", "a member has cut the token out");
     let default = [Wanted { client: Client::OpenAfs, cell: None }];
     assert_eq!(brought(&default, None, &tokens(Client::OpenAfs, &[("x.test", 9)])).got, default);
     assert_eq!(brought(&default, None, &tokens(Client::Kafs, &[("x.test", 9)])).missed, default);
 }
 
 #[test]
-fn a_name_that_has_brought_a_token_is_known_at_the_next_login() {
+fn an_alias_that_has_brought_a_token_is_known_at_the_next_login() {
     let of = |all: &[(&str, u64)], before: &[Held]| held(&tokens(Client::OpenAfs, all), before, 0);
     let alias = |name: &str, of: &str| Alias { client: Client::OpenAfs, name: cell(name), cell: cell(of) };
     let mut first = of(&[("a.test", 3600), ("b.test", 3600)], &[]);
@@ -222,7 +226,7 @@ fn a_name_that_has_brought_a_token_is_known_at_the_next_login() {
     assert!(!are_good(&of(&[("b.test", 3600)], &first), &wanted, 0), "without the token the name is of no use");
     let mut both = of(&[("a.test", 3600), ("b.test", 5)], &[]);
     note_aliases(&mut both, &[alias("ex", "a.test"), alias("ex", "b.test")]);
-    assert!(!are_good(&both, &want(Client::OpenAfs, &["ex"]), 4), "of two that a name has brought both must serve");
+    assert!(!are_good(&both, &want(Client::OpenAfs, &["ex"]), 4), "an alias of two cells needs good tokens of both");
 }
 
 #[test]
@@ -246,7 +250,7 @@ fn a_token_keeps_the_time_when_it_was_first_seen() {
 }
 
 #[test]
-fn a_budget_goes_on_from_hook_to_hook() {
+fn a_budget_counts_the_time_of_earlier_hooks() {
     let budget = Budget::new(Duration::from_secs(5), Duration::from_secs(6));
     assert!(budget.left().is_zero());
     assert!(budget.spent() >= Duration::from_secs(6));

@@ -9,12 +9,12 @@ use crate::sys::Passwd;
 use crate::types::Cell;
 use crate::types::Client;
 
-/// A token that is wanted.
+/// A token that a login wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// Of which client.
+    /// The client that gets the token.
     pub client: Client,
-    /// For which cell. None: for the seeder's own default.
+    /// The cell of the token. None for the default cell of the seeder.
     pub cell: Option<Cell>,
 }
 
@@ -27,8 +27,8 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// The tokens that are wanted, for each of `clients`: `afs_cells`, and with `aklog_homedir` the cell of the home, as its
-/// path names it; where neither names one, the host's own.
+/// The tokens that a login wants for each of `clients`: one for each of `afs_cells`, and with `aklog_homedir` one for
+/// the cell in the path of the home. If neither option names a cell, one for the host's own cell.
 pub fn cells(clients: &[Client], settings: &Settings, user: &Passwd) -> Vec<Wanted> {
     wanted(clients, settings, user, Client::own_cell)
 }
@@ -43,7 +43,7 @@ pub(super) fn wanted(
     let of_client = |client: &Client| {
         let client = *client;
         let cells: Vec<Option<Cell>> = match (&named[..], client) {
-            // What it gets is the cell of a home that is in AFS by way of a link, and that link is not looked at here.
+            // The home may be a link into AFS. The seeder follows it and finds the cell; here, reading it could hang.
             ([], Client::OpenAfs | Client::Keyring) if settings.aklog_homedir => vec![None],
             ([], _) => vec![own(client)],
             (named, _) => named.iter().cloned().map(Some).collect(),
@@ -53,7 +53,7 @@ pub(super) fn wanted(
     clients.iter().flat_map(of_client).collect()
 }
 
-/// The cells that the configuration names.
+/// The cells that the configuration names, and with `aklog_homedir` the one in the path of the home.
 pub(super) fn named(settings: &Settings, user: &Passwd) -> Vec<Cell> {
     let mut cells = settings.afs_cells.clone();
     if settings.aklog_homedir
@@ -65,14 +65,15 @@ pub(super) fn named(settings: &Settings, user: &Passwd) -> Vec<Cell> {
     cells
 }
 
-/// The cell of `/afs/CELL/...` or `/afs/.CELL/...`. Only text is looked at: a look at the directory could hang.
+/// The cell of `/afs/CELL/...` or `/afs/.CELL/...`. This reads only the path, since reading the directory could hang.
 pub(super) fn cell_of_path(path: &[u8]) -> Option<Cell> {
     let name = path.strip_prefix(b"/afs/")?.split(|byte| *byte == b'/').next()?;
     str::from_utf8(name.strip_prefix(b".").unwrap_or(name)).ok()?.parse().ok()
 }
 
-/// Whether the tokens in a ring serve: each that is wanted is there and good, by its cell's own name or by all that it is an
-/// alias of; and where no cell is named, some token of that client is good and none is bad.
+/// Whether the tokens `held` in a ring are good for all that is `wanted`. A wanted cell needs a good token of that
+/// name. A wanted alias needs good tokens for all its cells. Without a cell, the client needs at least one token, and
+/// all of its tokens must be good.
 pub fn are_good(held: &[Held], wanted: &[Wanted], now: u64) -> bool {
     let good = |held: &&Held| policy::is_good(held.expires, held.expires.saturating_sub(held.since), now);
     let all_good = |held: Vec<&Held>| !held.is_empty() && held.iter().all(good);
