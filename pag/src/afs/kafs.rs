@@ -24,7 +24,7 @@ pub(super) const OWN_CELL: &str = "/proc/net/afs/rootcell";
 /// valid.
 pub(super) fn seen<'a>(cell: &'a [u8], payload: &[u8], now: u64) -> Seen<'a> {
     let facts = || TokenSet::parse(payload).into_iter().flatten();
-    // The key expires with the first of its tokens. Of several tokens the kernel uses the first whose class it knows.
+    // The key expires with the first of its tokens. Of several tokens the kernel uses the first of a class that it knows.
     let expires = facts().map(|fact| fact.expires).min().unwrap_or(0);
     Seen {
         client: Client::Kafs,

@@ -34,7 +34,7 @@ impl LeaseKind {
 /// A login or a user manager for which a PAG is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// The process whose end ends the lease.
+    /// The process that holds the lease. Its end ends the lease.
     pub process: Process,
     /// Tells apart two PAM transactions of one process.
     pub cookie: u64,

@@ -45,7 +45,7 @@ pub fn send_to(path: &str, bytes: &[u8]) -> io::Result<()> {
     // SAFETY: takes integers.
     let socket = cerr(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?;
     let socket = RawFd::try_from(socket).map_err(|_| io::ErrorKind::InvalidData)?;
-    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or(0);
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

@@ -12,7 +12,7 @@ use super::descriptors::write_all;
 use super::errno::cerr;
 
 /// Opens a file for reading, without allocating and without waiting for a writer. It also opens an AFS device for
-/// [`afs_setpag`] and [`afs_pioctl`]: OpenAFS's own library opens it for reading only, too (src/sys/glue.c), and a
+/// [`super::afs_setpag`] and [`super::afs_pioctl`]: OpenAFS's own library opens it for reading only, too (src/sys/glue.c), and a
 /// unit with `ProtectKernelTunables=` has /proc/fs read-only.
 ///
 /// # Errors
@@ -22,7 +22,7 @@ pub fn open_file(path: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: a terminated path.
     let fd = unsafe { libc::open(path.as_ptr(), flags) };
     cerr(c_long::from(fd))?;
-    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -73,7 +73,7 @@ fn openat2(at: RawFd, path: &CStr, flags: c_int, resolve: u64) -> io::Result<Own
     how.resolve = resolve;
     // SAFETY: a terminated path, and a valid struct of the size that is said.
     let fd = cerr(unsafe { libc::syscall(libc::SYS_openat2, at, path.as_ptr(), &raw const how, size_of_val(&how)) })?;
-    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?) })
 }
 

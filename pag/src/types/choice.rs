@@ -54,7 +54,7 @@ pub enum ServiceKind {
     Login,
     /// `systemd-user`.
     Manager,
-    /// A service whose sessions each get a PAG of their own.
+    /// A service in which each session gets a PAG of its own.
     Own,
     /// A service that keeps what it inherited.
     Nothing,

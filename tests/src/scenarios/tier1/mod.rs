@@ -33,22 +33,26 @@ pub const ALL: &[Scenario] = &[
     ),
     (
         "no_ticket_is_no_trouble",
-        "A ccache without a good ticket is no reason for a seeder, a wait or a message, of whatever kind it is.",
+        "A ccache of any kind without a good ticket starts no seeder, and causes no wait and no message.",
         ccaches::no_ticket_is_no_trouble,
     ),
     (
         "unread_ccache_seeds_nothing",
-        "A seeder in a PAG is given no ccache whose identity is unknown, at a login and at an unlock.",
+        "Neither a login nor an unlock gives a seeder a ccache of an unknown identity.",
         ccaches::unread_ccache_seeds_nothing,
     ),
     ("last_end_discards", "Tokens live until the last login ends, and no key is left.", life::last_end_discards),
     (
         "retain_decides",
-        "What stays of the tokens is what retain says, with a manager or without.",
+        "The option retain decides which tokens stay, with a manager and without.",
         life::retain_decides,
     ),
     ("cycles_leak_nothing", "Logins and logouts leak no key, file or descriptor.", life::cycles_leak_nothing),
-    ("rush_makes_one", "Twenty first logins at once make one ring, many users at once one each.", life::rush_makes_one),
+    (
+        "rush_makes_one",
+        "Twenty first logins of one user at once make one ring; of many users, one for each.",
+        life::rush_makes_one,
+    ),
     ("killed_anywhere", "A login killed at any of its calls harms no later one.", life::killed_anywhere),
     ("strangers_get_nothing", "No other uid and no process outside can reach the ring.", safety::strangers_get_nothing),
     (
@@ -56,16 +60,16 @@ pub const ALL: &[Scenario] = &[
         "A member cannot share the ring outside, nor reach what anchors it.",
         safety::member_passes_nothing_on,
     ),
-    ("member_breaks_ring", "What a member does to its ring is healed at the next login.", safety::member_breaks_ring),
+    ("member_breaks_ring", "The next login repairs what a member has done to its ring.", safety::member_breaks_ring),
     (
         "hostile_keys_harm_nobody",
-        "Whatever keys a user makes, logins, lists and ends work.",
+        "Logins, listing and logouts work, whatever keys a user makes.",
         safety::hostile_keys_harm_nobody,
     ),
     ("full_quota", "A user whose key quota is full logs in, and the ring stays root's.", safety::full_quota),
     (
         "damaged_and_foreign_records",
-        "A damaged record is written anew, one of another version left alone.",
+        "A damaged record is written anew; a record of another version is left alone.",
         safety::damaged_and_foreign_records,
     ),
     (
@@ -74,7 +78,7 @@ pub const ALL: &[Scenario] = &[
         safety::forged_ccache_names,
     ),
     ("lost_registry", "When the registry is lost the next login makes a new one.", safety::lost_registry),
-    ("squatted_name", "A keyring of the ring's name that another has made catches nobody.", safety::squatted_name),
+    ("squatted_name", "No login enters a keyring that another user has given the ring's name.", safety::squatted_name),
     (
         "another_pid_namespace",
         "A container that shares root's keyring does not join the host's PAGs.",
@@ -87,16 +91,16 @@ pub const ALL: &[Scenario] = &[
     ),
     (
         "failure_is_a_line",
-        "Without keyrings, or with the lock held, a login succeeds and says what it lacks.",
+        "Without keyrings, or with the lock held, a login succeeds and reports what it lacks.",
         safety::failure_is_a_line,
     ),
     (
         "syslog_where_no_journal_is",
-        "Without a journal what is to be said goes to syslog in local time, without either the login goes on.",
+        "Without a journal messages go to syslog in local time; without either the login goes on.",
         hosts::syslog_where_no_journal_is,
     ),
-    ("root_stays_out", "Root, system users and su are in nobody's PAG anew.", safety::root_stays_out),
-    ("host_unchanged", "Hosts in every state get back ids, groups and all else.", hosts::host_unchanged),
+    ("root_stays_out", "Root, system users and su get no PAG of any user.", safety::root_stays_out),
+    ("host_unchanged", "Hosts in every state get back their ids, groups and all else.", hosts::host_unchanged),
     (
         "two_users_in_one_host",
         "A host that serves two users, in turn or at once, mixes nothing up.",
@@ -104,12 +108,12 @@ pub const ALL: &[Scenario] = &[
     ),
     (
         "setcred_only_and_twice",
-        "Whatever hooks are called, in whatever order: one login, one lease, one seeder.",
+        "One login has one lease and one seeder, whichever hooks a host calls and in which order.",
         hosts::setcred_only_and_twice,
     ),
     (
         "host_closes_in_a_chroot",
-        "A host that is in a chroot when it closes touches nothing of the registry and makes no file.",
+        "A host that closes in a chroot changes nothing in the registry and makes no file.",
         ends::host_closes_in_a_chroot,
     ),
     (
@@ -122,9 +126,17 @@ pub const ALL: &[Scenario] = &[
         "A process that opens sessions without end takes no room from other logins, and keeps its tokens until it ends.",
         ends::many_sessions_of_one_process,
     ),
-    ("su_to_another", "A plain user's su to another, from within his PAG, is the other's login.", hosts::su_to_another),
-    ("services_table", "Each PAM service gets what the design's table says.", hosts::services_table),
-    ("keyinit_after_us", "A session keyring replaced behind our back is said and put right.", hosts::keyinit_after_us),
+    (
+        "su_to_another",
+        "A user's su to another user, from inside a PAG, is a login of the other user.",
+        hosts::su_to_another,
+    ),
+    ("services_table", "Each PAM service is treated as the design's table says.", hosts::services_table),
+    (
+        "keyinit_after_us",
+        "A session keyring that a later module replaced is reported and put right.",
+        hosts::keyinit_after_us,
+    ),
     ("exports", "The module exports exactly the six entry points.", hosts::exports),
     ("panic_is_a_line", "A panic is a journal line and the login goes on.", hosts::panic_is_a_line),
     ("bad_configuration", "A bad option or line is one message with its place.", hosts::bad_configuration),
@@ -135,17 +147,17 @@ pub const ALL: &[Scenario] = &[
     ),
     (
         "sessions_keep_to_themselves",
-        "Under scope = session each login has a PAG of its own, and the manager one without tokens.",
+        "Under scope = session each login has its own PAG, and the manager has one without tokens.",
         scope::sessions_keep_to_themselves,
     ),
     (
         "scope_is_chosen",
-        "Scope goes by user, group, PAM line, service and host; a change disturbs no login that is there.",
+        "User, group, PAM line, service and host choose the scope; a change disturbs no open login.",
         scope::scope_is_chosen,
     ),
     (
         "refresh_finds_its_session",
-        "A refreshed ticket gets into the session that it is for, from inside and outside, and into no other.",
+        "A refreshed ticket reaches its own session, from inside and outside, and no other.",
         scope::refresh_finds_its_session,
     ),
     (
@@ -155,7 +167,7 @@ pub const ALL: &[Scenario] = &[
     ),
     (
         "following_mirrors_and_takes_away",
-        "A follower's ring has the followed tokens, keeps its user's own, and gives back no more than it got.",
+        "A follower's ring gets the followed tokens, keeps its own, and in the end loses only what it got.",
         scope::following_mirrors_and_takes_away,
     ),
     (
@@ -165,35 +177,35 @@ pub const ALL: &[Scenario] = &[
     ),
     (
         "names_of_directories_are_their_own",
-        "An account has its own identity by whatever name sssd or winbind has for it, and the option says what cannot be \
-         guessed; what is kept apart is said, and no other realm's is taken.",
+        "An account has its own identity under any name that sssd or winbind gives it, and the option names what cannot be \
+         guessed. What is kept apart is reported, and no other realm's identity is taken.",
         identity::names_of_directories_are_their_own,
     ),
     (
         "manager_keeps_to_its_users_identity",
-        "A manager goes with its user's own identity, whichever came first, and has another's tokens only while that is \
-         the only one there.",
+        "A manager has the tokens of its user's own identity, whichever login came first, and those of another one only \
+         while it is the only one there.",
         identity::manager_keeps_to_its_users_identity,
     ),
     (
         "tokens_and_unlog",
-        "pagctl shows a member the tokens of his PAG, and discards them for all its members.",
+        "pagctl shows a member the tokens of its PAG, and discards them for all members.",
         member::tokens_and_unlog,
     ),
-    ("new_and_leave", "pagctl makes a PAG for whoever wants one, and lets a member out.", member::new_and_leave),
+    ("new_and_leave", "pagctl makes a PAG for any user, and lets a member leave one.", member::new_and_leave),
     (
         "cut_tokens_are_not_forgotten",
-        "Tokens that are cut away as soon as a seeder has brought them are known still, so that they can be had back.",
+        "Tokens that a member removes right after the seeder are still recorded, so that they can be renewed.",
         seeders::cut_tokens_are_not_forgotten,
     ),
     (
         "first_hook_looks",
-        "Of two hooks of a login the first looks at the tokens; a refresh looks at them anew.",
+        "Only the first of a login's two hooks reads the tokens; a refresh reads them again.",
         seeders::first_hook_looks,
     ),
     (
         "hostile_tickets",
-        "What lies in a ticket's place is nobody else's, and is not waited for.",
+        "A login reads no file of another user's in place of a ticket, and waits for none.",
         seeders::hostile_tickets,
     ),
     (
@@ -203,21 +215,29 @@ pub const ALL: &[Scenario] = &[
     ),
     (
         "ccaches_share_no_room",
-        "Whatever a user writes into their PAG's ccache takes no room from other users or from /run.",
+        "A user who fills their PAG's ccache takes no room from other users or from /run.",
         seeders::ccaches_share_no_room,
     ),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
     (
         "bus_shows_own_pags_only",
-        "Over D-Bus a user sees his own PAGs, root sees all, and what is another's does not exist.",
+        "Over D-Bus users see their own PAGs and no trace of others', and root sees all.",
         bus::shows_own_pags_only,
     ),
-    ("bus_policy_holds", "The bus lets root alone have the name, and users call what is named.", bus::policy_holds),
+    (
+        "bus_policy_holds",
+        "The bus lets only root own the name, and lets users call the methods that the policy names.",
+        bus::policy_holds,
+    ),
     ("bus_comes_and_goes", "The helper serves again when the bus or the name is back.", bus::comes_and_goes),
-    ("bus_errors_have_names", "Whatever is called, the answer is a named error and no crash.", bus::errors_have_names),
+    (
+        "bus_errors_have_names",
+        "Every wrong call is answered by a named error, and crashes nothing.",
+        bus::errors_have_names,
+    ),
     (
         "bus_ccache_is_filled",
-        "Whatever a user leaves in his PAG's ccache is cleared away, and harms nobody.",
+        "What users leave in a PAG's ccache is cleared away, and harms no other user.",
         bus::ccache_is_filled,
     ),
     (
@@ -225,60 +245,64 @@ pub const ALL: &[Scenario] = &[
         "A file system over a PAG's ccache that never answers delays neither the helper nor the user's own hosts.",
         bus::mounted_ccache_holds_up_nobody,
     ),
-    ("bus_pag_vanishes", "A PAG that ends while it is called about is a named error.", bus::pag_vanishes),
-    ("bus_signals_reach_their_own", "Who may not see a PAG hears nothing of it.", bus::signals_reach_their_own),
-    ("bus_warns_before_the_end", "Tokens that will end, and have ended, are told.", bus::warns_before_the_end),
+    ("bus_pag_vanishes", "A call about a PAG that ends meanwhile gets a named error.", bus::pag_vanishes),
+    (
+        "bus_signals_reach_their_own",
+        "A caller that may not see a PAG gets no signal about it.",
+        bus::signals_reach_their_own,
+    ),
+    (
+        "bus_warns_before_the_end",
+        "Signals announce tokens that will end, and that have ended.",
+        bus::warns_before_the_end,
+    ),
     ("bus_flood", "One user's flood is refused, and delays neither others nor the helper's work.", bus::flood),
-    ("bus_my_pag", "A process learns by which login it came, and nothing that is another's.", bus::my_pag),
-    ("bus_renew_and_unlog", "Tokens are discarded at once, and got anew in the PAG.", bus::renew_and_unlog),
+    ("bus_my_pag", "A process learns which login it came from, and nothing about other users.", bus::my_pag),
+    ("bus_renew_and_unlog", "Tokens are discarded at once, and new ones come into the PAG.", bus::renew_and_unlog),
     (
         "bus_follow",
-        "A user chooses which of his sessions his services follow, until it ends; nobody else does.",
+        "A user chooses which session their services follow, until it ends; no other user can.",
         bus::follow,
     ),
     (
         "bus_copied_ticket_gives_way",
-        "A login that ends the following while its services are given the followed ticket leaves them its own.",
+        "When a login ends the following while services get the followed ticket, they end up with the login's.",
         bus::copied_ticket_gives_way,
     ),
     (
         "bus_unlog_lasts",
-        "What was discarded is not brought back by renewal, but by a new ticket, a login, or when it is asked for.",
+        "Renewal does not bring back discarded tokens; a new ticket, a login or a request does.",
         bus::unlog_lasts,
     ),
-    (
-        "bus_renew_by_keytab",
-        "Where a renewal would use a keytab, one that is asked for does, too.",
-        bus::renew_by_keytab,
-    ),
+    ("bus_renew_by_keytab", "A requested renewal uses a keytab if a due one would.", bus::renew_by_keytab),
     (
         "bus_polkit_decides",
-        "Others' PAGs are seen with polkit's consent, and without polkit never.",
+        "A user sees others' PAGs only with polkit's consent, and never without polkit.",
         bus::polkit_decides,
     ),
     (
         "background_seeder",
-        "A seeder that goes into the background and brings nothing has failed, and the journal says so.",
+        "A seeder that goes into the background and brings no token has failed, and the journal says so.",
         seeders::background_seeder,
     ),
     (
         "names_of_cells",
-        "A cell in other letters, and an alias, need the seeder once, and not at each login.",
+        "A cell named in other case, or by an alias, needs the seeder once, and not at each login.",
         seeders::names_of_cells,
     ),
     (
         "user_namespace",
-        "In a user namespace pagctl says that it cannot be told whose ring it is in.",
+        "In a user namespace pagctl says that it cannot tell which ring it is in.",
         member::user_namespace,
     ),
     (
         "bus_newer_record",
-        "A PAG of a newer release is told of once, and nobody is accused of a wrong PAM stack because of it.",
+        "A PAG of a newer release is reported once, and not mistaken for a wrong PAM stack.",
         bus::newer_record,
     ),
     (
         "bus_closed_outputs",
-        "Each verb of pagctl ends quietly where nobody reads on, and says one line where a disk is full.",
+        "Each verb of pagctl ends quietly if its reader has gone, and prints one line if the disk is full.",
         bus::closed_outputs,
     ),
     ("bus_pagctl", "pagctl lists, shows, renews, discards, chooses and monitors over D-Bus.", bus::pagctl_verbs),

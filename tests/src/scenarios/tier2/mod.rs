@@ -57,7 +57,7 @@ pub fn long() -> bool {
 pub const ALL: &[Scenario] = &[
     Scenario::new(
         "control_without_pam_pag",
-        "without us a user service has another ring than the login, and no token",
+        "without pam_pag a user service has another session keyring than the login, and no token",
         main_job::control_without_pam_pag,
     )
     .without_product()
@@ -89,7 +89,7 @@ pub const ALL: &[Scenario] = &[
     .everywhere(),
     Scenario::new(
         "retain_decides_over_ssh",
-        "what is left running keeps its token or loses it as retain says",
+        "processes that a login leaves behind keep their token or lose it, as retain says",
         cycles::retain_decides_over_ssh,
     ),
     Scenario::new(
@@ -114,17 +114,17 @@ pub const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "outages_midway_lose_nothing",
-        "helper, logind or the bus goes while a login is on its way: it gets there, and nobody loses anything",
+        "helper, logind or the bus stops in the middle of a login: the login succeeds, and no user loses anything",
         midway::outages_midway_lose_nothing,
     ),
     Scenario::new(
         "login_killed_midway_is_reaped",
-        "a login that is killed on its way, at any place, leaves nothing, and the next one works",
+        "a login that is killed at any point leaves nothing behind, and the next one works",
         midway::login_killed_midway_is_reaped,
     ),
     Scenario::new(
         "filled_ccache_harms_neither_systemd_nor_others",
-        "one user fills the PAG's ccache with bytes and with a million files: PID 1, logind and other logins lack nothing",
+        "one user fills their PAG's ccache with bytes and with a million files: PID 1, logind and other logins lack nothing",
         upkeep::filled_ccache_harms_neither_systemd_nor_others,
     ),
     Scenario::new(
@@ -140,46 +140,46 @@ pub const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "services_follow_the_primary_session",
-        "two identities, two sessions, two PAGs; services have the primary one's, then the other's, then none, unrestarted",
+        "two identities, two sessions, two PAGs: services have the primary session's tokens, then the other's, then none",
         scope::services_follow_the_primary_session,
     )
     .everywhere(),
     Scenario::new(
         "services_follow_whom_the_user_chooses",
-        "a user chooses which of two sessions services follow, over restarts, until he takes it back or the session ends",
+        "a user chooses which of two sessions services follow, over restarts, until they take it back or the session ends",
         scope::services_follow_whom_the_user_chooses,
     ),
     Scenario::new(
         "services_follow_the_desktop_and_an_unlock_finds_it",
-        "services go over to the desktop when it becomes logind's display, and back; an unlock refreshes its PAG, not another",
+        "services follow the desktop once it is logind's display, and later ssh again; an unlock refreshes the desktop's PAG alone",
         scope::services_follow_the_desktop_and_an_unlock_finds_it,
     ),
     Scenario::new(
         "mixed_scopes_share_a_manager",
-        "services follow an ssh session until a login that shares its PAG comes, and again when that has gone",
+        "services follow an ssh session until a login joins their own PAG, and again after it has ended",
         scope::mixed_scopes_share_a_manager,
     ),
     Scenario::new(
         "scope_change_disturbs_no_login",
-        "user for the desktop and session for ssh, then the other way round: new logins go by it, old ones, their services and \
-         an unlock of their screen do not notice",
+        "the scopes of desktop and ssh are exchanged: new logins have the new scope; old logins, their services and an unlock \
+         of their screen do not change",
         scope::scope_change_disturbs_no_login,
     ),
     Scenario::new(
         "services_keep_to_their_users_identity",
-        "services go with their user's own identity, whichever login came first, and have another's tokens no longer than that \
-         is there",
+        "services have the tokens of their user's own identity, whichever login came first, and those of another one only while \
+         its login lasts",
         identity::services_keep_to_their_users_identity,
     ),
     Scenario::new(
         "accounts_of_directories_have_their_tickets",
-        "accounts with a domain in their names have the tickets that they stand for, by the option where that cannot be guessed; \
-         of those that linger, tokens end with the last login",
+        "accounts with a domain in their names have the tickets of their identities, by the option if those cannot be guessed; a \
+         lingering account's tokens end with its last login",
         identity::accounts_of_directories_have_their_tickets,
     ),
     Scenario::new(
         "su_and_root_find_no_tokens",
-        "su -, su and root's services find nobody else's tokens; su - with a password is a login",
+        "su -, su and root's services find no user's tokens; su - with a password is a login",
         logins::su_and_root_find_no_tokens,
     ),
     Scenario::new(
@@ -200,17 +200,17 @@ pub const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "pam_check_is_right_and_disable_takes_back",
-        "what `pagctl pam check` says is so, enable mends it, and disable leaves the stacks as they were",
+        "`pagctl pam check` is right about the stacks, enable repairs them, and disable restores them",
         upkeep::pam_check_is_right_and_disable_takes_back,
     ),
     Scenario::new(
         "a_lock_out_is_found_and_mended",
-        "a control that makes a denial of our answer locks a right password out; check names the line, enable mends it",
+        "a control that takes our answer for a denial locks users out; check names the line, enable repairs it",
         upkeep::a_lock_out_is_found_and_mended,
     ),
     Scenario::new(
         "manager_from_before_is_adopted",
-        "a user manager that was started outside of the PAG gets its tokens by `pagctl adopt`, and nobody else does",
+        "a user manager that was started outside of the PAG gets its tokens by `pagctl adopt`, and no other process does",
         main_job::manager_from_before_is_adopted,
     )
     .everywhere(),
@@ -228,7 +228,7 @@ pub const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "kinit_in_a_login_feeds_its_pag",
-        "a ticket that a user gets or renews where his login keeps it reaches the PAG, and no other identity's does",
+        "a ticket that a user gets or renews in their login's ccache reaches the PAG; another identity's does not",
         renewal::kinit_in_a_login_feeds_its_pag,
     ),
     Scenario::new(
@@ -253,12 +253,12 @@ pub const ALL: &[Scenario] = &[
     .linger(&["alice"]),
     Scenario::new(
         "many_pags_are_renewed_in_turn",
-        "40 PAGs with short tickets, 1,000 in the long form, are without a token at no moment, and at most four jobs run at once",
+        "40 PAGs with short tickets (1,000 in the long form) always have a token, and at most four jobs run at once",
         renewal::many_pags_are_renewed_in_turn,
     ),
     Scenario::new(
         "each_session_is_renewed_in_its_own_pag",
-        "two identities in two sessions are renewed each in its PAG, and services have the followed one's, fresh, and its ticket",
+        "each of two identities is renewed in its own session's PAG, and services have the followed one's new tokens and ticket",
         renewal::each_session_is_renewed_in_its_own_pag,
     ),
     Scenario::new(

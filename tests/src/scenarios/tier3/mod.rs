@@ -97,7 +97,7 @@ pub const ALL: &[Scenario] = &[
     .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_setpag_waits_and_goes_on",
-        "a user who makes many PAGs waits, is not disturbed by signals, and holds up no login",
+        "a user who makes many PAGs waits, also through signals, and delays no login",
         faults::afs_setpag_waits_and_goes_on,
     )
     .on(&[Client::OpenAfs]),
@@ -135,7 +135,7 @@ pub const ALL: &[Scenario] = &[
     .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_outages_lose_nothing",
-        "helper killed and stopped, leader killed: nobody's tokens are lost",
+        "the helper is killed and stopped, a session's leader is killed: no user loses tokens",
         main_job::afs_outages_lose_nothing,
     )
     .in_short_without(&[Client::Kafs]),
@@ -174,7 +174,7 @@ pub const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "afs_what_was_discarded_stays_so",
-        "tokens that a member has discarded do not come back with the next renewal, and those that he gets again are renewed",
+        "tokens that a member has discarded do not come back with the next renewal; those that it gets again are renewed",
         renewal::afs_what_was_discarded_stays_so,
     )
     // The short form of this is a scenario of tier 1, with the client `keyring`.
@@ -199,7 +199,7 @@ pub const ALL: &[Scenario] = &[
     .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_client_comes_and_goes",
-        "the client's module is loaded after a login, and unloaded under one: its PAG gets tokens with the next",
+        "the client's module is loaded after a login, and unloaded during one: the next login gets the PAG tokens",
         faults::afs_client_comes_and_goes,
     )
     .in_short_without(&[Client::Kafs]),
@@ -211,13 +211,13 @@ pub const ALL: &[Scenario] = &[
     .on(&[Client::OpenAfs]),
     Scenario::new(
         "afs_client_is_found_by_its_device",
-        "OpenAFS is found by each file that a module may have, and asked in the older form where it knows no other",
+        "OpenAFS is found by each device file that a module may have, and asked in the older form if it knows no other",
         faults::afs_client_is_found_by_its_device,
     )
     .on(&[Client::OpenAfs]),
     Scenario::new(
         "afs_odd_cells_and_tickets",
-        "a cell that does not exist, a ticket of 10 KB and one that has expired harm nobody",
+        "a cell that does not exist, a ticket of 10 KB and an expired one harm no login",
         faults::afs_odd_cells_and_tickets,
     )
     .in_short_without(&[Client::Kafs]),
