@@ -1,27 +1,28 @@
-//! What becomes of a PAG and of its tokens when a lease ends.
+//! The fate of a PAG and of its tokens when a lease ends.
 
 use crate::store::record::Record;
 use crate::types::Retain;
 
-/// What becomes of a PAG after leases have gone.
+/// The fate of a PAG when a lease has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It goes on.
+    /// The PAG goes on.
     Keep,
-    /// It goes on without its tokens: only a manager that stays is left.
+    /// The PAG goes on without its tokens, since only a user manager that stays is left in it.
     DropTokens,
-    /// Its holder is unlinked.
+    /// The PAG ends.
     End {
-        /// Whether the tokens are discarded first, or left to the members that stay.
+        /// Whether the tokens are discarded first. Else they stay with the members that live on.
         discard: bool,
     },
 }
 
-/// Decides what becomes of a PAG whose record, dead leases taken out, is `record`.
+/// Decides the fate of a PAG. `record` has no more leases of ended processes.
 ///
-/// A manager that is about to stop keeps the tokens: its services may still write to an AFS home meanwhile. One that
-/// `stays`, since the user lingers, has logins in other PAGs, or was given time enough to stop, does not. Whether it does is
-/// asked only where that decides, since the answer takes the user's name.
+/// A user manager that is about to stop keeps the tokens, since its services may still write to an AFS home. A manager
+/// that
+/// `stays` loses them: the user lingers, has logins in other PAGs, or the manager has had time enough to stop. `stays` is called
+/// only if it decides, since it has to look up the user's name.
 pub fn fate(record: &Record, stays: impl FnOnce() -> bool) -> Fate {
     if record.leases.is_empty() {
         return Fate::End { discard: record.retain != Retain::Processes && !record.unsure };
@@ -40,7 +41,7 @@ mod tests {
     use crate::store::record::PagKind;
 
     #[test]
-    fn what_is_left_decides_about_the_tokens() {
+    fn the_leases_that_are_left_decide_the_fate() {
         let with =
             |roles: &[LeaseKind], retain, unsure| Record { retain, unsure, ..record(PagKind::User, 1, None, roles) };
         let table = [

@@ -1,14 +1,12 @@
 //! Which session's PAG a user's services follow when each login has its own.
 
-use crate::types::Retain;
-
 use super::place::Candidate;
 use crate::store::lease::LeaseKind;
 use crate::store::record::{PagKind, Record};
-use crate::types::{Follow, PagId};
+use crate::types::{Follow, PagId, Retain};
 
-/// Whether the services of a user may follow a PAG: a login is in it, and it is not the one that the user's manager would be
-/// in. That is the PAG of a login that has it to itself, or of an identity that is kept apart.
+/// Whether the services of a user may follow a PAG. A login is in that PAG, and the user manager would not be: the PAG
+/// is of one session, or of an identity that is kept apart.
 pub fn can_be_followed(record: &Record) -> bool {
     let is_apart = match record.kind {
         PagKind::Session => true,
@@ -18,41 +16,43 @@ pub fn can_be_followed(record: &Record) -> bool {
     is_apart && record.has_login()
 }
 
-/// Whether the services in a PAG follow a session: it is the user manager's, which lives, and no login has made it his
-/// own. Tokens that `retain` leaves it are its own, too.
+/// Whether the services in a PAG follow a session. The PAG has a user manager, no login, and no tokens that `retain`
+/// has left there.
+/// `now` is in seconds since the epoch.
 pub fn is_follower(record: &Record, now: u64) -> bool {
     let kept = record.retain != Retain::None && record.tokens.iter().any(|token| token.expires > now);
     record.kind == PagKind::User && record.has_manager() && !record.has_login() && !kept
 }
 
-/// What logind says of one session of a user.
+/// A session of a user in logind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// logind's name for it.
+    /// The session's id in logind.
     pub id: String,
-    /// The process that asked for it: the PAM host of the login.
+    /// The process that asked logind for the session: the PAM host of the login.
     pub leader: i32,
-    /// Whether a person works in it: its class is one of `user`, `user-early`, `user-light`, ...; a greeter's, a lock
-    /// screen's, a manager's and cron's are others.
+    /// Whether the session is a user's work: its class is `user`, `user-early`, `user-light` and the like. Greeters,
+    /// lock screens, user managers and cron have sessions of other classes.
     pub person: bool,
-    /// Whether it is ending: its login is over, and something of it is still there.
+    /// Whether the login has ended, and processes of the session still run.
     pub closing: bool,
 }
 
-/// What logind says of a user.
+/// The sessions of a user in logind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sessions {
-    /// The session that it calls his display: the graphical one, else the one on a terminal, else another.
+    /// The session that logind calls the user's display: a graphical one, else one on a terminal, else another.
     pub display: Option<String>,
-    /// All of his.
+    /// All sessions of the user.
     pub all: Vec<Session>,
 }
 
 impl Sessions {
-    /// The session of the login that holds the lease of `record`. pam_systemd asks in the PAM host's own process, where
-    /// pam_pag has taken the lease (src/login/pam_systemd.c, pam_sm_open_session), so that is the leader: sshd's monitor,
-    /// gdm's session worker, login itself. Where a host has forked between the two, `scope_of` tells the session whose
-    /// control group a process is in.
+    /// The session of the login that holds the lease of `record`.
+    ///
+    /// The leader of a session is the PAM host, such as sshd's monitor, gdm's session worker or login: pam_systemd asks
+    /// logind in that process (src/login/pam_systemd.c, pam_sm_open_session), and pam_pag takes the lease in it. For a
+    /// host that has forked in between, `scope_of` gives the session of a process by its control group.
     pub fn of(&self, record: &Record, scope_of: impl Fn(i32) -> Option<String>) -> Option<&Session> {
         let pids =
             || record.leases.iter().filter(|lease| lease.role == LeaseKind::Login).map(|lease| lease.process.pid);
@@ -63,9 +63,11 @@ impl Sessions {
     }
 }
 
-/// The PAG that the services of a user follow, of those that they are not in: the one that somebody has chosen,
-/// else as `setting` says. `current` is the one that they follow now; `sessions` is none while logind has not answered,
-/// and then they stay with that. `scope_of` as in [`Sessions::of`].
+/// The PAG that the services of a user follow. `candidates` are the user's other PAGs.
+///
+/// It is the PAG that a user has chosen, else the one that `setting` names. `current` is the PAG that they follow now.
+/// `sessions` is none while logind has not answered, and the services then stay with `current`. For `scope_of` see
+/// [`Sessions::of`].
 pub fn followed(
     setting: Follow,
     candidates: &[Candidate<'_>],
@@ -73,7 +75,7 @@ pub fn followed(
     sessions: Option<&Sessions>,
     scope_of: impl Fn(i32) -> Option<String>,
 ) -> Option<PagId> {
-    // Over what somebody has chosen, too: the administrator wants sessions kept apart from services.
+    // This counts over a user's choice: the administrator keeps services apart from sessions.
     if setting == Follow::None {
         return None;
     }
@@ -90,13 +92,13 @@ pub fn followed(
     if sessions.is_none() && live.iter().any(|(candidate, _)| Some(candidate.id) == current) {
         return current;
     }
-    // Seconds are too coarse for two logins of a script; the age of their processes tells them apart, and of two that have
-    // begun within the same hundredth of a second, mostly, the pid.
+    // Two logins of a script may come in the same second. The start of their processes, in hundredths of a second,
+    // orders them, and mostly the pid orders two that start in the same hundredth.
     let age = |candidate: &Candidate<'_>| {
         let start = candidate.record.leases.iter().map(|lease| (lease.process.start, lease.process.pid)).min();
         (candidate.record.made, start, candidate.id)
     };
-    // A login that logind knows nothing of (`su -` within another session) is there for want of a better one.
+    // A login without a session in logind (`su -` within another session) counts only if no login has one.
     if live.iter().any(|(_, session)| session.is_some()) {
         live.retain(|(_, session)| session.is_some());
     }
@@ -107,7 +109,7 @@ pub fn followed(
         live.retain(|(_, session)| is_display(*session));
     }
     let live = live.iter().map(|(candidate, _)| candidate);
-    // Of several logins in one session it is the first, which that session was opened for.
+    // Of several logins in one session, the first one is the login that the session was opened for.
     let first = in_display || setting == Follow::First;
     let chosen = if first { live.min_by_key(|one| age(one)) } else { live.max_by_key(|one| age(one)) };
     chosen.map(|one| one.id)
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn services_follow_the_session_that_the_setting_names() {
         use Follow::{Display, First, Newest};
-        // The oldest, a middle one, the newest, and one of which logind knows nothing.
+        // The oldest login, a middle one, the newest with a session in logind, and one without.
         let records = [session_pag(10, 5), session_pag(11, 6), session_pag(12, 7), session_pag(14, 8)];
         let all = [session("a", 10), session("b", 11), session("d", 12)];
         let closing = |which: usize| {
@@ -174,7 +176,7 @@ mod tests {
                 "{setting} {display:?} {all:?}"
             );
         }
-        // Nothing that logind knows is left.
+        // Only the login without a session is left.
         assert_eq!(follows(Display, &records[3..], None, Some((Some("b"), &[]))), Some(0));
         assert_eq!(follows(Display, &[], None, Some((Some("b"), &all))), None);
     }
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn while_logind_has_not_answered_nobody_changes_sides_without_need() {
+    fn services_stay_with_a_session_while_logind_has_not_answered() {
         let records = [session_pag(10, 5), session_pag(11, 6)];
         assert_eq!(follows(Follow::Display, &records, Some(0), None), Some(0));
         assert_eq!(follows(Follow::Display, &records, None, None), Some(1));
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_chosen_is_followed_while_he_is_there() {
+    fn services_follow_a_chosen_session_while_it_is_open() {
         let chosen = |pid, made| Record { chosen: true, ..session_pag(pid, made) };
         let records = [chosen(11, 5), session_pag(12, 6)];
         let all = [session("b", 11), session("c", 12)];
@@ -222,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_forked_is_found_by_its_control_group() {
+    fn the_session_of_a_host_that_forked_is_found_by_its_control_group() {
         let records = [session_pag(13, 5), session_pag(11, 6)];
         let all = [session("b", 11), session("c", 99)];
         assert_eq!(follows(Follow::Display, &records, None, Some((Some("c"), &all))), Some(0));
     }
 
     #[test]
-    fn of_two_logins_in_one_second_the_process_that_began_later_is_newer() {
+    fn of_two_logins_in_one_second_the_one_with_the_later_process_is_newer() {
         // `session_pag` gives the higher pid the earlier start.
         let records = [session_pag(10, 5), session_pag(11, 5)];
         let all = [session("a", 10), session("b", 11)];

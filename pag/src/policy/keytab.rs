@@ -1,10 +1,9 @@
-//! Which keytab a PAG has its ticket from.
+//! Which keytab gives the ticket of a PAG.
 
 use crate::config::keytab::{Keytab, KeytabOwner};
 use crate::store::lease::Lease;
 
-/// The keytab for a PAG of the user `name` which these leases keep in use. That of a service is more to the point than
-/// the user's.
+/// The keytab for a PAG of the user `name` with these leases. The keytab of a service comes before the user's.
 pub fn keytab<'a>(keytabs: &'a [(KeytabOwner, Keytab)], name: &str, leases: &[Lease]) -> Option<&'a Keytab> {
     let is_at = |service: &str| leases.iter().any(|lease| lease.service.to_string().eq_ignore_ascii_case(service));
     let of_service = keytabs.iter().find(|(owner, _)| matches!(owner, KeytabOwner::Service(service) if is_at(service)));

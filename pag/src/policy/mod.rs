@@ -1,4 +1,4 @@
-//! Decisions: pure functions from facts to a plan.
+//! Decisions. They are pure functions, so that tests need neither root nor keyrings.
 
 mod fate;
 mod follow;

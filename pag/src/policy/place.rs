@@ -7,55 +7,55 @@ use crate::store::registry::Pag;
 use crate::types::{Join, PagId, Principal, Scope, Word};
 use std::cmp::Reverse;
 
-/// What a process that is about to be placed is, to the user's PAGs.
+/// A process that needs a PAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Newcomer<'a> {
-    /// A login, with the Kerberos identity that it brings.
+    /// A login.
     Login {
-        /// None: it brings no ticket, or one that is not read.
+        /// The principal of the ticket that the login brings. None without a ticket, or with one that was not read.
         principal: Option<&'a Principal>,
-        /// Whether it joins without one.
+        /// Whether a login without a ticket joins a PAG.
         join: Join,
-        /// Whether it joins at all, or has a PAG of its own.
+        /// Whether a login joins a PAG at all, or gets its own.
         scope: Scope,
     },
-    /// The user's manager, `systemd --user`.
+    /// The user manager, `systemd --user`.
     Manager,
-    /// Something that gets a PAG of its own: cron, at, batch.
+    /// A job of cron, at or batch. It gets a PAG of its own.
     Own,
-    /// A seeding job of the helper's.
+    /// A seeding job of the helper.
     Seed,
 }
 
-/// A PAG that could be joined: its ring is whole and its record was read.
+/// A PAG that a newcomer could join: its ring is whole, and its record was read.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
-    /// Which one.
+    /// Its id.
     pub id: PagId,
-    /// What is known of it.
+    /// Its record.
     pub record: &'a Record,
 }
 
-/// The PAGs that could be joined.
+/// The PAGs that a newcomer could join.
 pub fn candidates(pags: &[Pag]) -> Vec<Candidate<'_>> {
     let whole = pags.iter().filter(|pag| pag.ring.is_ok());
     whole.filter_map(|pag| Some(Candidate { id: pag.id, record: pag.record.as_ref().ok()? })).collect()
 }
 
-/// Where a newcomer belongs.
+/// The PAG that a newcomer gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// Into this PAG.
+    /// It joins this PAG.
     Join(PagId),
-    /// Into a new one of this kind.
+    /// It gets a new PAG of this kind.
     Make(PagKind),
-    /// Nowhere: there is nothing to do for it.
+    /// It gets none: a seeding job without a PAG to seed.
     Nowhere,
 }
 
-/// Decides where a newcomer of the user `account` belongs. What brings no identity, a manager or a login without a ticket,
-/// joins no PAG of an identity that is not the user's own: it would have that one's tokens, and keep them when that one has
-/// logged out.
+/// Decides which PAG a newcomer of the user `account` gets. A manager, and a login without a ticket, join only a PAG
+/// without an identity or with one of the account's own. In a PAG of another identity they would have its tokens, and
+/// would keep them after the logout of that identity.
 pub fn place(newcomer: Newcomer<'_>, account: &Account, candidates: &[Candidate<'_>]) -> Placement {
     let is_own = |record: &Record| record.principal.as_ref().is_none_or(|principal| account.owns(principal));
     let found = match newcomer {
@@ -64,11 +64,11 @@ pub fn place(newcomer: Newcomer<'_>, account: &Account, candidates: &[Candidate<
         }
         Newcomer::Login { scope: Scope::Session, .. } => return Placement::Make(PagKind::Session),
         Newcomer::Seed => {
-            let asked = candidates.iter().find(|candidate| candidate.record.reseed);
-            return asked.map_or(Placement::Nowhere, |candidate| Placement::Join(candidate.id));
+            let waiting = candidates.iter().find(|candidate| candidate.record.reseed);
+            return waiting.map_or(Placement::Nowhere, |candidate| Placement::Join(candidate.id));
         }
-        // The PAG of a person at the machine is more to the point than what a dead login has left, and one with an identity
-        // than one that waits for it.
+        // A PAG with a login comes before one that an ended login has left, and of those, one with an identity comes
+        // first.
         Newcomer::Manager => {
             oldest(candidates, |record| record.has_login() && record.principal.is_some() && is_own(record))
                 .or_else(|| oldest(candidates, |record| record.has_login() && is_own(record)))
@@ -80,17 +80,19 @@ pub fn place(newcomer: Newcomer<'_>, account: &Account, candidates: &[Candidate<
     found.map_or(Placement::Make(PagKind::User), Placement::Join)
 }
 
-/// The PAG that tokens of `principal` belong into: the one that has this identity; else, for an identity that is the
-/// user's own, one that has none yet, the manager's first. Another identity (alice/admin) neither lends nor borrows rights.
+/// The PAG for tokens of `principal`. It is the oldest PAG of this identity. For one of the account's own identities, a
+/// PAG without an identity will do, too: the user manager's, else the oldest. Another identity (alice/admin) would lend
+/// its rights there, or borrow others.
 pub fn of_principal(candidates: &[Candidate<'_>], principal: &Principal, account: &Account) -> Option<PagId> {
-    let blank = |record: &Record| record.principal.is_none() && account.owns(principal);
+    let is_open = |record: &Record| record.principal.is_none() && account.owns(principal);
     oldest(candidates, |record| record.principal.as_ref() == Some(principal))
-        .or_else(|| oldest(candidates, |record| record.has_manager() && blank(record)))
-        .or_else(|| oldest(candidates, blank))
+        .or_else(|| oldest(candidates, |record| record.has_manager() && is_open(record)))
+        .or_else(|| oldest(candidates, is_open))
 }
 
-/// Whether a login that is in a PAG already may bring a ticket of `principal` to it. A PAG that has an identity takes no other
-/// one. A PAG that has none, and that `others` share with this login, takes one that is the user's own.
+/// Whether a login in a PAG may bring a ticket of `principal` to it. A PAG with an identity takes no other one. A
+/// user's PAG without an identity takes one of the account's own, and any other only if no `others` share the PAG with
+/// this login.
 pub fn may_bring(principal: &Principal, record: &Record, others: bool, account: &Account) -> bool {
     match &record.principal {
         Some(known) => known == principal,
@@ -98,46 +100,50 @@ pub fn may_bring(principal: &Principal, record: &Record, others: bool, account: 
     }
 }
 
+/// The oldest PAG of the user's that `fits`.
 fn oldest(candidates: &[Candidate<'_>], fits: impl Fn(&Record) -> bool) -> Option<PagId> {
     candidates
         .iter()
         .filter(|candidate| candidate.record.kind == PagKind::User && fits(candidate.record))
-        // The id settles a tie, so that everybody finds the same one.
+        // Of PAGs of the same second, the id decides, so that each newcomer finds the same PAG.
         .min_by_key(|candidate| (candidate.record.made, candidate.id))
         .map(|candidate| candidate.id)
 }
 
-/// What a refreshed ticket comes with, when the process that brings it is outside the session that it is for: a screen
-/// unlock.
+/// A refreshed ticket, brought by a process outside the session that it is for, such as a screen unlock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refreshed<'a> {
-    /// Whose ticket it is.
+    /// The principal of the ticket.
     pub principal: Option<&'a Principal>,
-    /// Terminal and PAM service, as leases have them.
+    /// The terminal of that process, as leases have it.
     pub tty: &'a Word,
-    /// See `tty`.
+    /// The PAM service of that process, as leases have it.
     pub service: &'a Word,
-    /// What a login would have now. The session may be older than that.
+    /// The scope that a login would have now. The session may have begun under the other one.
     pub scope: Scope,
 }
 
-/// The PAG that a refreshed ticket is for, among those with a login: of those with its identity the one of a login on the
-/// same terminal, else of the same service; else one of this scope. Of logins that have PAGs to themselves the newest, of
-/// shared ones the first, as a login would join it. Never one of another identity.
-pub fn refreshed(candidates: &[Candidate<'_>], news: Refreshed<'_>, account: &Account) -> Option<PagId> {
-    let fits = |record: &Record| match (&record.principal, news.principal) {
+/// The PAG that a refreshed ticket is for. It has a login, and no other identity than the ticket's. Of several PAGs,
+/// these come first, in this order:
+///
+/// 1. a PAG with an identity;
+/// 2. one with a login on the same terminal, then one with a login of the same service;
+/// 3. one of the same scope;
+/// 4. of PAGs of one session the newest, and of shared ones the oldest, which a login would join.
+pub fn refreshed(candidates: &[Candidate<'_>], ticket: Refreshed<'_>, account: &Account) -> Option<PagId> {
+    let fits = |record: &Record| match (&record.principal, ticket.principal) {
         (Some(there), Some(brought)) => there == brought,
         (None, Some(brought)) => account.owns(brought),
         (_, None) => true,
     };
     let rank = |record: &Record| {
         let of = |lease: &Lease| {
-            let tty = lease.tty == *news.tty && lease.tty != Word::clean("");
-            2 * u8::from(tty) + u8::from(lease.service == *news.service)
+            let tty = lease.tty == *ticket.tty && lease.tty != Word::clean("");
+            2 * u8::from(tty) + u8::from(lease.service == *ticket.service)
         };
         record.leases.iter().map(of).max()
     };
-    let of_scope = |record: &Record| (record.kind == PagKind::Session) == (news.scope == Scope::Session);
+    let of_scope = |record: &Record| (record.kind == PagKind::Session) == (ticket.scope == Scope::Session);
     candidates
         .iter()
         .filter(|candidate| {
@@ -169,15 +175,15 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_comes_late_changes_no_pag_of_others() {
+    fn a_late_ticket_of_another_identity_stays_out_of_a_shared_pag() {
         let account = Account::of_realm("alice", "R");
         let may = |brought: &str, kind, there, others| {
             may_bring(&principal(brought), &record(kind, 1, there, &[]), others, &account)
         };
         assert!(may("alice@R", PagKind::User, None, true), "the user's own identity");
-        assert!(!may("alice/admin@R", PagKind::User, None, true), "another one, where others are");
-        assert!(may("alice/admin@R", PagKind::User, None, false), "another one, where the login is alone");
-        assert!(may("alice/admin@R", PagKind::Session, None, true), "a PAG that is the session's");
+        assert!(!may("alice/admin@R", PagKind::User, None, true), "another identity in a shared PAG");
+        assert!(may("alice/admin@R", PagKind::User, None, false), "another identity of a login that is alone");
+        assert!(may("alice/admin@R", PagKind::Session, None, true), "a PAG of one session");
         assert!(may("alice/admin@R", PagKind::User, Some("alice/admin@R"), true), "the PAG's identity");
         for kind in [PagKind::User, PagKind::Session, PagKind::Own] {
             assert!(!may("alice/admin@R", kind, Some("alice@R"), false), "{kind:?}: a PAG of another identity");
@@ -189,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn first_login_makes_the_second_joins_whoever_was_first() {
+    fn the_first_login_makes_a_pag_and_the_next_joins_the_oldest() {
         let records = [
             record(PagKind::User, 9, None, &[LeaseKind::Manager]),
             record(PagKind::User, 5, None, &[LeaseKind::Login]),
@@ -199,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn another_principal_gets_a_pag_of_its_own() {
+    fn a_login_of_another_principal_gets_a_pag_of_its_own() {
         let (alice, admin) = (principal("alice@R"), principal("alice/admin@R"));
         let records = [record(PagKind::User, 1, Some("alice@R"), &[LeaseKind::Login])];
         assert_eq!(at(login(Some(&alice)), &records), Placement::Join(PagId::from(0)));
@@ -219,14 +225,15 @@ mod tests {
     }
 
     #[test]
-    fn what_brings_no_identity_joins_none_but_the_users_own() {
+    fn a_newcomer_without_an_identity_joins_no_pag_of_another_identity() {
         let admin = record(PagKind::User, 1, Some("alice/admin@R"), &[LeaseKind::Login]);
         let elsewhere = record(PagKind::User, 2, Some("alice@OTHER"), &[LeaseKind::Login]);
         let records = [admin, elsewhere];
         for newcomer in [Newcomer::Manager, login(None)] {
             assert_eq!(at(newcomer, &records), Placement::Make(PagKind::User), "{newcomer:?}");
         }
-        // Whichever came first: the manager's own PAG, then the one of the user's own identity.
+        // The ticket goes into the manager's PAG, also if a login's is older. The login without a ticket joins the
+        // oldest.
         let waiting = record(PagKind::User, 3, None, &[LeaseKind::Manager]);
         let records = [&records[..], &[record(PagKind::User, 0, None, &[LeaseKind::Login]), waiting]].concat();
         assert_eq!(at(login(Some(&principal("alice@R"))), &records), Placement::Join(PagId::from(3)));
@@ -237,24 +244,24 @@ mod tests {
     }
 
     #[test]
-    fn cron_and_the_ticketless_keep_to_themselves_when_told_to() {
+    fn cron_gets_its_own_pag_and_so_does_a_login_without_a_ticket_if_configured() {
         let records = [record(PagKind::User, 1, None, &[LeaseKind::Login])];
         assert_eq!(at(Newcomer::Own, &records), Placement::Make(PagKind::Own));
-        let shy = Newcomer::Login { principal: None, join: Join::Credentials, scope: Scope::User };
-        assert_eq!(at(shy, &records), Placement::Make(PagKind::Own));
+        let without_ticket = Newcomer::Login { principal: None, join: Join::Credentials, scope: Scope::User };
+        assert_eq!(at(without_ticket, &records), Placement::Make(PagKind::Own));
         let cron = [record(PagKind::Own, 1, None, &[LeaseKind::Login])];
         assert_eq!(at(login(None), &cron), Placement::Make(PagKind::User));
         assert_eq!(at(Newcomer::Manager, &cron), Placement::Make(PagKind::User));
     }
 
     #[test]
-    fn the_manager_prefers_a_living_login() {
+    fn the_manager_joins_a_pag_with_a_login_before_one_without() {
         let records = [record(PagKind::User, 1, None, &[]), record(PagKind::User, 2, None, &[LeaseKind::Login])];
         assert_eq!(at(Newcomer::Manager, &records), Placement::Join(PagId::from(1)));
     }
 
     #[test]
-    fn a_seeding_job_goes_where_it_was_asked_for_and_never_makes_a_pag() {
+    fn a_seeding_job_joins_the_pag_that_waits_for_it_and_makes_none() {
         let mut records =
             [record(PagKind::User, 1, None, &[LeaseKind::Login]), record(PagKind::Own, 2, None, &[LeaseKind::Login])];
         assert_eq!(at(Newcomer::Seed, &records), Placement::Nowhere);
@@ -263,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_with_scope_session_joins_nobody_and_nobody_joins_it() {
+    fn a_login_with_scope_session_shares_its_pag_with_no_other() {
         let alice = principal("alice@R");
         let own = |principal, join| Newcomer::Login { principal, join, scope: Scope::Session };
         let users = [record(PagKind::User, 1, Some("alice@R"), &[LeaseKind::Login])];
@@ -281,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_managers_pag_follows_until_a_login_makes_it_his_own() {
+    fn a_managers_pag_follows_until_a_login_joins_it() {
         let held = |expires| Held {
             client: Client::Keyring,
             cell: "a.test".parse().unwrap(),
@@ -325,8 +332,8 @@ mod tests {
             records.iter().enumerate().map(|(i, record)| Candidate { id: PagId::from(i as u64), record }).collect();
         let find_in = |scope, principal, tty: &str, service: &str, from: usize| {
             let (tty, service) = (Word::clean(tty), Word::clean(service));
-            let news = Refreshed { principal, tty: &tty, service: &service, scope };
-            let found = refreshed(&candidates[from..], news, &Account::of_realm("alice", "R"));
+            let ticket = Refreshed { principal, tty: &tty, service: &service, scope };
+            let found = refreshed(&candidates[from..], ticket, &Account::of_realm("alice", "R"));
             found.map(|id| (0..9).find(|number| PagId::from(*number) == id).unwrap())
         };
         let find = |principal, tty: &str, service: &str, from| find_in(Scope::Session, principal, tty, service, from);
@@ -335,17 +342,18 @@ mod tests {
         assert_eq!(find(Some(&alice), "", "other", 0), Some(1));
         assert_eq!(find(Some(&admin), "", "sshd", 0), Some(2));
         assert_eq!(find(Some(&bob), ":0", "gdm-password", 0), None);
-        // A shared one is found, too, since a desktop may be older than the scope; and the other way round.
+        // A desktop may have begun under the other scope, so a shared PAG is found for scope session, and the other way
+        // round.
         assert_eq!(find(Some(&alice), "", "x", 2), Some(4));
         assert_eq!(find_in(Scope::User, Some(&alice), ":0", "gdm-password", 0), Some(0));
         assert_eq!(find_in(Scope::User, Some(&alice), "", "other", 0), Some(4));
         assert_eq!(find_in(Scope::User, Some(&admin), "", "other", 0), Some(2));
-        // A login without a ticket takes the user's own identity, and no other.
+        // The PAG of a login without a ticket takes the account's own identity, and no other.
         let account = Account::of_realm("alice", "R");
         let candidates = &candidates[..4];
         let (tty, service) = (Word::clean(""), Word::clean("sshd"));
-        let news = |principal| Refreshed { principal, tty: &tty, service: &service, scope: Scope::Session };
-        assert_eq!(refreshed(&candidates[2..], news(Some(&alice)), &account), Some(PagId::from(3)));
-        assert_eq!(refreshed(&candidates[3..], news(Some(&admin)), &account), None);
+        let ticket = |principal| Refreshed { principal, tty: &tty, service: &service, scope: Scope::Session };
+        assert_eq!(refreshed(&candidates[2..], ticket(Some(&alice)), &account), Some(PagId::from(3)));
+        assert_eq!(refreshed(&candidates[3..], ticket(Some(&admin)), &account), None);
     }
 }

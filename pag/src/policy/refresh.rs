@@ -1,29 +1,29 @@
-//! When tokens are worth a seeder.
+//! When a seeder is worth its time, and when a token is good.
 
 use crate::store::record::LastSeeding;
 
-/// Seconds for which a failed attempt at seeding is not repeated.
+/// Seconds for which a failed seeding is not repeated.
 pub const RETRY_SECONDS: u64 = 30;
 
-/// Whether an attempt at seeding is worth its time. `fresh` is the end time of the ticket at hand, 0 without one.
-/// A manager is started by a login that has just tried: whatever came of that, it does not try again at once.
-pub fn worth_seeding(last: Option<LastSeeding>, now: u64, fresh: u64, manager: bool) -> bool {
+/// Whether a seeder is worth its time. `last` is the PAG's last seeding, and `ticket` the end of the ticket at hand, 0
+/// without one. A `manager` is started by a login that has just run a seeder, so it does not run one again, even after
+/// a success. Times are in seconds since the epoch.
+pub fn worth_seeding(last: Option<LastSeeding>, now: u64, ticket: u64, manager: bool) -> bool {
     last.is_none_or(|last| {
-        // One in the future is of a clock that was wrong.
+        // A seeding in the future was noted by a wrong clock.
         let recent = last.at <= now.saturating_add(1) && now.saturating_sub(last.at) < RETRY_SECONDS;
-        fresh > last.ticket || !recent || (last.ok && !manager)
+        ticket > last.ticket || !recent || (last.ok && !manager)
     })
 }
 
-/// Whether a token with this end time, first seen with `life` seconds in all, is good: it has more than 10 minutes or
-/// a quarter of its life left, whichever is less.
+/// Whether a token is good: it has more than 10 minutes left, or more than a quarter of its `life`. `expires` and `now`
+/// are in seconds since the epoch, `life` is in seconds.
 pub fn is_good(expires: u64, life: u64, now: u64) -> bool {
     expires.saturating_sub(now) > (life / 4).min(600)
 }
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

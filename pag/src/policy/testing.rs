@@ -1,4 +1,4 @@
-//! Records for the tests of this room.
+//! Records for the tests of policies.
 
 use crate::store::lease::{Lease, LeaseKind};
 use crate::store::record::{PagKind, Record};
@@ -27,7 +27,7 @@ pub(super) fn record(kind: PagKind, made: u64, who: Option<&str>, roles: &[Lease
     }
 }
 
-/// The PAG of the login whose process is `pid`, made at `made`.
+/// The PAG of a login with the process `pid`, made at `made`. A higher pid has an earlier start.
 pub(super) fn session_pag(pid: i32, made: u64) -> Record {
     let mut record = record(PagKind::Session, made, None, &[LeaseKind::Login]);
     record.leases[0].process = Process { pid, start: 1000 - u64::from(pid.unsigned_abs()) };
