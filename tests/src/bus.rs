@@ -1,4 +1,4 @@
-//! A system bus of the sandbox's own, with the shipped policy, the helper under test on it, and those who call it.
+//! The sandbox's own system bus, with the shipped policy, the helper under test, and users that call it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -26,17 +26,17 @@ pub const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// See the D-Bus specification.
 pub const OBJECTS: &str = "org.freedesktop.DBus.ObjectManager";
 
-/// A file or directory that xtask names.
+/// A file or directory that xtask passes in this environment variable.
 fn given(variable: &str) -> PathBuf {
     std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set")).into()
 }
 
-/// A bus as a distribution has it (system.conf of dbus-daemon), with our policy file, and with leave for root to stand
-/// in for polkit, systemd and logind.
+/// A bus as distributions configure it (system.conf of dbus-daemon), with our policy file. Root may also own the
+/// names of polkit, systemd and logind.
 pub struct Bus(Child);
 
 impl Bus {
-    /// Starts it and waits until it listens.
+    /// Starts the bus and waits until it listens.
     pub fn start() -> Self {
         let policy = given("PAG_UNITS").join("usr/share/dbus-1/system.d/org.pam_pag.Pag1.conf");
         let others = ["org.freedesktop.PolicyKit1", "org.freedesktop.systemd1", "org.freedesktop.login1"];
@@ -60,7 +60,7 @@ impl Bus {
         let daemon = Command::new("dbus-daemon")
             .args(["--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile"])
             .stdin(Stdio::null())
-            // It logs each call that it refuses.
+            // The bus logs each call that it refuses.
             .stderr(fs::File::create("/run/dbus/log").unwrap())
             .spawn()
             .expect("dbus-daemon");
@@ -70,7 +70,7 @@ impl Bus {
         Bus(daemon)
     }
 
-    /// Ends it.
+    /// Ends the bus.
     pub fn stop(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -89,12 +89,12 @@ impl Drop for Bus {
 pub struct Helper(Child);
 
 impl Helper {
-    /// Starts it, and does not wait for anything.
+    /// Starts the helper without waiting for anything.
     pub fn start() -> Self {
         Helper(Command::new(given("PAG_HELPER")).stdin(Stdio::null()).spawn().expect("the helper"))
     }
 
-    /// Starts it under strace with these options, and waits until it serves. It ends with the helper.
+    /// Starts the helper under strace with these options, and waits until it serves. strace ends with the helper.
     pub fn traced(options: &[&str]) -> Self {
         let mut strace = Command::new("strace");
         strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]).args(options).arg(given("PAG_HELPER"));
@@ -103,7 +103,7 @@ impl Helper {
         helper
     }
 
-    /// Starts it and waits until it serves.
+    /// Starts the helper and waits until it serves.
     pub fn serving() -> Self {
         let mut helper = Self::start();
         helper.serves();
@@ -119,7 +119,7 @@ impl Helper {
         });
     }
 
-    /// Fails when it has ended.
+    /// Fails if the helper has ended.
     pub fn lives(&mut self) {
         assert_eq!(self.0.try_wait().unwrap(), None, "the helper is there");
     }
@@ -129,7 +129,7 @@ impl Helper {
         self.0.id()
     }
 
-    /// A number of `/proc/PID/status`, as VmRSS in KiB.
+    /// A number from `/proc/PID/status`, such as VmRSS in KiB.
     pub fn status(&self, field: &str) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
@@ -157,7 +157,7 @@ pub struct Caller {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    /// His unique name.
+    /// The user's unique name on the bus.
     pub name: String,
 }
 
@@ -178,13 +178,13 @@ impl Caller {
         Caller { child, input, output, name: hello["name"].as_str().unwrap().to_owned() }
     }
 
-    /// Connects, does one thing and ends.
+    /// Connects, runs one line and ends.
     pub fn once(uid: u32, words: &[&str]) -> Value {
         let output = as_user(uid).arg(own_program("pag-buscaller")).args(words).stderr(Stdio::null()).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| serde_json::json!({ "error": "no bus" }))
     }
 
-    /// Says a line and does not wait.
+    /// Writes a line without waiting for the answer.
     pub fn tell(&mut self, line: &str) {
         writeln!(self.input, "{line}").unwrap();
     }
@@ -196,13 +196,13 @@ impl Caller {
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("the caller has ended"))
     }
 
-    /// Says a line and gives the answer.
+    /// Writes a line and returns the answer.
     pub fn say(&mut self, line: &str) -> Value {
         self.tell(line);
         self.answer()
     }
 
-    /// Calls a method of the host; its answer whole.
+    /// Calls a method of the host and returns the whole answer.
     pub fn manager(&mut self, call: &str) -> Value {
         self.say(&format!("call {HOST} {MANAGER} {call}"))
     }
@@ -214,7 +214,7 @@ impl Caller {
         answer["ok"].clone()
     }
 
-    /// Calls a method of the host that must be refused; the last word of the error's name.
+    /// Calls a method of the host that must be refused. Returns the last word of the error's name.
     pub fn refused(&mut self, call: &str) -> String {
         error(&self.manager(call))
     }
@@ -224,13 +224,13 @@ impl Caller {
         self.say(&format!("call {HOST}/pag/{id} {PROPERTIES} GetAll {PAG}"))
     }
 
-    /// The ids of the PAGs that he sees.
+    /// The ids of the PAGs that the user sees.
     pub fn pags(&mut self) -> Vec<String> {
         let list = self.ok("ListPags");
         list.as_array().unwrap().iter().map(|line| line[0].as_str().unwrap().to_owned()).collect()
     }
 
-    /// The signals of the helper that have come, and that come within so many milliseconds, as member and object.
+    /// The helper's signals that have come, or come within so many milliseconds, as member and object.
     pub fn signals(&mut self, millis: u64) -> Vec<Value> {
         let all = self.say(&format!("signals {millis}"));
         let ours = |signal: &&Value| signal["sender"] != "org.freedesktop.DBus";
@@ -245,7 +245,7 @@ impl Drop for Caller {
     }
 }
 
-/// The last word of the name of an error. Panics for an answer that is none.
+/// The last word of an error's name. Panics if the answer is no error.
 pub fn error(answer: &Value) -> String {
     let name = answer["error"].as_str().unwrap_or_else(|| panic!("no error: {answer}"));
     name.rsplit('.').next().unwrap().to_owned()
@@ -264,14 +264,14 @@ fn stand_in<I: zbus::object_server::Interface>(name: &'static str, path: &'stati
     waits.recv_timeout(Duration::from_secs(10)).expect("a stand-in on the bus");
 }
 
-/// What a stand-in for polkit answers, and what it was asked.
+/// A stand-in for polkit: what it will answer, and the questions that it got.
 #[derive(Debug, Default)]
 pub struct Polkit {
     /// Granted, and whether it would have to ask.
     pub answer: (bool, bool),
-    /// Set: it answers when this file is there.
+    /// If set: it answers once this file exists.
     pub waits_for: Option<&'static str>,
-    /// Whom it was asked about, for what, and with which flags.
+    /// Each question: the subject, the action and the flags.
     pub asked: Vec<(String, String, u32)>,
 }
 
@@ -303,7 +303,7 @@ impl PolkitObject {
     }
 }
 
-/// Starts a polkit that refuses everything until it is told otherwise.
+/// Starts a polkit that refuses everything until the test says otherwise.
 pub fn polkit() -> Arc<Mutex<Polkit>> {
     let polkit = Arc::new(Mutex::new(Polkit::default()));
     stand_in("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority", PolkitObject(Arc::clone(&polkit)));
@@ -341,7 +341,7 @@ impl<F: Fn(&str) -> bool + Send + Sync + 'static> SystemdObject<F> {
     ) -> zbus::Result<()>;
 }
 
-/// Starts a systemd whose units are run by `run`, which says whether that went well.
+/// Starts a systemd that runs each unit by calling `run`, which returns whether it succeeded.
 pub fn systemd(run: impl Fn(&str) -> bool + Send + Sync + 'static) {
     stand_in("org.freedesktop.systemd1", "/org/freedesktop/systemd1", SystemdObject(run));
 }
@@ -369,7 +369,7 @@ impl ServiceObject {
     }
 }
 
-/// Starts a systemd by whose word every user has a manager, this process.
+/// Starts a systemd that names this process as the manager of every user.
 pub fn systemd_with_manager(pid: u32) {
     let (ready, waits) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -409,7 +409,7 @@ impl SessionObject {
     }
 }
 
-/// Starts a logind to whom every process belongs to the session of this leader.
+/// Starts a logind that puts every process into the session of this leader.
 pub fn logind(leader: u32) {
     let (ready, waits) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -428,7 +428,7 @@ pub fn logind(leader: u32) {
     waits.recv_timeout(Duration::from_secs(10)).expect("a stand-in on the bus");
 }
 
-/// `pagctl` as a user; its status and what it writes.
+/// Runs `pagctl` as a user. Returns its status and its output.
 pub fn pagctl(uid: u32, words: &[&str]) -> (Option<i32>, String) {
     let output = as_user(uid).arg(crate::sandbox::pagctl()).args(words).stdin(Stdio::null()).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

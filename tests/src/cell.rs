@@ -1,5 +1,5 @@
-//! Tier 3 from inside: what a [`guest`](crate::guest) with a real AFS cell has besides. Homes are in AFS, and each has a
-//! file `secret` that its owner alone can read.
+//! Tier 3 from inside: a [`guest`](crate::guest) with a real AFS cell. Homes are in AFS, and each has a file
+//! `secret` that only its owner can read.
 
 use std::fs;
 use std::time::Duration;
@@ -12,28 +12,28 @@ pub fn home(user: &str) -> String {
     format!("/afs/example.test/user/{user}")
 }
 
-/// A ticket of alice's that she has where she comes from, and delegates.
+/// A ticket of alice's in the place that they log in from. ssh delegates it.
 pub fn ticket() -> Proof {
     sh("echo alicepw | kinit -f -c FILE:/run/ticket.alice alice");
     Proof::Ticket("FILE:/run/ticket.alice")
 }
 
-/// Puts pam_afs_session into the PAM stacks, as its package does unless it is told otherwise.
+/// Puts pam_afs_session into the PAM stacks, as its package does by default.
 pub fn todays_module() {
     sh("cp /usr/local/share/todays-pam.d/* /etc/pam.d/");
 }
 
-/// Loads a client and mounts it; the other one, or both, go. Fails when something still uses one of them.
+/// Loads a client and mounts it, and unloads the others. Fails if a process still uses one of those.
 ///
-/// Without a client kAFS's mount is masked: logind has the file system of a user's home mounted for his session
-/// (RequiresMountsFor= of its scope), which would load it.
+/// Without a client kAFS's mount is masked: logind has the file system of a user's home mounted for their session
+/// (RequiresMountsFor= of its scope), which would load kAFS.
 pub fn load(client: Client) {
     let verb = if client == Client::None { "mask" } else { "unmask" };
     sh(&format!("systemctl --runtime --quiet {verb} afs.mount; lab-client {}", client.name()));
 }
 
-/// Waits until kAFS finds the cell. In a machine that has just been woken it has said EDESTADDRREQ, once, while the machine
-/// below was busy; why is not known.
+/// Waits until kAFS finds the cell. A machine that had just woken once answered EDESTADDRREQ, while its host was
+/// busy; the cause is not known.
 pub fn is_found(client: Client) {
     let is_lost = || {
         let looked = crate::guest::run("ls", &["/afs/example.test"]);
@@ -44,7 +44,7 @@ pub fn is_found(client: Client) {
     }
 }
 
-/// What a shell command says that systemd runs as a service of the user's, errors too.
+/// The output of a shell command that systemd runs as a service of the user's, with its errors.
 pub fn service(session: &mut Session, command: &str) -> String {
     session.say(&format!("systemd-run --user --quiet --wait --pipe --collect sh -c '{command}'"))
 }
@@ -56,13 +56,13 @@ pub fn denials(user: &str) -> Vec<String> {
     text.lines().filter(|line| line.contains("Permission denied")).map(str::to_owned).collect()
 }
 
-/// Fails unless the kernel has refused.
+/// Fails unless the kernel refused access.
 pub fn assert_denied(what: &str, said: &str) {
     assert!(said.contains("Permission denied"), "{what}: a refusal is expected: {said}");
 }
 
-/// Writes something that was never there: unlike a file that was read before, which stays readable from the cache after
-/// its token is gone, that is refused without a token. Has neither `$`, which systemd-run replaces, nor quotes.
+/// Writes a new file. Without a token the kernel refuses that; a file that was read before stays readable from the
+/// cache. The command has neither `$`, which systemd-run replaces, nor quotes.
 pub const WRITE: &str = "mktemp ~/new.XXXXXX >/dev/null && echo written";
 
 /// Fails unless [`WRITE`] has written.
@@ -70,12 +70,12 @@ pub fn assert_works(what: &str, said: &str) {
     assert!(said.contains("written"), "{what}: cannot write the home: {said}");
 }
 
-/// What a command of root's says, errors too, whatever comes of it.
+/// The output of a command of root's, with its errors, whether it succeeds or fails.
 pub fn as_root(command: &str) -> String {
     sh(&format!("{{ {command}; }} 2>&1 || true"))
 }
 
-/// Waits until a user's manager and his PAGs are gone.
+/// Waits until a user's manager and PAGs are gone.
 pub fn is_over(user: &str) {
     manager_is(user, "inactive");
     eventually(&format!("the PAG of {user} has ended"), Duration::from_secs(20), || {
@@ -83,34 +83,34 @@ pub fn is_over(user: &str) {
     });
 }
 
-/// The same where nobody reaps: what the manager has left is taken away by hand.
+/// As above, without a helper that reaps: what the manager has left is removed by hand.
 pub fn is_over_without_helper(user: &str) {
     manager_is(user, "inactive");
     sh("systemctl start pag-logind-helper");
     is_over(user);
 }
 
-/// Waits until a file in the home holds what its name says, as a member of the PAG sees it.
+/// Waits until a file in the home holds its own name, as a member of the PAG sees it.
 pub fn written(user: &str, session: &mut Session, name: &str, what: &str) {
     eventually(&format!("{what} has written {}/{name}", home(user)), Duration::from_secs(30), || {
         session.say(&format!("cat ~/{name}")).starts_with("by the ").then_some(())
     });
 }
 
-/// How many `_pag` keys there are, as root sees them: they are root's.
+/// How many `_pag` keys there are. Root owns them, so root sees them.
 pub fn afs_pags() -> u64 {
     fs::read_to_string("/proc/keys").unwrap().lines().filter(|line| line.contains(" afs_pag ")).count() as u64
 }
 
-/// Has kAFS end its idle connections at once: they hold the keys that they were made with, and stay for two minutes
-/// otherwise (net/rxrpc/conn_client.c).
+/// Makes kAFS end its idle connections at once. They hold the keys that they were made with, and otherwise stay for
+/// two minutes (net/rxrpc/conn_client.c).
 pub fn let_go_of_keys_early(client: Client) {
     if client == Client::Kafs {
         sh("cd /proc/sys/net/rxrpc && echo 500 > idle_conn_expiry && echo 500 > idle_conn_fast_expiry");
     }
 }
 
-/// What shows that alice has a PAG more, or one less.
+/// A number that differs when alice has a PAG more or less.
 pub fn live_pags(client: Client) -> u64 {
     match client {
         Client::OpenAfs => afs_pags(),
@@ -126,14 +126,14 @@ pub fn pag_counter(client: Client) -> Option<u64> {
     number
 }
 
-/// Configures the product, anew each time.
+/// Writes the product's configuration.
 pub fn configure(lines: &str) {
     fs::create_dir_all("/etc/pag/pag.conf.d").unwrap();
     fs::write("/etc/pag/pag.conf.d/test.conf", format!("[pag]\n{lines}")).unwrap();
     sh("systemctl reload pag-logind-helper");
 }
 
-/// What makes tokens of keys where no AFS is loaded.
+/// The seeder for a host without an AFS client.
 pub fn keyring_lines(client: Client) -> &'static str {
     match client {
         Client::None => "client = keyring\nprogram = /usr/local/bin/keyring-aklog\nafs_cells = example.test\n",
@@ -141,21 +141,21 @@ pub fn keyring_lines(client: Client) -> &'static str {
     }
 }
 
-/// Logs alice in by key, with a ticket that she brings along: nothing of the login itself asks the KDC.
+/// Logs alice in by key, with a delegated ticket, so that the login itself does not need the KDC.
 pub fn login_with(ccache: &str) -> Session {
     sh(&format!("chown alice {ccache}"));
     fs::write("/run/lab.env", format!("KRB5CCNAME=FILE:{ccache}\n")).unwrap();
     let stack = fs::read_to_string("/etc/pam.d/sshd").unwrap();
     let line = |kind: &str| format!("{kind} required pam_env.so readenv=1 envfile=/run/lab.env\n");
     if !stack.contains("/run/lab.env") {
-        // Before all others: ours are in the files that the stack includes.
+        // This line must come first, since ours are in the files that the stack includes.
         fs::write("/etc/pam.d/sshd", format!("{}{}{stack}", line("auth"), line("session"))).unwrap();
     }
     Session::ssh("alice", Proof::Key)
 }
 
-/// Starts a process of the session that outlives it, and for which logind keeps session and manager. It says what a command's
-/// exit status is when it is asked.
+/// Starts a process of the session that outlives it and for which logind keeps session and manager. Asked, it
+/// answers with a command's exit status.
 pub fn leave_in_session(session: &mut Session, command: &str) {
     sh("rm -rf /run/left; mkdir -m 1777 /run/left");
     session.say(&format!(
@@ -164,13 +164,13 @@ pub fn leave_in_session(session: &mut Session, command: &str) {
     ));
 }
 
-/// The same out of the session's control group, so that session and manager end.
+/// As above, but outside of the session's control group, so that session and manager end.
 pub fn leave_behind(session: &mut Session, command: &str) {
     leave_in_session(session, command);
     sh("cat /run/left/pid > /sys/fs/cgroup/$(sed -n 's/^0:://p' /proc/self/cgroup)/cgroup.procs");
 }
 
-/// What it says now: whether the command succeeds.
+/// Whether the command succeeds now, as the process answers.
 pub fn left_behind() -> bool {
     fs::write("/run/left/ask", "").unwrap();
     let code = eventually("what was left behind answers", Duration::from_secs(20), || {

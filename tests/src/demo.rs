@@ -1,4 +1,4 @@
-//! What `cargo xtask demo` shows, told from inside the machine.
+//! The inside of `cargo xtask demo`.
 
 use crate::cell;
 use crate::guest::{Proof, Session, sh};

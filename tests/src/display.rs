@@ -1,4 +1,5 @@
-//! A graphical login in a guest: lightdm, Xvfb as its X server, and our greeter, which needs nobody at a keyboard.
+//! A graphical login in a guest: lightdm, Xvfb as its X server, and our greeter, which needs no person at a
+//! keyboard.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use crate::guest::{Session, eventually, sh};
 
-/// What lightdm passes on that Xvfb does not know (terminals, mostly) is left out. `exec`: the server signals its parent
-/// when it is ready, and lightdm waits for that.
+/// Runs Xvfb without the options of lightdm's that it does not know (mostly about terminals). `exec` matters: the
+/// server signals its parent when it is ready, and lightdm waits for that.
 const SERVER: &str = r#"#!/bin/sh
 options=
 while [ $# -gt 0 ]; do
@@ -21,7 +22,7 @@ done
 exec Xvfb $options -screen 0 640x480x8 -nolisten tcp
 "#;
 
-/// The user's desktop is a shell that a test talks to.
+/// The user's desktop is a shell to which a test writes.
 const DESKTOP: &str = "#!/bin/sh\nexec sh < /run/desktop/in > /run/desktop/out\n";
 
 const CONFIGURATION: &str = "[LightDM]
@@ -58,9 +59,9 @@ impl Display {
             let text = format!("[Desktop Entry]\nType=Application\nName={name}\nExec={program}\n");
             fs::write(format!("/usr/share/{directory}/{name}.desktop"), text).unwrap();
         }
-        // lightdm counts on virtual terminals; logind makes no session for one on a machine without any.
+        // lightdm uses virtual terminals, but logind makes no session on one if the machine has none.
         fs::write("/etc/security/pam_env.conf", "XDG_VTNR DEFAULT=0\n").unwrap();
-        // Linux-PAM 1.7 ends a session whose stack names an environment file that is not there.
+        // Linux-PAM 1.7 ends a session if its stack names an environment file that does not exist.
         sh("touch /etc/default/locale");
         sh("install -d -m 700 -o lightdm -g lightdm /run/greeter; install -d -m 755 /run/desktop");
         sh("mkfifo -m 666 /run/desktop/in /run/desktop/out");
@@ -81,7 +82,7 @@ impl Display {
         });
     }
 
-    /// Has the waiting greeter authenticate a user by his password.
+    /// Makes the waiting greeter authenticate a user by password.
     fn order(&self, user: &str) {
         let before = Self::log().lines().filter(|line| line.starts_with("authenticated")).count();
         fs::write("/run/greeter/new", format!("{user} {user}pw\n")).unwrap();
@@ -92,16 +93,15 @@ impl Display {
         assert_eq!(result, format!("authenticated {user} 0"), "PAM's answer to the greeter");
     }
 
-    /// Logs a user in; his desktop is a shell.
+    /// Logs a user in. The desktop is a shell.
     pub fn log_in(&mut self, user: &str) -> Session {
         self.order(user);
-        // What is written goes on its way from here; when the desktop ends, so does what it says, and this program.
+        // From here on the shell's lines go their way. When the desktop ends, its output ends, and so does this program.
         let talk = "cat <&3 > /run/desktop/in & exec 3<&-; exec cat /run/desktop/out";
         Session::start(Command::new("sh").args(["-c", &format!("exec 3<&0; {talk}")]))
     }
 
-    /// The user of `desktop` locks his screen and unlocks it with his password, in another greeter. Returns when PAM
-    /// has had its say.
+    /// Locks the user's screen and unlocks it with the password, in another greeter. Returns when PAM is done.
     pub fn lock_and_unlock(&mut self, desktop: &mut Session, user: &str) {
         let said = desktop.say("dm-tool lock");
         assert_eq!(said, "", "dm-tool says nothing when all is well");

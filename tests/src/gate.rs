@@ -1,4 +1,4 @@
-//! Gates in a guest: a place in a login where it stops until a test has done something in its midst.
+//! Gates in a guest: each stops a login at one place until a test has done something meanwhile.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::guest::{eventually, sh};
 
-/// `lab-gate NAME`: says who has come, and waits while the gate is shut; not for ever, should the test be gone.
+/// `lab-gate NAME`: writes which process has come, and waits while the gate is shut. It gives up in time if the test
+/// has gone.
 const GATE: &str = r#"#!/bin/sh
 [ -e /run/gate/$1.shut ] && [ "$PAM_TYPE" != close_session ] || exit 0
 echo $PPID > /run/gate/$1.new && mv /run/gate/$1.new /run/gate/$1.here
@@ -14,19 +15,20 @@ n=0
 while [ -e /run/gate/$1.shut ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n + 1)); done
 "#;
 
-/// The seeder of a login that is to stop while it runs.
+/// A seeder that stops at a gate.
 const SEEDER: &str = "#!/bin/sh\nlab-gate seeder\nexec /usr/local/bin/keyring-aklog \"$@\"\n";
 
-/// The places in a login where it can be stopped, in the order in which it comes to them.
+/// The places at which a login can be stopped, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
-    /// The user has proved who he is; pam_pag has not been called.
+    /// The user has authenticated; pam_pag has not been called.
     Before,
     /// The login is in its PAG, and its seeder runs.
     Seeder,
-    /// pam_pag is done with the login, and pam_systemd has not been called.
+    /// pam_pag has finished; pam_systemd has not been called.
     After,
-    /// The login waits in pam_systemd for the user manager, and that is in its PAG and not yet systemd.
+    /// The login waits in pam_systemd for the user manager. The manager's process is in its PAG and does not run
+    /// systemd yet.
     Manager,
 }
 
@@ -47,13 +49,13 @@ impl Gate {
         format!("/run/gate/{}.{what}", self.name())
     }
 
-    /// Shuts it for the next login.
+    /// Shuts the gate for the next login.
     pub fn shut(self) {
         fs::remove_file(self.path("here")).ok();
         fs::write(self.path("shut"), "").unwrap();
     }
 
-    /// Waits until somebody stands before it; the process that did: a login's sshd, its seeder, or the manager to be.
+    /// Waits until a process stops at the gate, and returns it: a login's sshd, its seeder, or the manager to be.
     pub fn reached(self) -> i64 {
         let path = self.path("here");
         let text = eventually(&format!("a login comes to gate {self:?}"), Duration::from_secs(20), || {
@@ -62,7 +64,7 @@ impl Gate {
         text.trim().parse().unwrap()
     }
 
-    /// Lets all pass.
+    /// Opens the gate.
     pub fn open(self) {
         fs::remove_file(self.path("shut")).unwrap();
     }
@@ -73,7 +75,7 @@ fn program(path: &str, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Puts lines around the first that matches in a PAM file.
+/// Puts lines around the first line that matches in a PAM file.
 fn around(path: &str, is_it: impl Fn(&str) -> bool, before: &str, after: &str) {
     let text = fs::read_to_string(path).unwrap();
     let at = text.lines().position(is_it).unwrap_or_else(|| panic!("no such line in {path}: {text}"));
@@ -82,7 +84,7 @@ fn around(path: &str, is_it: impl Fn(&str) -> bool, before: &str, after: &str) {
     fs::write(path, format!("{}\n", lines.join("\n"))).unwrap();
 }
 
-/// Builds all gates into the machine; they stand open.
+/// Builds all gates into the machine, open.
 pub fn build() {
     sh("install -d -m 1777 /run/gate");
     program("/usr/local/bin/lab-gate", GATE);
@@ -93,6 +95,6 @@ pub fn build() {
     around("/etc/pam.d/sshd", |line| line.contains("common-account"), "", &line("account", Gate::Before));
     around("/etc/pam.d/common-session", is_session, "", &line("session", Gate::After));
     around("/etc/pam.d/systemd-user", is_session, "", &line("session", Gate::Manager));
-    // A seeder may take longer than anything that is done in the meantime.
+    // A seeder gets more time than a test needs meanwhile.
     sh("sed -i -e 's|keyring-aklog|lab-aklog|' -e '$ a timeout = 60s' /etc/pag/pag.conf.d/lab.conf");
 }

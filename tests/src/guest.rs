@@ -1,5 +1,5 @@
-//! Tiers 2 and 3 from inside: a booted Debian with systemd as PID 1, logind, sshd and a KDC. Users come in by the front
-//! door.
+//! Tiers 2 and 3 from inside: a booted Debian with systemd as PID 1, logind, sshd and a KDC. Users log in over ssh,
+//! as on a real host.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -12,14 +12,14 @@ pub use crate::sandbox::{QuickCollection, eventually, key_count, patience};
 /// The cell that tokens are for.
 pub const CELL: &str = "example.test";
 
-/// How a user proves who he is.
+/// How a user authenticates.
 #[derive(Debug, Clone, Copy)]
 pub enum Proof {
-    /// His password: pam_krb5 then gets a ticket.
+    /// By password: pam_krb5 then gets a ticket.
     Password,
-    /// His ssh key: no ticket.
+    /// By ssh key: no ticket.
     Key,
-    /// A Kerberos ticket in this ccache, which sshd is given a copy of.
+    /// By a Kerberos ticket in this ccache. sshd gets a copy of it.
     Ticket(&'static str),
 }
 
@@ -34,12 +34,12 @@ pub fn uid(user: &str) -> u32 {
     }
 }
 
-/// Runs a program and gives its output; fails when it cannot be started.
+/// Runs a program and returns its output. Fails if it cannot be started.
 pub fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{program}: {e}"))
 }
 
-/// Runs a shell command as root and gives what it writes; fails when it fails.
+/// Runs a shell command as root and returns its output. Fails if it fails.
 pub fn sh(command: &str) -> String {
     let output = run("sh", &["-c", command]);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -57,7 +57,7 @@ fn ssh_command(user: &str, proof: Proof) -> Command {
         }
         Proof::Key => Command::new("ssh"),
         Proof::Ticket(ccache) => {
-            // A host's ticket is for the name of the host: the one that sshd's key in the KDC is for.
+            // The client's ticket is for the name of the host, for which sshd has its key from the KDC.
             host = if fs::exists("/etc/openafs").unwrap_or(false) { "afs.example.test" } else { "lab" };
             let mut command = Command::new("ssh");
             command.args(["-o", "PreferredAuthentications=gssapi-with-mic", "-o", "GSSAPIAuthentication=yes"]);
@@ -69,7 +69,7 @@ fn ssh_command(user: &str, proof: Proof) -> Command {
     command
 }
 
-/// Starts a login over ssh that a test does not want to wait for.
+/// Starts a login over ssh and does not wait for it.
 pub fn knock(user: &str, proof: Proof) -> Child {
     ssh_command(user, proof)
         .arg("sh")
@@ -80,7 +80,7 @@ pub fn knock(user: &str, proof: Proof) -> Child {
         .unwrap()
 }
 
-/// What a command says that a user runs over ssh; fails when the login or the command fails.
+/// The output of a command that a user runs over ssh. Fails if the login or the command fails.
 pub fn ssh(user: &str, proof: Proof, command: &str) -> String {
     let output = ssh_command(user, proof).arg(command).stdin(Stdio::null()).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -101,7 +101,7 @@ impl Session {
         Self::start(ssh_command(user, proof).arg("sh"))
     }
 
-    /// Starts a shell by another way in; its standard input and output are the shell's.
+    /// Starts a shell by another way of logging in, by its standard input and output.
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
@@ -111,7 +111,7 @@ impl Session {
         session
     }
 
-    /// Runs a command in the shell and gives what it writes, errors too.
+    /// Runs a command in the shell and returns its output, with its errors.
     pub fn say(&mut self, command: &str) -> String {
         writeln!(self.input, "{{ {command}\n}} 2>&1; echo; echo '=== end'").expect("the shell is there");
         let mut text = String::new();
@@ -120,7 +120,7 @@ impl Session {
             let length = self.output.read_line(&mut line).unwrap();
             assert!(length > 0, "the shell ended over '{command}': {text}");
             if line == "=== end\n" {
-                // The line break that made sure that the mark stands alone.
+                // Without the line break that keeps the mark on its own line.
                 text.pop();
                 return text;
             }
@@ -152,12 +152,12 @@ impl Drop for Session {
     }
 }
 
-/// Everything that `identifier` has told the journal, a message a line.
+/// All messages of `identifier` in the journal, one a line.
 pub fn journal(identifier: &str) -> String {
     sh(&format!("journalctl --sync >/dev/null 2>&1; journalctl -q -o cat -t {identifier} || true"))
 }
 
-/// Waits for a message of `identifier` that holds `words`.
+/// Waits for a message of `identifier` that contains `words`.
 pub fn heard(identifier: &str, words: &str) {
     let found = |_: ()| journal(identifier).contains(words).then_some(());
     let end = std::time::Instant::now() + Duration::from_secs(10) * patience();
@@ -185,7 +185,7 @@ pub fn seeder_runs() -> usize {
     fs::read_to_string("/run/seeder.log").map_or(0, |text| text.lines().count())
 }
 
-/// Waits until a user's manager runs, or does not.
+/// Waits until a user's manager runs, or no longer runs.
 pub fn manager_is(user: &str, state: &str) {
     let unit = format!("user@{}.service", uid(user));
     eventually(&format!("{unit} is {state}"), Duration::from_secs(30), || {
@@ -194,7 +194,7 @@ pub fn manager_is(user: &str, state: &str) {
     });
 }
 
-/// Fails with both rings when they are not one.
+/// Fails, and shows both rings, if they differ.
 pub fn assert_same(what: &str, one: &Ring, other: &Ring) {
     assert_eq!(one.identity(), other.identity(), "{what}: one ring expected\none:   {one:#?}\nother: {other:#?}");
 }

@@ -1,14 +1,16 @@
-//! kAFS beside OpenAFS. Each calls its file system `afs`, and the kernel takes one of a name (Linux, fs/filesystems.c,
-//! register_filesystem): whichever comes second is refused. AuriStorFS and kAFS go together; it is not ours to test. So
-//! Debian's kAFS is given another name here, by one number in its file, and is itself in everything else.
+//! kAFS beside OpenAFS. Both call their file system `afs`, and the kernel takes each name once (Linux,
+//! fs/filesystems.c, register_filesystem), so it refuses the second. AuriStorFS and kAFS work together, but we
+//! cannot test AuriStorFS. So Debian's kAFS gets another name here, by one number in its file. Nothing else of it
+//! changes.
 
-/// The name of its file system then: where the pointer to `afs` was, there is one to the letter behind.
+/// The new name of its file system: the pointer to `afs` points one letter further.
 pub const NAME: &str = "fs";
 
-/// What a module with a good signature ends with; without that it is one without, which a kernel loads that trusts root.
+/// The mark at the end of a signed module. Without it the module counts as unsigned, and the kernel loads it if it
+/// does not demand signatures.
 const SIGNED: &[u8] = b"~Module signature appended~\n";
 
-/// A section of the file: its header's fields of these names.
+/// A section of the file. The names are those of its header's fields.
 struct Section {
     kind: usize,
     offset: usize,
@@ -25,10 +27,10 @@ fn number(bytes: &[u8], at: usize, length: usize) -> usize {
     bytes[at..at + length].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
 }
 
-/// Renames the file system of a module of 64 bits, little-endian.
+/// Renames the file system in a module of 64 bits, little-endian.
 ///
 /// # Panics
-/// When it is no module of kAFS.
+/// If it is no module of kAFS.
 pub fn rename(module: &mut Vec<u8>) {
     if module.ends_with(SIGNED) {
         module.truncate(module.len() - SIGNED.len());
@@ -46,7 +48,7 @@ pub fn rename(module: &mut Vec<u8>) {
     let is_named = |at: &usize| module[names + number(module, *at, 4)..].starts_with(b"afs_fs_type\0");
     let symbol = entries(symbols).find(is_named).expect("kAFS's description of its file system");
     let (place, within) = (number(module, symbol + 8, 8), number(module, symbol + 6, 2));
-    // The name is the first thing in it.
+    // The name comes first in it.
     let of_name = |at: &usize| number(module, *at, 8) == place;
     let mut relocations = sections.iter().filter(|one| one.kind == RELOCATIONS && one.info == within);
     let name = relocations.find_map(|section| entries(section).find(of_name)).expect("a pointer to its name");

@@ -1,4 +1,5 @@
-//! The session keyring as a process inside sees it, by raw system calls: a test must not believe the code it tests.
+//! The session keyring as a process inside sees it, by raw system calls: a test must not trust the code that it
+//! tests.
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
 use std::ffi::c_long;
@@ -18,18 +19,18 @@ pub struct Key {
     pub gid: i64,
     /// Its permissions, in hex.
     pub mask: String,
-    /// Its description, with what is no text replaced.
+    /// Its description; bytes that are no text are replaced.
     pub name: String,
     /// The payload of a token of the keyring client.
     pub payload: Option<String>,
 }
 
-/// A session keyring with what is directly in it.
+/// A session keyring and the keys directly in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ring {
-    /// The keyring itself; none when the process has none that it can use.
+    /// The keyring itself; `None` if the process has none that it can use.
     pub ring: Option<Key>,
-    /// What the kernel said instead.
+    /// The kernel's error, if there is no keyring.
     pub error: Option<String>,
     /// The keys in it.
     pub keys: Vec<Key>,
@@ -38,7 +39,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The ring's serial and name, by which two rings are compared. Panics when there is none.
+    /// The ring's serial and name, for comparing two rings. Panics if there is none.
     pub fn identity(&self) -> (i32, &str) {
         let ring = self.ring.as_ref().unwrap_or_else(|| panic!("no session keyring: {self:?}"));
         (ring.serial, &ring.name)
@@ -49,12 +50,12 @@ impl Ring {
         self.ring.as_ref().is_some_and(|ring| ring.name.starts_with("pag:") && ring.name.len() == 36)
     }
 
-    /// The token for `cell`, if it holds one.
+    /// The token for `cell`, if the ring has one.
     pub fn token(&self, cell: &str) -> Option<&Key> {
         self.keys.iter().find(|key| key.name == format!("afs@{cell}"))
     }
 
-    /// Reads what a probe wrote. Panics with the whole text when it is nothing of the kind.
+    /// Parses a probe's output. Panics, and shows the text, if it is no such output.
     pub fn parse(text: &str) -> Self {
         let line = text.lines().find(|line| line.starts_with('{'));
         line.and_then(|line| serde_json::from_str(line).ok()).unwrap_or_else(|| panic!("no report of a ring: {text}"))
@@ -94,7 +95,7 @@ pub fn describe(serial: i32) -> Result<Key, std::io::Error> {
     })
 }
 
-/// What a key holds.
+/// A key's payload.
 pub fn payload(serial: i32) -> Result<Vec<u8>, std::io::Error> {
     bytes(libc::KEYCTL_READ, serial)
 }
@@ -104,7 +105,7 @@ pub fn members(ring: i32) -> Result<Vec<i32>, std::io::Error> {
     Ok(bytes(libc::KEYCTL_READ, ring)?.as_chunks::<4>().0.iter().map(|c| i32::from_ne_bytes(*c)).collect())
 }
 
-/// What this process has as session keyring.
+/// This process's session keyring.
 pub fn report() -> Ring {
     let ccache = std::env::var("KRB5CCNAME").ok();
     let described = keyctl(libc::KEYCTL_GET_KEYRING_ID, -3, 0, 0).and_then(|serial| describe(serial as i32));
@@ -117,7 +118,7 @@ pub fn report() -> Ring {
     }
 }
 
-/// The names of the keys in this process's own keyring; nothing when it has none.
+/// The names of the keys in this process's own keyring; empty if it has none.
 pub fn process_members() -> Vec<String> {
     let Ok(serial) = keyctl(libc::KEYCTL_GET_KEYRING_ID, -2, 0, 0) else { return Vec::new() };
     members(serial as i32)

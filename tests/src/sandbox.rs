@@ -1,6 +1,6 @@
-//! Where tier 1 runs: this kernel's keyrings and this host's libpam, and nothing of the host that could be harmed. The
-//! scenario is in a pid namespace (and so has a registry of its own) and a mount namespace; `/etc` is an overlay that
-//! ends with it, `/run` is empty, and the journal's socket is ours to read.
+//! The sandbox of tier 1: this kernel's keyrings and this host's libpam, without anything of the host that could be
+//! harmed. The scenario has a pid namespace (and so its own registry) and a mount namespace. `/etc` is an overlay
+//! that ends with it, `/run` is empty, and the sandbox reads the journal's socket.
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::ring::{Ring, describe, keyctl, members};
 
-/// The accounts of the sandbox. Their uids are far from any that a host uses.
+/// The accounts of the sandbox. Their uids are far from those that a host uses.
 pub const USERS: [(&str, u32); 4] = [("alice", 61001), ("bob", 61002), ("carol", 61003), ("dave", 61004)];
 
 /// The gid of the handle group in the sandbox.
@@ -28,7 +28,7 @@ pub const HANDLE: u32 = 61000;
 /// The cell that tokens are for.
 pub const CELL: &str = "example.test";
 
-/// The sandbox's `aklog`: a token that is good for an hour, and a line in a log.
+/// The sandbox's `aklog`: it makes a token that is good for an hour, and writes a line to a log.
 pub const SEEDER: &str = "#!/bin/sh
 expires=$(($(date +%s) + 3600))
 echo \"$$ $KRB5CCNAME $*\" >> /run/seeder.log
@@ -46,7 +46,7 @@ pub struct Sandbox {
 pub struct Message(pub BTreeMap<String, String>);
 
 impl Message {
-    /// What it says.
+    /// Its text.
     pub fn text(&self) -> &str {
         self.0.get("MESSAGE").map_or("", String::as_str)
     }
@@ -65,7 +65,7 @@ pub fn tmpfs(target: &str) {
     mount("tmpfs", target, "tmpfs", 0, "mode=755");
 }
 
-/// An empty `/tmp` for the time of the sandbox, in which the programs of the tests stay where they are if they are there.
+/// An empty `/tmp` for the time of the sandbox. If the programs of the tests are in `/tmp`, they stay there.
 pub fn own_tmp() {
     fs::create_dir("/run/tmp").unwrap();
     mount("/tmp", "/run/tmp", "", libc::MS_BIND | libc::MS_REC, "");
@@ -78,8 +78,9 @@ pub fn own_tmp() {
     }
 }
 
-/// Mounts a file system on a file or a directory of `user`'s, as `fusermount3` does for users where fuse.conf says
-/// `user_allow_other`, whose server never answers: as long as what is returned lives, who opens it waits, root as well.
+/// Mounts a file system over a file or directory of `user`'s, as `fusermount3` does for users if fuse.conf has
+/// `user_allow_other`. Its server never answers: while the returned value lives, every process that opens it waits,
+/// also root's.
 pub fn silent_server(target: &str, user: u32) -> fs::File {
     let server = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
     let mode = if Path::new(target).is_dir() { 40000 } else { 100_000 };
@@ -88,7 +89,7 @@ pub fn silent_server(target: &str, user: u32) -> fs::File {
     server
 }
 
-/// Makes changes in `/dev` that nobody outside of the sandbox sees.
+/// Makes changes in `/dev` that no process outside of the sandbox sees.
 pub fn own_dev() {
     for name in ["dev", "dev.work"] {
         fs::create_dir(format!("/run/{name}")).unwrap();
@@ -131,7 +132,7 @@ impl Sandbox {
         journal.set_nonblocking(true).unwrap();
         // A queue that never fills: the kernel admits as many datagrams as the receiver's backlog, 10 by default.
         fs::write("/proc/sys/net/unix/max_dgram_qlen", "512").ok();
-        // The kernel gives the numbers of namespaces that have ended to new ones: an earlier sandbox had this one's.
+        // The kernel re-uses the numbers of namespaces: an earlier sandbox may have had this one's.
         forget_registry();
         let sandbox = Sandbox { journal, heard: Vec::new() };
         sandbox.seeder(SEEDER);
@@ -161,7 +162,7 @@ impl Sandbox {
         fs::read_to_string("/run/seeder.log").unwrap().lines().count()
     }
 
-    /// Writes a PAM service: pam_keyinit, then our module with these arguments, as a distribution would.
+    /// Writes a PAM service as a distribution does: pam_keyinit, then our module with these arguments.
     pub fn service(&self, name: &str, arguments: &str) {
         let module = module();
         let module = module.display();
@@ -189,7 +190,7 @@ impl Sandbox {
         std::mem::take(&mut self.heard)
     }
 
-    /// Demands that a message holding `words` has come, and gives it. Takes away all that have come.
+    /// Fails unless a message that contains `words` has come, and returns it. Removes all messages that have come.
     pub fn heard(&mut self, words: &str) -> Message {
         let messages = self.messages();
         let texts: Vec<&str> = messages.iter().map(Message::text).collect();
@@ -208,7 +209,7 @@ impl Sandbox {
     }
 }
 
-/// Lets go of the registry of this pid namespace, and so of all its PAGs.
+/// Unlinks the registry of this pid namespace, and so all its PAGs.
 pub fn forget_registry() {
     let inode = fs::metadata("/proc/self/ns/pid").unwrap().ino();
     let own = keyctl(libc::KEYCTL_GET_KEYRING_ID, -4, 0, 0).unwrap();
@@ -248,12 +249,12 @@ pub fn key_count(uid: u32) -> u32 {
     line.and_then(|line| line.split_whitespace().nth(2)?.split('/').next()?.parse().ok()).unwrap_or(0)
 }
 
-/// By what waiting times are multiplied where machines are slow: in emulation.
+/// Factor for waiting times on slow machines (emulation).
 pub fn patience() -> u32 {
     std::env::var("PAG_PATIENCE").ok().and_then(|word| word.parse().ok()).unwrap_or(1)
 }
 
-/// Waits until `look` finds something, at most for `limit`; what it found, or a failure that says `what`.
+/// Waits until `look` finds something, at most for `limit`, and returns it. Panics with `what` if it finds nothing.
 pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let limit = limit * patience();
     let end = Instant::now() + limit;
@@ -292,7 +293,7 @@ impl Drop for QuickCollection {
     }
 }
 
-/// A PAM host that is told what to do, line by line (see `pag-pamhost`).
+/// A PAM host that runs what a test writes to it, line by line (see `pag-pamhost`).
 pub struct Host {
     child: Child,
     input: Option<ChildStdin>,
@@ -309,37 +310,37 @@ impl Host {
         Host { child, input, output }
     }
 
-    /// Says one line and does not wait for the answer.
+    /// Writes one line and does not wait for the answer.
     pub fn tell(&mut self, line: &str) {
         writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// Says one line and gives the answer; none when the host has died over it.
+    /// Writes one line and returns the answer; `None` if the host has died.
     pub fn try_ask(&mut self, line: &str) -> Option<Value> {
         writeln!(self.input.as_mut().unwrap(), "{line}").ok()?;
         self.answer()
     }
 
-    /// The next answer; none when the host has died.
+    /// The next answer; `None` if the host has died.
     pub fn answer(&mut self) -> Option<Value> {
         let mut answer = String::new();
         self.output.read_line(&mut answer).ok().filter(|length| *length > 0)?;
         Some(serde_json::from_str(&answer).unwrap())
     }
 
-    /// Says one line and gives the answer.
+    /// Writes one line and returns the answer.
     pub fn ask(&mut self, line: &str) -> Value {
         self.try_ask(line).unwrap_or_else(|| panic!("the host died over '{line}'"))
     }
 
-    /// Says one line and demands PAM_SUCCESS.
+    /// Writes one line. Fails unless the answer is PAM_SUCCESS.
     pub fn ok(&mut self, line: &str) -> &mut Self {
         let answer = self.ask(line);
         assert_eq!(answer["result"], 0, "{line}");
         self
     }
 
-    /// Says several lines that must all succeed.
+    /// Writes several lines. Fails unless all answers are PAM_SUCCESS.
     pub fn all_ok(&mut self, lines: &[&str]) -> &mut Self {
         for line in lines {
             self.ok(line);
@@ -377,7 +378,7 @@ impl Drop for Host {
     }
 }
 
-/// Whether a path exists without following what it names.
+/// Whether a path exists; a link at its end counts by itself.
 pub fn exists(path: &str) -> bool {
     Path::new(path).symlink_metadata().is_ok()
 }

@@ -1,4 +1,4 @@
-//! What `cargo xtask bench` measures from inside a machine.
+//! The measurements of `cargo xtask bench` inside a machine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use crate::cell::{self, todays_module};
 use crate::guest::{Proof, Session, eventually, journal, sh};
 
-/// Pairs of runs, one after the other, so that what disturbs one disturbs both.
+/// Number of pairs of runs. The runs of a pair follow each other, so that a disturbance hits both.
 const PAIRS: usize = 60;
 /// Processes that open a session and do no more.
 const FRESH: usize = 10;
 /// Logins of each kind: each takes seconds.
 const LOGINS: usize = 5;
 
-/// What is compared: the stack of each, by its name.
+/// The stacks that are compared, by name.
 const STACKS: [&str; 2] = ["pam_pag", "pam_afs_session"];
 
-/// How a line begins that tells whoever waits how far this is.
+/// The beginning of a line that reports progress.
 pub const PROGRESS: &str = "# ";
 
-/// A process that has loaded both modules and keeps them, as a display manager does. Emulation translates a module's code
-/// when it is run for the first time in a process, which is its own affair and takes twenty times as long as the code.
+/// A process that has loaded both modules and keeps them, as a display manager does. In emulation a module's code is
+/// translated when a process runs it for the first time, which takes twenty times as long as the code itself.
 struct Host(Child, BufReader<ChildStdout>);
 
 impl Host {
@@ -44,13 +44,13 @@ impl Host {
         line.trim_end().to_owned()
     }
 
-    /// Has it do something.
+    /// Makes it do something.
     fn say(&mut self, line: &str) {
         writeln!(self.0.stdin.as_mut().unwrap(), "{line}").unwrap();
         assert_eq!(self.line(), r#"{"result":0}"#, "{line}");
     }
 
-    /// Microseconds that a module's open_session takes, and nothing of libpam's, for alice with a ticket.
+    /// Microseconds for a module's open_session alone, without libpam, for alice with a ticket.
     fn open(&mut self, stack: &str) -> f64 {
         self.say(&format!("start {stack} alice"));
         self.say("putenv KRB5CCNAME=FILE:/tmp/krb5cc.alice");
@@ -72,14 +72,14 @@ impl Drop for Host {
     }
 }
 
-/// Seconds from the start of ssh to what the command says.
+/// Seconds from the start of ssh to the command's output.
 fn login(command: &str) -> f64 {
     let begun = Instant::now();
     assert_eq!(crate::guest::ssh("alice", Proof::Password, command), "here\n");
     begun.elapsed().as_secs_f64()
 }
 
-/// PAGs that the helper looks after when it is measured, and seconds for which it is left alone.
+/// How many PAGs the helper looks after when it is measured, and for how many seconds it is left alone.
 const PAGS: u64 = 1000;
 const IDLE: u64 = 60;
 
@@ -116,19 +116,19 @@ pub fn helper() {
     crowd.wait().unwrap();
 }
 
-/// Times by what was timed: for pairs, the two lists are in the order in which they were taken.
+/// Times by name. The two lists of a pair are in the order of measurement.
 type Times = BTreeMap<String, Vec<f64>>;
 
 fn pairs(times: &mut Times, what: &str) {
     let mut host = Host::start();
-    // What only the first ever does: the ticket for AFS, the code of both.
+    // Not measured: the first run also gets the ticket for AFS and loads the code of both.
     for stack in STACKS {
         let first = host.open(stack);
         times.entry(format!("first {what}: {stack}")).or_default().push(first);
     }
     for pair in 0..PAIRS {
         let mut order = STACKS;
-        // Neither is always the one that comes after the other.
+        // The two take turns in coming second.
         order.rotate_left(pair % 2);
         for stack in order {
             times.entry(format!("{what}: {stack}")).or_default().push(host.open(stack));
@@ -159,7 +159,7 @@ pub fn afs() {
         "auth required pam_pag.so\nauth required pam_afs_session.so\nauth required /usr/local/bin/libpam_empty.so\n",
     );
     sh("echo alicepw | kinit -f -c FILE:/tmp/krb5cc.alice alice; chown alice /tmp/krb5cc.alice");
-    // The helper works on after each login; what is measured is the login.
+    // The helper still works after each login, but only the login is measured.
     sh("systemctl stop pag-logind-helper");
     pairs(&mut times, "make");
     let mut alice = Session::ssh("alice", Proof::Password);

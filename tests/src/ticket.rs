@@ -1,4 +1,4 @@
-//! Kerberos ccaches made by hand: tier 1 has no KDC, and the module reads no more than principal and end time.
+//! Kerberos ccaches made by hand. Tier 1 has no KDC, and the module reads only principal and times.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,7 +27,7 @@ pub fn write(path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> Str
     write_since(now(), path, uid, name, realm, expires)
 }
 
-/// The same for a user who has proven who he is at `authenticated`: a ticket that was renewed says the same as before.
+/// As above, for a user who authenticated at `authenticated`. A renewed ticket keeps that time.
 pub fn write_since(authenticated: u64, path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> String {
     let mut out = vec![5, 4, 0, 0];
     principal(&mut out, name, realm);

@@ -24,8 +24,8 @@ fn main() {
         return join(&name);
     }
     let sandbox = Sandbox::enter();
-    // The kernel looks a keyring up by name in one list, which dead ones stay in until they are collected: what earlier
-    // runs have left is not to be measured.
+    // The kernel looks a keyring up by name in one list. Dead keyrings stay in it until they are collected, and those
+    // of earlier runs must not be measured.
     let _quick = QuickCollection::begin();
     let empty = std::env::var("PAG_EMPTY").expect("PAG_EMPTY names the empty module");
     let pag = std::env::var("PAG_MODULE").expect("PAG_MODULE names the module");

@@ -1,6 +1,6 @@
-//! Gets a ticket for a service that is as large as one with a large PAC: `pag-bigticket SERVICE BYTES`, into the default
-//! ccache. What a client sends along as authorization data the KDC puts into the ticket (MIT, src/kdc/kdc_authdata.c,
-//! handle_request_authdata). libkrb5 is looked up when it runs: the tests are built where it need not be.
+//! Gets a ticket for a service that is as large as one with a large PAC: `pag-bigticket SERVICE BYTES`, into the
+//! default ccache. The KDC puts the client's authorization data into the ticket (MIT, src/kdc/kdc_authdata.c,
+//! handle_request_authdata). libkrb5 is loaded at run time, since the machine that builds the tests may not have it.
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "a test's tool that talks C")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in a test, to panic is to fail")]
 
@@ -74,7 +74,7 @@ fn main() {
     let service = CString::new(service.as_str()).unwrap();
     assert_eq!(unsafe { parse(context, service.as_ptr(), &raw mut wanted.server) }, 0);
     let filler = vec![7; size.parse().expect("a number")];
-    // A type that nobody has a meaning for.
+    // A type without a meaning.
     let data =
         AuthData { magic: 0, kind: 771, length: c_uint::try_from(filler.len()).unwrap(), contents: filler.as_ptr() };
     let list = [&raw const data, ptr::null()];

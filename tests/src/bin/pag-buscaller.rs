@@ -1,11 +1,11 @@
-//! A user of the system bus for tests: it does what each line on its standard input says and answers each with one line
-//! of JSON; `pag-buscaller WORD...` does one line and ends. It says its unique name first.
+//! A user of the system bus for tests. It writes its unique name, and then runs each line of its standard input and
+//! answers with one line of JSON; `pag-buscaller WORD...` runs one line and ends.
 //!
-//! `call PATH INTERFACE MEMBER ARG...` (an argument is a string, `u:N` a number, `v:TEXT` a variant; `-` as interface is
-//! none), `ask ...` the same with interactive authorization, `begin ...` the same without waiting, `answer` waits for
-//! what was begun, `own NAME`, `match RULE` (words joined), `signals MILLIS` gives what has come and comes until then,
-//! `flood CONNECTIONS PIPELINE MILLIS PATH INTERFACE MEMBER ARG...` calls as fast as it can and counts the answers;
-//! `spray MILLIS PATH ...` calls as fast as it can and wants no answer.
+//! `call PATH INTERFACE MEMBER ARG...` (an argument is a string, `u:N` a number, `v:TEXT` a variant; `-` stands for
+//! no interface), `ask ...` the same with interactive authorization, `begin ...` the same without waiting, `answer`
+//! waits for that answer, `own NAME`, `match RULE` (words joined), `signals MILLIS` gives the signals that have come
+//! and come until then, `flood CONNECTIONS PIPELINE MILLIS PATH INTERFACE MEMBER ARG...` calls as fast as it can and
+//! counts the answers; `spray MILLIS PATH ...` calls as fast as it can and wants no answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,9 +1,9 @@
-//! A greeter for lightdm that asks nobody: it waits for an order in /run/greeter/order, a line `USER PASSWORD`, logs
-//! that user in and writes what it did to /run/greeter/log.
+//! A greeter for lightdm that needs no person: it waits for an order in /run/greeter/order, a line `USER PASSWORD`,
+//! logs that user in and writes a log to /run/greeter/log.
 //!
 //! It speaks lightdm's own protocol over the two pipes that the daemon leaves it (lightdm, src/greeter.c: read_cb,
-//! write_header, write_string): each message is its number and the length of the rest, then numbers and strings;
-//! all numbers have 32 bits, the highest byte first; a string is its length and its bytes.
+//! write_header, write_string). A message is its number and the length of the rest, then numbers and strings. All
+//! numbers have 32 bits, the highest byte first. A string is its length and its bytes.
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)] // The daemon hands over descriptors by their numbers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in a test, to panic is to fail")]
 
@@ -13,13 +13,13 @@ use std::io::{Read, Write};
 use std::os::fd::FromRawFd;
 use std::time::Duration;
 
-/// What the greeter says (src/greeter.c, GreeterMessage).
+/// The greeter's messages (src/greeter.c, GreeterMessage).
 const CONNECT: u32 = 0;
 const AUTHENTICATE: u32 = 1;
 const CONTINUE_AUTHENTICATION: u32 = 3;
 const START_SESSION: u32 = 4;
 
-/// What the daemon says (src/greeter.c, ServerMessage).
+/// The daemon's messages (src/greeter.c, ServerMessage).
 const CONNECTED: u32 = 0;
 const PROMPT_AUTHENTICATION: u32 = 1;
 const END_AUTHENTICATION: u32 = 2;
@@ -33,7 +33,7 @@ fn log(text: &str) {
     writeln!(file, "{text}").unwrap();
 }
 
-/// One of the two pipes. They are root's: by their names in /proc they could not be opened.
+/// One of the two pipes. Root owns them, so the greeter could not open them by their names in /proc.
 fn pipe(variable: &str) -> File {
     let number = std::env::var(variable).expect(variable).parse().expect("a descriptor");
     unsafe { File::from_raw_fd(number) }
@@ -83,7 +83,7 @@ impl Daemon {
     }
 }
 
-/// Waits for an order, and takes it away so that the next greeter waits for its own.
+/// Waits for an order and removes it, so that the next greeter waits for its own.
 fn order() -> (String, String) {
     loop {
         if fs::rename("/run/greeter/order", "/run/greeter/taken").is_ok() {

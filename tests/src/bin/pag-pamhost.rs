@@ -1,7 +1,7 @@
-//! A PAM host for tests: it does what each line on its standard input says and answers each with one line of JSON, so
-//! that a test can put it into the state of any real host: gdm, su, a threaded one, one that calls everything twice.
+//! A PAM host for tests: it runs each line of its standard input and answers with one line of JSON. So a test can
+//! put it into the state of any real host: gdm, su, a threaded one, one that calls everything twice.
 //!
-//! `pag-pamhost CONFDIR SERVICE USER` makes the first PAM handle; the lines are listed in [`Host::obey`].
+//! `pag-pamhost CONFDIR SERVICE USER` makes the first PAM handle. The lines are listed in [`Host::obey`].
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)] // A host is C at heart; this one never leaves the tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -68,12 +68,14 @@ impl Host {
         result
     }
 
-    /// Does what one line says, in which `\ ` is a space in a word, and in `putenv` `%0A` a byte. Lines: `start SERVICE USER`, `use N`, `user NAME`, `open`, `close`, `establish`, `delete`,
-    /// `reinitialize`, `refresh`, `authenticate`, `end`, `end-in-child`, `putenv K=V`, `getenv K`; `egid N` and `gid N` (as gdm),
-    /// `ruid N` (as a setuid program), `become N` (for good), `groups N,N`, `umask OCTAL`, `pdeathsig N`, `sigchld ignore|default`, `thread`
-    /// (one that waits for ever), `exec` (this program anew), `chroot PATH`,
-    /// `newring` (a session keyring as pam_keyinit makes it), `link SERIAL RING`,
-    /// `report`, and `run PROGRAM ARG...` (as the user and in the PAM environment's stead, to look from inside).
+    /// Runs one line. In it `\ ` is a space in a word, and in `putenv` `%0A` is a byte.
+    ///
+    /// Lines: `start SERVICE USER`, `use N`, `user NAME`, `open`, `close`, `establish`, `delete`, `reinitialize`,
+    /// `refresh`, `authenticate`, `end`, `end-in-child`, `putenv K=V`, `getenv K`; `egid N` and `gid N` (as gdm),
+    /// `ruid N` (as a setuid program), `become N` (for good), `groups N,N`, `umask OCTAL`, `pdeathsig N`, `sigchld
+    /// ignore|default`, `thread` (one that waits for ever), `exec` (this program anew), `chroot PATH`, `newring` (a
+    /// session keyring as pam_keyinit makes it), `link SERIAL RING`, `report`, and `run PROGRAM ARG...` (as the user,
+    /// without the PAM environment, to look from inside).
     fn obey(&mut self, line: &str) -> Value {
         let words: Vec<String> =
             line.replace("\\ ", "\u{1}").split_whitespace().map(|word| word.replace('\u{1}', " ")).collect();
@@ -104,7 +106,7 @@ impl Host {
                 self.current = 0;
                 unsafe { pam_end(handle, 0) }
             }
-            // As a child that is about to become the user's program gives back its copy.
+            // As a child does that is about to execute the user's program: it ends its copy of the handle.
             "end-in-child" => unsafe {
                 let pid = libc::fork();
                 if pid == 0 {
@@ -152,7 +154,7 @@ impl Host {
                 });
                 0
             }
-            // The same process, as another program that knows nothing of these handles.
+            // The same process, as another program without these handles.
             "exec" => {
                 println!("{}", json!({ "result": 0 }));
                 let confdir = OsStr::from_bytes(self.confdir.as_bytes());
@@ -188,7 +190,7 @@ fn decoded(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// What a host would notice if a module had changed it.
+/// The state of the process that a module must not change.
 fn report() -> Value {
     // Which a chroot may not have.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -231,7 +233,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let confdir = CString::new(arguments[1].as_str()).unwrap();
     let mut host = Host { confdir, handles: Vec::new(), current: 0 };
-    // With a fourth word it does the whole cycle and says how many microseconds that took: for the benchmark.
+    // With a fourth word it runs the whole cycle and answers with the microseconds that it took, for the benchmark.
     if let [_, _, service, user, _] = &arguments[..] {
         let begun = std::time::Instant::now();
         let started = host.start(service, user);

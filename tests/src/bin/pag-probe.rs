@@ -1,7 +1,8 @@
-//! Says, as JSON in one line, which session keyring this process has. With an argument, into that file.
+//! Writes which session keyring this process has, as one line of JSON, to standard output or to the file in its
+//! argument.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "in a test, to panic is to fail")]
 
-/// One thread takes itself out of the PAG; what each of two threads' children see of it.
+/// One thread leaves the PAG. The output is what each of two threads' children see of it.
 fn thread_leaves() {
     let tokens = || std::process::Command::new("pagctl").arg("tokens").output().unwrap().status.code();
     let before = (pag_tests::ring::report().ring, tokens());
@@ -23,7 +24,7 @@ fn main() {
     }
     let report = serde_json::to_string(&pag_tests::ring::report()).unwrap();
     match std::env::args().nth(1) {
-        // In one step, so that whoever waits for the file reads all of it.
+        // In one step, so that a reader that waits for the file reads all of it.
         Some(path) => {
             std::fs::write(format!("{path}.new"), report).unwrap();
             std::fs::rename(format!("{path}.new"), path).unwrap();

@@ -6,7 +6,7 @@ use pag_tests::scenarios::tier1::ALL;
 
 fn main() {
     let name = std::env::args().nth(1).expect("the name of a scenario");
-    // Harm to the host is out of the question only here: the first process of a pid namespace.
+    // Only in the first process of a pid namespace can it do no harm to the host.
     assert_eq!(std::process::id(), 1, "run it by `cargo xtask test --only {name}`");
     let (.., run) = ALL.iter().find(|(known, ..)| *known == name).unwrap_or_else(|| panic!("no scenario {name}"));
     run(&mut Sandbox::enter());

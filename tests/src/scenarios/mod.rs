@@ -1,4 +1,4 @@
-//! What must hold, told as stories of users.
+//! The scenarios: each tells a story of users, and what must hold in it.
 
 pub mod tier1;
 pub mod tier2;

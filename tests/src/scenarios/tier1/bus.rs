@@ -1,4 +1,4 @@
-//! The D-Bus interface, on a bus with the shipped policy: who sees what, who may do what, and what nobody can break.
+//! The D-Bus interface, on a bus with the shipped policy: which users see and do what, and what no user can break.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -74,7 +74,7 @@ pub(super) fn shows_own_pags_only(sandbox: &mut Sandbox) {
     assert_eq!(objects.as_object().unwrap().keys().collect::<Vec<_>>(), [&path]);
     assert_eq!(objects[&path][PAG], mine);
 
-    // His: to her there is nothing, in the same words as where there is nothing.
+    // Bob's PAG. For alice it does not exist, in the same words as for a name that never existed.
     let xml = alice.say(&format!("call {HOST}/pag org.freedesktop.DBus.Introspectable Introspect"))["ok"].clone();
     let xml = xml.as_str().unwrap();
     assert!(xml.contains(&hers) && !xml.contains(&his), "introspection names her own: {xml}");
@@ -134,7 +134,7 @@ pub(super) fn policy_holds(sandbox: &mut Sandbox) {
         let roots = root.say(&format!("call {call}"));
         assert_ne!(roots["error"], "org.freedesktop.DBus.Error.AccessDenied", "{call}: {roots}");
     }
-    // What the interface promises to users is open to them, whatever comes of it.
+    // The interface promises these calls to users, so the policy admits them, whatever the helper answers.
     for call in [
         format!("{HOST} {MANAGER} ListPags"),
         format!("{HOST} {MANAGER} ListAllPags"),
@@ -183,7 +183,7 @@ pub(super) fn comes_and_goes(sandbox: &mut Sandbox) {
         helper.lives();
     }
 
-    // Somebody else has the name.
+    // Another process owns the name.
     let _bus = Bus::start();
     let mut other = Caller::new(0);
     drop(helper);
@@ -246,7 +246,7 @@ pub(super) fn errors_have_names(sandbox: &mut Sandbox) {
             assert_eq!(error(&caller.say(&format!("call {call}"))), name, "{call}");
         }
     }
-    // What the bus does not let users call.
+    // Calls that the bus refuses to users.
     for (call, name) in [
         (format!("{HOST} {MANAGER} Other"), "UnknownMethod"),
         (format!("{HOST} - Other"), "UnknownMethod"),
@@ -336,7 +336,7 @@ pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
         assert!(slowest < Duration::from_millis(250), "bob has waited {slowest:?} while {what}");
     };
     slowest("nothing is done", Duration::from_secs(1));
-    // Name services that do not answer: whose ticket it is that has come into dave's PAG.
+    // Name services that do not answer when the helper asks for the owner of the ticket in dave's PAG.
     let mut daves = sandbox.host("sshd", "dave");
     daves.ok("open");
     let his = format!("/run/pag/ccache/{}/{}/cc", uid("dave"), id("dave"));
@@ -357,7 +357,7 @@ pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
     slowest("the helper looks at alice's ticket", Duration::from_secs(4));
     // Over the whole ccache.
     let server = silent_server(&format!("{all}/{hers}/cc"), uid("alice"));
-    // Whoever waits for them all the same does so no longer than that.
+    // A process that waits for them anyway ends after that time.
     let (end, ended) = channel::<()>();
     let answering = std::thread::spawn(move || {
         let _ = ended.recv_timeout(Duration::from_secs(18));
@@ -389,14 +389,15 @@ pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
     // With the last PAG goes all that was mounted.
     let pag_ccache = pag_seed().with_file_name("pag-ccache");
     let mut bobs = login(sandbox, "bob");
-    // What a PAG that has ended has left where nothing could be mounted.
+    // Left over from a PAG that has ended, on a host where nothing could be mounted.
     fs::create_dir_all(format!("/run/pag/ccache/{}/ended.{NOBODYS}", uid("carol"))).unwrap();
     assert!(Command::new(&pag_ccache).status().unwrap().success(), "pag-ccache has tidied up");
     assert!(!fs::exists(&all).unwrap(), "alice's file system stays: {all}");
     assert!(!fs::exists(format!("/run/pag/ccache/{}", uid("carol"))).unwrap(), "what is left of carol's PAG stays");
     let his = format!("/run/pag/ccache/{}/{}/cc/tkt", uid("bob"), id("bob"));
     assert!(fs::exists(&his).unwrap(), "bob has a PAG, and his ccache stays");
-    // Nor is it gone with a PAG that an administrator has cut out of the registry, before the helper has put it back.
+    // Bob's ccache also stays while an administrator has cut the PAG out of the registry and the helper has not yet
+    // restored it.
     let signal = |name: &str| shell(&format!("kill -{name} {}", helper.pid()));
     signal("STOP");
     let holder = pags("bob")[0].holder;
@@ -513,7 +514,7 @@ pub(super) fn signals_reach_their_own(sandbox: &mut Sandbox) {
     assert!(heard.is_empty(), "bob hears of alice's PAG: {heard:?}");
     let heard = silent.signals(500);
     assert!(heard.is_empty(), "who has not subscribed hears something: {heard:?}");
-    // His own he hears of; and GetManagedObjects subscribes, too.
+    // Bob gets the signals of his own PAGs. GetManagedObjects subscribes, too.
     silent.say(&format!("call {HOST} {OBJECTS} GetManagedObjects"));
     let mut bobs = login(sandbox, "bob");
     assert_eq!(told(&mut bob, "InterfacesAdded")["body"][1][PAG]["UID"], uid("bob"));
@@ -566,7 +567,7 @@ fn reaping(sandbox: &Sandbox, user: &str) -> Duration {
     begun.elapsed()
 }
 
-/// The median time that a login of dave's takes to make a PAG and to get his tokens.
+/// The median time in which a login of dave's makes a PAG and gets its tokens.
 fn placement(sandbox: &Sandbox, count: usize) -> Duration {
     let mut times: Vec<Duration> = (0..count)
         .map(|_| {
@@ -609,7 +610,7 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     let end = Instant::now() + Duration::from_secs(seconds - 2);
     let (mut bobs, mut reaped) = (Vec::new(), Vec::new());
     let mut logins = Vec::new();
-    // His tokens last ten seconds: they are renewed in the flood, and he is never without.
+    // Bob's tokens last ten seconds. They are renewed during the flood, and he is never without one.
     let first = token_end(&mut bobs_login);
     let mut renewals = BTreeSet::new();
     while Instant::now() < end {
@@ -696,11 +697,12 @@ pub(super) fn my_pag(sandbox: &mut Sandbox) {
     assert_eq!(answer(&mut alices, "alice", &format!("sh -c 'sh -c \"{ask}; true\"; true'"))["ok"], path(&hers));
     // As the page says: where it comes from is not where it is.
     assert_eq!(answer(&mut alices, "alice", &format!("keyctl session - {ask} 2>/dev/null"))["ok"], path(&hers));
-    // Bob, who comes from alice's login (su in a stack without us), learns nothing of hers, and is in none of his.
+    // Bob comes from alice's login (su in a stack without us): he learns nothing of hers, and is in none of his own
+    // PAGs.
     let foreign = answer(&mut alices, "bob", &ask);
     assert!(foreign["error"].is_string(), "bob learns what is alice's: {foreign}");
     assert_eq!(error(&foreign), "NotInPag");
-    // A login of his in her login is his.
+    // A login of bob's inside alice's login is bob's.
     sandbox.service("su-l", "");
     alices.all_ok(&["start su-l bob", "open"]);
     let both = pags("alice").len() + pags("bob").len();
@@ -750,7 +752,7 @@ fn run_seed_unit(unit: &str) -> bool {
     done["status"] == 0
 }
 
-/// The stack of the seeding jobs. They join the PAG of whoever has one: a system account with a keytab, say.
+/// The stack of the seeding jobs. They join their user's PAG, also that of a system account with a keytab.
 fn seed_stack(sandbox: &Sandbox) {
     let module = crate::sandbox::module();
     sandbox.stack(
@@ -812,7 +814,7 @@ pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
     let text = pags("alice")[0].text.clone();
     assert!(!text.contains("\ntoken "), "the record names no token that would be missed: {text}");
     assert!(ring.is_pag() && !ring.keys.is_empty(), "the ring is as it was besides: {ring:#?}");
-    // Nobody brings them back, though a member empties the ring, until somebody asks.
+    // Renewal does not bring them back, even if a member empties the ring, until a caller asks.
     inside(&mut alices, "alice", "keyctl clear @s");
     std::thread::sleep(Duration::from_secs(6));
     assert!(alices.ring().token(CELL).is_none(), "what was discarded stays so");
@@ -829,7 +831,7 @@ pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
     });
     helper.lives();
 
-    // A ticket of another identity, which somebody has put into the PAG's ccache, brings no tokens there.
+    // A ticket of another identity, which the user has put into the PAG's ccache, brings no tokens there.
     sandbox.seeder(crate::sandbox::SEEDER);
     let (file, end) = (format!("{}/tkt", super::seeders::ccache_of(&pags("alice")[0])), crate::ticket::now() + 3600);
     crate::ticket::write(&file, uid("alice"), "alice/admin", "EXAMPLE.TEST", end);
@@ -915,7 +917,7 @@ pub(super) fn unlog_lasts(sandbox: &mut Sandbox) {
         (has(&mut alices) == [true, true]).then_some(())
     });
 
-    // A login begins anew, and so does who asks; with pagctl, too.
+    // A login begins anew, and so does a request, also by pagctl.
     let (status, said) = pagctl(uid("alice"), &["unlog", "--pag", &hers, B]);
     assert_eq!((status, &said[..]), (Some(0), ""));
     assert!(alices.ring().token(B).is_none(), "pagctl unlog --pag discards");
@@ -929,7 +931,7 @@ pub(super) fn unlog_lasts(sandbox: &mut Sandbox) {
     alice.ok(&format!("Renew {hers}"));
     assert_eq!(has(&mut alices), [true, true], "who asks gets all");
 
-    // While a job runs that was not told.
+    // While a job runs that does not know of it.
     fs::write("/run/hold", "").unwrap();
     let count = runs().len();
     let mut other = Caller::new(uid("alice"));
@@ -966,7 +968,7 @@ pub(super) fn renew_by_keytab(sandbox: &mut Sandbox) {
     let mut alice = Caller::new(uid("alice"));
     sees(&mut alice, &[&hers]);
     eventually("the ticket has ended", Duration::from_secs(10), || (crate::ticket::now() > ends).then_some(()));
-    // Its token is good for an hour: nobody else asks.
+    // Its token is good for an hour, so the test is the only one to ask.
     alice.ok(&format!("Renew {hers}"));
     let both: Vec<String> = units.try_iter().collect();
     let expected = [format!("pag-keytab@{hers}.service"), format!("pag-seed@{}.service", uid("alice"))];
@@ -1020,7 +1022,7 @@ pub(super) fn follow(sandbox: &mut Sandbox) {
     assert_eq!((whose(&mut services), follow(&mut root)), ("alice".to_owned(), json!(chosen)), "it holds");
     third.all_ok(&["close", "end"]);
 
-    // Nobody else chooses for her, nor she a PAG of his; and what is not there is refused in the same words.
+    // Bob cannot choose for alice, nor alice a PAG of bob's. A PAG that does not exist is refused in the same words.
     for (caller, id) in [(&mut bob, &newest), (&mut alice, &his)] {
         for call in ["Follow", "Unfollow"] {
             let [is, is_not] = [&id[..], NOBODYS].map(|id| {
@@ -1036,7 +1038,7 @@ pub(super) fn follow(sandbox: &mut Sandbox) {
     for wrong in ["", "_", "x", "../../../../../x", "u:7"] {
         assert_eq!(alice.refused(&format!("Follow {wrong}")), "InvalidArgs", "{wrong}");
     }
-    // What is no login's own is not followed, nor is anything where there are no services.
+    // Only a login's own PAG can be followed, and only where there are services.
     assert_eq!(alice.refused(&format!("Follow {theirs}")), "FollowFailed");
     assert_eq!(bob.refused(&format!("Follow {his}")), "FollowFailed");
     // By polkit's leave, and root.
@@ -1057,7 +1059,7 @@ pub(super) fn follow(sandbox: &mut Sandbox) {
     }
     assert_eq!(pagctl(uid("alice"), &["follow"]), (Some(1), "You are in no PAG.\n".to_owned()));
     assert_eq!(pagctl(uid("alice"), &["follow", "--policy"]), (Some(0), String::new()));
-    // Without a logind to ask, nobody changes sides without need.
+    // Without a logind to ask, the helper does not switch sessions without need.
     assert_eq!(alice.properties(&chosen)["ok"]["Chosen"], false, "the choice is taken back");
     assert!(!pagctl(uid("alice"), &["list"]).1.contains("(chosen)"));
     alice.ok(&format!("Unfollow {chosen}"));
@@ -1070,7 +1072,7 @@ pub(super) fn follow(sandbox: &mut Sandbox) {
         (whose(&mut services) == "alice/admin").then_some(())
     });
     assert_eq!(alice.refused(&format!("Follow {chosen}")), "NoSuchPag");
-    // An administrator who keeps services apart is not overruled.
+    // An administrator's configuration that keeps services apart has precedence.
     sandbox.configure("scope = session\nfollow = none");
     drop(helper);
     let _helper = Helper::serving();
@@ -1248,7 +1250,7 @@ fn pagctl_to(words: &[&str], output: Stdio, errors: Stdio) -> (Option<i32>, Stri
     (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
 }
 
-/// The end of a pipe that nobody reads.
+/// The end of a pipe without a reader.
 fn unread() -> Stdio {
     std::io::pipe().unwrap().1.into()
 }
@@ -1332,7 +1334,7 @@ pub(super) fn newer_record(sandbox: &mut Sandbox) {
     sandbox.messages();
     let _helper = Helper::serving();
     let mut alices = login(sandbox, "alice");
-    // Bob has no manager in his PAG: what is said of him comes later than what could be said of alice.
+    // Bob has no manager in his PAG, so a message about him comes later than one about alice could.
     let mut bobs = login(sandbox, "bob");
     let mut messages = Vec::new();
     eventually("the helper finds a manager outside", Duration::from_secs(20), || {

@@ -1,4 +1,4 @@
-//! Ccaches of every kind that this kernel alone can have.
+//! Ccaches of the kinds that need nothing but this kernel.
 
 use std::time::{Duration, Instant};
 
@@ -150,7 +150,7 @@ pub(super) fn no_ticket_is_no_trouble(sandbox: &mut Sandbox) {
     }
 }
 
-/// A ticket that the user's child cannot read, as one that root has made. Whose it is nobody knows.
+/// A ticket that the user's child cannot read, since root made it. Its identity stays unknown.
 pub(super) fn unread_ccache_seeds_nothing(sandbox: &mut Sandbox) {
     let unread = ticket::write("/run/home/alice/cc.unread", 0, "alice/admin", "EXAMPLE.TEST", ticket::now() + 3600);
     sandbox.configure("always_aklog = yes");

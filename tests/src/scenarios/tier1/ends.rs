@@ -89,7 +89,7 @@ pub(super) fn host_closes_in_a_chroot(sandbox: &mut Sandbox) {
     fs::remove_dir_all(site).unwrap();
 }
 
-/// What a program that this host starts as `user` sees of a PAG.
+/// How a program that this host starts as `user` sees a PAG.
 fn program(host: &mut Host, user: &str) -> String {
     inside(host, user, "keyctl show @s 2>&1")["stdout"].as_str().unwrap().to_owned()
 }
@@ -146,7 +146,7 @@ pub(super) fn another_handle_closes(sandbox: &mut Sandbox) {
     works_for(&mut host, None, "a session that another handle has closed");
     assert!(pags("alice").is_empty(), "a session that another handle has closed has ended");
     host.all_ok(&["end", "use 0", "close", "end"]);
-    // A process that has become the user before it ends its handle is the session.
+    // The session belongs to a process that has become the user before it ends its handle.
     let uid = uid("alice");
     another(&mut host, "hub", "alice");
     host.all_ok(&["open", &format!("become {uid}"), "end"]);

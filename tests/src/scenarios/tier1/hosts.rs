@@ -1,4 +1,4 @@
-//! The module in its host.
+//! The module in PAM hosts of every state.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -138,7 +138,7 @@ pub(super) fn syslog_where_no_journal_is(sandbox: &mut Sandbox) {
     assert!(rest.starts_with(&before) || rest.starts_with(&date()), "{message} is of {before}");
     assert!(rest.contains("]: pam_pag(sshd:session): made PAG "), "{message}");
     host.all_ok(&["close", "end"]);
-    // Nobody listens at all, or nobody takes what has come.
+    // No process listens at all, or none reads.
     for what in ["nobody listens", "nobody reads"] {
         if what == "nobody listens" {
             std::fs::rename("/dev/log", "/dev/log.away").unwrap();
@@ -227,8 +227,8 @@ pub(super) fn two_users_in_one_host(sandbox: &mut Sandbox) {
             host.ok("end");
             assert!(pags(user).is_empty(), "{service}: the PAG of {user} has ended");
         }
-        // With sessions of both open the host is in no ring: its next program may be either user's. Whoever closes, the other
-        // keeps the PAG.
+        // With sessions of both users open the host is in no ring: its next program may be either user's. When one
+        // closes, the other keeps the PAG.
         for (first, second) in [(0, 1), (1, 0)] {
             let users = ["alice", "bob"];
             sandbox.messages();
@@ -303,8 +303,8 @@ pub(super) fn setcred_only_and_twice(sandbox: &mut Sandbox) {
         }
         host.ok("end");
     }
-    // Who asks for a password that way and opens no session (smbd) goes on as what it was; who ends the handle of a session
-    // goes on outside of it, and the session stays open.
+    // A host that asks for a password that way and opens no session (smbd) stays what it was. A host that ends the
+    // handle of a session leaves the PAG, and the session stays open.
     for (order, is_open) in [(&["establish"][..], false), (&["establish", "establish"], false), (&["open"], true)] {
         let mut host = ticketed(sandbox, "bare", "alice", "alice");
         host.all_ok(order);
@@ -320,7 +320,7 @@ pub(super) fn setcred_only_and_twice(sandbox: &mut Sandbox) {
     host.all_ok(&["establish", "end"]);
     works_for(&mut host, Some("alice"), "vsftpd, after the end of its handle");
     drop(host);
-    // Who asks for a password in a session of the user's stays there.
+    // A host that asks for a password inside a session of the user's stays in it.
     let mut host = ticketed(sandbox, "bare", "alice", "alice");
     host.ok("open");
     another(&mut host, "bare", "alice");
@@ -359,7 +359,7 @@ pub(super) fn services_table(sandbox: &mut Sandbox) {
     }
     let mut alice = login(sandbox, "alice");
     let ring = alice.ring();
-    // They change who somebody is: what the caller has stays, be it a PAG or none.
+    // These services change a process's user. The caller keeps its PAG, or has none.
     for service in nothing.iter().chain(&greeters) {
         for user in ["bob", "alice", "root"] {
             alice.ok(&format!("start {service} {user}"));

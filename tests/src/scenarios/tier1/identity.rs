@@ -1,5 +1,5 @@
-//! Which identities are an account's own, and what becomes of the others: names as directories write them, and a manager that
-//! belongs to nobody but its user. The helper is not here.
+//! Which identities are an account's own, and what happens to others: names as directories write them, and a manager
+//! that has only its user's tokens. Without the helper.
 
 use std::fs;
 
@@ -39,7 +39,7 @@ pub(super) fn names_of_directories_are_their_own(sandbox: &mut Sandbox) {
     }
     fs::write("/etc/passwd", passwd).unwrap();
     for one @ (account, _) in ACCOUNTS {
-        // What DOM stands for has to be said.
+        // The configuration must say what DOM stands for.
         let guessed = account != r"DOM\alice";
         for named in [false, true] {
             let section = format!("[user {account}]\nidentity = %u@EXAMPLE.TEST\n");
@@ -70,7 +70,7 @@ pub(super) fn names_of_directories_are_their_own(sandbox: &mut Sandbox) {
             services.all_ok(&["close", "end"]);
         }
     }
-    // systemd escapes the names of the files that say who lingers.
+    // systemd escapes the names of the files that mark lingering users.
     sandbox.configure("");
     crate::sandbox::tmpfs("/var/lib/systemd");
     fs::create_dir("/var/lib/systemd/linger").unwrap();
@@ -121,7 +121,7 @@ pub(super) fn manager_keeps_to_its_users_identity(sandbox: &mut Sandbox) {
     for host in [&mut alice, &mut services, &mut key] {
         host.all_ok(&["close", "end"]);
     }
-    // Alone with another identity a login without a ticket gets none of its rights.
+    // A login without a ticket gets no rights of another identity's, even if that is the only one there.
     let mut key = sandbox.host("sshd", "alice");
     key.ok("open");
     assert_eq!(whose(&key.ring()), "nobody", "another identity lends no rights");

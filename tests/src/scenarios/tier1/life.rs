@@ -33,7 +33,7 @@ fn counts_are_back(user: &str, before: (u32, u32)) {
     });
 }
 
-/// Leaves a process behind in the session of `host`, as nohup does, which looks for tokens once it is [told](linger_saw).
+/// Leaves a process behind in the session of `host`, as nohup does. It looks for tokens when [asked](linger_saw).
 pub(super) fn linger_on(host: &mut Host) {
     fs::write(
         "/run/wait",
@@ -44,7 +44,7 @@ pub(super) fn linger_on(host: &mut Host) {
     host.ask("run sh /run/leave");
 }
 
-/// What such a process sees now, at its end.
+/// What the process that was left behind sees now. It ends.
 pub(super) fn linger_saw() -> String {
     fs::write("/run/go", "").unwrap();
     let seen = eventually("the process that stayed has looked", Duration::from_secs(5), || {
@@ -185,7 +185,7 @@ pub(super) fn cycles_leak_nothing(sandbox: &mut Sandbox) {
     let memory = pages(&host);
     let count = if long() { 500 } else { 30 };
     for _ in 0..count {
-        // What it says on its standard output is answers, one to a line: a word of the module's would be no answer.
+        // Its standard output holds answers only, one a line: a text of the module's would be a wrong answer.
         host.all_ok(&cycle);
     }
     let after = host.ask("report");
@@ -231,7 +231,7 @@ pub(super) fn rush_makes_one(sandbox: &mut Sandbox) {
     assert_eq!(names(&rings), 50, "each user its own ring");
 }
 
-/// Runs `lines` in a host whose `when`th call of `name` is its death; whether it survived.
+/// Runs `lines` in a host that is killed at its `when`th call of `name`. True if the host survived.
 fn dies_at(lines: &[&str], name: &str, when: usize) -> bool {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={name}")]);

@@ -1,4 +1,4 @@
-//! What a member can do about his own PAG, by `pagctl` and without root.
+//! What a member can do about its own PAG, by `pagctl` and without root.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ fn install() {
     fs::copy(pagctl(), "/run/pagctl").unwrap();
 }
 
-/// What pagctl says as JSON, and its exit status.
+/// pagctl's JSON and exit status.
 fn told(host: &mut Host, script: &str) -> (Value, i64) {
     let done = inside(host, "alice", script);
     let text = done["stdout"].as_str().unwrap();
@@ -24,7 +24,7 @@ fn told(host: &mut Host, script: &str) -> (Value, i64) {
     (value, done["status"].as_i64().unwrap())
 }
 
-/// What pagctl says in words, with its complaints, and its exit status.
+/// pagctl's text, with its complaints, and exit status.
 fn said(host: &mut Host, script: &str) -> (String, i64) {
     let done = inside(host, "alice", script);
     let text = format!("{}{}", done["stdout"].as_str().unwrap(), done["stderr"].as_str().unwrap());
@@ -92,7 +92,7 @@ pub(super) fn tokens_and_unlog(sandbox: &mut Sandbox) {
     let (text, status) = said(&mut first, "exec /run/pagctl unlog");
     assert_eq!((status, &text[..]), (0, "This PAG has no tokens.\n"), "with nothing left it is no error");
 
-    // Whoever has shut himself out is told.
+    // A user who has locked themselves out gets a message.
     let script = "k=$(keyctl add user afs@kept.test 'alice@EXAMPLE.TEST 4000000000' @s)\n\
                   keyctl setperm $k 0x03030000; keyctl setperm @s 0x1b030000\nexec /run/pagctl unlog";
     fs::write("/run/script", script).unwrap();
@@ -126,7 +126,7 @@ pub(super) fn new_and_leave(sandbox: &mut Sandbox) {
         let (text, _) = said(&mut host, &format!("exec /run/pagctl {verb} -- keyctl show @s"));
         assert!(text.contains("_uid."), "{verb}: the user's own keyring is there: {text}");
 
-        // Its own tokens are its children's, too, and nobody else's.
+        // Its children share its tokens; no other process does.
         let script = format!("{}/run/pagctl tokens | grep -c new.test", add("new.test", 4_000_000_000));
         let (text, status) = said(&mut host, &format!("exec /run/pagctl {verb} -- sh -ec \"{script}\""));
         assert_eq!((status, text.trim()), (0, "1"), "{verb}: a token of its own");
@@ -159,7 +159,7 @@ pub(super) fn new_and_leave(sandbox: &mut Sandbox) {
     host.all_ok(&["close", "end"]);
 }
 
-/// What others of the same uid can do to a PAG that `pagctl new` has made.
+/// Other processes of the same uid cannot enter a PAG that `pagctl new` has made.
 fn same_uid_stays_outside() {
     let alice = uid("alice");
     let script = format!(
@@ -216,7 +216,7 @@ pub(super) fn user_namespace(sandbox: &mut Sandbox) {
     assert_eq!((&id["ring"], &id["untold"], &id["session"]), (&Value::Null, &true.into(), &ring.into()), "{id}");
     let (text, status, _) = pagctl("status");
     assert!(text.starts_with(&format!("You are in a PAG: ring {ring} of an owner that this user")), "{status}: {text}");
-    // Outside of it, and in a keyring of one's own, all is told.
+    // Outside of the namespace, in its own keyring, pagctl shows everything.
     let (id, _) = told(&mut host, "exec /run/pagctl id --json");
     assert_eq!((&id["ring"], &id["untold"]), (&ring.into(), &false.into()), "{id}");
     let done = host.ask("run keyctl session - unshare --user /run/pagctl id");

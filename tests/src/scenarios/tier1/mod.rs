@@ -308,7 +308,7 @@ pub const ALL: &[Scenario] = &[
     ("bus_pagctl", "pagctl lists, shows, renews, discards, chooses and monitors over D-Bus.", bus::pagctl_verbs),
 ];
 
-/// Those whose module must have been built with the feature `fault`.
+/// Scenarios for which the module must be built with the feature `fault`.
 pub const WITH_FAULT: &[&str] = &["panic_is_a_line"];
 
 /// Whether a scenario runs the helper.
@@ -335,7 +335,7 @@ struct Pag {
     /// Its ring, which shows itself to the handle group only.
     ring: i32,
     record: i32,
-    /// What the record says.
+    /// The record's text.
     text: String,
 }
 

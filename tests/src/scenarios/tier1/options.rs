@@ -1,5 +1,5 @@
-//! The options that a site brings from pam_afs_session, one by one: what each does, and that it does nothing when it is
-//! not there.
+//! The options that a site brings from pam_afs_session, one by one: the effect of each, and that there is none
+//! without it.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use super::{life, login, pags, ticketed};
 use crate::ring::Ring;
 use crate::sandbox::{CELL, Host, Sandbox, exists, module};
 
-/// What one whole login has shown.
+/// The results of one whole login.
 struct Seen {
     /// The session keyring before and after open_session.
     before: Ring,
@@ -16,7 +16,7 @@ struct Seen {
     runs: Vec<String>,
     /// The texts of its messages, with their priorities.
     said: Vec<(String, String)>,
-    /// What a process of the session sees after its end.
+    /// The view of a process of the session after its end.
     after: String,
 }
 

@@ -1,4 +1,4 @@
-//! Who cannot reach a PAG, and what those who are in it cannot spoil.
+//! Processes outside cannot reach a PAG, and members cannot spoil it.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ pub(super) fn strangers_get_nothing(sandbox: &mut Sandbox) {
 }
 
 pub(super) fn member_breaks_ring(sandbox: &mut Sandbox) {
-    // What is done, whether the ring is lost, and what is said of it at the next login.
+    // What a member does, whether the ring is lost by it, and the message at the next login.
     let acts = [
         ("revoke", true, &["cannot be joined any more, it was revoked", "a new one is made", "made PAG"][..]),
         ("invalidate", true, &["cannot be joined any more", "a new one is made", "made PAG"][..]),
@@ -139,7 +139,7 @@ impl Filled {
         shell(&format!("setpriv --reuid {uid} --regid {uid} --clear-groups sh -ec '{script}'"))
     }
 
-    /// The same with a session keyring of his own, as it takes to possess what one makes.
+    /// As above, with a session keyring of its own: a process possesses what it makes only in one.
     fn session(&self, script: &str) -> String {
         self.keyctl(&format!("exec keyctl session - sh -ec \"{script}\""))
     }
@@ -324,7 +324,7 @@ pub(super) fn squatted_name(sandbox: &mut Sandbox) {
         );
         last_line(&squat.session(&script)).parse::<i32>().unwrap()
     };
-    // The name of a ring that is there: whoever joins it reaches the ring.
+    // The name of an existing ring: a process that joins it reaches the ring.
     let mut first = login(sandbox, "alice");
     let name = first.ring().identity().1.to_owned();
     let squatter = take(&name);
@@ -340,8 +340,8 @@ pub(super) fn squatted_name(sandbox: &mut Sandbox) {
     for host in [&mut first, &mut second, &mut third] {
         host.all_ok(&["close", "end"]);
     }
-    // The squatter knew the name before: the ring looks whole, and its name leads elsewhere. Only a look afterwards
-    // tells. Nobody can know a name before, so the ring is put in its place by hand.
+    // The squatter knows the ring's name. The ring looks whole, but its name leads elsewhere, and only a look
+    // afterwards shows it. No user can know a name before, so the test puts the ring in its place by hand.
     let name = "pag:0123456789abcdef0123456789abcdef";
     let squatter = take(name);
     let mut first = login(sandbox, "alice");
@@ -383,7 +383,7 @@ pub(super) fn another_pid_namespace(sandbox: &mut Sandbox) {
     let inode = within.ask("run stat -Lc %i /proc/self/ns/pid")["stdout"].as_str().unwrap().trim().to_owned();
     let theirs = |key: &i32| describe(*key).is_ok_and(|key| key.name.starts_with(&format!("pag:registry:{inode}:")));
     let made: Vec<i32> = members(own_keyring()).unwrap().into_iter().filter(theirs).collect();
-    // What that namespace has made in root's keyring does not end with it.
+    // The keys that the namespace has made in root's keyring do not end with it.
     for key in &made {
         keyctl(libc::KEYCTL_UNLINK, i64::from(*key), own_keyring().into(), 0).unwrap();
     }
@@ -440,7 +440,7 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
             assert!(host.finish().success(), "{service}, {error}: the host lives on");
         }
     }
-    // The user cannot be looked up, and there is nobody else to ask.
+    // The user cannot be looked up: there is no name service to ask.
     let switch = std::fs::read("/etc/nsswitch.conf").unwrap();
     std::fs::write("/etc/nsswitch.conf", "passwd: files\ngroup: files\n").unwrap();
     for (service, result) in [("lenient", 0), ("strict", 14)] {
@@ -453,7 +453,7 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
         sandbox.heard("look the user up");
     }
     std::fs::write("/etc/nsswitch.conf", switch).unwrap();
-    // Somebody holds the lock: a PAG outside the registry, after a bounded wait.
+    // Another process holds the lock: after a bounded wait the login gets a PAG outside the registry.
     let mut shared = login(sandbox, "alice");
     let held = std::fs::File::options().write(true).open(format!("/run/pag/lock/{}", uid("alice"))).unwrap();
     held.lock().unwrap();
@@ -471,7 +471,7 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     private.all_ok(&["close", "end"]);
     assert!(!private.ring().is_pag(), "a private PAG is left, too");
     drop(held);
-    // What a user cannot make, root may have broken.
+    // Only root can have broken this.
     std::fs::rename("/run/pag/lock", "/run/pag/lock.away").unwrap();
     std::fs::write("/run/pag/lock", "").unwrap();
     let mut private = login(sandbox, "alice");
@@ -491,7 +491,7 @@ pub(super) fn member_passes_nothing_on(sandbox: &mut Sandbox) {
     let pag = pags("alice").remove(0);
     let (ring, holder, record, registry) = (pag.ring, pag.holder, pag.record, registry().unwrap());
     let tries = [
-        // A keyring of his own that outlives the PAG, or that another could be in.
+        // A keyring of the user's own that outlives the PAG, or that another process could be in.
         "link @s @u".to_owned(),
         "link @s @us".to_owned(),
         "move @s @s @u".to_owned(),
@@ -499,7 +499,7 @@ pub(super) fn member_passes_nothing_on(sandbox: &mut Sandbox) {
         format!("chown @s {}", uid("bob")),
         "chgrp @s 61002".to_owned(),
         "timeout @s 1".to_owned(),
-        // What anchors the PAG.
+        // The holder that anchors the PAG.
         format!("unlink {ring} {holder}"),
         format!("clear {holder}"),
         format!("revoke {holder}"),

@@ -1,5 +1,5 @@
-//! How wide a PAG is: `scope = session` beside `scope = user`, and what a manager's PAG has of a session that it follows.
-//! The helper is not here; its part is done by the library that it is made of.
+//! How wide a PAG is: `scope = session` beside `scope = user`, and what a manager's PAG gets from a session that it
+//! follows. The helper does not run; the scenarios call the library that it uses.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::ring::Ring;
 use crate::sandbox::{CELL, Host, Sandbox};
 use crate::ticket;
 
-/// A seeder whose tokens say which of the ccaches that [`ticketed`] writes they come from.
+/// A seeder that names the ccache of [`ticketed`] from which a token comes as the token's principal.
 pub(super) const SEEDER: &str = "#!/bin/sh
 expires=$(($(date +%s) + 3600))
 who=$(echo \"${KRB5CCNAME##*/cc.}\" | tr . /)
@@ -33,7 +33,7 @@ pub(super) fn manager(sandbox: &Sandbox) -> Host {
     host
 }
 
-/// Whose token is in a ring; nobody's where there is none.
+/// The user in the name of the token in a ring; "nobody" if there is none.
 pub(super) fn whose(ring: &Ring) -> &str {
     let payload = ring.token(CELL).and_then(|key| key.payload.as_deref());
     payload.and_then(|text| text.split('@').next()).unwrap_or("nobody")
@@ -248,7 +248,7 @@ pub(super) fn manager_follows_from_its_start(sandbox: &mut Sandbox) {
             host.all_ok(&["close", "end"]);
         }
     }
-    // One that is there first has nobody to follow.
+    // A manager that starts first has no session to follow.
     sandbox.configure("scope = session");
     let mut services = manager(sandbox);
     assert_eq!((whose(&services.ring()), follows()), ("nobody", 0), "nobody is there");
@@ -279,7 +279,7 @@ pub(super) fn following_mirrors_and_takes_away(sandbox: &mut Sandbox) {
     follow(&mut alice);
     assert!(services.ring().token("b.test").is_none(), "one that is gone there is gone here");
 
-    // What a service has got for itself is its own.
+    // A token that a service has got for itself is its own.
     inside(&mut services, "alice", &format!("keyctl add user afs@c.test alice@C.TEST\\ {} @s", ticket::now() + 7200));
     alice.ask(&format!("run keyctl add user afs@c.test mallory@C.TEST\\ {} @s", ticket::now() + 7200));
     follow(&mut alice);
@@ -320,7 +320,7 @@ pub(super) fn login_ends_following(sandbox: &mut Sandbox) {
     sandbox.heard("follow no session");
     plain.all_ok(&["close", "end"]);
 
-    // What a service has put in the place of a followed token is its own: the end of following leaves it.
+    // A token that a service has put in the place of a followed one is its own: the end of following leaves it.
     follow(&mut admin);
     let own = ticket::now() + 7200;
     let replace = format!(

@@ -1,4 +1,4 @@
-//! Programs that get tokens, or do not.
+//! Programs that get tokens, and those that fail.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::{inside, login, pags, shell, ticketed, uid};
 use crate::sandbox::{CELL, Sandbox, eventually, own_tmp, silent_server};
 use crate::ticket;
 
-/// What [`pag::seed::note_seeding`] sees when a member empties the ring between the seeder's end and the look.
+/// [`pag::seed::note_seeding`] looks after a member has emptied the ring and the seeder has ended.
 pub(super) fn cut_tokens_are_not_forgotten(sandbox: &mut Sandbox) {
     let mut alice = login(sandbox, "alice");
     let known = || pags("alice")[0].text.lines().filter(|line| line.starts_with("token ")).count();
@@ -54,7 +54,7 @@ pub(super) fn hostile_tickets(sandbox: &mut Sandbox) {
     shell("chown -h alice /tmp/link /tmp/fifo /tmp/through /tmp/large");
     good("server", "alice");
     let server = silent_server("/tmp/server", uid("alice"));
-    // Whoever waits for it all the same does so no longer than that.
+    // A process that waits for it anyway ends after that time.
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let answering = std::thread::spawn(move || {
         let _ = ended.recv_timeout(Duration::from_secs(5));
@@ -232,7 +232,8 @@ pub(super) fn bad_seeders(sandbox: &mut Sandbox) {
     eventually("a seeder goes with its host", Duration::from_secs(5), || (running() == b"0\n").then_some(()));
 }
 
-/// What is left in the background is killed: it has brought nothing, whatever its first process says.
+/// A process that the seeder leaves in the background is killed: the seeder has brought no token, whatever its
+/// status is.
 pub(super) fn background_seeder(sandbox: &mut Sandbox) {
     sandbox.seeder("#!/bin/sh\n(sleep 1; keyctl add user afs@example.test 'alice@R 4000000000' @s) &\nexit 0\n");
     let mut host = login(sandbox, "alice");
@@ -256,7 +257,7 @@ pub(super) fn names_of_cells(sandbox: &mut Sandbox) {
         let runs = sandbox.seeder_runs() - before;
         let record = pags("alice")[0].text.clone();
         assert_eq!(runs, 1, "{name}: the token that the first login got is good for the others: {record}");
-        // Whoever gets the token anew, it is that cell's.
+        // The new token is that cell's, whichever program gets it.
         let cache =
             ticket::write("/run/home/alice/cc.later", uid("alice"), "alice", "EXAMPLE.TEST", ticket::now() + 9000);
         hosts[0].all_ok(&[&format!("putenv KRB5CCNAME={cache}"), "refresh"]);

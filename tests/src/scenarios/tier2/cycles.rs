@@ -14,7 +14,7 @@ use crate::guest::{
 };
 use crate::ring::Ring;
 
-/// What logins could leave behind on a machine.
+/// The things that logins could leave behind on a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Remains {
     /// The numbers of keys that root and alice have.
@@ -29,7 +29,7 @@ fn remains() -> Remains {
     let files = sh("find /run/pag /tmp /run/user -xdev 2>/dev/null || true");
     let mut processes = BTreeMap::new();
     for name in sh("ps -e -o comm=").lines() {
-        // What looks, and the kernel's own.
+        // The programs of the measurement, and the kernel's own.
         if !["ps", "sh", "pag-scenario"].contains(&name) && !name.starts_with("kworker") {
             *processes.entry(name.to_owned()).or_default() += 1;
         }
@@ -73,7 +73,7 @@ fn end_alice() {
 }
 
 pub(super) fn many_logins_leak_nothing(_: u32) {
-    // What stays after the first login ever was made by it: registry, user keyring, lock.
+    // Only the first login makes these, and they stay: registry, user keyring, lock.
     ssh("alice", Proof::Password, "true");
     ssh("alice", Proof::Key, "true");
     end_alice();
@@ -143,7 +143,7 @@ pub(super) fn first_logins_at_once_make_one_ring(_: u32) {
     }
 }
 
-/// What somebody leaves running, and how it is asked what it sees: by the path of its files.
+/// A process that a user leaves running. The test asks it by the path of its files what it sees.
 struct Stayer(String);
 
 impl Stayer {
@@ -172,7 +172,7 @@ impl Stayer {
         fs::read_to_string(format!("{}.pid", self.0)).unwrap().trim().to_owned()
     }
 
-    /// What it sees now, at its end.
+    /// What the process sees now. It ends.
     fn sees(self) -> Ring {
         fs::write(format!("{}.ask", self.0), "").unwrap();
         ring_at(&format!("{}.ring", self.0))
@@ -241,7 +241,7 @@ pub(super) fn retain_decides_over_ssh(_: u32) {
     }
 }
 
-/// Leaves a process in the session that writes down whose token it finds, over and over; its pid.
+/// Leaves a process in the session that writes down, again and again, which user's token it finds. Returns its pid.
 fn leave_watcher(session: &mut Session, user: &str) -> String {
     let script = format!(
         "while sleep 0.1; do who=nobody; key=$(keyctl search @s user afs@{CELL} 2>/dev/null) && who=$(keyctl pipe $key)\n\

@@ -15,7 +15,7 @@ fn id(user: &str) -> String {
     pags[0]["pag"].as_str().unwrap().to_owned()
 }
 
-/// What `busctl` says for root.
+/// `busctl`'s output for root.
 fn call(words: &str) -> String {
     let output = run("sh", &["-c", &format!("busctl --system call {MANAGER} {words} 2>&1")]);
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -49,11 +49,11 @@ pub(super) fn dbus_interface_is_real(_: u32) {
     let unit = sh("journalctl -q -o cat -t pag-seed");
     assert!(unit.contains("got tokens of cell example.test for alice (uid 61001)"), "pag-seed got them: {unit}");
 
-    // Killed: who calls meanwhile waits for the next one.
+    // The helper is killed: a caller meanwhile waits for the next helper.
     assert_eq!(sh("systemctl show -P BusName pag-logind-helper").trim(), "org.pam_pag.Pag1");
     let first = helper();
     sh("systemctl kill -s KILL pag-logind-helper");
-    // What is sent to the one that was killed, before the bus has seen its end, is lost: the bus says so.
+    // A call to the killed helper is lost if the bus has not seen its end yet; the bus answers with an error.
     let served_by = || {
         sh(
             "busctl call org.freedesktop.DBus / org.freedesktop.DBus GetConnectionUnixProcessID s org.pam_pag.Pag1 2>&1 || true",
@@ -93,7 +93,7 @@ pub(super) fn dbus_interface_is_real(_: u32) {
     let refused = alice.say("pagctl list --all");
     assert!(refused.contains("prove that you are an administrator"), "the rule is bob's: {refused}");
 
-    // Disabled: nobody but an administrator starts it again.
+    // The helper is disabled: only an administrator can start it again.
     sh("systemctl disable --now pag-logind-helper 2>/dev/null");
     let said = call("ListPags");
     assert!(!said.contains(&hers), "a disabled helper is not started by a call: {said}");

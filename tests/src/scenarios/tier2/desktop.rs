@@ -38,7 +38,7 @@ pub(super) fn lightdm_login_reaches_its_programs_and_an_unlock_refreshes_tokens(
         assert_token(name, &other);
     }
 
-    // What the user loses, or what expires, comes back when he unlocks the screen: another process calls setcred.
+    // Lost or expired tokens come back when the user unlocks the screen: another process calls setcred.
     let runs = seeder_runs();
     desktop.say("keyctl unlink $(keyctl search @s user afs@example.test) @s");
     assert!(desktop.ring().token("example.test").is_none(), "the token is gone");

@@ -1,5 +1,5 @@
-//! Whose identity a user's services have, on a booted machine: their user's own, by whatever name a directory has for him, and
-//! another one's only while nobody else is there.
+//! The identity of a user's services on a booted machine: their user's own, under any name that a directory gives
+//! the user, and another one only while it is the only one there.
 
 use std::fs;
 use std::process::Command;

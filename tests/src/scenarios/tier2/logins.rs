@@ -1,4 +1,4 @@
-//! Logins that come and go, and who shares a PAG with whom.
+//! Logins that come and go, and which of them share a PAG.
 
 use std::fs;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) fn ring_at(path: &str) -> Ring {
     Ring::parse(&eventually(path, Duration::from_secs(15), || fs::read_to_string(path).ok()))
 }
 
-/// Kills a process as nobody can who is to clean up behind himself.
+/// Kills a process, so that it cannot clean up.
 pub(super) fn kill(pid: i64) {
     sh(&format!("kill -9 {pid}"));
 }
@@ -179,7 +179,7 @@ pub(super) fn su_and_root_find_no_tokens(_: u32) {
         }
     }
 
-    // By his own password, out of somebody else's session.
+    // With bob's own password, out of another user's session.
     let mut bob = Session::ssh("bob", Proof::Password);
     let bobs = bob.ring();
     assert_token("bob", &bobs);

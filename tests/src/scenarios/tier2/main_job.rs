@@ -161,7 +161,7 @@ pub(super) fn manager_from_before_is_adopted(_: u32) {
     assert_eq!(masks, ["3f030000", "3f033f00"], "its keyring is open to its members and to root, as ours are");
     let leases = pags_of("alice")[0]["leases"].as_array().cloned().unwrap_or_default();
     assert!(leases.iter().any(|lease| lease["role"] == "manager" && lease["alive"] == true), "{leases:#?}");
-    // What the PAG has anew, as another key, and what it has no more.
+    // A token that the PAG gets anew, as another key, and one that it loses.
     let key = |ring: &Ring| ring.token("example.test").map(|key| key.serial);
     alice.say("keyctl purge user afs@example.test; keyring-aklog -c example.test");
     let renewed = key(&alice.ring());

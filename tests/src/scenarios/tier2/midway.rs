@@ -1,4 +1,4 @@
-//! What may happen while a login is on its way: the helper, logind or the bus goes, or the login itself is killed.
+//! Events in the middle of a login: the helper, logind or the bus stops, or the login itself is killed.
 
 use std::fs;
 use std::thread;

@@ -16,7 +16,7 @@ mod upkeep;
 pub struct Scenario {
     /// Its name.
     pub name: &'static str,
-    /// What it shows, in a sentence.
+    /// What the scenario shows, in a sentence.
     pub shows: &'static str,
     /// Whether the product is installed before the machine boots.
     pub product: bool,

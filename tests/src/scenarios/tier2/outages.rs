@@ -1,4 +1,4 @@
-//! What a login survives: the helper, logind and the bus go and come back.
+//! Outages that logins survive: the helper, logind and the bus stop and come back.
 
 use std::time::Duration;
 

@@ -37,7 +37,7 @@ fn short_tickets(renewable: u64) {
     fs::set_permissions("/usr/local/bin/watch-token", fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// What a watcher has seen.
+/// The watcher's observations.
 fn seen(path: &str) -> Vec<(u64, u64)> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let pair = |line: &str| {
@@ -100,7 +100,7 @@ pub(super) fn renewed_tickets_leave_no_gap(_: u32) {
     heard("pag-logind-helper", "of alice (uid 61001) have ended, and its processes have no access");
     assert!(seen(path).last().is_some_and(|(now, end)| end <= now), "access ends with the renewable life");
 
-    // His own kinit, and no other command.
+    // The user's own kinit, and no other command.
     let name = alice.say("systemctl --user show-environment | sed -n s/^KRB5CCNAME=//p");
     let name = name.trim();
     assert!(name.starts_with("DIR:/run/pag/ccache/61001/"), "{name}");
@@ -114,7 +114,7 @@ pub(super) fn renewed_tickets_leave_no_gap(_: u32) {
     no_gap("with the user's new ticket", path, again, now());
 }
 
-/// A service's token, as whose it is and when it ends; none without one.
+/// A service's token: its user and its end; `None` without one.
 fn token(session: &mut Session) -> Option<String> {
     let service = "systemd-run --user --quiet --wait --pipe --collect sh -c";
     let text = session.say(&format!(
@@ -126,7 +126,7 @@ fn token(session: &mut Session) -> Option<String> {
 pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
     let ticket = || pags_of("alice")[0]["ticket"].as_u64().unwrap_or(0);
     let kinit = |session: &mut Session, whose: &str, password: &str| {
-        // Tickets are told apart by their ends, in seconds; and what was there before has been seen by then.
+        // Tickets are distinguished by their ends, in seconds. By then the earlier ones have been seen.
         std::thread::sleep(Duration::from_secs(6));
         assert_eq!(session.say(&format!("echo {password} | kinit {whose} >/dev/null")), "", "kinit {whose}");
     };
@@ -162,7 +162,7 @@ pub(super) fn kinit_in_a_login_feeds_its_pag(_: u32) {
     alice.log_out();
     eventually("this PAG is over, too", soon, || pags_of("alice").is_empty().then_some(()));
 
-    // One with tickets in a keyring of the uid's: nobody tells of them.
+    // A user with tickets in a keyring of the uid's. No process announces them.
     sh("printf '[appdefaults]\\n\\tpam = {\\n\\t\\tccache = KEYRING:persistent:%%u\\n\\t}\\n' >> /etc/krb5.conf");
     let mut alice = Session::ssh("alice", Proof::Password);
     assert_eq!(alice.say("echo $KRB5CCNAME"), "KEYRING:persistent:61001\n");
@@ -256,7 +256,7 @@ pub(super) fn renewed_from_a_keyring_and_kcm(_: u32) {
 
 pub(super) fn kinit_in_kcm_feeds_the_pag(_: u32) {
     let soon = Duration::from_secs(20);
-    // Of one who lingers, and comes by key: the host says where tickets are kept, and there is none.
+    // A lingering user logs in by key: the host says where tickets are kept, and there is none.
     sh(
         "sed -i 's/\\[libdefaults\\]/&\\n\\tdefault_ccache_name = KCM:/' /etc/krb5.conf; systemctl start sssd-kcm.socket",
     );
@@ -278,8 +278,8 @@ pub(super) fn kinit_in_kcm_feeds_the_pag(_: u32) {
     scope::configure("");
 
     let kinit = |session: &mut Session, arguments: &str, password: &str| {
-        // What was there before has been seen by then. Nobody is told of a look, and under strace, which would show it, it
-        // may take longer than it is given. And tickets are told apart by their ends, in seconds.
+        // By then the earlier tickets have been seen. A look is not reported, and strace, which would show it, can
+        // slow it beyond its time limit. Tickets are distinguished by their ends, in seconds.
         std::thread::sleep(Duration::from_secs(6));
         assert_eq!(session.say(&format!("echo {password} | kinit {arguments} >/dev/null")), "", "kinit {arguments}");
     };
@@ -288,7 +288,7 @@ pub(super) fn kinit_in_kcm_feeds_the_pag(_: u32) {
         pags_of("alice").into_iter().find(shared)
     };
     let ticket = || pag("alice@EXAMPLE.TEST").and_then(|pag| pag["ticket"].as_u64()).unwrap_or(0);
-    // The first time nobody has answered before.
+    // The first time, before any answer.
     kinit(&mut alice, "-r 1h alice", "alicepw");
     let first = eventually("a kinit in KCM, and no other command, brings tokens", soon, || token(&mut alice));
     eventually("so it does in the other session", soon, || own(&mut other));
@@ -384,7 +384,7 @@ pub(super) fn each_session_is_renewed_in_its_own_pag(_: u32) {
     principals.sort_unstable();
     assert_eq!(principals, ["alice/admin@EXAMPLE.TEST", "alice@EXAMPLE.TEST"], "{kinds:#?}");
     assert!(kinds.iter().all(|pag| pag["ticket"].as_u64().is_some_and(|end| end > now())), "{kinds:#?}");
-    // The ticket that services are told of was renewed along.
+    // The ticket that services know was renewed, too.
     assert_eq!(scope::ticket_of_a_service(&mut first), "alice@EXAMPLE.TEST");
     let fresh = first.say("systemd-run --user --quiet --wait --pipe --collect klist -s && echo fresh");
     assert_eq!(fresh, "fresh\n", "the ticket that services are told of is fresh");
@@ -424,7 +424,7 @@ pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
         fs::write("/run/crontab", job).unwrap();
         sh("crontab -u alice /run/crontab");
 
-        // A kinit that says who runs it.
+        // A kinit that writes down which user runs it.
         sh("mv /usr/bin/kinit /usr/bin/kinit.real");
         let script = "#!/bin/sh\nlogger -t kinit-as \"as $(id -un) $(id -Gn): $*\"\nexec /usr/bin/kinit.real \"$@\"\n";
         fs::write("/usr/bin/kinit", script).unwrap();
@@ -468,8 +468,8 @@ pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
     no_gap("with a keytab", path, first, first + 3 * life);
 }
 
-/// What systemd tells of a unit: that it is being started, has ended well, or has failed
-/// (systemd, src/systemd/sd-messages.h).
+/// systemd's messages about a unit: it is being started, has ended well, or has failed (systemd,
+/// src/systemd/sd-messages.h).
 const STARTING: &str = "7d4958e842da4a758f6c1cdc7b36dcc5";
 const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
 const FAILED: &str = "be02cf6855d2428ba40df7e9d022f03d";
@@ -527,7 +527,7 @@ pub(super) fn many_pags_are_renewed_in_turn(_: u32) {
     let (pags, life, pause) = if long() { (1000, 900, 20) } else { (40, 80, 2) };
     short_tickets(3600 * 4);
     sh(&format!("sed -i 's/ticket_lifetime = .*/ticket_lifetime = {life}s/' /etc/krb5.conf"));
-    // In the short form nobody is there to spread the first renewals: all of them are due when the helper comes back.
+    // In the short form no running helper spreads the first renewals: all of them are due when the helper comes back.
     if !long() {
         sh("systemctl stop pag-logind-helper");
     }

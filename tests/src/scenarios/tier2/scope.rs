@@ -1,4 +1,4 @@
-//! `scope = session` on a booted machine: whom a user's services follow.
+//! `scope = session` on a booted machine: which session a user's services follow.
 
 use std::fs;
 use std::process::Command;
@@ -36,13 +36,13 @@ pub(super) fn configure(text: &str) {
     fs::write("/etc/pag/pag.conf.d/50-scope.conf", text).unwrap();
 }
 
-/// Whose token is in a ring; nobody's where there is none.
+/// The user in the name of the token in a ring; "nobody" if there is none.
 pub(super) fn whose(ring: &Ring) -> String {
     let payload = ring.token(CELL).and_then(|key| key.payload.as_deref());
     payload.and_then(|text| text.split('@').next()).unwrap_or("nobody").to_owned()
 }
 
-/// A service that writes down whose token it finds, over and over.
+/// A service that writes down, again and again, which user's token it finds.
 const WATCHER: &str = "#!/bin/sh
 while sleep 0.05; do
 	who=nobody
@@ -73,7 +73,7 @@ fn watcher() -> String {
     )
 }
 
-/// Whose ticket a service finds in the ccache that it is told of.
+/// The principal of the ticket in the ccache that a service is given.
 pub(super) fn ticket_of_a_service(session: &mut Session) -> String {
     let list = session.say("systemd-run --user --quiet --wait --pipe --collect klist");
     list.lines().find_map(|line| line.strip_prefix("Default principal: ")).unwrap_or(&list).trim().to_owned()

@@ -150,7 +150,7 @@ pub(super) fn journal_explains_messages(_: u32) {
 }
 
 pub(super) fn unit_scores(_: u32) {
-    // The last is root, since nobody else may read a keytab, and has the network: there is no 2.0 for that.
+    // The last unit is root's, since only root may read a keytab, and it has the network: that cannot score 2.0.
     let keytab = "pag-keytab@5f2e91c07ab3d846.service";
     for (unit, most) in [("pag-logind-helper.service", 2.0), ("pag-seed@61001.service", 2.0), (keytab, 2.2)] {
         let text = sh(&format!("systemd-analyze security --no-pager --offline=yes --threshold=100 {unit}"));
@@ -162,7 +162,7 @@ pub(super) fn unit_scores(_: u32) {
     }
 }
 
-/// What the kernel counts of a process.
+/// A process's counters in the kernel.
 fn count(pid: &str, of: &[&str]) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let lines = text.lines().filter_map(|line| line.split_once(':'));
@@ -215,7 +215,7 @@ pub(super) fn filled_ccache_harms_neither_systemd_nor_others(_: u32) {
         let ticket = bob.say("systemd-run --user --quiet --wait --pipe --collect klist -s && echo good");
         assert_eq!(ticket, "good\n", "bob's services have his ticket");
         bob.log_out();
-        // What alice has lost is her own affair, and no more than that.
+        // Only alice's own tokens are lost.
         let mut second = Session::ssh("alice", Proof::Password);
         assert_same("alice's second login", &second.ring(), &alice.ring());
         second.log_out();

@@ -7,7 +7,7 @@ use crate::guest::{Proof, Session, heard, journal};
 const OPENAFS: &str = "openafs example.test";
 const KAFS: &str = "kafs example.test";
 
-/// [`cell::WRITE`], by way of kAFS: the home is in one cell, whoever has mounted it.
+/// [`cell::WRITE`] by way of kAFS: both clients mount the same cell, so the home is the same.
 const WRITE_BY_KAFS: &str = "mktemp /run/kafs/example.test/user/alice/new.XXXXXX >/dev/null && echo written";
 
 /// Both clients write the home, from a login and from a service.
@@ -46,7 +46,7 @@ pub(super) fn afs_both_clients_at_once(_: Client) {
     assert_eq!(alice.say("pagctl unlog example.test"), "Discarded 2 tokens of cell example.test.\n");
     assert_denied("by OpenAFS, after pagctl unlog", &alice.say(cell::WRITE));
     assert_denied("by kAFS, after pagctl unlog", &alice.say(WRITE_BY_KAFS));
-    // A PAG beside is one for both; who leaves has neither.
+    // A further PAG is a PAG for both clients. A process that leaves its PAG leaves both.
     alice.say("aklog; aklog-kafs");
     let inside = "sh -c 'pagctl tokens >/dev/null; echo $?; aklog; aklog-kafs; pagctl tokens; exec pagctl unlog'";
     let said = alice.say(&format!("pagctl new -- {inside}"));
@@ -57,7 +57,7 @@ pub(super) fn afs_both_clients_at_once(_: Client) {
     alice.log_out();
     cell::is_over("alice");
 
-    // Either can be left out, and one whose program fails does not keep the other from its tokens.
+    // Either client can be left out. If the program of one fails, the other still gets its tokens.
     for (lines, wanted) in [
         ("client = openafs\n", &[OPENAFS][..]),
         ("client = kafs\n", &[KAFS]),

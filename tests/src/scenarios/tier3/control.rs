@@ -1,4 +1,4 @@
-//! What today's tools do, so that the comparison stays true: pam_krb5, pam_afs_session, aklog.
+//! The behaviour of today's tools, so that the comparison stays true: pam_krb5, pam_afs_session, aklog.
 
 use crate::cell::{self, home};
 use crate::guest::{Proof, Session, run};
@@ -30,7 +30,7 @@ pub(super) fn afs_control_without_pam_pag(client: Client) {
     }
     cell::assert_denied("a user service", &cell::service(&mut alice, "cat ~/secret"));
 
-    // The manager looked for its units when it started, and has none of those that are in the home.
+    // The manager looked for its units when it started, and so found none of those in the home.
     assert_eq!(alice.say("printf '[Service]\nExecStart=true\n' > ~/.config/systemd/user/mine.service"), "");
     let said = alice.say("systemctl --user daemon-reload; systemctl --user start mine");
     assert!(said.contains("mine.service not found"), "the manager can't see a unit in the home: {said}");

@@ -1,4 +1,4 @@
-//! What a hundred logins leave behind: nothing.
+//! A hundred logins leave nothing behind.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ pub(super) fn afs_logins_leave_nothing(client: Client) {
     cell::is_over("alice");
     let counts = || {
         if client == Client::Kafs {
-            // It holds a key for each file whose permissions it has cached (fs/afs/security.c, afs_cache_permit), the
-            // mount's own root among them, which no dropping of caches reaches.
+            // kAFS holds a key for each file that has cached permissions (fs/afs/security.c, afs_cache_permit). One is the
+            // mount's own root, and dropping caches does not reach it.
             sh("umount -l /afs 2>/dev/null || true");
         }
         (cell::afs_pags(), key_count(0), key_count(61001), open_files())

@@ -1,4 +1,5 @@
-//! What goes wrong around a login: it goes on within its time, the journal says why, and the next good moment heals it.
+//! Faults around a login: the login goes on within its time, the journal says why, and the next good moment repairs
+//! it.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ fn timed_login(what: &str) -> Session {
 pub(super) fn afs_login_survives_a_dead_kdc(_: Client) {
     sh("echo alicepw | kinit -c FILE:/run/ticket.kept alice");
     let refuse = |sign: &str| format!("kadmin.local modprinc {sign}allow_tix afs/example.test >/dev/null");
-    // Nobody listens; somebody takes what he gets and never answers; he answers, and gives nothing.
+    // No KDC listens; one accepts and never answers; one answers, and gives no ticket.
     for (what, order) in [
         ("is not there", "systemctl stop krb5-kdc".to_owned()),
         ("does not answer", "systemctl kill -s STOP krb5-kdc".to_owned()),
@@ -113,14 +114,14 @@ fn bare_tokens() -> String {
 }
 
 pub(super) fn afs_no_tokens_outside_a_pag(_: Client) {
-    // What answers nothing that OpenAFS would answer: no PAG of its own can be made, and none be proven.
+    // A device that answers nothing that OpenAFS would: no PAG of OpenAFS can be made or proven there.
     cell::configure("openafs_device = /proc/uptime\n");
     let mut alice = Session::ssh("alice", Proof::Password);
     assert!(alice.ring().is_pag(), "a login by a device that is none has a PAG all the same");
     assert!(!bare_tokens().contains("tokens for"), "the bare uid has got tokens: {}", bare_tokens());
     heard("pam_pag", "this ring has no PAG of OpenAFS, so the seeder was not run");
     assert_denied("a login by a device that is none", &alice.say(cell::WRITE));
-    // What she gets herself there is her uid's, and pagctl says so.
+    // Tokens that alice gets there belong to her uid, and pagctl says so.
     let said = alice.say("aklog; pagctl id; pagctl unlog");
     assert!(bare_tokens().contains("tokens for example.test"), "aklog by hand, without a PAG: {}", bare_tokens());
     assert!(said.contains("does not tell"), "{said}");
@@ -188,7 +189,7 @@ pub(super) fn afs_setpag_waits_and_goes_on(_: Client) {
     }
     let is_made = || std::fs::exists("/run/user/61001/made").is_ok_and(|there| there);
     assert!(waits(), "setpag goes on after a signal; made: {}", is_made());
-    // A login is root's, and waits for nobody.
+    // A login is root's process, so it does not wait.
     drop(timed_login("while users wait"));
     assert!(waits(), "it was a login while somebody waits; made: {}", is_made());
     eventually("the PAG is made after all", Duration::from_secs(100), || is_made().then_some(()));

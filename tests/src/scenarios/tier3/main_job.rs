@@ -1,4 +1,4 @@
-//! The main job on homes in AFS: what systemd starts for a user reads and writes them.
+//! The main job with homes in AFS: what systemd starts for a user reads and writes the home.
 
 use std::time::Duration;
 
@@ -92,15 +92,15 @@ pub(super) fn afs_a_late_token_reaches_what_runs(client: Client) {
     eventually("a service from before writes the home", Duration::from_secs(20), || {
         std::fs::exists("/run/user/61001/early-ok").is_ok_and(|there| there).then_some(())
     });
-    // A manager that was started without a ticket finds the units of the home now, when it is told to look again, and so
-    // does the bus.
+    // A manager that was started without a ticket finds the units of the home when it is told to reload, and so does
+    // the bus.
     alice.say(UNITS);
     alice.say("systemctl --user start tick.timer");
     cell::written("alice", &mut alice, "by-timer", "a timer, after a late token");
     alice.say("busctl --user call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus ReloadConfig");
     alice.say("timeout 5 busctl --user call test.Called / test.Called Nothing");
     cell::written("alice", &mut alice, "by-bus", "a bus-activated service, after a late token");
-    // The end of the last login is the end of these tokens, too: nobody else had asked for them.
+    // The end of the last login is also the end of these tokens: no other session had asked for them.
     alice.log_out();
     cell::is_over("alice");
     assert_denied("root", &cell::as_root("cat /afs/example.test/user/alice/secret"));
@@ -210,7 +210,7 @@ pub(super) fn afs_root_and_strangers_are_refused(_: Client) {
     ] {
         assert_denied(who, &cell::as_root(&command));
     }
-    // su without `-` changes the uid, and neither the PAG nor what it may: AFS does not ask for the uid.
+    // su without `-` changes the uid, but neither the PAG nor its rights: AFS does not look at the uid.
     let mut bob = Session::ssh("bob", Proof::Password);
     let said = bob.say(&format!(
         "echo alicepw | su alice -c 'id -un; cat {}/secret; cat {}/secret' 2>&1 | grep -v Password",
@@ -220,7 +220,7 @@ pub(super) fn afs_root_and_strangers_are_refused(_: Client) {
     assert!(said.contains("alice\na secret of bob's\n"), "su: bob's PAG reads bob's home: {said}");
     assert_denied("su: alice's uid in bob's PAG", &said);
     bob.log_out();
-    // Whoever calls `su -` for somebody else gets nothing by it, and the other is in his own PAG.
+    // A caller of `su -` gets nothing of the other user's, who is in their own PAG.
     let said = alice.say(&format!("echo bobpw | su - bob -c 'cat {}/secret' 2>/dev/null", cell::home("bob")));
     assert_eq!(said, "a secret of bob's\n", "su - with a password is a login of bob's");
     assert_denied("alice, after su - bob", &alice.say(&format!("cat {}/secret", cell::home("bob"))));

@@ -1,4 +1,4 @@
-//! What members of a PAG do to it: the tools that AFS users know, and what one member can do to the others.
+//! Members and their PAG: the tools that AFS users know, and what one member can do to the others.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(super) fn afs_a_member_cuts_and_it_is_healed(client: Client) {
     }
 }
 
-/// What OpenAFS's `tokens` says of the cell.
+/// OpenAFS's `tokens` about the cell.
 const OURS: &str = "tokens for example.test";
 
 pub(super) fn afs_tools_do_what_they_say(client: Client) {
@@ -53,7 +53,7 @@ pub(super) fn afs_tools_do_what_they_say(client: Client) {
             let said = alice.say("pagsh -c 'tokens; aklog; tokens; unlog; tokens'");
             assert_eq!(said.matches(OURS).count(), 1, "pagsh has tokens of its own: {said}");
             assert_works("the PAG beside which pagsh was", &alice.say(cell::WRITE));
-            // Without -force it leaves alone who has the same token already, and makes no PAG.
+            // Without -force aklog does nothing if the process has the same token already, and makes no PAG.
             let said = alice.say("sh -c 'aklog -setpag -force; tokens; unlog; tokens'");
             assert_eq!(said.matches(OURS).count(), 1, "aklog -setpag, then unlog: {said}");
             assert_works("the PAG that aklog -setpag has left", &alice.say(cell::WRITE));
@@ -66,7 +66,7 @@ pub(super) fn afs_tools_do_what_they_say(client: Client) {
             assert_denied("another login after the token's unlinking", &other.say(cell::WRITE));
             alice.say("aklog-kafs");
             assert_works("another login after aklog-kafs", &other.say(cell::WRITE));
-            // Told apart from none: with a revoked key kAFS answers with an error. In a PAG that nobody renews.
+            // A revoked key differs from none: kAFS then answers with an error. In a PAG that is not renewed.
             let said =
                 alice.say("pagctl new -- sh -c 'aklog-kafs; keyctl revoke %rxrpc:afs@example.test; pagctl tokens'");
             assert!(said.contains("revoked"), "a revoked token: {said}");
@@ -98,7 +98,7 @@ pub(super) fn afs_tools_do_what_they_say(client: Client) {
     let said = alice.say(&format!("echo alicepw | kinit >/dev/null; {}; {secret}", client.seeder()));
     assert!(said.contains("a secret of alice's"), "a token by hand: {said}");
     assert_denied("pagctl leave", &alice.say(&format!("pagctl leave -- sh -c '{}'", cell::WRITE)));
-    // For kAFS each session keyring is a PAG, that of who has left, too.
+    // For kAFS each session keyring is a PAG, also that of a process that has left.
     let outside = if client == Client::OpenAfs { "1\n" } else { "0\n" };
     assert_eq!(alice.say("pagctl leave -- pagctl id >/dev/null 2>&1; echo $?"), outside, "what pagctl id says outside");
     assert_works("the PAG that a child has left", &alice.say(cell::WRITE));

@@ -51,7 +51,7 @@ impl Client {
 pub struct Scenario {
     /// Its name.
     pub name: &'static str,
-    /// What it shows, in a sentence.
+    /// What the scenario shows, in a sentence.
     pub shows: &'static str,
     /// Whether the product is installed first.
     pub product: bool,

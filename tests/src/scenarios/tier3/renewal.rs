@@ -60,14 +60,14 @@ fn start_watcher(alice: &mut Session) {
     eventually("the watcher reads the home", Duration::from_secs(5), || can_read().then_some(()));
 }
 
-/// What the watcher has seen.
+/// The watcher's observations.
 fn seen() -> Vec<(u64, bool)> {
     let text = fs::read_to_string("/run/watch/log").unwrap_or_default();
     let look = |line: &str| line.split_once(' ').and_then(|(now, word)| Some((now.parse().ok()?, word == "yes")));
     text.lines().filter_map(look).collect()
 }
 
-/// Whether its last look was one that has succeeded, and is none of long ago.
+/// Whether the watcher's last look is recent and succeeded.
 fn can_read() -> bool {
     seen().last().is_some_and(|(when, yes)| *yes && when + 20 > now())
 }
@@ -137,7 +137,7 @@ pub(super) fn afs_renewed_tickets_leave_no_gap(client: Client) {
     eventually("access ends with the renewable life", Duration::from_secs(5), || (!can_read()).then_some(()));
     heard("pag-logind-helper", "of alice (uid 61001) have ended, and its processes have no access");
 
-    // With a keytab it goes on, for a service of somebody who is not there.
+    // With a keytab it goes on, for a service of a user who is not logged in.
     sh("mkdir -p /var/lib/systemd/linger && loginctl enable-linger alice");
     sh("install -d -m 700 /etc/pag/keytabs; kadmin.local ktadd -k /etc/pag/keytabs/alice -norandkey alice >/dev/null");
     fs::create_dir_all("/etc/pag/pag.conf.d").unwrap();
@@ -166,13 +166,13 @@ pub(super) fn afs_what_was_discarded_stays_so(client: Client) {
     let renewed = |before: u64| {
         eventually("the ticket is renewed", Duration::from_secs(life), || (ticket() > before).then_some(()));
     };
-    // By OpenAFS's own tool, of which nobody is told; kAFS has none.
+    // With OpenAFS's own tool, which reports to no process. kAFS has none.
     alice.say(if client == Client::OpenAfs { "unlog" } else { "pagctl unlog" });
     assert_denied("a service after unlog", &cell::service(&mut alice, WRITE));
     renewed(ticket());
     assert_denied("a service after the renewal", &cell::service(&mut alice, WRITE));
     assert_eq!(cell::tokens(&mut alice), [""; 0], "the ticket was renewed, and no token");
-    // What she gets by hand, with a ticket of which nobody knows, is hers, and kept fresh again.
+    // Tokens that alice gets by hand, with a ticket that only she knows of, are hers, and are renewed again.
     alice.say(&format!(
         "export KRB5CCNAME=FILE:/run/user/61001/own; echo alicepw | kinit -l 40s >/dev/null; {}",
         client.seeder()

@@ -1,5 +1,5 @@
-//! The rules of PAGs, from the people who make AFS ("The problem" in docs/design/README.md): one suite, unchanged for
-//! the keyring, OpenAFS and kAFS. Whether a process has tokens is asked with the client's own means, by way of `pagctl tokens`.
+//! The rules of PAGs, from the people who make AFS ("The problem" in docs/design/README.md): one suite, unchanged
+//! for the keyring, OpenAFS and kAFS. `pagctl tokens` asks the client's own interface whether a process has tokens.
 
 use std::path::Path;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(super) fn afs_rules_of_pags(client: Client) {
     // A thread can switch while its siblings stay.
     assert_eq!(alice.say("pag-probe --thread-leaves"), "the thread has left, its siblings have stayed\n");
 
-    // Nobody joins a process to a PAG after it was created, the same uid included.
+    // No process can move another one into a PAG after that was created, not even with the same uid.
     let serial = ring.identity().0;
     let outside = "runuser -u alice --";
     for (what, command) in [
@@ -68,7 +68,7 @@ pub(super) fn afs_rules_of_pags(client: Client) {
         assert_ne!(code.trim(), "0", "alice, outside: to join {keyring}, setpag's own ring, brings no tokens");
     }
 
-    // A token set in one member is seen by all, and by nobody else.
+    // All members see a token that one member sets, and no other process does.
     let mut second = Session::ssh("alice", Proof::Key);
     assert!(has_token(&mut second, ""), "a second login is in the same PAG");
     assert_eq!(alice.say("pagctl unlog >/dev/null; echo $?"), "0\n");
@@ -91,7 +91,7 @@ pub(super) fn afs_rules_of_pags(client: Client) {
         std::thread::sleep(Duration::from_secs(6));
         (!seeds() && cell::live_pags(client) == now).then_some(now)
     });
-    // It stays away from the home: kAFS holds the key with which it has cached somebody's permissions.
+    // The process stays away from the home, where kAFS holds keys for cached permissions.
     let then = "pagctl tokens >/dev/null && touch /tmp/new-pag-has-tokens; exec sleep 600";
     let said = alice.say(&format!("(cd / && exec pagctl new -- sh -c '{seed} >/dev/null; {then}') &"));
     assert_eq!(said, "", "{said}");
@@ -100,11 +100,12 @@ pub(super) fn afs_rules_of_pags(client: Client) {
     });
     assert!(cell::live_pags(client) > live, "and it is one more");
     sh("pkill -u alice -f sleep.600");
-    // A process that nobody has collected still has its session keyring; a shell that waits for a command collects none.
+    // A process that has not been collected still has its session keyring. A shell that waits for a command collects
+    // none.
     alice.say("wait");
     eventually("its end is the token's", Duration::from_secs(20), || (cell::live_pags(client) <= live).then_some(()));
 
-    // What is left behind after logout keeps its tokens, or loses them, by `retain`.
+    // `retain` decides whether a process that stays after logout keeps its tokens.
     for (retain, keeps) in [("processes", true), ("none", false)] {
         second.log_out();
         alice.log_out();
@@ -122,7 +123,7 @@ pub(super) fn afs_rules_of_pags(client: Client) {
         second = Session::ssh("alice", Proof::Key);
     }
 
-    // Nor does a session that goes on for what was left in it keep them.
+    // A session that goes on only for the processes left in it does not keep their tokens, either.
     assert!(has_token(&mut second, ""), "before a session that goes on");
     cell::leave_in_session(&mut second, "pagctl tokens");
     second.log_out();

@@ -1,4 +1,4 @@
-//! `scope = session` on the cell: two identities of one person, and whom her services follow.
+//! `scope = session` on the cell: two identities of one person, and which session her services follow.
 
 use std::fs;
 use std::process::Command;
@@ -15,8 +15,8 @@ const SOON: Duration = Duration::from_secs(1);
 /// How soon a token that was got anew, as another key, is with the services: the helper looks every 5 s.
 const LOOKED_AT: Duration = Duration::from_secs(7);
 
-/// Writes down for whose files a service has tokens, over and over: by new files, as [`WRITE`]. What is open to both is
-/// tried a second time, since a change may have come in between.
+/// Writes down, again and again, for which users' files a service has tokens: it writes new files, as [`WRITE`]
+/// does. If both work it tries again, since a change may have come in between.
 const WATCHER: &str = "#!/bin/sh
 echo $$ >/run/user/61001/watcher
 try() { f=$(mktemp /afs/example.test/$1/look.XXXXXX 2>/dev/null) && rm -f $f; }
@@ -79,7 +79,7 @@ pub(super) fn afs_services_follow_the_primary_session(client: Client) {
     watcher_sees("alice", "services follow the primary session", SOON);
     let pids = running();
 
-    // What the followed session gets anew: OpenAFS's token is in the same place, kAFS's is another key.
+    // The followed session gets a new token: OpenAFS's is in the same place, kAFS's is another key.
     first.say(client.seeder());
     if client == Client::Kafs {
         let key = first.say(KEY);
