@@ -884,6 +884,11 @@ pub(super) fn unlog_lasts(sandbox: &mut Sandbox) {
     assert_eq!(has(&mut alices), [true, false], "renewal leaves discarded what was discarded: {:?}", runs());
     assert!(!runs().last().unwrap().contains(B), "its seeder is not asked for it: {:?}", runs());
 
+    // The job ends a little later than its seeder, and is noted then.
+    eventually("the renewal is noted", Duration::from_secs(15), || {
+        pags("alice")[0].text.lines().any(|line| line.starts_with("attempt ") && line.contains(" ok ")).then_some(())
+    });
+
     // By a member, with no word to anybody; it is noticed when the next renewal is due.
     let tool = crate::sandbox::pagctl().display().to_string();
     let done = inside(&mut alices, "alice", &format!("{tool} unlog"));
