@@ -1,6 +1,6 @@
 //! The main job: a login's PAG reaches every user service.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::guest::{
     Proof, Session, assert_same, assert_token, eventually, manager_is, pags_of, run, seeder_runs, sh, ssh, uid,
@@ -146,6 +146,18 @@ pub(super) fn manager_from_before_is_adopted(_: u32) {
     assert!(!before.is_pag() && before.token("example.test").is_none(), "the manager is outside: {before:#?}");
     let refused = run("runuser", &["-u", "alice", "--", "pagctl", "adopt", "alice"]);
     assert!(!refused.status.success(), "only root lends tokens");
+    // What alice's manager starts answers with a flood that has no line.
+    let units = "~/.config/systemd/user/service.d";
+    alice.say(&format!(
+        "mkdir -p {units}; printf '[Service]\\nExecStart=\\nExecStart=/bin/cat /dev/zero\\n' >{units}/flood.conf; \
+         systemctl --user daemon-reload"
+    ));
+    let begun = Instant::now();
+    let flooded = run("pagctl", &["adopt", "alice"]);
+    let (took, why) = (begun.elapsed(), String::from_utf8_lossy(&flooded.stderr).into_owned());
+    assert!(!flooded.status.success() && why.contains("did not answer as it should"), "{why}");
+    assert!(took < Duration::from_secs(8), "root listens to no flood of a user's manager, and did for {took:?}");
+    alice.say(&format!("rm -r {units}; systemctl --user daemon-reload"));
     let said = sh("pagctl adopt alice");
     assert!(said.contains("has 1 tokens of PAG"), "{said}");
     let after = alice.service_ring();

@@ -62,6 +62,39 @@ pub(super) fn pam_check_is_right_and_disable_takes_back(_: u32) {
     alice.log_out();
     is_over();
 
+    // A line before ours ends the stack.
+    let path = "/etc/pam.d/sshd";
+    let text = fs::read_to_string(path).unwrap();
+    let (include, ends) = ("@include common-session\n", "session sufficient pam_permit.so\n");
+    fs::write(path, text.replace(include, &format!("{ends}{include}"))).unwrap();
+    let (code, words) = check();
+    assert_eq!(code, Some(1), "a line that ends the stack is seen: {words}");
+    assert!(words.contains("pam_pag.so is never reached: /etc/pam.d/sshd:"), "the line that ends it is named: {words}");
+    let mended = run("pagctl", &["pam", "enable", "--yes"]);
+    let mended = String::from_utf8_lossy(&mended.stdout).into_owned();
+    let ours = "+-session\toptional\tpam_pag.so\n";
+    assert!(mended.contains(&format!("{ours} {ends}")), "our line goes where it is reached: {mended}");
+    assert_eq!(check().0, Some(0), "mended, once more");
+    let mut alice = Session::ssh("alice", Proof::Password);
+    assert_token("a login by the line that is reached", &alice.ring());
+    alice.log_out();
+    is_over();
+    fs::write(path, text).unwrap();
+
+    // Shared stacks that are links, a screen locker without our line, a service that nobody knows, a root that is not there.
+    sh("cd /etc/pam.d && mv common-session common-session-ac && ln -s /etc/pam.d/common-session-ac common-session
+        echo 'auth required pam_unix.so' > swaylock; cp sshd hand-made");
+    let (code, words) = check();
+    let locker = "wrong: swaylock: no auth line calls pam_pag.so";
+    assert!(words.contains(locker) && code == Some(1), "a screen locker without our line is named: {words}");
+    let unknown = words.lines().find(|line| line.contains("not known to pagctl")).unwrap_or_default();
+    assert!(unknown.contains("hand-made"), "what pagctl does not know it names: {words}");
+    let fine = words.lines().next().unwrap_or_default();
+    assert!(fine.starts_with("All right: ") && fine.contains("sshd"), "a link is followed: {words}");
+    let nowhere = run("pagctl", &["pam", "check", "--root", "/nowhere"]);
+    assert_eq!(nowhere.status.code(), Some(2), "a root that is not there is not all right: {nowhere:?}");
+    sh("cd /etc/pam.d && rm swaylock hand-made && mv common-session-ac common-session");
+
     sh("pagctl pam disable --yes");
     let disabled = stacks();
     for (name, text) in &disabled {
