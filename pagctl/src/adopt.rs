@@ -14,6 +14,7 @@ use pag::guard::{Guard, HandleGroup};
 use pag::keyring::{self, Mask, Serial};
 use pag::mirror::adopt;
 use pag::policy::{self, Candidate, Newcomer, Placement};
+use pag::report::User;
 use pag::store::lease::{Lease, LeaseKind};
 use pag::store::locked::LockedUser;
 use pag::store::registry::Pag;
@@ -45,7 +46,6 @@ const LONGEST_LINE: usize = 1024;
 /// the manager again.
 pub(crate) fn run(user: &str) -> Result<Answer, Error> {
     let user = account(user)?;
-    let name = user.name.to_string_lossy().into_owned();
     let unit = format!("user@{}.service", user.uid);
     let manager = manager(&unit)?;
     let group = HandleGroup::read();
@@ -62,9 +62,9 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
     let Some(mut pag) = pag_to_join(pags, &user.name) else {
         service.end("")?;
         let why = format!(
-            "{name} (uid {}) has no PAG whose tokens the manager could have; a login through a stack with pam_pag makes one, \
-             unless its ticket is of another identity than the account's own",
-            user.uid
+            "{} has no PAG whose tokens the manager could have; a login through a stack with pam_pag makes one, unless its \
+             ticket is of another identity than the account's own",
+            User(user.uid)
         );
         return Err(Error::Refused(why));
     };

@@ -75,6 +75,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
 }
 
 fn main() -> ExitCode {
+    pag::report::name_users_by(output::user_name);
     let status = match Cli::try_parse() {
         Ok(cli) => match run(&cli) {
             Ok(Answer::AllRight) => 0,

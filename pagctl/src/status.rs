@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use pag::afs;
 use pag::guard::{Guard, HandleGroup};
 use pag::membership;
+use pag::report::User;
 use pag::store::record::{Record, Unreadable};
 use pag::store::registry::{Pag, Registry};
 use pag::store::ring::Ring;
 use serde::Serialize;
 
 use crate::output::{
-    self, Answer, LeaseJson, PagJson, RegistryJson, TokenJson, known_time, out, token_lines, user_and_uid, user_name,
+    self, Answer, LeaseJson, PagJson, RegistryJson, TokenJson, known_time, out, token_lines, user_name,
 };
 
 /// Longest wait for the tokens of one ring.
@@ -117,7 +118,7 @@ fn words(status: &Status) -> String {
     match &status.mine {
         Some(mine) => {
             let owner = match mine.uid {
-                Some(uid) => user_and_uid(user_name(uid).as_deref(), uid),
+                Some(uid) => User(uid).to_string(),
                 None => "an owner that this user namespace does not show".to_owned(),
             };
             lines.push(format!("You are in a PAG: ring {} of {owner}.", mine.ring));

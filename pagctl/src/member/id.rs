@@ -2,9 +2,10 @@
 
 use pag::config::Settings;
 use pag::membership::{Membership, OpenAfs};
+use pag::report::User;
 use serde::Serialize;
 
-use crate::output::{self, Answer, out, user_and_uid, user_name};
+use crate::output::{self, Answer, out};
 
 /// Why there may be no PAG at all.
 pub(super) const NO_CLIENT: &str = "this host has no AFS client, or pag.conf(5) names none that it has";
@@ -75,10 +76,7 @@ fn words(here: &Membership) -> String {
             "  keyring    {session}, which looks like a ring of pam_pag: inside this user namespace (PrivateUsers=, unshare) the \
              kernel does not show the group that would prove it; run pagctl outside of it"
         )),
-        (Some(ring), _) => {
-            let owner = user_and_uid(user_name(ring.owner).as_deref(), ring.owner);
-            lines.push(format!("  ring       {} of {owner}", ring.serial));
-        }
+        (Some(ring), _) => lines.push(format!("  ring       {} of {}", ring.serial, User(ring.owner))),
         (None, Some(session)) => lines.push(format!("  keyring    {session}, no ring of pam_pag's")),
         (None, None) => lines.push("  keyring    none of your own".to_owned()),
     }

@@ -3,6 +3,7 @@
 //! A key has the same meaning in every command, and what is not known is `null`: the end of a token, too, which the AFS
 //! clients and the helper mark by 0.
 
+use pag::report::User;
 use pag::store::lease::Lease;
 use pag::sys::{self, Who};
 use pag::types::Token;
@@ -118,8 +119,7 @@ impl PagJson {
     /// What is known of the PAG, for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let ring = self.ring.map_or("unusable".to_owned(), |ring| ring.to_string());
-        let mut lines =
-            vec![format!("PAG {} of {}, ring {ring}", self.pag, user_and_uid(self.user.as_deref(), self.uid))];
+        let mut lines = vec![format!("PAG {} of {}, ring {ring}", self.pag, User(self.uid))];
         let registry = self.registry.as_ref();
         for trouble in registry.iter().flat_map(|registry| &registry.trouble) {
             lines.push(format!("  trouble    {trouble}"));
@@ -185,11 +185,6 @@ fn left(end: u64) -> String {
 /// The name of a user.
 pub(crate) fn user_name(uid: u32) -> Option<String> {
     sys::passwd(Who::Uid(uid)).ok().flatten().map(|user| user.name.to_string_lossy().into_owned())
-}
-
-/// A user, for people: by name, and by the uid that decides.
-pub(crate) fn user_and_uid(name: Option<&str>, uid: u32) -> String {
-    name.map_or(format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
 }
 
 #[cfg(test)]
