@@ -1,4 +1,4 @@
-//! What is in a ccache.
+//! The contents of a ccache.
 
 use std::fmt;
 
@@ -6,23 +6,23 @@ use zeroize::Zeroizing;
 
 use super::format::Summary;
 
-/// Largest ccache that is read: a few tickets with a large PAC each are a tenth of it.
+/// Largest ccache that is read, in bytes. A few tickets with a large PAC each have a tenth of that.
 pub(super) const LIMIT: usize = 1 << 20;
 
-/// Bytes of what is read of a ccache in KCM or a keyring at one time.
+/// Room, in bytes, for one answer of KCM or one key of a keyring.
 pub(super) const SPACE: usize = LIMIT;
 
 /// A ccache that was read.
 #[derive(Debug)]
 pub struct Contents {
-    /// Whose it is, and how long it is good.
+    /// Its principal, and the times of its tickets.
     pub summary: Summary,
-    /// The file as it is: it holds session keys, so it is wiped when it is dropped.
+    /// The bytes of the file. They contain session keys, so dropping them wipes them.
     pub(super) bytes: Zeroizing<Vec<u8>>,
 }
 
 impl Contents {
-    /// Whether anything in it is good for a token at `now`.
+    /// Whether a ticket in it is valid at `now`, in seconds since the epoch.
     pub fn is_alive(&self, now: u64) -> bool {
         self.summary.last_end > now
     }
@@ -33,9 +33,9 @@ impl Contents {
 pub enum Unread {
     /// There is no such ccache.
     Missing,
-    /// In words, what is wrong with it: not the user's, or not a ccache.
+    /// What is wrong with it, in words: the user can't read it, or it is no ccache.
     Refused(String),
-    /// In words, why it cannot be read now, and perhaps later: it does not answer in time.
+    /// Why it can't be read now, in words: it does not answer in time. Later it may.
     NotNow(String),
 }
 
@@ -51,7 +51,8 @@ impl fmt::Display for Unread {
 /// Which ccaches of a collection are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
-    /// The one that programs use by default.
+    /// The ccache that programs use by default.
     Primary,
+    /// All ccaches.
     All,
 }

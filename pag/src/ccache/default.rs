@@ -1,4 +1,4 @@
-//! Where the Kerberos programs of a user who has no KRB5CCNAME keep their tickets: `default_ccache_name` of krb5.conf(5).
+//! The ccache that Kerberos programs use without KRB5CCNAME: `default_ccache_name` of krb5.conf(5).
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::CcacheName;
 
-/// MIT's and Heimdal's first file of settings.
-pub(super) const FILE: &str = "/etc/krb5.conf";
-/// Bytes of a file, and files in all, that are read.
+/// The first configuration file of MIT's and Heimdal's libraries.
+const FILE: &str = "/etc/krb5.conf";
+/// Most bytes that are read of a file.
 const LARGEST: u64 = 256 * 1024;
+/// Most files that are read.
 const FILES: usize = 64;
 
 /// The default ccache of each user of this host.
@@ -25,13 +26,14 @@ impl DefaultName {
         DefaultName(setting(&text).unwrap_or("FILE:/tmp/krb5cc_%{uid}").to_owned())
     }
 
-    /// That of this uid; none where it is of a kind that is not read, or is named by what only the user's own processes know.
+    /// The default ccache of this uid. None if the module reads no ccaches of its type, or if only the user's own
+    /// processes can tell its name.
     pub fn of(&self, uid: u32) -> Option<CcacheName> {
         CcacheName::parse(&expand(&self.0, uid)?).ok()
     }
 }
 
-/// The first value counts (MIT krb5, src/util/profile/prof_get.c, profile_get_value).
+/// The value of `default_ccache_name`. The first one counts (MIT krb5, src/util/profile/prof_get.c, profile_get_value).
 fn setting(text: &str) -> Option<&str> {
     let (mut ours, mut depth) = (false, 0_u32);
     for line in text.lines().map(str::trim) {
@@ -54,7 +56,8 @@ fn setting(text: &str) -> Option<&str> {
     None
 }
 
-/// Replaces what krb5.conf(5), "Parameter expansion", has for users. None for what only the user's own processes know.
+/// Replaces the parameters of krb5.conf(5), "Parameter expansion". None for one that only the user's own processes can
+/// tell.
 fn expand(name: &str, uid: u32) -> Option<String> {
     let mut parts = name.split("%{");
     let mut text = parts.next()?.to_owned();
@@ -71,7 +74,7 @@ fn expand(name: &str, uid: u32) -> Option<String> {
     Some(text)
 }
 
-/// Adds a file of root's to `text`, with what it includes in its place.
+/// Adds a configuration file to `text`, and each file that it includes at the place of the include.
 fn read(path: &Path, text: &mut String, files: &mut usize) {
     *files += 1;
     if *files > FILES {
@@ -94,8 +97,8 @@ fn read(path: &Path, text: &mut String, files: &mut usize) {
     }
 }
 
-pub(super) fn contents(path: &Path) -> Option<String> {
-    // A FIFO in its place holds nobody up.
+/// The text of a file. A FIFO is not waited for.
+fn contents(path: &Path) -> Option<String> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     let mut text = String::new();
@@ -103,7 +106,7 @@ pub(super) fn contents(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// The files of a directory that krb5.conf(5) says are included, in order.
+/// The files of a directory that Kerberos includes (krb5.conf(5)), in order.
 fn included(directory: &Path) -> Vec<PathBuf> {
     let is_one = |name: &str| {
         let plain = name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
@@ -148,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_of_the_uid() {
+    fn parameters_of_a_name_are_replaced() {
         let of = |name: &str| expand(name, 61001);
         assert_eq!(of("KEYRING:persistent:%{uid}").as_deref(), Some("KEYRING:persistent:61001"));
         assert_eq!(of("FILE:%{TEMP}/%{null}cc_%{euid}").as_deref(), Some("FILE:/tmp/cc_61001"));
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_included_counts_where_it_is_included() {
+    fn an_included_file_counts_at_the_place_of_its_include() {
         let top = tempfile::tempdir().unwrap();
         let at = |name: &str| top.path().join(name);
         let write = |name: &str, value: &str| std::fs::write(at(name), value).unwrap();

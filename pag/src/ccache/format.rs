@@ -1,31 +1,32 @@
-//! The format of FILE ccaches, versions 3 and 4, as far as it says whose tickets they are and how long they last.
+//! The format of FILE ccaches, versions 3 and 4: their principal, and the times of their tickets.
 //!
-//! Fields are big-endian: in version 4 a header, the default principal, then credentials to the end of the file (MIT
-//! krb5, src/lib/krb5/ccache/ccmarshal.c and doc/formats/ccache_file_format.rst). The bytes come from the user.
+//! Version 4 begins with a header. Then follow the default principal and the credentials, to the end of the file.
+//! Fields are big-endian (MIT krb5, src/lib/krb5/ccache/ccmarshal.c and doc/formats/ccache_file_format.rst). The bytes
+//! come from the user.
 
 use crate::types::{FormatError, Principal};
 
-/// What a ccache says of itself.
+/// The principal of a ccache, and the times of its tickets, in seconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// Whose tickets are in it.
+    /// The default principal.
     pub principal: Principal,
-    /// Since when the longest ticket-granting ticket is valid, in seconds since the epoch.
+    /// Start of the longest ticket-granting ticket.
     pub tgt_starts: Option<u64>,
-    /// When its user last proved who he is: a ticket that was renewed keeps that.
+    /// Time of the last authentication for that ticket. A renewed ticket keeps it.
     pub tgt_authenticated: Option<u64>,
-    /// End of the longest ticket-granting ticket of the principal's realm, in seconds since the epoch.
+    /// End of the longest ticket-granting ticket of the principal's realm.
     pub tgt_expires: Option<u64>,
-    /// Until when that ticket can be renewed; 0 when it cannot be.
+    /// Time until which that ticket can be renewed. 0 if it can't be renewed.
     pub tgt_renew_until: Option<u64>,
-    /// End of the ticket that lasts longest, whatever it is for; 0 where there is none.
+    /// End of the longest ticket of any kind. 0 without a ticket.
     pub last_end: u64,
 }
 
 /// Reads a ccache.
 ///
 /// # Errors
-/// For other versions, and for anything that ends or contradicts itself within a field.
+/// For other versions, and for bytes that end within a field or contradict themselves.
 pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
     let mut rest = Bytes { bytes, version_3: false };
     match rest.take(2)? {
@@ -34,7 +35,8 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
             rest.take(usize::from(header))?;
         }
         [5, 3] => rest.version_3 = true,
-        // In the byte order of the machine that wrote it; no release of this century does so unless it is told to.
+        // These versions have the byte order of the machine that wrote them. No release of this century writes them by
+        // default.
         [5, 1..=2] => return Err(FormatError("its format is older than version 3")),
         _ => return Err(FormatError("it is no ccache")),
     }
@@ -63,20 +65,20 @@ pub fn parse(bytes: &[u8]) -> Result<Summary, FormatError> {
     Ok(summary)
 }
 
-/// Makes a ccache of version 4 from a principal and credentials in the same version. What is no credential is left out, and
-/// so are settings of the ccache it comes from, which are kept as tickets of a realm that cannot be (MIT krb5,
+/// Makes a ccache of version 4 from a principal and credentials in the same version. Invalid credentials are left out.
+/// So are settings of a ccache, which look like tickets of a realm that can't exist (MIT krb5,
 /// lib/krb5/ccache/ccbase.c, krb5_is_config_principal).
 ///
 /// # Errors
-/// When the principal is none.
+/// When the principal is invalid.
 pub fn assemble(principal: &[u8], credentials: &[&[u8]]) -> Result<Vec<u8>, FormatError> {
     const HEAD: [u8; 4] = [5, 4, 0, 0];
     let mut rest = Bytes { bytes: principal, version_3: false };
     rest.principal()?;
     if !rest.bytes.is_empty() {
-        return Err(FormatError("its principal has something behind it"));
+        return Err(FormatError("bytes follow its principal"));
     }
-    // In one piece, so that no session key is left behind where it has grown.
+    // Allocated once: a vector that grows would leave session keys in the memory that it frees.
     let size = HEAD.len() + principal.len() + credentials.iter().map(|one| one.len()).sum::<usize>();
     let mut bytes = Vec::with_capacity(size);
     bytes.extend_from_slice(&HEAD);
@@ -91,6 +93,7 @@ pub fn assemble(principal: &[u8], credentials: &[&[u8]]) -> Result<Vec<u8>, Form
     Ok(bytes)
 }
 
+/// The fields of a credential that are read. Times are in seconds since the epoch.
 struct Credential<'a> {
     server_realm: &'a [u8],
     server: Vec<&'a [u8]>,
@@ -100,6 +103,7 @@ struct Credential<'a> {
     renew_until: u64,
 }
 
+/// The bytes that are still to be read.
 struct Bytes<'a> {
     bytes: &'a [u8],
     version_3: bool,
@@ -127,7 +131,7 @@ impl<'a> Bytes<'a> {
         self.take(usize::try_from(length).map_err(|_| FormatError("it ends in the middle"))?)
     }
 
-    /// A name: type, number of components, realm, components.
+    /// Reads a name: its type, the number of components, the realm and the components.
     fn name(&mut self) -> Result<(&'a [u8], Vec<&'a [u8]>), FormatError> {
         self.u32()?;
         let count = self.u32()?;
@@ -151,20 +155,20 @@ impl<'a> Bytes<'a> {
     fn credential(&mut self) -> Result<Credential<'a>, FormatError> {
         self.name()?;
         let (server_realm, server) = self.name()?;
-        // The session key: type, in version 3 twice, and data. Then the times: of the proof of identity (authtime of RFC
-        // 4120, 5.3), valid from, until, renewable until.
+        // The session key: its type (twice in version 3) and its data. Then four times: authentication (authtime of RFC
+        // 4120,
+        // 5.3), start, end, and end of renewal.
         self.take(if self.version_3 { 4 } else { 2 })?;
         self.data()?;
         let issued = u64::from(self.u32()?);
-        // 0 in one that was valid at once.
+        // 0 in a ticket that was valid at once.
         let start = Some(u64::from(self.u32()?)).filter(|start| *start > 0).unwrap_or(issued);
         let end = u64::from(self.u32()?);
         let renew_until = u64::from(self.u32()?);
-        // Is a session key used, and ticket flags.
+        // is_skey and the ticket flags.
         self.take(1 + 4)?;
         for _ in 0..2 {
-            // Addresses, then authorisation data: a type and data each.
-            // However many it says: each takes some of the bytes that are there.
+            // Addresses, then authorisation data: a type and data each. A false count ends with the bytes.
             for _ in 0..self.u32()? {
                 self.u16()?;
                 self.data()?;
@@ -229,11 +233,11 @@ pub(super) mod tests {
         let summary = parse(&bytes).unwrap();
         assert_eq!(summary.principal.to_string(), "alice@R");
         assert_eq!((summary.tgt_starts, summary.tgt_expires, summary.tgt_renew_until), (Some(7), Some(300), Some(309)));
-        assert_eq!(summary.last_end, 500, "a ticket for another realm may outlive it");
+        assert_eq!(summary.last_end, 500, "a ticket for another realm may end later");
     }
 
     #[test]
-    fn version_3_says_the_same() {
+    fn version_3_has_the_same_fields() {
         let ticket = credential(&["krbtgt", "R"], 100);
         assert_eq!(parse(&version_3(&ticket)), parse(&cache(&[ticket])));
         assert!(parse(&[5, 2, 0, 0]).is_err());
@@ -246,7 +250,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_cache_that_is_cut_is_noticed_but_between_tickets() {
+    fn a_truncated_ccache_is_refused_unless_it_ends_between_tickets() {
         let whole = cache(&[credential(&["krbtgt", "R"], 100)]);
         let boundary = cache(&[]).len();
         for length in (0..whole.len()).filter(|length| *length != boundary) {

@@ -1,5 +1,5 @@
-//! Ccaches of type KCM, which a daemon keeps for each uid (sssd-kcm, Heimdal's kcm): what is in them, and whether a ticket has
-//! come or gone.
+//! Ccaches of type KCM, which a daemon keeps for each uid (sssd-kcm, Heimdal's kcm). A child reads them, or finds out
+//! whether a ticket has come or gone.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,10 +9,10 @@ use super::contents::Which;
 use super::pieces::Pieces;
 use crate::sys::{self, Answer, Identity};
 
-/// Where the daemon listens unless krb5.conf says otherwise (MIT krb5, src/include/kcm.h, DEFAULT_KCM_SOCKET_PATH, whose
-/// `/var/run` is a link to this).
+/// The daemon's socket, unless krb5.conf names another (MIT krb5, src/include/kcm.h, DEFAULT_KCM_SOCKET_PATH; the
+/// `/var/run` there is a link to `/run`).
 const SOCKET: &str = "/run/.heim_org.h5l.kcm-socket";
-/// The protocol's version, and its requests (kcm.h).
+/// The version of the protocol. The numbers of its requests follow (kcm.h).
 const VERSION: [u8; 2] = [2, 0];
 const GET_PRINCIPAL: u16 = 8;
 const GET_CRED_UUID_LIST: u16 = 9;
@@ -20,37 +20,45 @@ const GET_CRED_BY_UUID: u16 = 10;
 const GET_CACHE_UUID_LIST: u16 = 18;
 const GET_CACHE_BY_UUID: u16 = 19;
 const GET_DEFAULT_CACHE: u16 = 20;
-/// All credentials at once: an addition of MIT's that sssd has since 2.5, and Heimdal has not.
+/// Asks for all credentials at once. MIT has added this request. sssd has it since 2.5, and Heimdal does not have it.
 const GET_CRED_LIST: u16 = 13001;
-/// Longest name of a cache that the daemon tells.
+/// Longest name of a ccache that is read from the daemon, in bytes.
 const NAME: usize = 256;
-/// Room for a request: lengths, codes, the longest name that is taken, and a number.
+/// Room for a request, in bytes: lengths, codes, the longest name of a ccache, and a UUID.
 const REQUEST: usize = 2048;
-/// Most caches of a uid, and most tickets of a cache, that are looked at.
+/// Most ccaches of a uid that are read.
 const CACHES: usize = 32;
+/// Most tickets of a ccache that are read.
 const TICKETS: usize = 512;
-/// Bytes of the number that the daemon gives to a cache or a ticket.
+/// Bytes of the UUID that the daemon gives to a ccache or a ticket.
 const UUID: usize = 16;
 
-/// The name of a KCM ccache; empty for the uid's collection.
+/// The name of a KCM ccache. Empty for the collection of the uid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(String);
 
 impl Name {
-    /// Takes what stands behind `KCM:`.
+    /// The name with this text after `KCM:`.
     pub fn new(text: &str) -> Self {
         Name(text.to_owned())
     }
 }
 
-/// Says what is in the ccache `name`, or in `which` of the uid's, for a child that is the user: the daemon goes by who asks.
-/// Nothing where there is none, or no daemon. None without an answer in `time`, or when no more can be said. `space` is for what
-/// is read. Allocates nothing.
-pub(super) fn tell(name: &Name, which: Which, time: Duration, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
-    tell_at(SOCKET, name, which, time, space, pieces)
+/// Writes the contents of the ccache `name`, or of `which` ccaches of the uid, to `pieces`. Runs in a child that has
+/// become the user, since the daemon serves each client the ccaches of its uid. Writes nothing without such a ccache,
+/// or without a daemon. None if the daemon does not answer in `time`, or `pieces` has no more room. `space` holds one
+/// answer. Allocates nothing.
+pub(super) fn write_pieces(
+    name: &Name,
+    which: Which,
+    time: Duration,
+    space: &mut [u8],
+    pieces: &mut Pieces<'_>,
+) -> Option<()> {
+    write_pieces_at(SOCKET, name, which, time, space, pieces)
 }
 
-fn tell_at(
+fn write_pieces_at(
     socket: &str,
     name: &Name,
     which: Which,
@@ -66,8 +74,9 @@ fn tell_at(
     })
 }
 
-/// A number that changes when a ticket, for a service, too, is put into, or taken out of, the ccache `name`, or any of the uid's.
-/// 0 when there is none, or no daemon. Asked by a child that is the user, at most until `deadline`; none without an answer.
+/// A number that changes when a ticket, also a service ticket, comes into the ccache `name` or goes, or, without a
+/// name, in any ccache of the uid. 0 without tickets, or without a daemon. A child asks as the user, at most until
+/// `deadline`. None without an answer.
 #[allow(unsafe_code)] // makes a child
 pub fn stamp(name: &Name, user: &Identity, deadline: Instant) -> Option<u64> {
     let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
@@ -85,7 +94,7 @@ fn stamp_at(socket: &str, name: &Name, time: Duration) -> Option<u64> {
     daemon.caches(name, Which::All, |daemon, cache| {
         let length = daemon.call(GET_CRED_UUID_LIST, &[cache, b"\0"], &mut numbers)?.unwrap_or(0);
         for half in numbers.get(..length)?.as_chunks::<8>().0 {
-            // Spread out, so that two that change do not make up for each other.
+            // The factor spreads the numbers, so that two changes do not add up to the old sum.
             sum = sum.wrapping_add(u64::from_ne_bytes(*half).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         }
         Some(())
@@ -93,14 +102,14 @@ fn stamp_at(socket: &str, name: &Name, time: Duration) -> Option<u64> {
     Some(sum)
 }
 
-/// The daemon, which answers in time or not at all.
+/// A connection to the daemon. After `end`, all calls fail.
 struct Daemon<'a> {
     socket: &'a str,
     stream: UnixStream,
     end: Instant,
 }
 
-/// The daemon says that it does not do what was asked for.
+/// The daemon has refused a request.
 pub(super) struct Refused;
 
 impl<'a> Daemon<'a> {
@@ -108,33 +117,38 @@ impl<'a> Daemon<'a> {
         Some(Daemon { socket, stream: UnixStream::connect(socket).ok()?, end: Instant::now() + time })
     }
 
-    /// Gives the names of the caches that `name` stands for to `see`, in which None ends this.
-    fn caches(&mut self, name: &Name, which: Which, mut see: impl FnMut(&mut Self, &[u8]) -> Option<()>) -> Option<()> {
+    /// Calls `visit` with the name of each ccache that `name` stands for, until it returns none.
+    fn caches(
+        &mut self,
+        name: &Name,
+        which: Which,
+        mut visit: impl FnMut(&mut Self, &[u8]) -> Option<()>,
+    ) -> Option<()> {
         let mut text = [0; NAME];
         if !name.0.is_empty() {
-            return see(self, name.0.as_bytes());
+            return visit(self, name.0.as_bytes());
         }
         if which == Which::Primary {
             return match self.call(GET_DEFAULT_CACHE, &[], &mut text)? {
-                Ok(length) => see(self, until_nul(text.get(..length)?)),
+                Ok(length) => visit(self, until_nul(text.get(..length)?)),
                 Err(Refused) => Some(()),
             };
         }
         let mut numbers = [0; CACHES * UUID];
         let length = self.call(GET_CACHE_UUID_LIST, &[], &mut numbers)?.unwrap_or(0);
         for number in numbers.get(..length)?.as_chunks::<UUID>().0 {
-            // One that has vanished meanwhile is refused.
+            // The daemon refuses this for a ccache that has gone meanwhile.
             if let Ok(length) = self.call(GET_CACHE_BY_UUID, &[number], &mut text)? {
-                see(self, until_nul(text.get(..length)?))?;
+                visit(self, until_nul(text.get(..length)?))?;
             }
         }
         Some(())
     }
 
-    /// Says all credentials of a cache in one go; false from a daemon that cannot do that.
+    /// Writes all credentials of a ccache by one request. False if the daemon does not know that request.
     fn whole_list(&mut self, cache: &[u8], space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<bool> {
         let Some(Ok(length)) = self.call(GET_CRED_LIST, &[cache, b"\0"], space) else {
-            // sssd's ends what it says with a fault of its own when it does not know the request.
+            // An sssd without this request answers with an error and ends the connection.
             self.stream = UnixStream::connect(self.socket).ok()?;
             return Some(false);
         };
@@ -148,6 +162,7 @@ impl<'a> Daemon<'a> {
         Some(true)
     }
 
+    /// Writes all credentials of a ccache by one request each.
     fn one_by_one(&mut self, cache: &[u8], space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
         let mut numbers = [0; TICKETS * UUID];
         let length = self.call(GET_CRED_UUID_LIST, &[cache, b"\0"], &mut numbers)?.unwrap_or(0);
@@ -159,10 +174,10 @@ impl<'a> Daemon<'a> {
         Some(())
     }
 
-    /// One request with its answer: lengths in front of both, and two codes in front of what is answered (MIT krb5,
-    /// src/lib/krb5/ccache/cc_kcm.c, kcmio_unix_socket_read and kcmio_call). How much of `answer` was filled. None also where
-    /// the daemon has a fault of its own: sssd's then says a length of nothing and a code of the transport's
-    /// (src/responder/kcm, kcm_failbuf_construct).
+    /// Sends a request and reads the answer. Both begin with their length, and the answer has two codes before its data
+    /// (MIT krb5, src/lib/krb5/ccache/cc_kcm.c, kcmio_unix_socket_read and kcmio_call). Returns the number of bytes in
+    /// `answer`. None without an answer, and if the daemon fails: sssd then sends a length of 0 and an error of the
+    /// transport (src/responder/kcm, kcm_failbuf_construct).
     fn call(&mut self, request: u16, arguments: &[&[u8]], answer: &mut [u8]) -> Option<Result<usize, Refused>> {
         let left = self.end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
         self.stream.set_read_timeout(Some(left)).ok()?;
@@ -177,7 +192,7 @@ impl<'a> Daemon<'a> {
         if self.number()? != 0 {
             return Some(Err(Refused));
         }
-        // The request's code is in the length.
+        // The length counts the second code, too.
         let length = usize::try_from(length).ok()?.checked_sub(4)?;
         self.stream.read_exact(answer.get_mut(..length)?).ok().map(|()| Ok(length))
     }
@@ -188,8 +203,8 @@ impl<'a> Daemon<'a> {
     }
 }
 
-/// Writes a request, with its length in front, and says how long all of it is. It is sent in one piece: sssd's daemon forgets what
-/// it has read of one that has not come whole (src/responder/kcm/kcmsrv_cmd.c, kcm_recv_data), and hangs up.
+/// Writes a request with its length in front into `message`, and returns the number of bytes. The caller sends it in
+/// one piece: sssd hangs up on a request that comes in parts (src/responder/kcm/kcmsrv_cmd.c, kcm_recv_data).
 fn request_into(message: &mut [u8], request: u16, arguments: &[&[u8]]) -> Option<usize> {
     let length = 4 + arguments.iter().map(|argument| argument.len()).sum::<usize>();
     let mut rest = &mut *message;
@@ -216,15 +231,15 @@ mod tests {
     use proptest::prelude::*;
     use std::os::unix::net::UnixListener;
 
-    /// A daemon that gives each request, without its length and version, to `answer`, until its client has gone. What that
-    /// says is sent as it is.
+    /// Runs a daemon that gives each request, without its length and version, to `answer`, and sends what `answer`
+    /// returns.
     fn with_daemon<T>(answer: impl FnMut(&[u8]) -> Vec<u8> + Send + 'static, ask: impl FnOnce(&str) -> T) -> T {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("socket").to_str().unwrap().to_owned();
         let listener = UnixListener::bind(&path).unwrap();
         let daemon = std::thread::spawn(move || serve(&listener, answer));
         let result = ask(&path);
-        // Wakes it for the last time.
+        // An empty request ends the daemon.
         UnixStream::connect(&path).unwrap().write_all(b"\0\0\0\0").unwrap();
         daemon.join().unwrap();
         result
@@ -234,7 +249,7 @@ mod tests {
         loop {
             let (mut client, _) = listener.accept().unwrap();
             let mut request = [0; REQUEST];
-            // As sssd's: what does not come at once is not waited for.
+            // Like sssd, this waits for no second part of a request.
             while let Ok(size @ 1..) = client.read(&mut request) {
                 let (length, request) = request[..size].split_first_chunk::<4>().unwrap();
                 if request.is_empty() {
@@ -256,12 +271,12 @@ mod tests {
         b"\0\0\0\x04\0\0\0\0\x96\xc7\x3a\x01".to_vec()
     }
 
-    /// A fault of the daemon's own.
+    /// The answer of a daemon that fails.
     fn fault() -> Vec<u8> {
         b"\0\0\0\0\0\0\0\x16".to_vec()
     }
 
-    /// Two caches, of which alice/admin's is the default one.
+    /// Two ccaches. The one of alice/admin is the default.
     fn two_caches(has_lists: bool) -> impl FnMut(&[u8]) -> Vec<u8> {
         move |request| {
             let (code, argument) = request.split_at(2);
@@ -289,42 +304,42 @@ mod tests {
         }
     }
 
-    fn told(socket: &str, name: &str, which: Which) -> Option<Vec<Contents>> {
+    fn read(socket: &str, name: &str, which: Which) -> Option<Vec<Contents>> {
         let (mut bytes, mut space) = (Vec::new(), vec![0; SPACE]);
         let mut put = |piece: &[u8]| {
             bytes.extend_from_slice(piece);
             true
         };
         let (name, time) = (Name::new(name), Duration::from_secs(10));
-        tell_at(socket, &name, which, time, &mut space, &mut Pieces::new(&mut put))?;
+        write_pieces_at(socket, &name, which, time, &mut space, &mut Pieces::new(&mut put))?;
         Some(pieces::assemble(&bytes))
     }
 
-    /// Principals, and ends of their tickets.
+    /// The principals, and the ends of their tickets.
     fn summaries(found: Option<Vec<Contents>>) -> Vec<(String, Option<u64>)> {
         let one = |one: Contents| (one.summary.principal.to_string(), one.summary.tgt_expires);
         found.unwrap().into_iter().map(one).collect()
     }
 
     #[test]
-    fn a_collection_has_a_primary_cache_and_others() {
+    fn the_primary_ccache_or_all_of_a_collection_are_read() {
         with_daemon(two_caches(true), |socket| {
             let (alice, admin) = (("alice@R".to_owned(), None), ("alice/admin@R".to_owned(), Some(200)));
-            assert_eq!(summaries(told(socket, "", Which::Primary)), std::slice::from_ref(&admin));
+            assert_eq!(summaries(read(socket, "", Which::Primary)), std::slice::from_ref(&admin));
             assert_eq!(
-                summaries(told(socket, "", Which::All)),
+                summaries(read(socket, "", Which::All)),
                 [alice, admin.clone()],
-                "one that has vanished is passed over"
+                "a ccache that has gone is passed over"
             );
-            assert_eq!(summaries(told(socket, "7:55", Which::All)), [admin]);
-            assert_eq!(summaries(told(socket, "gone", Which::All)), []);
+            assert_eq!(summaries(read(socket, "7:55", Which::All)), [admin]);
+            assert_eq!(summaries(read(socket, "gone", Which::All)), []);
         });
     }
 
     #[test]
-    fn a_daemon_without_lists_is_asked_for_one_ticket_after_the_other() {
+    fn a_daemon_without_lists_is_asked_for_each_ticket() {
         with_daemon(two_caches(false), |socket| {
-            assert_eq!(summaries(told(socket, "7", Which::Primary)), [("alice@R".to_owned(), Some(100))]);
+            assert_eq!(summaries(read(socket, "7", Which::Primary)), [("alice@R".to_owned(), Some(100))]);
         });
     }
 
@@ -344,20 +359,20 @@ mod tests {
         assert_eq!(number("gone", &[[7; UUID]]), Some(0));
         let one = number("7", &[[7; UUID]]);
         assert!(one.is_some_and(|one| one != 0));
-        assert_eq!(number("", &[[7; UUID]]), one, "all are looked at");
+        assert_eq!(number("", &[[7; UUID]]), one, "an empty name stands for all ccaches");
         assert_ne!(number("", &[[8; UUID]]), one);
         assert_ne!(number("", &[[7; UUID], [8; UUID]]), one);
-        assert_eq!(number("", &[[0; UUID]; TICKETS + 1]), None, "too many to be told");
+        assert_eq!(number("", &[[0; UUID]; TICKETS + 1]), None, "more tickets than are read");
     }
 
     #[test]
     fn without_a_daemon_there_is_no_ticket() {
-        assert_eq!(told("/nowhere/socket", "", Which::All).map(|found| found.len()), Some(0));
+        assert_eq!(read("/nowhere/socket", "", Which::All).map(|found| found.len()), Some(0));
         assert_eq!(stamp_at("/nowhere/socket", &Name::new(""), Duration::from_secs(10)), Some(0));
     }
 
     #[test]
-    fn an_answer_that_is_none_tells_nothing() {
+    fn an_invalid_answer_gives_no_ccache() {
         let answers: [&'static [u8]; 6] = [
             b"\0\0\0\0\0\0\0\x07",
             b"\0\0\0\x03\0\0\0\0\0\0\0\0",
@@ -367,7 +382,7 @@ mod tests {
             b"\0\0\0\x0c\0\0\0\0\0\0\0\0\0\0\0\x01\xff\xff\xff\xff",
         ];
         for answer in answers {
-            let found = with_daemon(move |_: &[u8]| answer.to_vec(), |socket| told(socket, "x", Which::All));
+            let found = with_daemon(move |_: &[u8]| answer.to_vec(), |socket| read(socket, "x", Which::All));
             assert!(found.is_none_or(|found| found.is_empty()), "{answer:?}");
         }
     }
@@ -382,7 +397,7 @@ mod tests {
         ) {
             let mut next = answers.into_iter().cycle();
             with_daemon(move |_: &[u8]| next.next().unwrap(), |socket| {
-                (told(socket, "", Which::All), stamp_at(socket, &Name::new(""), Duration::from_secs(10)))
+                (read(socket, "", Which::All), stamp_at(socket, &Name::new(""), Duration::from_secs(10)))
             });
         }
     }

@@ -1,9 +1,9 @@
-//! Ccaches of type KEYRING: what is in them, and whether a ticket has come or gone.
+//! Ccaches of type KEYRING. A child reads them, or finds out whether a ticket has come or gone.
 //!
-//! A collection is a keyring below an anchor: the uid's persistent keyring, the user keyring or the session keyring. It holds a
-//! keyring for each ccache, and a key that names the primary one. A ccache holds its principal, and a key for each ticket, named
-//! by its server (MIT krb5, src/lib/krb5/ccache/cc_keyring.c; Heimdal's lib/krb5/krcache.c is made alike). All of it is made
-//! by the user, and looked at by a child that is the user.
+//! A collection is a keyring below an anchor: the uid's persistent keyring, the user keyring or the session keyring. It
+//! holds a keyring for each ccache, and a key that names the primary one. A ccache holds its principal, and a key for
+//! each ticket. The key has the name of the ticket's server (MIT krb5, src/lib/krb5/ccache/cc_keyring.c; Heimdal's
+//! lib/krb5/krcache.c is alike). The user makes all of it, so a child that has become the user reads it.
 
 use std::io;
 use std::time::Instant;
@@ -13,24 +13,28 @@ use super::pieces::Pieces;
 use crate::keyring::{self, DESCRIPTION_SPACE, Serial};
 use crate::sys::{self, Answer, Identity};
 
-/// Keyrings below each other that are looked through for tickets: anchor, collection, ccache.
+/// Levels of keyrings with tickets: anchor, collection, ccache.
 const DEPTH: u32 = 3;
-/// Members of a keyring that are looked at.
+/// Most members of a keyring that are read.
 const MOST: usize = 256;
-/// Keys that are looked at in all: links to few keyrings can make many paths, and somebody waits for us.
+/// Most keys that are read in all. Few keyrings can make very many paths by their links, and the login waits for the
+/// child.
 const ALL: usize = 1024;
 
-/// The collection in the persistent keyring, and what is put before the names of others.
+/// The name of the collection in the persistent keyring.
 const PERSISTENT: &str = "_krb";
+/// Stands before the names of other collections.
 const PREFIX: &str = "_krb_";
-/// The key that names the primary ccache of a collection, and the version of what it holds.
+/// The key that names the primary ccache of a collection.
 const PRIMARY: &[u8] = b"krb_ccache:primary";
+/// The version of that key's payload.
 const PRIMARY_VERSION: [u8; 4] = [0, 0, 0, 1];
-/// The key that holds a ccache's principal, and the beginning of the names of all that are no tickets.
+/// The key that holds the principal of a ccache.
 const PRINCIPAL: &[u8] = b"__krb5_princ__";
+/// The beginning of the names of keys that are no tickets.
 const SPECIAL: &[u8] = b"__krb5_";
 
-/// Where a collection hangs.
+/// The keyring above a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Anchor {
     /// The persistent keyring of this uid, or of the user.
@@ -45,17 +49,17 @@ pub struct Name {
     anchor: Anchor,
     /// The collection's keyring.
     keyring: String,
-    /// The primary ccache, where nothing names it.
+    /// The primary ccache, if no key names it.
     first: String,
     /// One ccache of the collection.
     subsidiary: Option<String>,
 }
 
 impl Name {
-    /// Takes apart what stands behind `KEYRING:` (cc_keyring.c, parse_residual and get_collection).
+    /// Takes the text after `KEYRING:` apart (cc_keyring.c, parse_residual and get_collection).
     ///
     /// # Errors
-    /// In words, why such a ccache cannot serve a PAG.
+    /// Why a PAG can't use such a ccache, in words.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("it names no keyring".to_owned());
@@ -83,19 +87,20 @@ impl Name {
         Ok(Name { anchor, keyring, first, subsidiary })
     }
 
-    /// Whether it is in the session keyring of whoever uses the name.
+    /// Whether the ccache is in the session keyring of the process that uses this name.
     pub fn is_of_session(&self) -> bool {
         self.anchor == Anchor::Session
     }
 
-    /// The keyring where the collection hangs, in a way in which this process possesses what is below it. Our process
-    /// keyring is empty, and ends with us.
+    /// The keyring above the collection. This process then possesses the keys below it, by links from its process
+    /// keyring. The process keyring of a child is empty, and ends with the child.
     fn anchor(&self) -> io::Result<Serial> {
         match self.anchor {
             Anchor::Session => Ok(keyring::session_id()),
             Anchor::User => user_keyring(),
             Anchor::Persistent(uid) => match keyring::persistent_into(uid, keyring::process_id()) {
-                // MIT's library does the same (cc_keyring.c, get_persistent_fallback).
+                // Without persistent keyrings, MIT's library uses the user keyring (cc_keyring.c,
+                // get_persistent_fallback).
                 Err(error)
                     if error.raw_os_error() == Some(libc::EOPNOTSUPP)
                         && uid.is_none_or(|uid| uid == sys::ids().uid[1]) =>
@@ -107,12 +112,12 @@ impl Name {
         }
     }
 
-    /// The collection's keyring; none where there is none.
-    fn collection(&self, look: &mut Look) -> io::Result<Option<Serial>> {
+    /// The keyring of the collection. None if there is no such collection.
+    fn collection(&self, search: &mut Search) -> io::Result<Option<Serial>> {
         let found = self.anchor().and_then(|anchor| {
-            // A keyring that can't be read tells nothing of what it holds.
+            // An error says that the keyring can't be read. It may have a collection.
             keyring::members_into(anchor, &mut []).map(drop)?;
-            Ok(look.find(anchor, b"keyring", self.keyring.as_bytes()))
+            Ok(search.find(anchor, b"keyring", self.keyring.as_bytes()))
         });
         match found {
             Err(error) if error.raw_os_error() == Some(libc::ENOKEY) => Ok(None),
@@ -121,126 +126,136 @@ impl Name {
     }
 }
 
-/// The user keyring confers no possession; being linked in our process keyring does.
+/// The user keyring, linked into the process keyring. Only by that link does this process possess the keys in it.
 fn user_keyring() -> io::Result<Serial> {
     keyring::link(keyring::user_id(), keyring::process_id())?;
     Ok(keyring::user_id())
 }
 
-/// EPERM unless the session keyring that this process has is the user's, or root's, who makes one for a login. In `su - bob` it may
-/// be alice's: the tickets there are hers.
+/// Checks the owner of this process's session keyring. It must be the user, or root, which makes session keyrings for
+/// logins. In
+/// `su - bob` it may be alice's, with alice's tickets.
+///
+/// # Errors
+/// EPERM for another owner.
 fn check_session(user: u32) -> io::Result<()> {
     let mut text = [0; DESCRIPTION_SPACE];
     let owner = keyring::describe_into(keyring::session_id(), &mut text)?.uid;
     if owner == user || owner == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
 }
 
-/// Whose keys are looked at, and how many more may be.
-struct Look {
+/// A search through keyrings, which takes bounded work.
+struct Search {
+    /// Keys of this uid are visited.
     owner: u32,
-    /// Whether root's keys count, too.
-    roots: bool,
+    /// Whether root's keys are visited, too.
+    takes_root: bool,
+    /// The number of keys that may still be read.
     left: usize,
 }
 
-impl Look {
-    /// For the user that this process is.
+impl Search {
+    /// A search for keys of this process's uid, and of root.
     fn new() -> Self {
-        Look { owner: sys::ids().uid[1], roots: true, left: ALL }
+        Search { owner: sys::ids().uid[1], takes_root: true, left: ALL }
     }
 
-    /// For a ccache of that name. What a PAM module has put into the user's keyrings is root's (pam_krb5, sssd), and is meant
-    /// for the user; in a session keyring it may be the ticket of a root who calls su.
+    /// A search for the ccache of this name. PAM modules such as pam_krb5 and sssd put keys of root into the user's
+    /// keyrings, for the user. Root's keys in a session keyring may be tickets of a root that has called su.
     fn of(name: &Name) -> Self {
-        Look { roots: !name.is_of_session(), ..Look::new() }
+        Search { takes_root: !name.is_of_session(), ..Search::new() }
     }
 
-    /// Gives the user's keys in `ring`, with their descriptions, to `see`, until it has something. Keys of other users are passed
-    /// over: a ticket that another user has put there is not this user's. Allocates nothing.
+    /// Gives the user's keys in `ring`, with their descriptions, to `see`, until it has something. Keys of other users
+    /// are passed over: a ticket that another user has put there is not this user's. Allocates nothing.
     fn at<T>(
         &mut self,
         ring: Serial,
-        mut see: impl FnMut(&mut Self, Serial, keyring::Description<'_>) -> Option<T>,
+        mut visit: impl FnMut(&mut Self, Serial, keyring::Description<'_>) -> Option<T>,
     ) -> Option<T> {
         let mut members = [0; MOST * size_of::<i32>()];
         for key in keyring::members_into(ring, &mut members).ok()? {
             self.left = self.left.checked_sub(1)?;
             let mut text = [0; DESCRIPTION_SPACE];
             let Ok(found) = keyring::describe_into(key, &mut text) else { continue };
-            if found.uid != self.owner && !(self.roots && found.uid == 0) {
+            if found.uid != self.owner && !(self.takes_root && found.uid == 0) {
                 continue;
             }
-            if let Some(seen) = see(self, key, found) {
-                return Some(seen);
+            if let Some(found) = visit(self, key, found) {
+                return Some(found);
             }
         }
         None
     }
 
+    /// The key of this type and name in `ring`.
     fn find(&mut self, ring: Serial, kind: &[u8], name: &[u8]) -> Option<Serial> {
         self.at(ring, |_, key, found| (found.kind == kind && found.name == name).then_some(key))
     }
 }
 
-/// Says what is in the ccache `name`, or in `which` of a collection's, for a child that is the user. Nothing where there is
-/// none, and the error where the kernel refuses the keyring. None when no more can be said. `space` is for what is read. Allocates nothing.
-pub(super) fn tell(name: &Name, which: Which, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
-    let mut look = Look::of(name);
-    let checked = if name.is_of_session() { check_session(look.owner) } else { Ok(()) };
-    let collection = match checked.and_then(|()| name.collection(&mut look)) {
+/// Writes the contents of the ccache `name`, or of `which` ccaches of a collection, to `pieces`. Runs in a child that
+/// has become the user. Writes nothing if there is no such ccache, and the error if the kernel refuses the keyring.
+/// None if `pieces` has no more room.
+/// `space` holds the payload of one key. Allocates nothing.
+pub(super) fn write_pieces(name: &Name, which: Which, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
+    let mut search = Search::of(name);
+    let checked = if name.is_of_session() { check_session(search.owner) } else { Ok(()) };
+    let collection = match checked.and_then(|()| name.collection(&mut search)) {
         Ok(Some(collection)) => collection,
         Ok(None) => return Some(()),
         Err(error) => return pieces.error(&error),
     };
     let cache = match (&name.subsidiary, which) {
-        (Some(one), _) => look.find(collection, b"keyring", one.as_bytes()),
+        (Some(one), _) => search.find(collection, b"keyring", one.as_bytes()),
         (None, Which::Primary) => {
-            let wanted = primary(&mut look, collection, space).unwrap_or(name.first.as_bytes());
-            look.find(collection, b"keyring", wanted)
+            let wanted = primary(&mut search, collection, space).unwrap_or(name.first.as_bytes());
+            search.find(collection, b"keyring", wanted)
         }
         (None, Which::All) => {
-            let silenced = look.at(collection, |look, cache, found| {
-                let told = if found.is_keyring() { tell_cache(look, cache, space, pieces) } else { Some(()) };
-                told.is_none().then_some(())
+            let stopped = search.at(collection, |search, cache, found| {
+                let written = if found.is_keyring() { write_cache(search, cache, space, pieces) } else { Some(()) };
+                written.is_none().then_some(())
             });
-            return silenced.is_none().then_some(());
+            return stopped.is_none().then_some(());
         }
     };
-    cache.map_or(Some(()), |cache| tell_cache(&mut look, cache, space, pieces))
+    cache.map_or(Some(()), |cache| write_cache(&mut search, cache, space, pieces))
 }
 
-/// The name of a collection's primary ccache (cc_keyring.c, parse_index).
-fn primary<'a>(look: &mut Look, collection: Serial, space: &'a mut [u8]) -> Option<&'a [u8]> {
-    let key = look.find(collection, b"user", PRIMARY)?;
+/// The name of the primary ccache of a collection (cc_keyring.c, parse_index).
+fn primary<'a>(search: &mut Search, collection: Serial, space: &'a mut [u8]) -> Option<&'a [u8]> {
+    let key = search.find(collection, b"user", PRIMARY)?;
     let length = keyring::payload_into(key, space).ok()?;
     let ([head @ .., a, b, c, d], name) = space.get(..length)?.split_first_chunk::<8>()?;
     let length = usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).ok()?;
     name.get(..length).filter(|_| *head == PRIMARY_VERSION)
 }
 
-fn tell_cache(look: &mut Look, cache: Serial, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
-    let Some(principal) = look.find(cache, b"user", PRINCIPAL) else { return Some(()) };
+/// Writes the principal and the tickets of one ccache.
+fn write_cache(search: &mut Search, cache: Serial, space: &mut [u8], pieces: &mut Pieces<'_>) -> Option<()> {
+    let Some(principal) = search.find(cache, b"user", PRINCIPAL) else { return Some(()) };
     let Some(bytes) = payload(principal, space) else { return Some(()) };
     pieces.principal(bytes)?;
-    let silenced = look.at(cache, |_, key, found| {
+    let stopped = search.at(cache, |_, key, found| {
         let is_ticket = matches!(found.kind, b"user" | b"big_key") && !found.name.starts_with(SPECIAL);
-        let told =
+        let written =
             if is_ticket { payload(key, space).map_or(Some(()), |bytes| pieces.credential(bytes)) } else { Some(()) };
-        told.is_none().then_some(())
+        written.is_none().then_some(())
     });
-    silenced.is_none().then_some(())
+    stopped.is_none().then_some(())
 }
 
-/// What a key holds, where that can be read and `space` is enough for it.
+/// The payload of a key. None if it can't be read, or is larger than `space`.
 fn payload(key: Serial, space: &mut [u8]) -> Option<&[u8]> {
     let length = keyring::payload_into(key, space).ok()?;
     space.get(..length)
 }
 
-/// A number that changes when a ticket-granting ticket is put into, or taken out of, a ccache of the collection that `name` is
-/// of: each ticket is a key, named by its server, and a new one has another serial. 0 when there is none. Looked up by a child
-/// that is the user, at most until `deadline`. None for one of a session, which is no other process's to see, or without an
-/// answer in time.
+/// A number that changes when a ticket-granting ticket comes into a ccache of this collection or goes. Each ticket is a
+/// key with the name of its server, and a new ticket has another serial. 0 without tickets. A child reads the keyrings
+/// as the user, at most until
+/// `deadline`. None for a session keyring, which no other process can read, and without an answer in time.
 #[allow(unsafe_code)] // makes a child
 pub fn stamp(name: &Name, user: &Identity, deadline: Instant) -> Option<u64> {
     if name.is_of_session() {
@@ -249,10 +264,10 @@ pub fn stamp(name: &Name, user: &Identity, deadline: Instant) -> Option<u64> {
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
     let answer: io::Result<Answer> = unsafe {
         sys::ask_as(user, deadline, |put| {
-            let mut look = Look::new();
+            let mut search = Search::new();
             let Ok(anchor) = name.anchor() else { return false };
-            let collection = look.find(anchor, b"keyring", name.keyring.as_bytes());
-            let sum = collection.map_or(0, |collection| tickets(&mut look, collection, DEPTH - 1));
+            let collection = search.find(anchor, b"keyring", name.keyring.as_bytes());
+            let sum = collection.map_or(0, |collection| tickets(&mut search, collection, DEPTH - 1));
             put(&sum.to_ne_bytes())
         })
     };
@@ -260,14 +275,14 @@ pub fn stamp(name: &Name, user: &Identity, deadline: Instant) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes[..].try_into().ok()?))
 }
 
-/// A sum over the serials of the ticket-granting tickets in a keyring and those below it. Allocates nothing.
-fn tickets(look: &mut Look, ring: Serial, depth: u32) -> u64 {
+/// A sum over the serials of the ticket-granting tickets in a keyring and in those below it. Allocates nothing.
+fn tickets(search: &mut Search, ring: Serial, depth: u32) -> u64 {
     let mut sum = 0_u64;
-    look.at(ring, |look, key, found| {
+    search.at(ring, |search, key, found| {
         let part = if found.is_keyring() {
-            if depth > 0 { tickets(look, key, depth - 1) } else { 0 }
+            if depth > 0 { tickets(search, key, depth - 1) } else { 0 }
         } else if found.name.starts_with(b"krbtgt/") {
-            // Spread out, so that two that change do not make up for each other.
+            // The factor spreads the serials, so that two changes do not add up to the old sum.
             u64::from(key.get().unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         } else {
             0
@@ -289,15 +304,15 @@ mod tests {
         keyring::add("keyring", name, b"", place).unwrap()
     }
 
-    /// What this thread finds. Its session keyring is its own in these tests.
-    fn told(name: &str, which: Which) -> Vec<Contents> {
+    /// The ccaches that this thread reads. In these tests it has a session keyring of its own.
+    fn read(name: &str, which: Which) -> Vec<Contents> {
         let name = Name::parse(name).unwrap();
         let (mut bytes, mut space) = (Vec::new(), vec![0; SPACE]);
         let mut put = |piece: &[u8]| {
             bytes.extend_from_slice(piece);
             true
         };
-        tell(&name, which, &mut space, &mut Pieces::new(&mut put)).unwrap();
+        write_pieces(&name, which, &mut space, &mut Pieces::new(&mut put)).unwrap();
         pieces::assemble(&bytes)
     }
 
@@ -326,43 +341,47 @@ mod tests {
     }
 
     #[test]
-    fn a_collection_has_a_primary_ccache_and_others() {
+    fn the_primary_ccache_or_all_of_a_collection_are_read() {
         keyring::join(None).unwrap();
         let session = keyring::session().unwrap();
-        assert!(told("session:x", Which::Primary).is_empty(), "no collection");
+        assert!(read("session:x", Which::Primary).is_empty(), "no collection");
         let collection = keyring("_krb_x", session);
-        assert!(told("session:x", Which::Primary).is_empty(), "an empty one");
+        assert!(read("session:x", Which::Primary).is_empty(), "an empty one");
         cache(collection, "x", &["alice"], 100);
         cache(collection, "krb_ccache_1", &["alice", "admin"], 200);
         assert_eq!(
-            principals(&told("session:x", Which::Primary)),
+            principals(&read("session:x", Which::Primary)),
             ["alice@R"],
-            "the first one is called as the collection is"
+            "the first one has the name of the collection"
         );
         set_primary(collection, "krb_ccache_1");
-        assert_eq!(principals(&told("session:x", Which::Primary)), ["alice/admin@R"]);
-        assert_eq!(principals(&told("x", Which::Primary)), ["alice/admin@R"], "without an anchor it is the session's");
-        let all = told("session:x", Which::All);
+        assert_eq!(principals(&read("session:x", Which::Primary)), ["alice/admin@R"]);
+        assert_eq!(
+            principals(&read("x", Which::Primary)),
+            ["alice/admin@R"],
+            "without an anchor, it is the session keyring"
+        );
+        let all = read("session:x", Which::All);
         assert_eq!(principals(&all), ["alice@R", "alice/admin@R"]);
         assert_eq!((all[0].summary.tgt_expires, all[1].summary.tgt_expires), (Some(100), Some(200)));
-        assert_eq!(principals(&told("session:x:x", Which::All)), ["alice@R"], "one that is named");
+        assert_eq!(principals(&read("session:x:x", Which::All)), ["alice@R"], "a named ccache");
         set_primary(collection, "gone");
-        assert!(told("session:x", Which::Primary).is_empty());
+        assert!(read("session:x", Which::Primary).is_empty());
         keyring::join(None).unwrap();
     }
 
     #[test]
-    fn what_a_user_has_put_there_instead_of_a_ccache_is_passed_over() {
+    fn keys_that_are_no_ccache_are_passed_over() {
         keyring::join(None).unwrap();
         let session = keyring::session().unwrap();
         let collection = keyring("_krb_x", session);
-        let all = || told("session:x", Which::All);
+        let all = || read("session:x", Which::All);
         keyring::add("user", "x", b"no keyring", collection).unwrap();
         let one = keyring("x", collection);
         keyring::add("user", "krbtgt/R@R", &credential(&["krbtgt", "R"], 100), one).unwrap();
-        assert!(all().is_empty(), "one without a principal");
+        assert!(all().is_empty(), "a ccache without a principal");
         keyring::add("user", "__krb5_princ__", b"none", one).unwrap();
-        assert!(all().is_empty(), "nor is this one");
+        assert!(all().is_empty(), "a ccache with an invalid principal");
         keyring::add("user", "__krb5_princ__", &name(&["alice"], "R"), one).unwrap();
         let large = vec![7; 30_000];
         for number in 0..3 {
@@ -374,17 +393,17 @@ mod tests {
                 keyring::add("user", "krb_ccache:primary", primary, collection).unwrap();
             }
             assert_eq!(
-                told("session:x", Which::Primary).len(),
+                read("session:x", Which::Primary).len(),
                 1,
-                "{primary:?}: the one that is called as the collection is"
+                "{primary:?}: the one with the name of the collection"
             );
         }
         keyring::join(None).unwrap();
     }
 
-    /// As `su - bob` has it, when alice calls it: in her session keyring, with her keys.
+    /// As in `su - bob`, called by alice, with alice's session keyring and keys.
     #[test]
-    fn what_belongs_to_another_user_is_no_ccache() {
+    fn keys_of_another_user_are_no_ccache() {
         let found = || {
             let name = Name::parse("session:x").unwrap();
             let (mut bytes, mut space) = (Vec::new(), vec![0; SPACE]);
@@ -392,7 +411,7 @@ mod tests {
                 bytes.extend_from_slice(piece);
                 true
             };
-            tell(&name, Which::All, &mut space, &mut Pieces::new(&mut put)).unwrap();
+            write_pieces(&name, Which::All, &mut space, &mut Pieces::new(&mut put)).unwrap();
             pieces::error(&bytes).map_or(Ok(pieces::assemble(&bytes).len()), |error| Err(error.raw_os_error()))
         };
         keyring::join(None).unwrap();
@@ -415,16 +434,15 @@ mod tests {
         keyring::join(None).unwrap();
     }
 
-    /// In a session keyring that is this thread's alone.
     #[test]
     fn a_maze_of_keyrings_takes_bounded_work() {
         keyring::join(None).unwrap();
         let session = keyring::session().unwrap();
         let ticket = keyring::add("user", "krbtgt/EXAMPLE.TEST@EXAMPLE.TEST", b"x", session).unwrap();
-        let mut look = Look::new();
-        let one = tickets(&mut look, session, DEPTH);
+        let mut search = Search::new();
+        let one = tickets(&mut search, session, DEPTH);
         assert_ne!(one, 0, "a ticket is found");
-        assert!(look.left > ALL - 8, "where there is little to look through");
+        assert!(search.left > ALL - 8, "few keys take little work");
         // 30 keyrings, each with the same 30 in it, each with the same 30: 27,000 ways from 90 keyrings.
         let floors: Vec<Vec<Serial>> =
             (0..3).map(|floor| (0..30).map(|n| keyring(&format!("{floor}.{n}"), session)).collect()).collect();
@@ -433,14 +451,14 @@ mod tests {
                 keyring::link(*to, *from).unwrap();
             }
         }
-        let mut look = Look::new();
-        tickets(&mut look, session, DEPTH);
-        assert_eq!(look.left, 0, "no more is looked at than a few keys");
+        let mut search = Search::new();
+        tickets(&mut search, session, DEPTH);
+        assert_eq!(search.left, 0, "the search ends after some keys");
         keyring::unlink(ticket, session).unwrap();
         assert_eq!(
-            tickets(&mut Look { left: 9, ..Look::new() }, ticket, DEPTH),
+            tickets(&mut Search { left: 9, ..Search::new() }, ticket, DEPTH),
             0,
-            "and what is no keyring holds none"
+            "a key that is no keyring has no tickets"
         );
         keyring::join(None).unwrap();
     }

@@ -1,10 +1,10 @@
-//! Kerberos ccaches: the PAG's own, and what is read of a login's.
+//! Kerberos ccaches: the PAG's own, and those of logins.
 //!
-//! The PAG's own ccache is a DIR below `/run/pag/ccache` that belongs to the user, keeps its name for the PAG's life, and
-//! outlives the login that brought the ticket (pam_krb5 deletes a session's `FILE:` at its logout).
+//! The PAG's own ccache is a DIR below `/run/pag/ccache` that belongs to the user. It keeps its name as long as the PAG
+//! lives. It stays after the login that brought the ticket, while pam_krb5 deletes a session's `FILE:` at its logout.
 //!
-//! A child that has become the user opens a user's ccache, never root: its name comes from the user's side, and its file
-//! system may not answer.
+//! Root never opens a user's ccache, since its name comes from the user, and its file system may not answer. A child
+//! that has become the user opens it.
 
 mod contents;
 mod default;

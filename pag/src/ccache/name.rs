@@ -1,27 +1,27 @@
-//! The names of ccaches, as KRB5CCNAME and krb5.conf have them.
+//! The names of ccaches, as in KRB5CCNAME and krb5.conf.
 
 use super::{kcm, keyring};
 
-/// Longest name of a ccache that is taken, in bytes.
+/// Longest name of a ccache, in bytes.
 const LONGEST_NAME: usize = 1024;
 
-/// Checks what every name of a ccache must keep to: it goes into records, messages and environments. It comes from the
-/// user's side, as KRB5CCNAME, and may hold anything.
+/// Checks that a name of a ccache can go into records, messages and environments. It comes from the user, as
+/// KRB5CCNAME, and may contain any character.
 ///
 /// # Errors
-/// In words that show the name without any harm.
+/// In words. The name in them is escaped.
 pub fn check_name(name: &str) -> Result<(), String> {
     let is_hidden = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
     let what = match name {
-        long if long.len() > LONGEST_NAME => "is longer than any that we take",
-        odd if odd.contains(is_hidden) => "holds characters that no name of a ccache has",
+        long if long.len() > LONGEST_NAME => "is longer than 1024 bytes",
+        odd if odd.contains(is_hidden) => "contains characters that no name of a ccache has",
         _ => return Ok(()),
     };
     let shown: String = name.chars().take(100).flat_map(char::escape_default).collect();
     Err(format!("its name, KRB5CCNAME, {what}: \"{shown}\"; look for what sets it (pam_env, ~/.pam_environment, sshd)"))
 }
 
-/// Where a ccache is, by its name.
+/// The name of a ccache, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CcacheName {
     /// A file.
@@ -35,10 +35,10 @@ pub enum CcacheName {
 }
 
 impl CcacheName {
-    /// Takes a ccache name apart as krb5_cc_resolve does: without a type it is a file.
+    /// Takes a name apart as krb5_cc_resolve does. A name without a type is a file.
     ///
     /// # Errors
-    /// In words, why a ccache of this kind cannot serve a PAG.
+    /// Why a PAG can't use such a ccache, in words.
     pub fn parse(name: &str) -> Result<Self, String> {
         check_name(name)?;
         let (kind, rest) = match name.split_once(':') {
@@ -49,7 +49,7 @@ impl CcacheName {
         match kind {
             "FILE" | "WRFILE" if absolute(rest) => Ok(CcacheName::File(rest.to_owned())),
             "DIR" if absolute(rest) => Ok(CcacheName::Dir(rest.to_owned())),
-            // `DIR::/path/tkt` names one cache of a collection.
+            // `DIR::/path/tkt` names one ccache of a collection.
             "DIR" if rest.strip_prefix(':').is_some_and(absolute) => {
                 Ok(CcacheName::File(rest.trim_start_matches(':').to_owned()))
             }
@@ -60,7 +60,7 @@ impl CcacheName {
         }
     }
 
-    /// Whether it is kept for the uid, in KCM or in keyrings of the uid, so that it can be read from outside the login.
+    /// Whether all processes of the uid can read the ccache: it is in KCM, or in a keyring of the uid.
     pub fn is_of_uid(&self) -> bool {
         match self {
             CcacheName::File(_) | CcacheName::Dir(_) => false,
@@ -69,7 +69,7 @@ impl CcacheName {
         }
     }
 
-    /// Whether it is in the session keyring that a login had before it joined the PAG's ring, and is lost with that.
+    /// Whether the ccache is in the session keyring of the login. The login loses it when it joins the PAG's ring.
     pub fn is_of_session(&self) -> bool {
         matches!(self, CcacheName::Keyring(name) if name.is_of_session())
     }
@@ -81,7 +81,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_say_where_a_ccache_is() {
+    fn a_name_gives_the_path_of_a_ccache() {
         let file = |path: &str| Ok(CcacheName::File(path.to_owned()));
         assert_eq!(CcacheName::parse("/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
         assert_eq!(CcacheName::parse("FILE:/tmp/krb5cc_1"), file("/tmp/krb5cc_1"));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_from_outside_the_login_is_known() {
+    fn ccaches_of_the_uid_and_of_the_session_are_told_apart() {
         let of = |name: &str| CcacheName::parse(name).map(|place| (place.is_of_uid(), place.is_of_session()));
         for name in
             ["KCM:", "KCM:61001", "KCM:61001:4711", "KEYRING:persistent:61001", "KEYRING:persistent:", "KEYRING:user:x"]
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused() {
+    fn names_that_a_pag_cannot_use_are_refused() {
         let names = [
             "",
             "FILE:",
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_could_break_a_line_is_refused_and_shown_in_one() {
+    fn a_name_that_could_break_a_line_is_refused_and_escaped() {
         let long = format!("KCM:{}", "x".repeat(LONGEST_NAME));
         for name in
             ["KCM:x\nlease 1", "FILE:/tmp/x\r", "DIR:/run/\u{1b}[2J", "/tmp/a\0b", "KCM:\u{fffd}", "KCM:\u{85}", &long]

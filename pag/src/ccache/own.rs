@@ -1,19 +1,19 @@
-//! Where the PAGs' own ccaches are, and how they are made, written and removed.
+//! The own ccaches of PAGs: how they are made, written and removed.
 //!
 //! ```text
 //! /run/pag/ccache/                 root's, on the host's /run
-//!   UID/                           root's: a small tmpfs of this user's own
+//!   UID/                           root's: a small tmpfs for this user
 //!     PAG/                         root's, so that only root renames it and mounts on it
-//!       cc/                        the user's: what KRB5CCNAME names
-//!     ended.PAG/                   what is left of a PAG that has ended
+//!       cc/                        the user's, and named by KRB5CCNAME
+//!     ended.PAG/                   the rest of a PAG that has ended
 //! ```
 //!
-//! The user fills `cc` as they like, so it lies in a file system that nobody else needs: not in that of `/run`, where PID 1
-//! would find no room, and not in that of another user.
+//! The user may fill `cc`. So each user has a file system of their own: a full one takes no room from PID 1 in `/run`,
+//! or from another user.
 //!
-//! The user mounts what they like over `cc` and what is in it (fusermount takes whatever they can write), and such a file
-//! system may never answer. So root goes no further than PAG, but with openat2(2), which crosses no mount; what has to go
-//! further is a child that has become the user, with a deadline.
+//! The user may mount a file system over `cc`, or over a file in it, and it may never answer (fusermount mounts on all
+//! that the user can write). So root opens nothing below PAG, except with openat2(2), which crosses no mount. All other
+//! work there is done by a child that has become the user, with a deadline.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -30,21 +30,24 @@ use crate::run;
 use crate::sys::{self, Answer, Exit, Identity, Mount};
 use crate::types::PagId;
 
-/// The name of what is the user's in a PAG's directory.
+/// The user's directory in the directory of a PAG.
 const INNER: &str = "cc";
 
-/// The file system of one user: room for the ccaches of some hundred PAGs. It takes memory for what is in it.
+/// The options of one user's file system. It has room for the ccaches of some hundred PAGs, and takes memory only for
+/// its files.
 const OPTIONS: &CStr = c"mode=0711,size=16m,nr_inodes=4096";
 
-/// Longest time for it to be mounted. The kernel waits for nobody there.
+/// Longest time for mounting it. The kernel does not wait for another process there.
 const MOUNTING: Duration = Duration::from_secs(1);
 
-/// With which status the child ends that mounts it.
+/// Status of the child: it has mounted the file system.
 const MADE: u8 = 0;
+/// Status of the child: the kernel has refused.
 const REFUSED: u8 = 1;
+/// Status of the child: a file system was mounted there before.
 const THERE: u8 = 2;
 
-/// Most file systems, one over the other, that are taken away.
+/// Most file systems, one over the other, that are unmounted.
 const STACKED: usize = 16;
 
 /// The directory that is a PAG's own ccache.
@@ -52,32 +55,34 @@ pub fn directory(uid: u32, pag: PagId) -> PathBuf {
     of_pag(uid, pag).join(INNER)
 }
 
-/// What belongs to one PAG.
+/// The directory of one PAG.
 fn of_pag(uid: u32, pag: PagId) -> PathBuf {
     of_uid(uid).join(pag.to_string())
 }
 
-/// What belongs to one uid, so that a login can look for what a killed one has left without looking at all.
+/// The directory of one uid. A login that looks for the rest of a killed one reads only this.
 fn of_uid(uid: u32) -> PathBuf {
     root().join(uid.to_string())
 }
 
-/// Where all of them are.
+/// The directory of all own ccaches.
 fn root() -> PathBuf {
     run::ccaches()
 }
 
-/// The name by which Kerberos knows a PAG's own ccache.
+/// The name of a PAG's own ccache, for KRB5CCNAME.
 pub fn name(uid: u32, pag: PagId) -> String {
     format!("DIR:{}", directory(uid, pag).display())
 }
 
-/// Makes a PAG's ccache, with `ticket` in it or empty, in a file system of its user's own, which is mounted where it is not
-/// there. Needs root. The ccache becomes the user's when all is there: nobody can come in between, and no child has to
-/// write it for them. Without the file system there is a directory by which the PAG is known, and no ccache.
+/// Makes a PAG's ccache, with `ticket` in it or empty, in the user's file system, and mounts that first if need be.
+/// Needs root.
+///
+/// The ccache becomes the user's last. Until then the user can't change it, so no child has to write it as the user. If
+/// the file system can't be mounted, the PAG has a directory, by which it is known, and no ccache.
 ///
 /// # Errors
-/// What the file system says; the ticket is not there then.
+/// `System` when the ccache could not be made, or the ticket not written.
 pub fn make(uid: u32, gid: u32, pag: PagId, ticket: Option<&Contents>) -> Result<()> {
     let path = directory(uid, pag);
     let mounted = mount(uid);
@@ -94,7 +99,7 @@ pub fn make(uid: u32, gid: u32, pag: PagId, ticket: Option<&Contents>) -> Result
     make().map_err(Error::system(format!("make {}", path.display())))
 }
 
-/// Mounts the file system of `uid`, unless it is there.
+/// Mounts the file system of `uid`, unless it is mounted already.
 #[allow(unsafe_code)] // makes a child
 fn mount(uid: u32) -> io::Result<()> {
     let path = of_uid(uid);
@@ -134,14 +139,14 @@ fn mount(uid: u32) -> io::Result<()> {
     Err(io::Error::other(what))
 }
 
-/// Whether a file system is mounted on a directory of root's, one of root's.
+/// Whether a file system of root's is mounted on this directory.
 fn is_mounted(path: &Path) -> io::Result<bool> {
     let (it, above) = (std::fs::symlink_metadata(path)?, std::fs::symlink_metadata(root())?);
     Ok(it.is_dir() && it.uid() == 0 && it.dev() != above.dev())
 }
 
-/// Takes away the file system of a user who has no PAG, with whatever is in it and is mounted in it. Needs root, and the
-/// uid's lock. False when it stays.
+/// Unmounts the file system of a user without a PAG, with all that is mounted in it, and removes its directory. Needs
+/// root, and the uid's lock. False if it stays.
 pub fn unmount(uid: u32) -> bool {
     let path = of_uid(uid);
     let Ok(c_path) = CString::new(path.as_os_str().as_bytes()) else { return false };
@@ -150,13 +155,13 @@ pub fn unmount(uid: u32) -> bool {
         stacked += 1;
     }
     let unmounted = is_mounted(&path).is_ok_and(|mounted| !mounted);
-    // What is below it is root's: directories of PAGs that had no ccache.
+    // Below the mount there may be directories of PAGs that had no ccache. They are root's.
     let below = std::fs::read_dir(&path).into_iter().flatten().flatten().filter(|_| unmounted);
     below.for_each(|entry| drop(std::fs::remove_dir(entry.path())));
     unmounted && std::fs::remove_dir(&path).is_ok()
 }
 
-/// The files in a PAG's ccache, by names that a child can use. What it does with them allocates nothing.
+/// The paths of the files in a PAG's ccache. A child can write and remove them without allocating.
 struct Files {
     cache: CString,
     new_cache: CString,
@@ -165,7 +170,7 @@ struct Files {
 }
 
 impl Files {
-    /// No lock keeps two logins from writing at once: each has a name of its own for what it has not finished.
+    /// Two logins may write at the same time, without a lock. Each has its own names for unfinished files.
     fn of(directory: &Path) -> io::Result<Self> {
         let mut bits = [0; 8];
         sys::random(&mut bits)?;
@@ -189,12 +194,12 @@ impl Files {
     }
 }
 
-/// Puts `contents` into the PAG's ccache unless a later ticket of the same principal is there already: the user may
-/// have renewed it. True when it was put there. The user decides how long this takes, up to `deadline`: not to be called
-/// under a lock.
+/// Writes `contents` into the PAG's ccache, unless a later ticket of the same principal is there: the user may have
+/// renewed it. True if it was written. The user can make this slow, up to `deadline`, so call it without the uid's
+/// lock.
 ///
 /// # Errors
-/// `System` when the user's child could not write it.
+/// `System` when the child could not write the ccache, or not in time.
 pub fn feed(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) -> Result<bool> {
     let path = directory(user.uid, pag);
     if let Ok(there) = read(&CcacheName::Dir(path.display().to_string()), user, deadline)
@@ -206,7 +211,7 @@ pub fn feed(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant)
     put(user, pag, contents, deadline).map(|()| true)
 }
 
-/// Puts `contents` into the PAG's ccache, whatever is there.
+/// Writes `contents` into the PAG's ccache, over any other ticket.
 ///
 /// # Errors
 /// As [`feed`].
@@ -220,7 +225,7 @@ pub fn put(user: &Identity, pag: PagId, contents: &Contents, deadline: Instant) 
     answer.and_then(Answer::bytes).map(drop).map_err(doing())
 }
 
-/// Takes the ticket out of the PAG's ccache; the directory stays, and what else the user may have in it.
+/// Removes the ticket from the PAG's ccache. The directory stays, with any other files of the user.
 ///
 /// # Errors
 /// As [`feed`].
@@ -234,50 +239,51 @@ pub fn empty(user: &Identity, pag: PagId, deadline: Instant) -> Result<()> {
     answer.and_then(Answer::bytes).map(drop).map_err(doing())
 }
 
-/// By what one notices that the PAG's ccache was written: when it was, to the nanosecond, and how long it is; nothing
-/// where there is none, or where a file system is mounted over it.
+/// A value that changes when the PAG's ccache is written: the time of the last change, in seconds and nanoseconds, and
+/// the length in bytes. None without a ccache, or if a file system is mounted over it.
 pub fn stamp(uid: u32, pag: PagId) -> Option<(i64, i64, u64)> {
     let name = CString::new(format!("{pag}/{INNER}/tkt")).ok()?;
     let found = File::from(open(uid, &name).ok()?).metadata().ok()?;
     Some((found.mtime(), found.mtime_nsec(), found.len()))
 }
 
-/// The directory that is a PAG's own ccache, to be watched; not where a file system is mounted over it.
+/// Opens the directory of a PAG's own ccache, so that the helper can watch it.
 ///
 /// # Errors
-/// As openat2(2); `Unsupported` before Linux 5.6.
+/// As openat2(2), also if a file system is mounted over the directory. `Unsupported` before Linux 5.6.
 pub fn open_directory(uid: u32, pag: PagId) -> io::Result<OwnedFd> {
     open(uid, &CString::new(format!("{pag}/{INNER}"))?)
 }
 
-/// Something in the file system of `uid`, to be looked at (O_PATH).
+/// Opens a file or directory in the file system of `uid` with O_PATH. This crosses no mount.
 fn open(uid: u32, name: &CStr) -> io::Result<OwnedFd> {
     let top = CString::new(of_uid(uid).into_os_string().into_vec())?;
     sys::open_beneath(&top, name, sys::LOOK)
 }
 
-/// Most files of a ccache that a login removes: nobody waits for what a user has filled it with.
+/// Most files of a ccache that a login removes, so that a user can't make a login slow by many files.
 const FEW: usize = 32;
 
-/// What a PAG's directory is called once the PAG has ended, before its PagId.
+/// Stands before the PagId in the name of the directory of a PAG that has ended.
 const ENDED: &str = "ended.";
 
-/// Removes the ccache of a PAG that has ended, with the files in it. Needs root. What the user has put there besides,
-/// directories, very many files and what they have mounted, stays, under a name that is no PAG's: the helper clears that
-/// away, and in the end it goes with the file system.
+/// Removes the ccache of a PAG that has ended, with the files in it. Needs root. Directories, mounts and very many
+/// files of the user stay, under a name that no PAG has. The helper removes them later, and at the latest they go with
+/// the file system.
 pub fn remove(uid: u32, pag: PagId) {
     let (path, aside) = (of_pag(uid, pag), of_uid(uid).join(format!("{ENDED}{pag}")));
-    // At once, whatever is in it: by its directory one knows a PAG that has not ended.
+    // The new name comes first: a directory with the name of a PAG says that the PAG lives.
     remove_few(uid, if std::fs::rename(&path, &aside).is_ok() { &aside } else { &path });
 }
 
-/// Removes a few files of a ccache of `uid` that is a PAG's no more, and its directories if those were all.
+/// Removes at most [`FEW`] files from the ccache of a PAG of `uid` that has ended, and its directories if they are
+/// empty then.
 pub fn remove_few(uid: u32, path: &Path) {
     let inner = path.file_name().map(|name| Path::new(name).join(INNER).into_os_string().into_vec());
     let inner = inner.and_then(|name| open(uid, &CString::new(name).ok()?).ok());
     if let Some(inner) = inner {
-        // The very directory that was opened, whatever is mounted over it meanwhile. No file is gone into: what a file system
-        // is mounted on cannot be removed (EBUSY).
+        // This path leads to the opened directory, even if a file system is mounted over it now. Removing a file opens
+        // none, and a file below a mount can't be removed (EBUSY).
         let inner = format!("/proc/self/fd/{}", inner.as_raw_fd());
         let entries = std::fs::read_dir(&inner).into_iter().flatten().flatten();
         entries.take(FEW).for_each(|entry| drop(std::fs::remove_file(entry.path())));
@@ -286,7 +292,7 @@ pub fn remove_few(uid: u32, path: &Path) {
     let _ = std::fs::remove_dir(path);
 }
 
-/// What is left of PAGs of `uid` that have ended.
+/// The directories of PAGs of `uid` that have ended.
 pub fn ended(uid: u32) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(of_uid(uid)).into_iter().flatten().flatten();
     entries

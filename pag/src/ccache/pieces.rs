@@ -1,8 +1,8 @@
-//! What a child says of ccaches that are no files: for each one its principal, then its credentials, as Kerberos marshals
-//! them. The parent makes ccaches of the format of files from them.
+//! What a child writes to its parent about ccaches in KCM or a keyring: for each ccache its principal, then its
+//! credentials, as Kerberos marshals them. The parent makes ccaches in the format of files from that.
 //!
-//! KCM and KEYRING ccaches hold both in version 4 of that format (MIT krb5, src/include/kcm.h; lib/krb5/ccache/cc_keyring.c,
-//! krcc_store and save_principal).
+//! KCM and KEYRING ccaches hold both in version 4 of that format (MIT krb5, src/include/kcm.h;
+//! lib/krb5/ccache/cc_keyring.c, krcc_store and save_principal).
 
 use std::io;
 
@@ -12,14 +12,14 @@ use super::contents::{Contents, LIMIT};
 use super::format;
 use crate::sys::{self, Fields, Put};
 
-/// Marks the beginning of a ccache: its principal follows.
+/// Marks the principal that begins a ccache.
 const PRINCIPAL: u8 = 0;
 /// Marks a credential.
 const CREDENTIAL: u8 = 1;
-/// Marks the error for which nothing else is said: its number follows.
+/// Marks an error number. Nothing else is written then.
 const ERROR: u8 = 2;
 
-/// Where a child puts the pieces. It says no more than a ccache in a file may have. Allocates nothing.
+/// Writes pieces to the parent, at most [`LIMIT`] bytes in all. Allocates nothing.
 pub(super) struct Pieces<'a> {
     put: Put<'a>,
     left: usize,
@@ -30,32 +30,33 @@ impl<'a> Pieces<'a> {
         Pieces { put, left: LIMIT }
     }
 
-    /// A ccache begins. None when no more can be said.
+    /// Begins a ccache. None if there is no more room.
     pub(super) fn principal(&mut self, bytes: &[u8]) -> Option<()> {
-        self.say(PRINCIPAL, bytes)
+        self.write(PRINCIPAL, bytes)
     }
 
-    /// A credential of the ccache that has begun. None when no more can be said.
+    /// Writes a credential of the ccache that has begun. None if there is no more room.
     pub(super) fn credential(&mut self, bytes: &[u8]) -> Option<()> {
-        self.say(CREDENTIAL, bytes)
+        self.write(CREDENTIAL, bytes)
     }
 
-    /// The error that keeps the ccache from being read. None when no more can be said.
+    /// Writes the error that kept the ccache from being read. None if there is no more room.
     pub(super) fn error(&mut self, error: &io::Error) -> Option<()> {
-        self.say(ERROR, &error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes())
+        self.write(ERROR, &error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes())
     }
 
-    fn say(&mut self, mark: u8, bytes: &[u8]) -> Option<()> {
+    fn write(&mut self, mark: u8, bytes: &[u8]) -> Option<()> {
         let fields: [&[u8]; 2] = [&[mark], bytes];
         self.left = self.left.checked_sub(sys::length_of(&fields))?;
         sys::write_fields(self.put, &fields).then_some(())
     }
 }
 
-/// The ccaches that a child has told of. One with a principal that is none is passed over, and so is a credential.
-pub(super) fn assemble(said: &[u8]) -> Vec<Contents> {
+/// The ccaches that a child has written. A ccache with an invalid principal is left out, and so is an invalid
+/// credential.
+pub(super) fn assemble(bytes: &[u8]) -> Vec<Contents> {
     let mut caches: Vec<(&[u8], Vec<&[u8]>)> = Vec::new();
-    let mut fields = Fields::new(said);
+    let mut fields = Fields::new(bytes);
     while let Some((mark, piece)) = next(&mut fields) {
         match (mark, caches.last_mut()) {
             (PRINCIPAL, _) => caches.push((piece, Vec::new())),
@@ -71,9 +72,9 @@ pub(super) fn assemble(said: &[u8]) -> Vec<Contents> {
     caches.into_iter().filter_map(contents).collect()
 }
 
-/// The error that a child has told of, where it has.
-pub(super) fn error(said: &[u8]) -> Option<io::Error> {
-    let (mark, piece) = next(&mut Fields::new(said))?;
+/// The error that a child has written, if it has written one.
+pub(super) fn error(bytes: &[u8]) -> Option<io::Error> {
+    let (mark, piece) = next(&mut Fields::new(bytes))?;
     let number = i32::from_ne_bytes(piece.try_into().ok()?);
     (mark == ERROR).then(|| io::Error::from_raw_os_error(number))
 }
@@ -89,21 +90,21 @@ mod tests {
     use crate::ccache::format::tests::{cache, credential, name};
     use proptest::prelude::*;
 
-    /// What comes of pieces that are said one after the other.
-    fn heard(say: impl FnOnce(&mut Pieces<'_>) -> Option<()>) -> Option<Vec<Contents>> {
+    /// The ccaches that the parent makes from these pieces.
+    fn sent(write: impl FnOnce(&mut Pieces<'_>) -> Option<()>) -> Option<Vec<Contents>> {
         let mut bytes = Vec::new();
         let mut put = |piece: &[u8]| {
             bytes.extend_from_slice(piece);
             true
         };
-        say(&mut Pieces::new(&mut put))?;
+        write(&mut Pieces::new(&mut put))?;
         Some(assemble(&bytes))
     }
 
     #[test]
     fn pieces_become_ccaches_of_the_format_of_files() {
         let (tgt, service) = (credential(&["krbtgt", "R"], 100), credential(&["afs", "r"], 90));
-        let found = heard(|pieces| {
+        let found = sent(|pieces| {
             pieces.principal(&name(&["alice"], "R"))?;
             pieces.credential(&tgt)?;
             pieces.credential(b"no credential")?;
@@ -129,7 +130,7 @@ mod tests {
             );
             setting
         };
-        let found = heard(|pieces| {
+        let found = sent(|pieces| {
             pieces.principal(&name(&["alice"], "R"))?;
             pieces.credential(&setting)
         });
@@ -137,20 +138,20 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_said_than_a_file_may_hold() {
+    fn no_more_is_written_than_a_file_may_hold() {
         let half = vec![0; LIMIT / 2];
-        assert!(heard(|pieces| pieces.credential(&half)).is_some());
-        assert!(heard(|pieces| pieces.credential(&half).and_then(|()| pieces.credential(&half))).is_none());
+        assert!(sent(|pieces| pieces.credential(&half)).is_some());
+        assert!(sent(|pieces| pieces.credential(&half).and_then(|()| pieces.credential(&half))).is_none());
     }
 
     proptest! {
         #[test]
         fn no_pieces_make_the_parent_panic(
-            said in proptest::collection::vec(any::<u8>(), 0..300),
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
             pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..6),
         ) {
-            assemble(&said);
-            heard(|to| {
+            assemble(&bytes);
+            sent(|to| {
                 to.principal(&name(&["alice"], "R"))?;
                 pieces.iter().try_for_each(|piece| to.credential(piece))
             });

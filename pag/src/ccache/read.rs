@@ -1,4 +1,4 @@
-//! Reading a user's ccache, by a child that is the user.
+//! Reads a user's ccache, in a child that has become the user.
 
 use std::ffi::CString;
 use std::io;
@@ -12,10 +12,10 @@ use super::pieces::{self, Pieces};
 use super::{format, kcm, keyring};
 use crate::sys::{self, Answer, Identity};
 
-/// Reads a ccache as the user, in a child, at most until `deadline`; of a collection the primary one.
+/// Reads a ccache as the user, in a child, at most until `deadline`. Of a collection it reads the primary ccache.
 ///
 /// # Errors
-/// That there is none, or what is wrong with it.
+/// When there is no such ccache, or it can't be read or used.
 pub fn read(place: &CcacheName, user: &Identity, deadline: Instant) -> std::result::Result<Contents, Unread> {
     let refused = |why: &str| Unread::Refused(why.to_owned());
     let path = match place {
@@ -23,7 +23,7 @@ pub fn read(place: &CcacheName, user: &Identity, deadline: Instant) -> std::resu
         CcacheName::Dir(dir) => {
             let primary = read_file(&format!("{dir}/primary"), user, deadline).ok();
             let name = primary.as_ref().and_then(|bytes| str::from_utf8(bytes).ok()).map_or("tkt", str::trim_end);
-            // MIT's own rule for the name in `primary` (cc_dir.c, read_primary_file): no path, and it begins with tkt.
+            // The name in `primary` is no path and begins with tkt, as in MIT's library (cc_dir.c, read_primary_file).
             if name.contains('/') || !name.starts_with("tkt") {
                 return Err(refused("its `primary` names no ccache"));
             }
@@ -38,7 +38,7 @@ pub fn read(place: &CcacheName, user: &Identity, deadline: Instant) -> std::resu
     Ok(Contents { summary, bytes })
 }
 
-/// Reads all ccaches of a collection of the uid's in KCM or a keyring; of anything else as [`read`].
+/// Reads all ccaches of a collection of the uid in KCM or a keyring. Reads any other ccache as [`read`] does.
 ///
 /// # Errors
 /// As [`read`].
@@ -49,6 +49,7 @@ pub fn read_all(place: &CcacheName, user: &Identity, deadline: Instant) -> std::
     read(place, user, deadline).map(|one| vec![one])
 }
 
+/// Reads ccaches in KCM or a keyring.
 #[allow(unsafe_code)] // makes a child
 fn read_pieces(
     place: &CcacheName,
@@ -56,30 +57,30 @@ fn read_pieces(
     user: &Identity,
     deadline: Instant,
 ) -> std::result::Result<Vec<Contents>, Unread> {
-    // The child's: nothing is written here, so it takes no memory.
+    // Only the child writes into this, so it takes no memory of the parent.
     let mut space = vec![0; SPACE];
     let time = deadline.saturating_duration_since(Instant::now());
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
     let answer = unsafe {
         sys::ask_as(user, deadline, |put| {
             let mut pieces = Pieces::new(put);
-            let told = match place {
-                CcacheName::Kcm(name) => kcm::tell(name, which, time, &mut space, &mut pieces),
-                CcacheName::Keyring(name) => keyring::tell(name, which, &mut space, &mut pieces),
+            let written = match place {
+                CcacheName::Kcm(name) => kcm::write_pieces(name, which, time, &mut space, &mut pieces),
+                CcacheName::Keyring(name) => keyring::write_pieces(name, which, &mut space, &mut pieces),
                 CcacheName::File(_) | CcacheName::Dir(_) => None,
             };
-            told.is_some()
+            written.is_some()
         })
     };
-    let said = said(answer)?;
-    match pieces::error(&said) {
+    let bytes = bytes_of(answer)?;
+    match pieces::error(&bytes) {
         Some(error) => Err(Unread::Refused(format!("its keyring cannot be used: {error}"))),
-        None => Ok(pieces::assemble(&said)),
+        None => Ok(pieces::assemble(&bytes)),
     }
 }
 
-/// What a child has said, or in words why there is nothing.
-pub(super) fn said(answer: io::Result<Answer>) -> std::result::Result<Zeroizing<Vec<u8>>, Unread> {
+/// The bytes that a child has written, or why it has written none.
+fn bytes_of(answer: io::Result<Answer>) -> std::result::Result<Zeroizing<Vec<u8>>, Unread> {
     let answer = answer.map_err(|error| Unread::NotNow(error.to_string()))?;
     answer.bytes().map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => Unread::NotNow("it could not be read in time".to_owned()),
@@ -87,11 +88,12 @@ pub(super) fn said(answer: io::Result<Answer>) -> std::result::Result<Zeroizing<
     })
 }
 
+/// The bytes of a file, read in a child.
 #[allow(unsafe_code)] // makes a child
 fn read_file(path: &str, user: &Identity, deadline: Instant) -> std::result::Result<Zeroizing<Vec<u8>>, Unread> {
-    let c_path = CString::new(path).map_err(|_| Unread::Refused("its path holds a NUL".to_owned()))?;
+    let c_path = CString::new(path).map_err(|_| Unread::Refused("its path contains a NUL".to_owned()))?;
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
-    let bytes = said(unsafe { sys::ask_as(user, deadline, |put| sys::copy_file_to(&c_path, put, LIMIT)) })?;
-    // A file without a word in it is one that a program has made for what it gets later.
+    let bytes = bytes_of(unsafe { sys::ask_as(user, deadline, |put| sys::copy_file_to(&c_path, put, LIMIT)) })?;
+    // A program has made an empty file for tickets that it gets later.
     if bytes.is_empty() { Err(Unread::Missing) } else { Ok(bytes) }
 }
