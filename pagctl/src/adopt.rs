@@ -82,7 +82,7 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
 fn lend(pag: &mut Pag, keyring: Serial, manager: Process) -> Result<usize, Error> {
     let (group, uid) = (HandleGroup::read(), pag.uid);
     let ring = pag.ring.clone().map_err(|why| Error::Refused(format!("PAG {}: {why}", pag.id)))?;
-    adopt::take_charge(pag, &ring, keyring, Instant::now() + WAIT)?;
+    adopt::give_to_handle_group(pag, &ring, keyring, Instant::now() + WAIT)?;
     let guard = Guard::enter(group)?;
     let user = LockedUser::lock(&guard, uid, WAIT)?;
     let gone = || Error::Refused(format!("PAG {} has ended in the meantime; run pagctl adopt again", pag.id));

@@ -208,7 +208,7 @@ impl Following {
         }
         // A login that has just come has put its own ticket there.
         let own = record.has_login();
-        follow::take_away(&ring, pag.afs_keyring, &mut record);
+        follow::end_following(&ring, pag.afs_keyring, &mut record);
         user.store(pag, record)?;
         report(&Event::FollowsNobody { uid: pag.uid, pag: pag.id });
         self.without_ticket.remove(&pag.id);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pag::afs::s0::{self, Equipped};
+use pag::afs::s0::{self, AfsPagChange};
 use pag::ccache;
 use pag::login;
 use pag::policy::{self, Fate};
@@ -85,7 +85,7 @@ impl Repairs {
             };
             match anchored {
                 Ok(mut pag) => {
-                    s0::hold_again(user.guard(), &mut pag);
+                    s0::keep_in_holder(user.guard(), &mut pag);
                     repaired(uid, id, "it had been taken out of the registry and is anchored again");
                     found.push(pag);
                 }
@@ -153,11 +153,11 @@ impl Repairs {
             return false;
         }
         match s0::ensure_afs_pag(user.guard(), pag) {
-            Ok(Equipped::AsBefore) => {}
-            Ok(Equipped::Relinked) => {
+            Ok(AfsPagChange::Unchanged) => {}
+            Ok(AfsPagChange::Relinked) => {
                 repaired(uid, id, "its tokens of OpenAFS, which a member had cut, are there again");
             }
-            Ok(Equipped::Anew) => repaired(uid, id, "it has a new PAG of OpenAFS"),
+            Ok(AfsPagChange::New) => repaired(uid, id, "it has a new PAG of OpenAFS"),
             // Reported once: it is tried again with every survey.
             Err(error) if self.reported.insert(id) => {
                 report(&Event::NotEquipped { uid, pag: id, why: error.to_string() });

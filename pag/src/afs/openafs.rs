@@ -268,11 +268,11 @@ fn spelling<'a>(interface: &Interface, cell: &str, out: &'a mut [u8; 64]) -> Opt
 }
 
 /// Discards the tokens of the PAG that the thread is in, of one cell or all. True if none are left.
-pub(super) fn forget(interface: &Interface, cell: Option<&str>) -> bool {
+pub(super) fn discard(interface: &Interface, cell: Option<&str>) -> bool {
     if !interface.is_member() {
         return true;
     }
-    let forgotten = match cell {
+    let discarded = match cell {
         Some(cell) => {
             let mut spelled = [0; 64];
             interface.unlog_cell(spelling(interface, cell, &mut spelled).unwrap_or(cell))
@@ -280,7 +280,7 @@ pub(super) fn forget(interface: &Interface, cell: Option<&str>) -> bool {
         None => interface.unlog(),
     };
     // EIO: the daemons do not run, so no token can have been set (src/afs/afs_pioctl.c, PSetTokens2 and PUnlog).
-    forgotten.is_ok() || forgotten.is_err_and(|error| error.raw_os_error() == Some(libc::EIO))
+    discarded.is_ok() || discarded.is_err_and(|error| error.raw_os_error() == Some(libc::EIO))
 }
 
 /// Writes an empty set of tokens for a cell (src/auth/token.xg, ktc_setTokenData) and returns its length in bytes.
@@ -373,7 +373,7 @@ mod tests {
             assert_eq!(interface.unlog_cell(cell).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
         // A module that was unloaded has nothing to discard, so this is no failure.
-        assert!(forget(&interface, None) && visit(&interface, &mut |_| panic!("there are none")));
+        assert!(discard(&interface, None) && visit(&interface, &mut |_| panic!("there are none")));
     }
 
     proptest! {

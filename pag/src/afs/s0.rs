@@ -21,14 +21,14 @@ enum Step {
     Open,
     SetPag,
     Find,
-    Narrow,
+    Close,
     Hold,
-    Nest,
+    Link,
     Prove,
 }
 
 impl Step {
-    const ALL: [Step; 7] = [Step::Open, Step::SetPag, Step::Find, Step::Narrow, Step::Hold, Step::Nest, Step::Prove];
+    const ALL: [Step; 7] = [Step::Open, Step::SetPag, Step::Find, Step::Close, Step::Hold, Step::Link, Step::Prove];
 }
 
 impl fmt::Display for Step {
@@ -37,9 +37,9 @@ impl fmt::Display for Step {
             Step::Open => "its device cannot be opened",
             Step::SetPag => "setpag failed",
             Step::Find => "setpag has left no keyring of root's",
-            Step::Narrow => "the keyring that setpag has made cannot be closed to members",
+            Step::Close => "the keyring that setpag has made cannot be closed to members",
             Step::Hold => "that keyring cannot be anchored in the PAG's holder",
-            Step::Nest => "that keyring cannot be linked into the ring",
+            Step::Link => "that keyring cannot be linked into the ring",
             Step::Prove => "the module does not find the PAG through the ring",
         })
     }
@@ -90,10 +90,10 @@ fn make(interface: &Interface, ring: &Ring, holder: Serial) -> std::result::Resu
     interface.setpag().map_err(at(Step::SetPag))?;
     let number = interface.getpag().map_err(at(Step::Prove))?;
     let s0 = keyring::session().map_err(at(Step::Find))?;
-    narrow(ring, s0)?;
+    close_to_members(ring, s0)?;
     // In the holder first: a process that comes between finds S0 there and links it into the ring again.
     keyring::link(s0, holder).map_err(at(Step::Hold))?;
-    let linked = keyring::link(s0, ring.serial).map_err(at(Step::Nest)).and_then(|()| {
+    let linked = keyring::link(s0, ring.serial).map_err(at(Step::Link)).and_then(|()| {
         let through_the_ring =
             ring.join_in_child() && number.is_some() && interface.getpag().is_ok_and(|it| it == number);
         through_the_ring.then_some(()).ok_or((Step::Prove, io::Error::from_raw_os_error(libc::ENOKEY)))
@@ -104,7 +104,7 @@ fn make(interface: &Interface, ring: &Ring, holder: Serial) -> std::result::Resu
         return Err(error);
     }
     // An older S0 is dead, or else the module would have found its PAG.
-    while let Some(old) = anchors(holder, |serial| serial != s0) {
+    while let Some(old) = find_afs_keyring(holder, |serial| serial != s0) {
         let _ = keyring::unlink(old, ring.serial);
         if keyring::unlink(old, holder).is_err() {
             break;
@@ -115,23 +115,23 @@ fn make(interface: &Interface, ring: &Ring, holder: Serial) -> std::result::Resu
 
 /// Closes the keyring that setpag made, so that it becomes S0. It gets the handle group first: otherwise its mask,
 /// which has group bits, would let in every process with gid 0.
-fn narrow(ring: &Ring, s0: Serial) -> std::result::Result<(), (Step, io::Error)> {
+fn close_to_members(ring: &Ring, s0: Serial) -> std::result::Result<(), (Step, io::Error)> {
     let at = |step: Step| move |error: io::Error| (step, error);
     let of_root = keyring::describe(s0, |found| found.is_keyring() && found.uid == 0).map_err(at(Step::Find))?;
     if !of_root {
         return Err((Step::Find, io::Error::from_raw_os_error(libc::EPERM)));
     }
-    keyring::set_owner(s0, None, Some(ring.group.0)).map_err(at(Step::Narrow))?;
-    keyring::set_mask(s0, Mask::S0).map_err(at(Step::Narrow))?;
-    let narrowed = keyring::describe(s0, |found| is_afs_keyring(&found) && found.gid == ring.group.0);
-    match narrowed.map_err(at(Step::Narrow))? {
+    keyring::set_owner(s0, None, Some(ring.group.0)).map_err(at(Step::Close))?;
+    keyring::set_mask(s0, Mask::S0).map_err(at(Step::Close))?;
+    let closed = keyring::describe(s0, |found| is_afs_keyring(&found) && found.gid == ring.group.0);
+    match closed.map_err(at(Step::Close))? {
         true => Ok(()),
-        false => Err((Step::Narrow, io::Error::from_raw_os_error(libc::EPERM))),
+        false => Err((Step::Close, io::Error::from_raw_os_error(libc::EPERM))),
     }
 }
 
 /// Finds an S0 in a holder or in a ring.
-fn anchors(place: Serial, which: impl Fn(Serial) -> bool) -> Option<Serial> {
+fn find_afs_keyring(place: Serial, which: impl Fn(Serial) -> bool) -> Option<Serial> {
     let mut members = [0; 4 * 4096];
     let mut members = keyring::members_into(place, &mut members).ok()?;
     members.find(|serial| which(*serial) && keyring::describe(*serial, |found| is_afs_keyring(&found)).unwrap_or(false))
@@ -139,7 +139,7 @@ fn anchors(place: Serial, which: impl Fn(Serial) -> bool) -> Option<Serial> {
 
 /// Whether an S0 still has its `_pag`. Every member of the PAG can invalidate that key, and then all its tokens are
 /// gone.
-fn is_whole(s0: Serial) -> bool {
+fn has_pag_key(s0: Serial) -> bool {
     let mut members = [0; 4 * 64];
     let Ok(mut members) = keyring::members_into(s0, &mut members) else { return false };
     // The kernel does not describe a key that was revoked or invalidated.
@@ -149,17 +149,17 @@ fn is_whole(s0: Serial) -> bool {
 
 /// What [`ensure_afs_pag`] has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Equipped {
+pub enum AfsPagChange {
     /// Nothing: S0 is in place, or the host serves no OpenAFS.
-    AsBefore,
+    Unchanged,
     /// It linked S0 into the ring again. The tokens are as they were.
     Relinked,
     /// It made a new S0, without tokens: the PAG had none, or a member has invalidated its `_pag`.
-    Anew,
+    New,
 }
 
 /// Links the S0 in a ring into the PAG's new holder, after the old holder was lost.
-pub fn hold_again(_guard: &Guard, pag: &mut Pag) {
+pub fn keep_in_holder(_guard: &Guard, pag: &mut Pag) {
     let Ok(ring) = &pag.ring else { return };
     // A follower's ring has the S0 of the PAG that it follows.
     if follows(pag) {
@@ -167,7 +167,7 @@ pub fn hold_again(_guard: &Guard, pag: &mut Pag) {
     }
     let held = |s0: &Serial| keyring::link(*s0, pag.holder).is_ok();
     // Only root makes such a keyring, and no member can link it elsewhere, so it is this PAG's own.
-    pag.afs_keyring = anchors(ring.serial, |_| true).filter(held);
+    pag.afs_keyring = find_afs_keyring(ring.serial, |_| true).filter(held);
 }
 
 fn follows(pag: &Pag) -> bool {
@@ -175,35 +175,35 @@ fn follows(pag: &Pag) -> bool {
 }
 
 /// Whether [`ensure_afs_pag`] would have work for a PAG with this S0, if its ring holds these keys.
-pub fn lacks(keys: &[Serial], s0: Option<Serial>) -> bool {
-    Device::served().is_some() && s0.is_none_or(|s0| !keys.contains(&s0) || !is_whole(s0))
+pub fn needs_repair(keys: &[Serial], s0: Option<Serial>) -> bool {
+    Device::served().is_some() && s0.is_none_or(|s0| !keys.contains(&s0) || !has_pag_key(s0))
 }
 
 /// Puts the members of `pag` into a PAG of OpenAFS, if the host has OpenAFS. The caller holds the uid's lock.
 ///
 /// # Errors
 /// `Key` and `System`, in words. The members are then in no PAG of OpenAFS, and a seeder gets them no tokens.
-pub fn ensure_afs_pag(guard: &Guard, pag: &mut Pag) -> Result<Equipped> {
-    let Ok(ring) = &pag.ring else { return Ok(Equipped::AsBefore) };
+pub fn ensure_afs_pag(guard: &Guard, pag: &mut Pag) -> Result<AfsPagChange> {
+    let Ok(ring) = &pag.ring else { return Ok(AfsPagChange::Unchanged) };
     // The members of a follower's ring are in the followed PAG (see [`crate::mirror::follow`]).
     if Device::served().is_none() || follows(pag) {
-        return Ok(Equipped::AsBefore);
+        return Ok(AfsPagChange::Unchanged);
     }
-    match pag.afs_keyring.filter(|s0| is_whole(*s0)) {
+    match pag.afs_keyring.filter(|s0| has_pag_key(*s0)) {
         Some(s0) => {
             let mut members = [0; 4 * 4096];
             let there =
                 keyring::members_into(ring.serial, &mut members).is_ok_and(|mut keys| keys.any(|key| key == s0));
             if there {
-                return Ok(Equipped::AsBefore);
+                return Ok(AfsPagChange::Unchanged);
             }
             let doing = || format!("link keyring {s0} of OpenAFS into ring {}", ring.serial);
             keyring::link(s0, ring.serial).map_err(Error::key(doing()))?;
-            Ok(Equipped::Relinked)
+            Ok(AfsPagChange::Relinked)
         }
         None => {
             pag.afs_keyring = Some(anchor(guard, ring, pag.holder)?);
-            Ok(Equipped::Anew)
+            Ok(AfsPagChange::New)
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::keys::{forget_keys, visit_keys};
+use super::keys::{discard_keys, visit_keys};
 use super::openafs::{self, Device, Interface};
 use super::seen::Seen;
 use crate::error::{Error, Result};
@@ -59,10 +59,10 @@ pub fn discard_as_member(ring: &Ring, cell: Option<&Cell>) -> Result<()> {
     let doing = || Error::system(format!("discard the tokens in ring {}", ring.serial));
     let openafs = Device::opened();
     let name = cell.map(ToString::to_string);
-    if !forget_keys(ring.serial, name.as_deref()) {
+    if !discard_keys(ring.serial, name.as_deref()) {
         return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
     }
-    match openafs.map_err(doing())?.is_none_or(|interface| openafs::forget(&interface, name.as_deref())) {
+    match openafs.map_err(doing())?.is_none_or(|interface| openafs::discard(&interface, name.as_deref())) {
         true => Ok(()),
         false => Err(doing()(refused())),
     }
@@ -73,7 +73,7 @@ pub fn discard_as_member(ring: &Ring, cell: Option<&Cell>) -> Result<()> {
 /// # Errors
 /// As [`tokens`], and if a client refuses.
 pub fn discard(ring: &Ring, deadline: Instant) -> Result<()> {
-    forget(Some(ring), None, deadline)
+    discard_in(Some(ring), None, deadline)
 }
 
 /// Discards the tokens of one cell in `ring`. It is no error if there are none.
@@ -81,7 +81,7 @@ pub fn discard(ring: &Ring, deadline: Instant) -> Result<()> {
 /// # Errors
 /// As [`discard`].
 pub fn discard_cell(ring: &Ring, cell: &Cell, deadline: Instant) -> Result<()> {
-    forget(Some(ring), Some(cell), deadline)
+    discard_in(Some(ring), Some(cell), deadline)
 }
 
 /// Discards the tokens of the PAG that the caller is in, of one cell or all. Outside of PAGs OpenAFS's tokens belong
@@ -90,31 +90,31 @@ pub fn discard_cell(ring: &Ring, cell: &Cell, deadline: Instant) -> Result<()> {
 /// # Errors
 /// As [`discard`].
 pub fn discard_here(cell: Option<&Cell>, deadline: Instant) -> Result<()> {
-    forget(None, cell, deadline)
+    discard_in(None, cell, deadline)
 }
 
 /// A keyring with tokens, and whether it is the caller's session keyring already.
-struct Place<'a> {
+struct TokenKeyring<'a> {
     ring: Option<&'a Ring>,
     keyring: Serial,
-    here: bool,
+    is_session: bool,
 }
 
-impl<'a> Place<'a> {
+impl<'a> TokenKeyring<'a> {
     fn of(ring: Option<&'a Ring>) -> std::io::Result<Self> {
         Ok(match ring {
-            Some(ring) => Place { ring: Some(ring), keyring: ring.serial, here: ring.is_current() },
-            None => Place { ring: None, keyring: keys::session()?, here: true },
+            Some(ring) => TokenKeyring { ring: Some(ring), keyring: ring.serial, is_session: ring.is_current() },
+            None => TokenKeyring { ring: None, keyring: keys::session()?, is_session: true },
         })
     }
 
     /// Enters the ring. For a child.
     fn enter(&self) -> bool {
-        self.here || self.ring.is_some_and(Ring::join_in_child)
+        self.is_session || self.ring.is_some_and(Ring::join_in_child)
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for TokenKeyring<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", if self.ring.is_some() { "ring" } else { "session keyring" }, self.keyring)
     }
@@ -122,12 +122,12 @@ impl fmt::Display for Place<'_> {
 
 #[allow(unsafe_code)] // makes a child
 fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
-    let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
-    let doing = || Error::system(format!("list the tokens in {place}"));
+    let target = TokenKeyring::of(ring).map_err(Error::key("find the session keyring"))?;
+    let doing = || Error::system(format!("list the tokens in {target}"));
     let mut found = Vec::new();
     let openafs = Device::opened().ok().flatten();
-    if place.here {
-        let seen = visit_keys(place.keyring, &mut |key| found.extend(key.seen.as_ref().and_then(Token::of)));
+    if target.is_session {
+        let seen = visit_keys(target.keyring, &mut |key| found.extend(key.seen.as_ref().and_then(Token::of)));
         if !seen {
             return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
         }
@@ -135,10 +135,11 @@ fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
             return Ok(found);
         }
     }
-    let keyring = (!place.here).then_some(place.keyring);
+    let keyring = (!target.is_session).then_some(target.keyring);
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
-    let answer =
-        unsafe { sys::ask(deadline, |put| u8::from(!(place.enter() && write_tokens(keyring, openafs.as_ref(), put)))) };
+    let answer = unsafe {
+        sys::ask(deadline, |put| u8::from(!(target.enter() && write_tokens(keyring, openafs.as_ref(), put))))
+    };
     found.extend(read_tokens(&answer.and_then(Answer::bytes).map_err(doing())?));
     Ok(found)
 }
@@ -177,29 +178,29 @@ fn refused() -> std::io::Error {
 }
 
 #[allow(unsafe_code)] // makes a child
-fn forget(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
-    let place = Place::of(ring).map_err(Error::key("find the session keyring"))?;
+fn discard_in(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
+    let target = TokenKeyring::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || match cell {
-        Some(cell) => Error::system(format!("discard the tokens of cell {cell} in {place}")),
-        None => Error::system(format!("discard the tokens in {place}")),
+        Some(cell) => Error::system(format!("discard the tokens of cell {cell} in {target}")),
+        None => Error::system(format!("discard the tokens in {target}")),
     };
     let name = cell.map(ToString::to_string);
     let name = name.as_deref();
     let opened = Device::opened();
     let openafs = opened.as_ref().ok().and_then(Option::as_ref);
-    if place.here && !forget_keys(place.keyring, name) {
+    if target.is_session && !discard_keys(target.keyring, name) {
         return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
     }
-    if place.here && openafs.is_none() {
+    if target.is_session && openafs.is_none() {
         return opened.map(drop).map_err(doing());
     }
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
     let answer = unsafe {
         sys::ask(deadline, |_| {
-            if !(place.enter() && (place.here || forget_keys(place.keyring, name))) {
+            if !(target.enter() && (target.is_session || discard_keys(target.keyring, name))) {
                 return 1;
             }
-            let refused = openafs.is_some_and(|interface| !openafs::forget(interface, name));
+            let refused = openafs.is_some_and(|interface| !openafs::discard(interface, name));
             if refused { STATUS_REFUSED } else { 0 }
         })
     }

@@ -8,7 +8,7 @@ use super::placed::Placed;
 use super::tokens::PagState;
 use super::tokens::take_ticket;
 use crate::afs::s0;
-use crate::afs::s0::Equipped;
+use crate::afs::s0::AfsPagChange;
 use crate::ccache;
 use crate::error::Error;
 use crate::error::Result;
@@ -76,11 +76,11 @@ fn report_if_apart(attempt: &LoginAttempt<'_>, pag: PagId, kind: PagKind) {
 /// the other clients.
 fn ensure_afs_pag(attempt: &LoginAttempt<'_>, guard: &Guard, pag: &mut Pag) {
     match s0::ensure_afs_pag(guard, pag) {
-        Ok(Equipped::Relinked) => {
+        Ok(AfsPagChange::Relinked) => {
             let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
             report(&Event::Healed { uid: attempt.uid(), pag: pag.id, what });
         }
-        Ok(Equipped::AsBefore | Equipped::Anew) => {}
+        Ok(AfsPagChange::Unchanged | AfsPagChange::New) => {}
         Err(why) => report(&Event::NotEquipped { uid: attempt.uid(), pag: pag.id, why: why.to_string() }),
     }
 }
@@ -159,7 +159,7 @@ fn note_ccache(attempt: &LoginAttempt<'_>, record: &mut Record) {
 /// did follow.
 fn end_following(pag: &mut Pag, ring: &Ring, record: &mut Record) -> bool {
     if record.follows.is_some() {
-        follow::take_away(ring, pag.afs_keyring, record);
+        follow::end_following(ring, pag.afs_keyring, record);
         report(&Event::FollowsNobody { uid: pag.uid, pag: pag.id });
         pag.record = Ok(record.clone());
         return true;

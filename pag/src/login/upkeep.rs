@@ -88,7 +88,7 @@ pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stay
         && record.follows.is_some()
         && let Ok(ring) = &pag.ring
     {
-        follow::take_away(ring, pag.afs_keyring, &mut record);
+        follow::end_following(ring, pag.afs_keyring, &mut record);
     }
     match fate {
         Fate::Keep => {

@@ -28,7 +28,7 @@ pub const MASK: Mask = Mask(0x3f03_3f00);
 /// # Errors
 /// `System` if it is no session keyring of the user's, or if the kernel refuses.
 #[allow(unsafe_code)] // makes a child
-pub fn take_charge(pag: &Pag, ring: &Ring, keyring: Serial, deadline: Instant) -> Result<()> {
+pub fn give_to_handle_group(pag: &Pag, ring: &Ring, keyring: Serial, deadline: Instant) -> Result<()> {
     let doing = || Error::system(format!("take charge of keyring {keyring} of uid {}", pag.uid));
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
     let child = unsafe {

@@ -171,7 +171,7 @@ pub(crate) fn unlink(keys: &[Serial], from: Serial) {
 /// Ends following: unlinks the followed PAG's keys from the follower's ring and links `s0`, the follower's own S0,
 /// again. Changes `record`; the caller must store it. The followed session still uses the tokens, so the caller must
 /// not discard the tokens of this ring before.
-pub fn take_away(ring: &Ring, s0: Option<Serial>, record: &mut Record) {
+pub fn end_following(ring: &Ring, s0: Option<Serial>, record: &mut Record) {
     if let Some(s0) = s0 {
         let _ = keyring::link(s0, ring.serial);
     }

@@ -31,7 +31,7 @@ impl Principal {
         let good = !principal.components.is_empty()
             && principal.components.iter().chain([&principal.realm]).all(printable)
             && principal.to_string().len() <= LONGEST;
-        if good { Ok(principal) } else { Err(FormatError("its principal is none that a person would have")) }
+        if good { Ok(principal) } else { Err(FormatError("its principal is not valid")) }
     }
 
     /// Parses a principal as krb5_unparse_name writes it: `\` escapes a separator.
