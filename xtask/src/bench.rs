@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::shell::{MACHINES, Profile, build, need_packages, target, top};
 use crate::{image, machine, roots, tiers, vm};
 
-/// How often each stack is run, interleaved with the others, each time in a fresh process.
+/// The number of runs of each stack. Each run has a new process, and the stacks take turns.
 const RUNS: usize = 301;
 
 /// One line of the table.
@@ -20,16 +20,16 @@ struct Line {
     name: &'static str,
     value: f64,
     unit: &'static str,
-    /// Distance of the quartiles, in the same unit; none where nothing was repeated.
+    /// Distance of the quartiles, in the same unit. None for a value that was measured once.
     spread: Option<f64>,
-    /// What the value may be at most; none for what is only reported.
+    /// The highest allowed value. None for a value that is only reported.
     bound: Option<f64>,
-    /// Whether what is compared can be told apart.
+    /// Whether the difference is large enough beside the spread.
     measurable: bool,
 }
 
 impl Line {
-    /// What is only reported.
+    /// A value that is only reported.
     fn new(name: &'static str, value: f64, unit: &'static str, spread: Option<f64>) -> Self {
         Line { name, value, unit, spread, bound: None, measurable: true }
     }
@@ -39,14 +39,14 @@ impl Line {
     }
 }
 
-/// Median and distance of the quartiles.
+/// The median and the distance of the quartiles.
 fn middle(mut values: Vec<f64>) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
     let at = |part: f64| values[((values.len() - 1) as f64 * part) as usize];
     (at(0.5), at(0.75) - at(0.25))
 }
 
-/// Measures, prints the table, and says whether every bound was met.
+/// Measures and prints the table. True if every bound was met.
 pub(crate) fn run(json: bool, afs: bool) -> bool {
     let lines = if afs { on_a_cell() } else { on_this_kernel() };
     if json {
@@ -71,13 +71,14 @@ pub(crate) fn run(json: bool, afs: bool) -> bool {
     lines.iter().all(|line| line.is_met() && line.measurable)
 }
 
+/// Measures on this host's kernel.
 fn on_this_kernel() -> Vec<Line> {
     need_packages(&[]);
     let programs = machine::programs();
     let mut modules = tiers::Modules::of(&top(), Profile::Release);
     let module = modules.plain();
     build(&top(), &["--release", "-p", "pag-tests", "--bins"]);
-    build(&top(), &["--release", "-p", "pam_empty"]); // not with the others: `--bins` leaves a library out
+    build(&top(), &["--release", "-p", "pam_empty"]); // on its own, since `--bins` builds no library
     let empty = target().join("release/libpam_empty.so");
     let mut lines = cycles(module, &empty);
     let size = std::fs::metadata(module).unwrap().len() as f64 / 1000.0;
@@ -86,7 +87,7 @@ fn on_this_kernel() -> Vec<Line> {
     lines
 }
 
-/// The helper with many PAGs, on a real systemd.
+/// Measures the helper with many PAGs, on a real systemd.
 fn helper(programs: &Path) -> Vec<Line> {
     let product = tiers::product(&top(), Profile::Release);
     let outcome = machine::run(&machine::Run {
@@ -112,7 +113,7 @@ fn helper(programs: &Path) -> Vec<Line> {
     ]
 }
 
-/// On a real cell, beside pam_afs_session with the same aklog.
+/// Measures on a real cell, beside pam_afs_session with the same aklog.
 fn on_a_cell() -> Vec<Line> {
     need_packages(&MACHINES);
     build(&top(), &["-p", "pam_empty"]);
@@ -168,25 +169,26 @@ fn on_a_cell() -> Vec<Line> {
     lines
 }
 
-/// That a join takes an eighth of what it is compared with, at most.
+/// A join takes at most an eighth of pam_afs_session's time.
 fn much_faster(name: &'static str, ours: &[f64], theirs: &[f64]) -> Line {
     let (ours, theirs) = (middle(ours.to_vec()), middle(theirs.to_vec()));
     let spread = ours.1.max(theirs.1);
     Line {
         bound: Some(1.0 / 8.0),
-        // More than half of what is to be told apart: then it is not told apart.
+        // A spread of more than half of the difference hides the difference.
         measurable: spread <= (theirs.0 - ours.0).abs() / 2.0,
         ..Line::new(name, ours.0 / theirs.0, "x", Some(spread / theirs.0))
     }
 }
 
-/// How long making and seeding may take, in parts of pam_afs_session's time.
+/// The longest time for making and seeding a PAG, in parts of pam_afs_session's time.
 const MAKE: f64 = 1.25;
 
-/// That making and seeding take little longer. Nearly all of it is the same aklog on both sides, and that is what the times
-/// spread by: two medians that are near each other say nothing. So each time is divided by that of its own pair, taken a
-/// moment before or after, and 19 times in 20 the median of all such ratios lies in the range that is told: the bound is
-/// kept where all of that range is below it.
+/// Making and seeding a PAG takes little longer than with pam_afs_session.
+///
+/// Both spend nearly all of the time in the same aklog, and that time spreads. So two medians that are near each other
+/// say nothing. Each time is divided by the other module's time a moment before or after. With a probability of 95 %,
+/// the median of these ratios lies in the reported range. The bound is met if the whole range is below it.
 fn little_slower(name: &'static str, ours: &[f64], theirs: &[f64]) -> [Line; 3] {
     let (one, other) = (middle(ours.to_vec()), middle(theirs.to_vec()));
     let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
@@ -198,8 +200,8 @@ fn little_slower(name: &'static str, ours: &[f64], theirs: &[f64]) -> [Line; 3] 
     ]
 }
 
-/// Where the median lies of what the values are a sample of, 19 times in 20: by the sign test, which asks nothing of how
-/// they are distributed.
+/// The range of the median with a probability of 95 %, by the sign test. That test assumes nothing about the
+/// distribution of the values.
 fn range_of_median(mut values: Vec<f64>) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
     let count = values.len() as f64;
@@ -207,7 +209,7 @@ fn range_of_median(mut values: Vec<f64>) -> (f64, f64) {
     (values[rank], values[values.len() - 1 - rank])
 }
 
-/// A process in the namespaces of the benchmark that waits to be told what to do.
+/// A process in the namespaces of the benchmark, which takes commands line by line.
 struct Inside(Child, BufReader<std::process::ChildStdout>);
 
 impl Inside {
@@ -223,11 +225,12 @@ impl Inside {
             .spawn()
             .unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        // keyctl session says which keyring it has joined on stderr; the first line of stdout is ours.
+        // keyctl session prints the keyring that it has joined on stderr, so the first line of stdout is the
+        // benchmark's.
         Inside(child, output)
     }
 
-    /// Times in microseconds of `runs` fresh processes for each stack, interleaved; one list a stack.
+    /// Runs each stack `runs` times, in turn and in new processes. Returns a list for each stack, in microseconds.
     fn times(&mut self, runs: usize, stacks: &[&str]) -> Vec<Vec<f64>> {
         writeln!(self.0.stdin.as_mut().unwrap(), "{runs} {}", stacks.join(" ")).unwrap();
         let mut answer = String::new();
@@ -235,7 +238,8 @@ impl Inside {
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
-    fn say(&mut self, line: &str) {
+    /// Gives a command, and waits until the process is ready again.
+    fn command(&mut self, line: &str) {
         writeln!(self.0.stdin.as_mut().unwrap(), "{line}").unwrap();
         let mut answer = String::new();
         self.1.read_line(&mut answer).unwrap();
@@ -250,10 +254,11 @@ impl Drop for Inside {
     }
 }
 
+/// Measures a login's whole cycle, with and without the module, and joins beside few and many PAGs.
 fn cycles(module: &Path, empty: &Path) -> Vec<Line> {
     let mut inside = Inside::start(module, empty);
     let mut lines = Vec::new();
-    inside.say("login");
+    inside.command("login");
     let stacks = ["permit", "keyinit", "keyinit+empty", "keyinit+pag", "join"];
     let times: Vec<(f64, f64)> = inside.times(RUNS, &stacks).into_iter().map(middle).collect();
     let [permit, keyinit, with_empty, with_pag, _] = times[..] else { panic!("five stacks") };
@@ -281,7 +286,7 @@ fn cycles(module: &Path, empty: &Path) -> Vec<Line> {
         "cycle: pam_keyinit",
         "cycle: pam_keyinit, empty",
         "cycle: pam_keyinit, pam_pag",
-        // In it, once: it grows with the keyrings that the kernel has, whoever made them.
+        // A cycle contains one such join. Its time grows with the number of all keyrings of the kernel.
         "the kernel's join by name beside 1",
     ]
     .into_iter()
@@ -293,14 +298,14 @@ fn cycles(module: &Path, empty: &Path) -> Vec<Line> {
         (100, "join with 100 PAGs in the registry", "the kernel's join by name beside 100"),
         (10_000, "join with 10,000 PAGs in the registry", "the kernel's join by name beside 10,000"),
     ] {
-        inside.say(&format!("populate {count}"));
+        inside.command(&format!("populate {count}"));
         let times: Vec<(f64, f64)> =
             inside.times(51, &["keyinit+empty", "keyinit+pag", "join"]).into_iter().map(middle).collect();
         let [with_empty, with_pag, join] = times[..] else { panic!("three stacks") };
         let value = with_pag.0 - with_empty.0;
         lines.push(Line::new(name, value, "us", Some(with_pag.1)));
         lines.push(Line::new(floor, join.0, "us", Some(join.1)));
-        inside.say("depopulate");
+        inside.command("depopulate");
     }
     lines
 }

@@ -1,4 +1,5 @@
-//! The table of breaks, `tests/breaks.toml`: what is broken on purpose, and the scenario that must notice it.
+//! The table of breaks, `tests/breaks.toml`. A break changes the product on purpose, and names the scenario that must
+//! fail then.
 
 use std::fs;
 use std::path::Path;
@@ -15,18 +16,18 @@ const TABLE: &str = "tests/breaks.toml";
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Break {
-    /// Its name: what is wrong with the broken product.
+    /// Its name: the fault of the broken product.
     pub(crate) name: String,
-    /// The scenario that must fail; in tier 3 `NAME on CLIENT`, or `NAME` for the scenario's first client.
+    /// The scenario that must fail. In tier 3 it is `NAME on CLIENT`, or `NAME` for the scenario's first client.
     pub(crate) scenario: String,
     /// Words of the assertion at which the scenario must fail.
     pub(crate) assertion: String,
-    /// The Debian release, where the oldest one can't show it.
+    /// The Debian release, if the oldest one can't show the fault.
     suite: Option<String>,
     edit: Vec<Edit>,
 }
 
-/// One place in the source that is broken.
+/// One change of the source.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Edit {
@@ -58,7 +59,7 @@ impl Break {
     /// Breaks the product in the tree at `tree`.
     ///
     /// # Errors
-    /// The edit that does not stand exactly once in its file. Edits before it have been made then.
+    /// An edit with a snippet that is not exactly once in its file. The edits before it have been made then.
     pub(crate) fn apply(&self, tree: &Path) -> Result<(), String> {
         for edit in &self.edit {
             let path = tree.join(&edit.file);

@@ -1,5 +1,5 @@
-//! What outlives a run, in a place of its own outside of the source tree: roots and images, and locks for those who run at
-//! the same time.
+//! The cache of roots and images, which lies outside the source tree and outlives a run. Its locks keep runs at the
+//! same time apart.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// What nobody has used for this long is removed when something is built.
+/// A root or an image that no run has used for this long is removed at the next build.
 const FORGOTTEN: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// Where it is.
+/// The directory of the cache.
 pub(crate) fn cache() -> PathBuf {
     std::env::var_os("PAG_LAB_CACHE").map_or_else(|| "/var/cache/pag-lab".into(), PathBuf::from)
 }
@@ -22,14 +22,14 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     path
 }
 
-/// A lock of the cache's, if nobody has it; it ends with the value.
+/// Takes a lock of the cache, unless another process has it. Dropping the value gives it back.
 pub(crate) fn try_lock(name: &str) -> Option<fs::File> {
     fs::create_dir_all(cache()).unwrap();
     let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
     file.try_lock().is_ok().then_some(file)
 }
 
-/// A lock that others who use the cache wait for; it ends with the value.
+/// Takes a lock of the cache, and waits for it. Dropping the value gives it back.
 pub(crate) fn lock(name: &str) -> fs::File {
     fs::create_dir_all(cache()).unwrap();
     let file = fs::File::create(cache().join(format!("{name}.lock"))).unwrap();
@@ -41,23 +41,24 @@ pub(crate) fn lock(name: &str) -> fs::File {
 
 static WAITED: AtomicU64 = AtomicU64::new(0);
 
-/// How long this program has waited for others who use the cache, in all.
+/// The time that this program has waited for locks of other runs, in all.
 pub(crate) fn waited() -> Duration {
     Duration::from_millis(WAITED.load(Ordering::Relaxed))
 }
 
-/// The file whose age tells when a root or an image was last used. The age of the thing itself tells when it was made.
+/// The file with the time of the last use of a root or an image. The root or image itself has the time when it was
+/// made.
 fn stamp(path: &Path) -> PathBuf {
     path.with_extension("used")
 }
 
-/// Notes that a root or an image is used.
+/// Notes the use of a root or an image.
 pub(crate) fn is_used(path: &Path) {
     fs::write(stamp(path), "").ok();
 }
 
-/// Removes roots and images that are not used any more, and what programs have left that were killed. A build that was cut
-/// off is for whoever builds the same again: he has its lock.
+/// Removes roots and images that are no longer used, and the scratch directories of killed runs. The rest of a killed
+/// build stays until the next build of the same root, which has the lock for it.
 pub(crate) fn sweep() {
     sweep_in(&cache());
 }
@@ -67,12 +68,12 @@ fn sweep_in(cache: &Path) {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         let owner = name.strip_prefix("run-").and_then(|rest| rest.split('-').next());
         let dead = owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
-        // Before there is a stamp, the directory tells.
+        // Without a stamp, the time of the directory counts.
         let used = [stamp(&path), path.clone()].iter().find_map(|file| fs::metadata(file).ok()?.modified().ok());
         let age = used.and_then(|time| SystemTime::now().duration_since(time).ok());
         let forgotten = owner.is_none() && path.is_dir() && age.is_some_and(|age| age > FORGOTTEN);
         if forgotten {
-            println!("  removing {name}, which nobody has used for two weeks");
+            println!("  removing {name}, which no run has used for two weeks");
             for extension in ["log", "used"] {
                 fs::remove_file(path.with_extension(extension)).ok();
             }
@@ -83,7 +84,7 @@ fn sweep_in(cache: &Path) {
     }
 }
 
-/// Removes a tree, and before that what is mounted in it.
+/// Unmounts all that is mounted in a tree, and removes the tree.
 pub(crate) fn remove(path: &Path) {
     let script = "awk -v n=\"$1/\" 'index($2, n) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount -l; \
                   rm -rf --one-file-system \"$1\"";
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sweep_takes_what_is_forgotten_and_what_the_dead_left() {
+    fn the_sweep_removes_unused_roots_and_the_scratch_of_killed_runs() {
         let place = std::env::temp_dir().join(format!("pag-sweep-{}", std::process::id()));
         let long_ago = SystemTime::now() - FORGOTTEN - Duration::from_secs(60);
         let living = format!("run-{}-vm-0", std::process::id());

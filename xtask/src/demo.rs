@@ -6,7 +6,7 @@ use crate::machine::{self, Run};
 use crate::shell::{MACHINES, Profile, need_packages, top};
 use crate::{image, roots, tiers, vm};
 
-/// Shows both acts; true when they went as they should.
+/// Shows both acts. True if both went well.
 pub(crate) fn run() -> bool {
     need_packages(&[]);
     println!("A Debian machine with systemd, sshd and a Kerberos KDC is booted twice: without pam_pag, and with it.");
@@ -28,7 +28,7 @@ pub(crate) fn run() -> bool {
     well
 }
 
-/// Shows both acts on a real cell; true when they went as they should.
+/// Shows both acts on a real cell. True if both went well.
 pub(crate) fn afs() -> bool {
     need_packages(&MACHINES);
     println!(

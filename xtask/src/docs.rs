@@ -1,4 +1,4 @@
-//! Checks that the documents name what is there: a tree that was moved leaves its map behind.
+//! Tests that the paths and functions in the documents exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The machine of tier 3 as files: a Debian tree with a kernel and OpenAFS's module, a disk image of it, and states of
-//! its memory in which a cell is up and a client loaded. Cached by a hash of their recipe.
+//! The files of a machine of tier 3: a Debian tree with a kernel and OpenAFS's module, a disk image of it, and states
+//! of its memory in which a cell runs and a client is loaded. They are cached by a hash of their recipe.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::roots::bootstrap;
 use crate::shell::{run, sh};
 use crate::vm::{self, Disk, Vm};
 
-/// The releases with their AFS: OpenAFS 1.8.9 on Linux 6.1, and 1.8.13 on 6.12, which the long form alone needs.
+/// The releases: OpenAFS 1.8.9 on Linux 6.1, and 1.8.13 on 6.12. Only the long form needs the second.
 pub(crate) const SUITES: [&str; 2] = ["bookworm", "trixie"];
 
 const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dbus,dbus-user-session,libpam-systemd,systemd-container,\
@@ -24,10 +24,10 @@ const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dbus,dbus-user-session,li
     krb5-admin-server,krb5-user,libpam-krb5,libpam-afs-session,openafs-client,openafs-fileserver,openafs-dbserver,\
     openafs-krb5,kafs-client,kstart,busybox-static,iproute2,libgcc-s1,xz-utils";
 
-/// What makes the module: a tree of its own, since the machine needs no compiler.
+/// The packages that build the module, in a tree of their own, since the machine needs no compiler.
 const BUILDER: &str = "linux-headers-amd64,openafs-modules-dkms";
 
-/// Answers to what the packages of Kerberos and AFS ask.
+/// Answers to the questions of the Kerberos and AFS packages.
 const ANSWERS: [&str; 9] = [
     "krb5-config krb5-config/default_realm string EXAMPLE.TEST",
     "krb5-config krb5-config/add_servers boolean false",
@@ -54,13 +54,13 @@ impl Image {
         &self.0
     }
 
-    /// Says which versions it has.
+    /// The versions of its kernel and packages.
     pub(crate) fn versions(&self) -> String {
         fs::read_to_string(self.0.join("versions")).unwrap()
     }
 }
 
-/// The image of a release, built when there is none of this recipe.
+/// The image of a release. It is built if there is none of this recipe.
 pub(crate) fn image(suite: &str) -> Image {
     let mut hasher = DefaultHasher::new();
     (suite, PACKAGES, BUILDER, ANSWERS, KERNEL).hash(&mut hasher);
@@ -80,7 +80,7 @@ pub(crate) fn image(suite: &str) -> Image {
     Image(path)
 }
 
-/// Says how long a step took.
+/// Runs a step, and prints its time.
 fn step<T>(suite: &str, what: &str, action: impl FnOnce() -> T) -> T {
     let begun = Instant::now();
     let result = action();
@@ -88,7 +88,7 @@ fn step<T>(suite: &str, what: &str, action: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Makes what takes longest, unless it is there: OpenAFS's module, as DKMS builds it. Its directory is named by the
+/// Builds OpenAFS's module with DKMS, unless it is there. This takes longest. The directory has the name of the
 /// kernel's version.
 fn module(suite: &str, base: &Path) -> PathBuf {
     let place = base.join("module");
@@ -150,12 +150,12 @@ fn disk(tree: &Path, new: &Path) {
         .arg(new.join("disk.img")));
 }
 
-/// Makes the image, and its states.
+/// Makes the image and its states.
 fn build(suite: &str, base: &Path, path: &Path) {
     let new = path.with_extension("new");
     sh(&format!("rm -rf '{n}'; mkdir -p '{n}' '{b}'", n = new.display(), b = base.display()));
     let image = Image(new.clone());
-    // Minutes are for a host that has much else to do.
+    // A busy host may need minutes.
     let limit = Duration::from_secs(600);
     std::thread::scope(|scope| {
         let module = scope.spawn(|| module(suite, base));

@@ -1,4 +1,4 @@
-//! The install tree: what a release is made of and where it goes.
+//! The files of a release, and their places.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,9 +7,10 @@ use std::process::Command;
 
 use crate::shell::{Profile, build, run, sh, target_of, top};
 
-/// What cargo builds, where it goes, and its mode.
+/// The files that cargo builds: name, place and mode.
 fn built() -> [(String, PathBuf, u32); 6] {
-    // Debian has a directory for each architecture, whose names are its own; elsewhere modules lie in lib64, or lib.
+    // Debian has a directory for each architecture, with names of its own. Other systems have PAM modules in lib64 or
+    // lib.
     let multiarch = match std::env::consts::ARCH {
         "x86" => "i386-linux-gnu".to_owned(),
         "arm" => "arm-linux-gnueabihf".to_owned(),
@@ -38,7 +39,7 @@ pub(crate) fn layout(tree: &Path, profile: Profile, destination: &Path) {
     let units = tree.join("units");
     for file in sh(&format!("cd '{}' && find . -type f", units.display())).lines() {
         let place = destination.join(file);
-        // Configuration that is there already is the administrator's.
+        // An existing configuration file is the administrator's, and stays.
         if !(file.starts_with("./etc/") && place.exists()) {
             copy(&units.join(file), &place, 0o644);
         }
@@ -51,7 +52,7 @@ pub(crate) fn layout(tree: &Path, profile: Profile, destination: &Path) {
 
 fn copy(from: &Path, to: &Path, mode: u32) {
     fs::create_dir_all(to.parent().unwrap()).unwrap();
-    // By way of another name: a module that is mapped by a running sshd must not change under it.
+    // Written under another name and renamed: a running sshd has mapped the old module, which must not change.
     let new = to.with_extension("pag-new");
     fs::copy(from, &new).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
     fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
@@ -68,14 +69,14 @@ pub(crate) fn install(destination: &Path) -> bool {
         // dbus-daemon sees a new policy by itself, dbus-broker does not.
         let _ = Command::new("systemctl").args(["reload", "dbus"]).status();
         let _ = Command::new("journalctl").arg("--update-catalog").status();
-        // After an upgrade. It loses nothing: what it knows is in the kernel.
+        // After an upgrade. The helper loses nothing, since its state is in the kernel.
         let _ = Command::new("systemctl").args(["try-restart", "pag-logind-helper"]).status();
         println!("installed. Next: pagctl pam enable; systemctl enable --now pag-logind-helper");
     }
     true
 }
 
-/// `cargo xtask uninstall`: everything but /etc/pag and what PAM stacks say, which `pagctl pam disable` takes back.
+/// `cargo xtask uninstall`: removes all but /etc/pag. It refuses while PAM stacks name pam_pag.
 pub(crate) fn uninstall(destination: &Path) -> bool {
     if destination == Path::new("/") {
         if sh("grep -ls pam_pag /etc/pam.d/* || true").lines().next().is_some() {
@@ -105,8 +106,8 @@ pub(crate) fn uninstall(destination: &Path) -> bool {
     true
 }
 
-/// Puts a product that [`layout`] has laid out into the root of a machine, and sets the machine up as its
-/// administrator would, with the tests' seeder.
+/// Copies a product that [`layout`] has laid out into the root of a machine, and configures it as an administrator
+/// would, with the seeder of the tests.
 pub(crate) fn into_root(product: &Path, root: &Path) {
     let (product, r) = (product.display(), root.display());
     sh(&format!("cp -a {product}/. {r}/"));

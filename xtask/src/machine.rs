@@ -12,48 +12,48 @@ use crate::roots::root;
 use crate::shell::sh;
 use crate::{install, shell};
 
-/// What a scenario has come to.
+/// The result of a scenario.
 pub(crate) struct Outcome {
     /// Whether it passed.
     pub(crate) passed: bool,
-    /// What it wrote.
+    /// Its output.
     pub(crate) output: String,
     /// The machine's journal.
     pub(crate) journal: String,
-    /// How long it took, from the copy of the root to its end.
+    /// Its time, from the copy of the root to its end.
     pub(crate) took: Duration,
 }
 
-/// What is to be run, and on what.
+/// One run of a scenario, and its machine.
 pub(crate) struct Run<'a> {
     /// The release.
     pub(crate) suite: &'a str,
     /// The scenario, as `pag-scenario` knows it.
     pub(crate) scenario: &'a str,
-    /// Where the product lies that is installed first; none for a machine without it.
+    /// The directory of the product that is installed first. None for a machine without it.
     pub(crate) product: Option<&'a Path>,
     /// The directory of the tests' programs.
     pub(crate) programs: &'a Path,
     /// Users that linger.
     pub(crate) linger: &'a [&'a str],
-    /// How often it boots.
+    /// The number of boots.
     pub(crate) boots: u32,
     /// Whether it is the long form.
     pub(crate) long: bool,
 }
 
-/// Longest time for one boot and what is done in it.
+/// Longest time for one boot and the scenario in it.
 const LIMIT: Duration = Duration::from_secs(600);
-/// The same in the long form.
+/// Longest time for both in the long form.
 const LONG_LIMIT: Duration = Duration::from_secs(2700);
 
-/// An overlay over a root that ends with this value.
+/// An overlay over a root. Dropping it unmounts and removes it.
 pub(crate) struct Overlay {
     scratch: PathBuf,
 }
 
 impl Overlay {
-    /// Mounts one, with `name` in its place's name.
+    /// Mounts an overlay, in a scratch directory with `name` in its path.
     pub(crate) fn of(root: &Path, name: &str) -> Self {
         let scratch = scratch(name);
         for part in ["upper", "work", "merged", "share"] {
@@ -65,7 +65,7 @@ impl Overlay {
         Overlay { scratch }
     }
 
-    /// The root with what has been changed in it.
+    /// The root with its changes.
     pub(crate) fn tree(&self) -> PathBuf {
         self.scratch.join("merged")
     }
@@ -82,7 +82,7 @@ impl Drop for Overlay {
     }
 }
 
-/// Leaf control groups of the host that the container may call its own: else its systemd would manage the host's root.
+/// Control groups of the host, made for the container. Without them, its systemd would manage the host's root group.
 struct Cgroups(Vec<PathBuf>);
 
 impl Cgroups {
@@ -111,8 +111,8 @@ impl Drop for Cgroups {
     }
 }
 
-/// The registries of machines in root's user keyring. Keyrings know no containers, so what one leaves is found, and
-/// removed, here. The host's own is told by its pid namespace.
+/// The registries of containers in root's user keyring. A container shares that keyring with the host, so its registry
+/// stays there and has to be removed. The host's own registry has the number of the host's pid namespace in its name.
 fn registries() -> BTreeSet<String> {
     let text = Command::new("keyctl").args(["rlist", "@u"]).output().map(|o| o.stdout).unwrap_or_default();
     let serials = String::from_utf8_lossy(&text).into_owned();
@@ -130,9 +130,9 @@ fn registries() -> BTreeSet<String> {
         .collect()
 }
 
-/// Boots and runs.
+/// Boots the machine and runs the scenario.
 pub(crate) fn run(run: &Run<'_>) -> Outcome {
-    // Machines share the kernel's keyrings and key quotas: one at a time on this host, whoever runs it.
+    // Machines share the kernel's keyrings and key quotas, so only one of them runs on this host at a time.
     let _lock = lock("machines");
     let begun = Instant::now();
     let before = registries();
@@ -190,7 +190,7 @@ fn boot_once(tree: &Path, share: &Path, limit: Duration) -> String {
         share.display()
     );
     let log = fs::File::create(&console).unwrap();
-    // A session keyring of its own, so that nothing of the caller's is inside.
+    // With a session keyring of its own, so that the machine has no key of the caller.
     let _ = Command::new("keyctl")
         .args(["session", "-", "sh", "-c", &command])
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
@@ -204,7 +204,7 @@ fn boot_once(tree: &Path, share: &Path, limit: Duration) -> String {
     tail.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-/// Builds the tests' programs and gives the directory that they are in.
+/// Builds the programs of the tests, and returns their directory.
 pub(crate) fn programs() -> PathBuf {
     shell::build(&shell::top(), &["-p", "pag-tests", "--bins"]);
     shell::target().join("debug")

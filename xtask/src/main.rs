@@ -6,7 +6,7 @@
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a tool for developers: it stops where something is wrong, and says what"
+    reason = "a tool for developers: it stops at a fault, and says which"
 )]
 
 mod bench;
@@ -31,8 +31,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Tasks of the pam_pag project. All need root on Debian, but for `test --list`; `install` and `uninstall` need it without
-/// `--destdir`, and run elsewhere, too.
+/// Tasks of the pam_pag project. All but `test --list` need root on Debian. `install` and `uninstall` need root only
+/// without
+/// `--destdir`, and run on other systems, too.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 struct Cli {
@@ -42,25 +43,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Show the main job on a real login, without us and with us
+    /// Show the main job on a real login, without pam_pag and with it
     Demo {
         /// With homes in AFS, on a virtual machine with a real cell
         #[arg(long)]
         afs: bool,
     },
-    /// Run the tests; the last line says how many passed, failed and were skipped
+    /// Run the tests. The last line says how many passed, failed and were skipped
     Test(tiers::Choice),
     /// Break the code on purpose, one entry of tests/breaks.toml at a time, and demand that its scenario fails
     Prove {
         /// Only these breaks, by their names
         names: Vec<String>,
-        /// Only see whether the code with each break compiles
+        /// Only check that the code with each break compiles
         #[arg(long)]
         check: bool,
     },
-    /// Run a command as root on a virtual machine with an AFS cell, print what it says, and forget the machine
+    /// Run a command as root on a virtual machine with an AFS cell, print its output, and discard the machine
     Vm(vm::Choice),
-    /// Measure speed and size, as ratios within one run; exit status 1 when a bound is missed or something cannot be told apart
+    /// Measure speed and size, as ratios within one run. The exit status is 1 if a bound is missed or a result is not
+    /// measurable
     Bench {
         /// Print JSON
         #[arg(long)]
@@ -75,9 +77,9 @@ enum Task {
         #[arg(long, default_value = "/")]
         destdir: PathBuf,
     },
-    /// Take away what `install` has put there, configuration excepted
+    /// Remove the installed files, except the configuration
     Uninstall {
-        /// Where `install --destdir` had put it
+        /// The directory that `install --destdir` was given
         #[arg(long, default_value = "/")]
         destdir: PathBuf,
     },

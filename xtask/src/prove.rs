@@ -1,6 +1,6 @@
-//! `cargo xtask prove`: each scenario is worth something only if it fails when the code is broken.
+//! `cargo xtask prove`: a scenario is worth something only if it fails when the code is broken.
 //!
-//! The table of breaks, [`breaks`], says what is broken and which scenario must notice it.
+//! The table of breaks, [`breaks`], has the changes of the code and the scenarios that must fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,13 +18,14 @@ use crate::{cache, image, tiers, vm};
 /// The crates of the product.
 const PRODUCT: [&str; 4] = ["pag", "pam_pag", "pag-logind-helper", "pagctl"];
 
-/// Proves all breaks, or some; true when each scenario passes whole, and fails broken, at its assertion.
+/// Proves all breaks, or `only` some. True if each scenario passes with the whole code, and fails at its assertion with
+/// the broken code.
 pub(crate) fn run(only: &[String]) -> bool {
     let breaks = chosen(only);
     let third = breaks.iter().any(|one| third(&one.scenario).is_some());
     need_packages(if third { &MACHINES } else { &[] });
     let programs = machine::programs();
-    // Several breaks are of one scenario: it need not pass more than once.
+    // Several breaks may be of one scenario, which has to pass only once.
     let names: BTreeSet<(&str, &str)> = breaks.iter().map(|one| (&one.scenario[..], one.suite())).collect();
     println!("{} breaks of {} scenarios; first these as they are", breaks.len(), names.len());
     let begun = Instant::now();
@@ -42,7 +43,7 @@ pub(crate) fn run(only: &[String]) -> bool {
         }
         passes.insert((*name, *suite), passed);
     }
-    // A place of its own that stays: cargo knows what it has built by the path, and builds little when that is the same.
+    // The broken tree keeps its path from run to run: cargo knows built files by their paths, and builds little then.
     let tree = target().join("broken");
     fs::create_dir_all(&tree).unwrap();
     let (mut proved, mut failed) = (0, 0);
@@ -63,12 +64,16 @@ pub(crate) fn run(only: &[String]) -> bool {
         }
     }
     let waited = cache::waited();
-    println!("in {:.0} s, of which {:.0} s in wait of others", begun.elapsed().as_secs_f64(), waited.as_secs_f64());
+    println!(
+        "in {:.0} s, of which {:.0} s in wait for other runs",
+        begun.elapsed().as_secs_f64(),
+        waited.as_secs_f64()
+    );
     println!("{proved} passed, {failed} failed, 0 skipped");
     failed == 0 && proved > 0
 }
 
-/// The breaks of these names; all, if none is named.
+/// The breaks of these names, or all breaks without a name.
 fn chosen(names: &[String]) -> Vec<Break> {
     let breaks: Vec<Break> =
         breaks::table().into_iter().filter(|one| names.is_empty() || names.contains(&one.name)).collect();
@@ -77,8 +82,8 @@ fn chosen(names: &[String]) -> Vec<Break> {
     breaks
 }
 
-/// Whether the product compiles with each of these breaks. This finds the breaks that a change of the code has left behind, in
-/// a small part of the time that a proof takes.
+/// Whether the product compiles with each of these breaks. A change of the code can make a break invalid, and this
+/// finds such breaks much faster than a proof.
 pub(crate) fn check(only: &[String]) -> bool {
     let breaks = chosen(only);
     let tree = target().join("broken");
@@ -104,7 +109,8 @@ pub(crate) fn check(only: &[String]) -> bool {
     failed == 0
 }
 
-/// The scenario of tier 3 that is called so, and the client that it is to be run with: its first, if none is named.
+/// The scenario of tier 3 with this name, and the client that it runs with. Without a client in the name, that is its
+/// first.
 fn third(name: &str) -> Option<(&'static tier3::Scenario, tier3::Client)> {
     let (name, client) = name.split_once(" on ").map_or((name, None), |(name, client)| (name, Some(client)));
     let known = tier3::ALL.iter().find(|scenario| scenario.name == name)?;
@@ -114,7 +120,7 @@ fn third(name: &str) -> Option<(&'static tier3::Scenario, tier3::Client)> {
 
 const PROVED: &str = "proved";
 
-/// Breaks the product, and says what its scenario has to say to that.
+/// Breaks the product and runs its scenario. Returns the verdict, and the scenario's output.
 fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
     copy(tree);
     if let Err(why) = one.apply(tree) {
@@ -134,7 +140,7 @@ fn prove(one: &Break, tree: &Path, programs: &Path) -> (&'static str, String) {
     (word, text)
 }
 
-/// Makes `tree` a copy of the source. Only what differs is written, so that cargo builds no more than it must.
+/// Makes `tree` a copy of the source. Only files that differ are written, so that cargo builds no more than it must.
 fn copy(tree: &Path) {
     sh(&format!(
         "cd '{tree}' && find . -path ./target -prune -o -type f -print | while read -r f; do \
@@ -146,7 +152,7 @@ fn copy(tree: &Path) {
     ));
 }
 
-/// A tree, and what has been built from it: each part when the first scenario wants it.
+/// A tree, and its built parts. Each part is built when the first scenario needs it.
 struct Built {
     tree: PathBuf,
     modules: tiers::Modules,
@@ -159,7 +165,8 @@ impl Built {
         Built { modules: tiers::Modules::of(&tree, Profile::Prove), tree, services: None, product: None }
     }
 
-    /// Runs one of our scenarios on what this tree makes; one of tier 2 on a release.
+    /// Runs a scenario with the product of this tree. Returns whether it passed, and its output. `suite` is the release
+    /// for tier 2.
     fn scenario(&mut self, programs: &Path, name: &str, suite: &str) -> (bool, String) {
         let tree = &self.tree;
         if tier1::ALL.iter().any(|(known, ..)| *known == name) {

@@ -25,18 +25,18 @@ fn ssh_packages(suite: &str) -> &'static str {
     }
 }
 
-/// sssd's KCM, and nothing else of sssd: installed, its packages would change the PAM stacks and NSS. It is only unpacked,
-/// beside symbolic links to directories that it has as directories.
+/// Unpacks sssd's KCM, and no other part of sssd. Installed packages would change the PAM stacks and NSS. Some
+/// directories of the packages are symbolic links in the root, so `cp` follows these.
 const KCM: &str = "mkdir -p \"$1/root/kcm/partial\" && \
     APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-get -y --download-only -o Dir::Cache::archives=\"$1/root/kcm\" install sssd-kcm && \
     for deb in \"$1\"/root/kcm/*.deb; do case \"$deb\" in */libpam-*|*/libnss-*) ;; *) dpkg-deb -x \"$deb\" \"$1/root/kcm/tree\" ;; esac; done && \
     for top in \"$1\"/root/kcm/tree/*; do cp -a \"$top/.\" \"$1/${top##*/}/\"; done && \
     rm -r \"$1/root/kcm\" && chroot \"$1\" ldconfig";
 
-/// What is done inside a root once its packages are there.
+/// The script that runs in a root after its packages are installed.
 const SETUP: &str = include_str!("root-setup.sh");
 
-/// The root of a release, built when there is none of this recipe, or when sid's is a week old.
+/// The root of a release. It is built if there is none of this recipe, or if the one of sid is older than a week.
 pub(crate) fn root(suite: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     (suite, PACKAGES, ssh_packages(suite), KCM, SETUP).hash(&mut hasher);
@@ -52,7 +52,7 @@ pub(crate) fn root(suite: &str) -> PathBuf {
     path
 }
 
-/// Says which versions a root has.
+/// The versions of the main packages in a root.
 pub(crate) fn versions(root: &Path) -> String {
     let list = sh(&format!(
         "dpkg-query --admindir={}/var/lib/dpkg -W -f '${{Package}} ${{Version}}, ' systemd libpam0g 'openssh-server*' lightdm",
@@ -77,11 +77,12 @@ fn build(suite: &str, path: &Path) {
     println!("  {suite}: built in {} s", begun.elapsed().as_secs());
 }
 
-/// Makes a tree of Debian packages at `new`, where nothing of an earlier attempt stays. `name` is for lines of progress;
+/// Makes a tree of Debian packages at `new`, after removing the rest of an earlier attempt. `name` is for lines of
+/// progress.
 /// `hooks` are more arguments for mmdebstrap.
 pub(crate) fn bootstrap(name: &str, suite: &str, packages: &str, hooks: &[String], new: &Path) {
     let begun = Instant::now();
-    // A build that was cut off may have left mounts of the host's /proc and /sys in it.
+    // A killed build may have left mounts of the host's /proc and /sys in it.
     cache::remove(new);
     let (mirror, security) = mirrors();
     let mut sources = vec![format!("deb {mirror} {suite} main")];
@@ -105,14 +106,14 @@ pub(crate) fn bootstrap(name: &str, suite: &str, packages: &str, hooks: &[String
         .stderr(fs::File::create(new.with_extension("log")).unwrap())
         .spawn()
         .unwrap();
-    let mut said = Instant::now();
+    let mut printed = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        if said.elapsed() > Duration::from_secs(10) {
+        if printed.elapsed() > Duration::from_secs(10) {
             println!("  {name}: {} s", begun.elapsed().as_secs());
-            said = Instant::now();
+            printed = Instant::now();
         }
         std::thread::sleep(Duration::from_millis(200));
     };
@@ -123,7 +124,7 @@ pub(crate) fn bootstrap(name: &str, suite: &str, packages: &str, hooks: &[String
     }
 }
 
-/// The Debian mirror and its security archive that this host itself uses.
+/// The Debian mirror and the security archive that this host uses.
 fn mirrors() -> (String, String) {
     let text = sh("cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null || true");
     let addresses: Vec<&str> = text

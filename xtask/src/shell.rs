@@ -1,4 +1,4 @@
-//! Running programs, and what is where.
+//! Runs programs, and knows the directories.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,18 +8,18 @@ pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's target directory.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), |path| std::path::absolute(path).unwrap())
 }
 
-/// Runs a program; stops when it fails.
+/// Runs a program. Panics if it fails.
 pub(crate) fn run(command: &mut Command) {
     let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(status.success(), "{command:?} ended with {status}");
 }
 
-/// Runs a shell command quietly and gives what it writes; stops when it fails.
+/// Runs a shell command and returns its output. Panics if it fails.
 pub(crate) fn sh(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -32,12 +32,12 @@ pub(crate) fn sh(command: &str) -> String {
 pub(crate) enum Profile {
     /// As it is shipped.
     Release,
-    /// As it is built again and again, for a break at a time: without the optimizer's last word.
+    /// As it is built for each break: with less optimization, in less time.
     Prove,
 }
 
 impl Profile {
-    /// Cargo's name for it, and that of the directory.
+    /// The name of the profile and of its directory in cargo.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Profile::Release => "release",
@@ -46,8 +46,8 @@ impl Profile {
     }
 }
 
-/// Where cargo puts what it builds of the tree at `tree`. Cargo knows a package by its place in its workspace: two trees
-/// with one target directory take each other's results for fresh.
+/// Cargo's target directory for the tree at `tree`. Cargo knows a package by its place in the workspace. With one
+/// target directory, it would take the results of one tree for those of another.
 pub(crate) fn target_of(tree: &Path) -> PathBuf {
     if tree == top() { target() } else { target().join("other-tree") }
 }
@@ -62,11 +62,10 @@ pub(crate) fn build(tree: &Path, arguments: &[&str]) {
         .env("CARGO_TARGET_DIR", target_of(tree)));
 }
 
-/// What a host needs to run virtual machines.
+/// The packages that a host needs to run virtual machines.
 pub(crate) const MACHINES: [&str; 2] = ["qemu-system-x86", "e2fsprogs"];
 
-/// Sees to it that the host has what the tests need, and `more`: names the packages, then installs those that are
-/// missing.
+/// Installs the missing packages that the tests need, and `more`, and prints their names.
 pub(crate) fn need_packages(more: &[&str]) {
     const PACKAGES: [&str; 10] = [
         "mmdebstrap",

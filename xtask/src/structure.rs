@@ -1,8 +1,9 @@
-//! The shape of the product's code: no two modules may need each other.
+//! Tests of the product's structure: no two modules need each other.
 //!
-//! Each file is a module. A module needs another one when a path in its code leads there: in a `use`, or written out.
-//! Unit tests and what the test configuration adds do not count. A name that a `mod.rs` re-exports stands for the module
-//! that defines it. What a `mod.rs` itself defines, the files beside it may not need where it needs them.
+//! Each file is a module. A module needs another one if its code has a path into that module, in a `use` or elsewhere.
+//! Unit tests and other items of the test configuration do not count. A name that a `mod.rs` re-exports stands for the
+//! module that defines it. If a `mod.rs` needs a file beside it, that file must not use an item that the `mod.rs`
+//! itself defines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +17,7 @@ use crate::shell::top;
 const CRATES: [&str; 4] =
     ["pag/src/lib.rs", "pam_pag/src/lib.rs", "pag-logind-helper/src/main.rs", "pagctl/src/main.rs"];
 
-/// A module by its path below the crate; the root is empty.
+/// A module, by its path below the crate. The path of the root is empty.
 type Module = Vec<String>;
 
 /// A crate's modules, and for each the modules that it needs.
@@ -27,12 +28,12 @@ struct Paths<'a> {
     module: &'a Module,
     children: BTreeSet<String>,
     found: Vec<Vec<String>>,
-    /// Those that the module exports again, by the name that it gives them.
+    /// The paths that the module re-exports, by the names that it gives them.
     exported: BTreeMap<String, Vec<String>>,
     is_export: bool,
 }
 
-/// Whether the attributes leave an item to the tests.
+/// Whether an item with these attributes is for tests only.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
@@ -162,7 +163,7 @@ fn needs(root: &Path) -> Needs {
     }
     let definer = |path: &Vec<String>| {
         let mut path = path.clone();
-        // Each step follows one name that is exported again.
+        // Each step follows one re-exported name.
         for _ in 0..10 {
             let module = (0..=path.len()).rev().map(|length| &path[..length]).find(|it| modules.contains_key(*it))?;
             let again = path.get(module.len()).and_then(|name| all.get(&module.to_vec())?.exported.get(name));
@@ -180,7 +181,7 @@ fn needs(root: &Path) -> Needs {
     all.iter().map(of).collect()
 }
 
-/// The modules that are needed, by way of others, by a module that they need: each with the way back to itself.
+/// The circles of modules that need each other, as `a -> b -> a`.
 fn circles(needs: &Needs) -> Vec<String> {
     let mut circles = BTreeSet::new();
     for start in needs.keys() {
@@ -191,7 +192,7 @@ fn circles(needs: &Needs) -> Vec<String> {
             for next in needs.get(last).into_iter().flatten() {
                 if next == start {
                     let mut names: Vec<String> = way.iter().map(|module| module.join("::")).collect();
-                    // One circle is told once, whichever of its modules the search began with.
+                    // A circle is found from each of its modules. Beginning with the first name, it is one string.
                     let first = names.iter().enumerate().min_by_key(|(_, name)| (*name).clone()).map_or(0, |it| it.0);
                     names.rotate_left(first);
                     names.push(names[0].clone());
@@ -217,7 +218,7 @@ fn rooms(needs: &Needs) -> Needs {
 }
 
 #[test]
-fn no_room_needs_one_that_needs_it() {
+fn no_two_rooms_need_each_other() {
     for root in CRATES {
         let circles = circles(&rooms(&needs(&top().join(root))));
         assert!(circles.is_empty(), "{root}: rooms in a circle:\n{}", circles.join("\n"));
@@ -225,7 +226,7 @@ fn no_room_needs_one_that_needs_it() {
 }
 
 #[test]
-fn no_module_needs_one_that_needs_it() {
+fn no_two_modules_need_each_other() {
     for root in CRATES {
         let circles = circles(&needs(&top().join(root)));
         assert!(circles.is_empty(), "{root}: modules in a circle:\n{}", circles.join("\n"));

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: all tiers. What shares the kernel's keyrings runs one after the other; machines of tier 3 have their own.
+//! `cargo xtask test`: all tiers. Tiers 1 and 2 share the host's keyrings, so their scenarios run one after the other. The machines
+//! of tier 3 have a kernel of their own.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ use crate::{cache, image, install, roots, vm};
 /// Which tests to run.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Choice {
-    /// Only this tier: 0 pure logic, 1 this kernel's keyrings and libpam, 2 booted containers, 3 a virtual machine with a
-    /// real AFS cell
+    /// Only this tier: 0 pure logic, 1 this kernel's keyrings and libpam, 2 booted containers, 3 a virtual machine with
+    /// a real AFS cell
     #[arg(long)]
     pub(crate) tier: Option<u8>,
     /// Only the scenario of this name, or of several, separated by commas
@@ -31,7 +32,7 @@ pub(crate) struct Choice {
     /// The long form: every scenario on every release, with all repetitions
     #[arg(long)]
     pub(crate) long: bool,
-    /// Build faster, without the optimizer's last word: for a scenario or two while you work on the code
+    /// Build faster, with less optimization, while you work on the code
     #[arg(long)]
     pub(crate) quick: bool,
 }
@@ -63,7 +64,7 @@ impl Count {
     }
 }
 
-/// Runs what was chosen; true when nothing failed and nothing was skipped.
+/// Runs the chosen tests. True if none failed and none was skipped.
 pub(crate) fn run(choice: &Choice) -> bool {
     if choice.list {
         for (name, shows, _) in tier1::ALL {
@@ -105,7 +106,7 @@ pub(crate) fn run(choice: &Choice) -> bool {
         let built = Installed { programs: &programs, product: &product };
         let queue = Mutex::new(if third { third_tier(choice) } else { VecDeque::new() });
         std::thread::scope(|workers| {
-            // Containers wait for most of their time, and machines are their own hosts: these run beside those.
+            // Containers wait for most of their time, so machines run beside them.
             for _ in 0..vm::SIDE_BY_SIDE {
                 workers.spawn(|| work_off(&queue, choice, &built, &count));
             }
@@ -119,7 +120,7 @@ pub(crate) fn run(choice: &Choice) -> bool {
     failed == 0 && skipped == 0 && passed > 0
 }
 
-/// Tests never harm a machine that runs the product.
+/// Stops on a machine that runs the product, since tests must not harm it.
 fn refuse_on_a_machine_in_use() {
     let named = sh("grep -ls pam_pag /etc/pam.d/* || true");
     assert!(named.is_empty(), "this host's own PAM stacks name pam_pag: {named}");
@@ -129,7 +130,7 @@ fn refuse_on_a_machine_in_use() {
     assert!(!registry.is_ok_and(|status| status.success()), "this host has a registry of PAGs in use");
 }
 
-/// Pure logic: cargo's own tests.
+/// Runs tier 0: cargo's own tests.
 fn tier0(count: &mut Count) {
     let begun = Instant::now();
     println!("tier 0: building");
@@ -157,7 +158,7 @@ fn tier0(count: &mut Count) {
     println!("tier 0: {} s", begun.elapsed().as_secs());
 }
 
-/// The module as tier 1 tests it, made of one tree: each kind when the first scenario wants it.
+/// The modules that tier 1 tests, built from one tree. Each kind is built when the first scenario needs it.
 pub(crate) struct Modules {
     tree: PathBuf,
     profile: Profile,
@@ -175,7 +176,7 @@ impl Modules {
         self.plain.get_or_insert_with(|| module(&self.tree, self.profile, "pam_pag.so", &[]))
     }
 
-    /// The one that a scenario is about: as it is installed, or with the fault that it asks for.
+    /// The module for a scenario: as it is installed, or with a fault.
     pub(crate) fn for_scenario(&mut self, name: &str) -> &Path {
         if !tier1::WITH_FAULT.contains(&name) {
             return self.plain();
@@ -185,8 +186,8 @@ impl Modules {
     }
 }
 
-/// Builds a module and gives a copy of it: the next build, with other features, writes to the same place. Beside it lies a
-/// copy of pagctl.
+/// Builds a module and returns a copy of it, with a copy of pagctl beside it. The next build, with other features,
+/// writes over the original.
 fn module(tree: &Path, profile: Profile, name: &str, features: &[&str]) -> PathBuf {
     build(tree, &[&["--profile", profile.name(), "-p", "pam_pag", "-p", "pagctl"], features].concat());
     let target = target_of(tree);
@@ -203,7 +204,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Those of the tree at `tree`.
+    /// Builds them from the tree at `tree`.
     pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
         build(tree, &["--profile", profile.name(), "-p", "pag-logind-helper", "-p", "pagctl"]);
         Services { programs: target_of(tree).join(profile.name()), units: tree.join("units") }
@@ -240,7 +241,8 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     }
 }
 
-/// Runs one scenario of tier 1 in namespaces of its own; whether it passed, what it wrote, and its time in seconds.
+/// Runs one scenario of tier 1 in namespaces of its own. Returns whether it passed, its output, and its time in
+/// seconds.
 pub(crate) fn tier1_scenario(
     programs: &Path,
     module: &Path,
@@ -248,7 +250,7 @@ pub(crate) fn tier1_scenario(
     name: &str,
     long: bool,
 ) -> (bool, String, f64) {
-    // Sandboxes and machines share the kernel's keyrings and root's quota: one at a time on this host.
+    // Sandboxes and machines share the kernel's keyrings and root's quota, so only one runs on this host at a time.
     let _lock = cache::lock("machines");
     let begun = Instant::now();
     let mut command = Command::new("timeout");
@@ -329,7 +331,7 @@ fn third_tier(choice: &Choice) -> VecDeque<MachineRun> {
     runs.collect()
 }
 
-/// Runs what is in the queue, as long as there is something.
+/// Runs the scenarios in the queue until it is empty.
 fn work_off(queue: &Mutex<VecDeque<MachineRun>>, choice: &Choice, built: &Installed<'_>, count: &Mutex<Count>) {
     let mut last = "";
     loop {
@@ -350,7 +352,7 @@ fn work_off(queue: &Mutex<VecDeque<MachineRun>>, choice: &Choice, built: &Instal
     }
 }
 
-/// Says what a run has come to, whole, and counts it.
+/// Prints the result of a run in one piece, and counts it.
 fn count_in(what: &str, outcome: &Outcome, count: &Mutex<Count>) {
     let mut count = count.lock().unwrap();
     println!("{what}: {} ({:.1} s)", if outcome.passed { "ok" } else { "FAILED" }, outcome.took.as_secs_f64());
@@ -363,12 +365,12 @@ fn count_in(what: &str, outcome: &Outcome, count: &Mutex<Count>) {
     count.add(outcome.passed);
 }
 
-/// What a scenario that has passed has measured.
+/// Prints the figures that a scenario has measured.
 fn print_figures(output: &str) {
     output.lines().filter(|line| line.starts_with("figures: ")).for_each(|line| println!("  {line}"));
 }
 
-/// Of a journal, what is about us, and its end.
+/// Prints the lines of a journal about PAGs, and its end.
 fn print_journal(journal: &str) {
     let lines: Vec<&str> = journal.lines().collect();
     println!("--- the journal, as far as it is about PAGs, and its end");
@@ -380,7 +382,8 @@ fn print_journal(journal: &str) {
     }
 }
 
-/// The product laid out as it is installed: once for each run, since there may be another one in this tree.
+/// Lays the product out as it is installed. Each run has a directory of its own, since other runs may use the same
+/// tree.
 pub(crate) fn product(tree: &Path, profile: Profile) -> PathBuf {
     let target = target_of(tree);
     std::fs::create_dir_all(&target).unwrap();

@@ -1,5 +1,5 @@
-//! One virtual machine: QEMU without KVM, so that it is the same on every host. It is resumed from a state of its memory
-//! in which everything is up, and what it writes to its disk is forgotten.
+//! One virtual machine: QEMU without KVM, so that it is the same on each host. It resumes from a state of its memory in
+//! which all services run. Its writes to the disk are discarded.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -20,13 +20,13 @@ use crate::machine::{Outcome, programs};
 use crate::shell::{MACHINES, Profile, need_packages, sh, top};
 use crate::tiers;
 
-/// What is the same in all machines. A state of memory fits only the machine that it was taken from.
+/// The hardware of all machines. A state of memory fits only the hardware that it was taken from.
 const HARDWARE: [&str; 26] = [
     "-M",
     "q35",
     "-accel",
     "tcg,thread=multi",
-    // Newer ones have what costs time when it is emulated, and brings nothing here: a tenth less than `max`.
+    // Newer processors have features that are slow to emulate. This one takes a tenth less time than `max`.
     "-cpu",
     "Nehalem",
     "-smp",
@@ -48,20 +48,20 @@ const HARDWARE: [&str; 26] = [
     "virtserialport,chardev=agent,name=lab",
     "-device",
     "virtio-blk-pci,drive=disk",
-    // It is ours to say when it runs.
+    // The machine starts by a command of this program.
     "-S",
 ];
 
 const KERNEL_LINE: &str = "console=ttyS0 quiet mitigations=off nokaslr no_timer_check tsc=reliable \
     random.trust_cpu=on apparmor=0 selinux=0 audit=0 panic=-1 systemd.show_status=0";
 
-/// How a scenario is run in it.
+/// The script that runs a scenario in the machine.
 const RUN: &str = include_str!("vm-run.sh");
 
-/// As many machines at once as emulation has cores for on a small host.
+/// The number of machines at the same time. Each needs a core of a small host.
 pub(crate) const SIDE_BY_SIDE: usize = 2;
 
-/// A place for one machine, whoever runs it on this host; it is free again with the end of the value.
+/// Waits for one of the host's places for machines. Dropping the value gives the place back.
 fn place() -> fs::File {
     loop {
         for number in 0..SIDE_BY_SIDE {
@@ -73,27 +73,27 @@ fn place() -> fs::File {
     }
 }
 
-/// Longest time for one scenario, and for one in its long form; the machine itself sees to it, and has told its journal
-/// by then.
+/// Longest time for one scenario. The machine itself ends a longer one, and then sends its journal.
 const LIMIT: Duration = Duration::from_secs(600);
+/// Longest time for one scenario in the long form.
 const LONG_LIMIT: Duration = Duration::from_secs(3600);
 
-/// What an image's states depend on besides what is in it.
+/// The things outside an image that its states depend on.
 pub(crate) fn recipe() -> String {
     let version = sh("qemu-system-x86_64 --version | head -n 1");
     format!("{HARDWARE:?} {KERNEL_LINE} {version}")
 }
 
-/// What a machine has for a disk, by names in its image's directory.
+/// A machine's disk, by names in the directory of its image.
 pub(crate) struct Disk<'a> {
     name: &'a str,
     format: &'a str,
-    /// The overlay that keeps what is written; none: it is forgotten.
+    /// The overlay that keeps the writes. None discards them.
     keep: Option<&'a str>,
 }
 
 impl<'a> Disk<'a> {
-    /// The image that everything begins with; what is written is kept as `keep`'s disk.
+    /// The first disk of an image. The writes are kept as the disk of the state `keep`.
     pub(crate) fn first(name: &'a str, keep: &'a str) -> Self {
         Disk { name, format: "raw", keep: Some(keep) }
     }
@@ -108,7 +108,7 @@ pub(crate) struct Vm {
     scratch: PathBuf,
 }
 
-/// QEMU's own side, by the QEMU Machine Protocol.
+/// A connection to QEMU, by the QEMU Machine Protocol.
 struct Monitor(BufReader<UnixStream>);
 
 impl Monitor {
@@ -120,7 +120,7 @@ impl Monitor {
         monitor
     }
 
-    /// Gives a command and waits for its result; events in between are nothing to us.
+    /// Gives a command and waits for its result. Events in between are ignored.
     fn call(&mut self, command: &str, arguments: Value) -> Value {
         let line = json!({ "execute": command, "arguments": arguments });
         writeln!(self.0.get_mut(), "{line}").unwrap();
@@ -135,7 +135,7 @@ impl Monitor {
         }
     }
 
-    /// Asks until the status that `command` gives is one of those.
+    /// Gives `command` again and again, until it returns one of these states.
     fn wait(&mut self, command: &str, wanted: &[&str]) -> String {
         loop {
             let result = self.call(command, json!({}));
@@ -169,7 +169,7 @@ impl Vm {
         let s = scratch.display();
         let snapshot = if disk.keep.is_some() { "off" } else { "on" };
         let log = fs::File::create(scratch.join("qemu")).unwrap();
-        // The machine ends with this program, however that ends.
+        // The machine ends with this program, also when a signal kills it.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
@@ -205,25 +205,25 @@ impl Vm {
         monitor.call("cont", json!({}));
         let mut vm = Vm { qemu, monitor, agent, image: image.directory().to_owned(), scratch };
         if state.is_some() {
-            // The machine slept since its state was taken, and Kerberos looks at the time.
+            // The machine's clock stands at the time of its state, and Kerberos needs the right time.
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
             vm.must(&format!("time {now}"), Duration::from_secs(300));
         }
         vm
     }
 
-    /// Resumes the state called `name`; what is written is kept for the state `keep`, or forgotten.
+    /// Resumes the state `name`. The writes are kept for the state `keep`, or discarded.
     pub(crate) fn resume(image: &Image, name: &str, keep: Option<&str>) -> Self {
         let disk = Disk { name: &format!("{name}.qcow2"), format: "qcow2", keep };
         Self::start(image, &disk, Some(&format!("{name}.state")))
     }
 
-    /// Where host and machine share files.
+    /// The directory that host and machine share.
     pub(crate) fn share(&self) -> PathBuf {
         self.scratch.join("share")
     }
 
-    /// What the agent says up to one of the words; an error says what came instead.
+    /// The agent's output up to one of these words. The error has the output that came instead.
     fn hear(&mut self, words: &[&str], limit: Duration) -> Result<(String, String), String> {
         let end = Instant::now() + limit;
         let mut text = String::new();
@@ -243,7 +243,7 @@ impl Vm {
         }
     }
 
-    /// Waits for a machine that has been started from the beginning.
+    /// Waits until a machine has booted.
     pub(crate) fn is_ready(&mut self) {
         self.hear(&["ready"], Duration::from_secs(600)).unwrap_or_else(|error| panic!("no boot: {error}"));
     }
@@ -257,12 +257,12 @@ impl Vm {
         }
     }
 
-    /// Gives an order that cannot fail.
+    /// Gives an order to the agent. Panics if it fails.
     pub(crate) fn must(&mut self, order: &str, limit: Duration) {
         self.order(order, limit).unwrap_or_else(|error| panic!("the machine was told '{order}': {error}"));
     }
 
-    /// The end of what the machine's console and QEMU have said.
+    /// The last lines of the machine's console and of QEMU.
     fn console(&self) -> String {
         let mut text = String::new();
         for name in ["console", "qemu"] {
@@ -275,7 +275,7 @@ impl Vm {
         text
     }
 
-    /// Keeps the machine's memory as the state `name`, and ends it.
+    /// Keeps the machine's memory as the state `name`, and ends the machine.
     pub(crate) fn freeze(mut self, name: &str) {
         self.monitor.call("stop", json!({}));
         self.monitor.call("migrate-set-parameters", json!({ "max-bandwidth": 10_000_000_000_u64 }));
@@ -297,15 +297,14 @@ impl Drop for Vm {
     }
 }
 
-/// What is to be run, and on what.
+/// One run of a command, and its machine.
 pub(crate) struct Run<'a> {
     /// The release.
     pub(crate) suite: &'a str,
     /// The AFS client that is loaded.
     pub(crate) client: Client,
-    /// The command, for a shell of root's; a scenario is `pag-scenario NAME CLIENT`.
     pub(crate) command: &'a str,
-    /// Where the product lies that is installed first; none for a machine without it.
+    /// The directory of the product that is installed first. None for a machine without it.
     pub(crate) product: Option<&'a Path>,
     /// The directory of the tests' programs.
     pub(crate) programs: &'a Path,
@@ -318,13 +317,13 @@ pub(crate) fn scenario(name: &str, client: Client) -> String {
     format!("exec pag-scenario {name} {}\n", client.name())
 }
 
-/// Prints how far a command says it is, as it says so, until all is over.
+/// Prints the progress of a command, line by line, until it has ended.
 fn show_progress(output: &Path, over: &AtomicBool) {
     let mut shown = 0;
     while !over.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(500));
         let text = fs::read(output).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        // What is not a whole line yet comes next time.
+        // An incomplete line is printed next time.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let lines = whole.lines().filter_map(|line| line.strip_prefix(PROGRESS));
         for line in lines.skip(shown) {
@@ -334,7 +333,7 @@ fn show_progress(output: &Path, over: &AtomicBool) {
     }
 }
 
-/// Resumes and runs.
+/// Resumes a machine and runs the command.
 pub(crate) fn run(run: &Run<'_>) -> Outcome {
     let image = image(run.suite);
     let _place = place();
@@ -346,13 +345,13 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     let bin = vm.scratch.join("bin");
     fs::create_dir(&bin).unwrap();
     let programs = ["pag-probe", "keyring-aklog", "pag-pamhost", "pag-bigticket", "pag-scenario", "libpam_empty.so"];
-    // The last one is the benchmark's, and built for that alone.
+    // The last one is for the benchmark, and is built only for that.
     for program in programs.into_iter().filter(|name| *name != "libpam_empty.so" || run.programs.join(name).exists()) {
         crate::shell::run(Command::new("strip").arg("-o").arg(bin.join(program)).arg(run.programs.join(program)));
     }
     sh(&format!("tar -cf '{s}/programs.tar' -C '{}' .", bin.display()));
     if let Some(product) = run.product {
-        // As root's: whoever has built it may be somebody else.
+        // As files of root, since another user may have built them.
         sh(&format!("tar -cf '{s}/product.tar' --owner=0 --group=0 -C '{}' .", product.display()));
     }
     fs::write(share.join("run"), RUN).unwrap();
@@ -376,7 +375,7 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     Outcome { passed, output, journal: read("journal").unwrap_or_default(), took: begun.elapsed() }
 }
 
-/// What `cargo xtask vm` is told.
+/// The arguments of `cargo xtask vm`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Choice {
     /// The AFS client that is loaded: openafs, kafs or none
@@ -399,7 +398,7 @@ fn client(word: &str) -> Result<Client, String> {
     Client::named(word).ok_or_else(|| "one of openafs, kafs and none is wanted".to_owned())
 }
 
-/// Runs a command; true when it ended well.
+/// Runs a command. True if it ended well.
 pub(crate) fn command(choice: &Choice) -> bool {
     need_packages(&MACHINES);
     let product = choice.product.then(|| tiers::product(&top(), Profile::Release));

@@ -166,8 +166,8 @@ impl Search {
         Search { takes_root: !name.is_of_session(), ..Search::new() }
     }
 
-    /// Gives the user's keys in `ring`, with their descriptions, to `see`, until it has something. Keys of other users
-    /// are passed over: a ticket that another user has put there is not this user's. Allocates nothing.
+    /// Calls `visit` with each key of the user in `ring`, until it returns a value. Passes over the keys of other
+    /// users, since a ticket of another user is not for this one. Allocates nothing.
     fn at<T>(
         &mut self,
         ring: Serial,
