@@ -16,7 +16,7 @@ pub enum Error {
     NotRoot,
     /// A keyring operation failed.
     Key {
-        /// What was to be done, with its object: `make a ring for uid 1001`.
+        /// The operation and its object: `make a ring for uid 1001`.
         doing: String,
         /// The kernel's answer.
         source: io::Error,
@@ -37,7 +37,7 @@ pub enum Error {
     },
     /// Another system operation failed.
     System {
-        /// What was to be done.
+        /// The operation and its object.
         doing: String,
         /// The system's answer.
         source: io::Error,

@@ -9,7 +9,7 @@ pub const SOCKET: &str = "/run/pag/nudge";
 /// Room for the longest datagram, in bytes.
 pub const SPACE: usize = 16;
 
-/// What a datagram says.
+/// The content of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nudge {
     /// The user that has the changed PAGs.

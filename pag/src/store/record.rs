@@ -1,4 +1,4 @@
-//! The record of a PAG: what its holder says of it, as lines of text in a `user` key that only root can read.
+//! The record of a PAG: the facts about it, as lines of text in a `user` key of its holder that only root can read.
 //!
 //! ```text
 //! pag-record 1

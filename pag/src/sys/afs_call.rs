@@ -29,7 +29,7 @@ const AFSCALL_SETPAG: c_long = 21;
 const VIOC_SYSCALL: libc::Ioctl = libc::_IOW::<*mut c_void>(b'C' as u32, 1);
 
 fn afs_call(device: BorrowedFd<'_>, call: &AfsCall) -> io::Result<()> {
-    // SAFETY: the module reads one `AfsCall`; what its parameters point to is the callers' affair.
+    // SAFETY: the module reads one `AfsCall`; its callers vouch for what its parameters point to.
     match unsafe { libc::ioctl(device.as_raw_fd(), VIOC_SYSCALL, ptr::from_ref(call)) } {
         0 => Ok(()),
         -1 => Err(io::Error::last_os_error()),

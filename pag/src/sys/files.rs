@@ -12,8 +12,8 @@ use super::descriptors::write_all;
 use super::errno::cerr;
 
 /// Opens a file for reading, without allocating and without waiting for a writer. It also opens an AFS device for
-/// [`super::afs_setpag`] and [`super::afs_pioctl`]: OpenAFS's own library opens it for reading only, too (src/sys/glue.c), and a
-/// unit with `ProtectKernelTunables=` has /proc/fs read-only.
+/// [`super::afs_setpag`] and [`super::afs_pioctl`]: OpenAFS's own library opens it for reading only, too
+/// (src/sys/glue.c), and a unit with `ProtectKernelTunables=` has /proc/fs read-only.
 ///
 /// # Errors
 /// As `open(2)`.
@@ -71,7 +71,7 @@ fn openat2(at: RawFd, path: &CStr, flags: c_int, resolve: u64) -> io::Result<Own
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = u64::try_from(flags | libc::O_CLOEXEC).unwrap_or(0);
     how.resolve = resolve;
-    // SAFETY: a terminated path, and a valid struct of the size that is said.
+    // SAFETY: a terminated path, and a valid struct, with its size.
     let fd = cerr(unsafe { libc::syscall(libc::SYS_openat2, at, path.as_ptr(), &raw const how, size_of_val(&how)) })?;
     // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?) })

@@ -325,7 +325,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    // What the tests have a child do is what `child` allows.
+    // In these tests children do only what `child` allows.
 
     fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
         // SAFETY: as above.

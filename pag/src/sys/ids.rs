@@ -74,7 +74,7 @@ pub(super) fn setgroups(groups: &[u32]) -> io::Result<()> {
     cerr(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// What a change of ids makes the kernel forget about the process (kernel/cred.c, commit_creds).
+/// The attributes of a process that the kernel clears when its ids change (kernel/cred.c, commit_creds).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes {
     parent_death_signal: c_int,

@@ -31,7 +31,7 @@ fn id(user: &str) -> String {
     all.remove(0)
 }
 
-/// Waits until the helper tells `caller` of exactly these PAGs.
+/// Waits until the helper shows `caller` exactly these PAGs.
 fn sees(caller: &mut Caller, wanted: &[&str]) {
     let wanted: BTreeSet<String> = wanted.iter().map(ToString::to_string).collect();
     eventually(&format!("{wanted:?} are seen"), Duration::from_secs(5), || {
@@ -39,7 +39,7 @@ fn sees(caller: &mut Caller, wanted: &[&str]) {
     });
 }
 
-/// The cells that a PAG has tokens for, as the interface tells them.
+/// The cells for which a PAG has tokens, as the interface shows them.
 fn cells(properties: &Value) -> Vec<String> {
     let tokens = properties["ok"]["Tokens"].as_array().unwrap_or_else(|| panic!("no tokens: {properties}"));
     tokens.iter().map(|token| token[1].as_str().unwrap().to_owned()).collect()
@@ -366,7 +366,7 @@ pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
     alice.say(&format!("begin {HOST} {MANAGER} Renew {hers}"));
     slowest("a job renews alice's tokens", Duration::from_secs(1));
     alice.say("answer");
-    // A helper that starts with it there, and watches what it can.
+    // Another helper starts while the file systems are there, and watches what it can.
     drop(helper);
     let begun = Instant::now();
     helper = Helper::serving();
@@ -418,7 +418,7 @@ pub(super) fn pag_vanishes(sandbox: &mut Sandbox) {
     let (_bus, mut helper) = (Bus::start(), Helper::serving());
     let polkit = polkit();
     let mut alice = Caller::new(uid("alice"));
-    // While polkit thinks about it: it says yes to what is no more.
+    // polkit takes its time, and consents after the PAG has ended.
     for call in ["GetPag", "Renew", "Unlog", "Follow", "Unfollow"] {
         let mut bobs = login(sandbox, "bob");
         let his = id("bob");
@@ -470,7 +470,7 @@ pub(super) fn signals_reach_their_own(sandbox: &mut Sandbox) {
     for caller in [&mut alice, &mut bob, &mut root] {
         caller.ok("Subscribe");
     }
-    // Whatever the bus can be asked for.
+    // Match rules that could bring others' signals.
     for rule in ["type='signal'", "sender='org.pam_pag.Pag1'", "path_namespace='/org/pam_pag'"] {
         for caller in [&mut alice, &mut bob, &mut root, &mut silent] {
             assert_eq!(caller.say(&format!("match {rule}"))["error"], Value::Null, "{rule}");
@@ -640,7 +640,7 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     assert!(refused > 0, "the flood is refused with LimitsExceeded: {counts}");
     assert!(ok > 0, "and served as far as it goes: {counts}");
     assert_eq!(counts.as_object().unwrap().len(), 2, "nothing else is answered: {counts}");
-    // Bounds for a machine that does other things besides; the line above has what it was.
+    // Bounds for a busy machine. The line above prints the measured values.
     assert!(*bob_worst < Duration::from_secs(3), "another user waited {bob_worst:?}");
     assert!(*reap_worst < Duration::from_secs(2), "a dead login was reaped in {reap_worst:?}");
     assert!(grown < 4096, "the helper grew by {grown} KiB");
@@ -741,7 +741,7 @@ fn run_seed_unit(unit: &str) -> bool {
     if host.ask("open")["result"] != 0 {
         return false;
     }
-    // With what PAM has set, as systemd does it.
+    // With the variables that PAM has set, as systemd does.
     let set = ["KRB5CCNAME", "PAG_DISCARDED", "PAG_IDENTITY"].map(|name| {
         let value = host.ask(&format!("getenv {name}"))["value"].as_str().unwrap_or_default().to_owned();
         format!("export {name}='{value}'\n")
@@ -1106,7 +1106,7 @@ pub(super) fn polkit_decides(sandbox: &mut Sandbox) {
     assert_eq!(alice.refused("ListAllPags"), "AccessDenied");
     let question = (alice.name.clone(), "org.pam_pag.manage-others".to_owned(), 0);
     assert_eq!(asked(), [question.clone(), question.clone()]);
-    // Whether there is such a PAG, a dialog does not tell.
+    // A dialog must not show whether the PAG exists.
     assert_eq!(alice.refused(&format!("GetPag {NOBODYS}")), "NoSuchPag");
     assert_eq!(asked(), [question]);
     // Perhaps.
@@ -1159,7 +1159,7 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
         let text = fs::read_to_string("/run/monitor").unwrap();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     };
-    // It is there when it has asked the bus; that cannot be seen from outside but by what it tells.
+    // It is ready once it has subscribed. From outside only its output shows that.
     let mut alices = eventually("monitor tells of a login", Duration::from_secs(20), || {
         let host = login(sandbox, "alice");
         std::thread::sleep(Duration::from_millis(600));
@@ -1247,7 +1247,7 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert!(inside_registry <= 1, "bob's is left: {:?}", super::registry().map(describe));
 }
 
-/// How a run of pagctl ended that wrote there: its status, and what it said on standard error.
+/// The end of a run of pagctl that wrote there: its status, and its standard error.
 fn pagctl_to(words: &[&str], output: Stdio, errors: Stdio) -> (Option<i32>, String) {
     let mut command = Command::new(crate::sandbox::pagctl());
     let child = command.args(words).stdin(Stdio::null()).stdout(output).stderr(errors).spawn().unwrap();

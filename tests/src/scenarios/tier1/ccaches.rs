@@ -135,7 +135,7 @@ pub(super) fn no_ticket_is_no_trouble(sandbox: &mut Sandbox) {
     sandbox.host("nopag", "alice").all_ok(&["putenv KRB5CCNAME=KCM:", "open", "close", "end"]);
     assert_eq!(sandbox.seeder_runs(), before, "nopag has nothing to work with");
 
-    // Where the PAG has a ticket and the login's ccache has none, the PAG's is the one to get tokens from.
+    // If the PAG has a ticket and the login's ccache has none, tokens come from the PAG's.
     sandbox.seeder(crate::sandbox::SEEDER);
     let mut first = login(sandbox, "alice");
     assert_eq!(inside(&mut first, "alice", "keyctl unlink $(keyctl search @s user afs@example.test) @s")["status"], 0);

@@ -128,7 +128,7 @@ pub(super) fn another_handle_closes(sandbox: &mut Sandbox) {
     assert!(pags("alice").is_empty(), "and the PAG ends");
     close(&mut host, "hub", "bob");
     assert!(pags("bob").is_empty(), "a session is closed by another handle, the other user's, too");
-    // A call ends one session, and a handle that has had a session of its own ends no other.
+    // A call ends one session. A handle that has had its own session ends no other.
     open(&mut host, "hub", "alice");
     open(&mut host, "hub", "alice");
     another(&mut host, "hub", "alice");

@@ -111,7 +111,7 @@ pub(super) fn syslog_where_no_journal_is(sandbox: &mut Sandbox) {
     std::fs::remove_file("/dev/log").ok();
     let syslog = UnixDatagram::bind("/dev/log").unwrap();
     syslog.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    // A zone that is not the host's, and needs no database of zones.
+    // A time zone other than the host's that needs no database.
     let start = || {
         let mut command = Command::new(own_program("pag-pamhost"));
         command.env("TZ", "XXX-05:30");
@@ -197,7 +197,7 @@ pub(super) fn another(host: &mut Host, service: &str, user: &str) {
     host.all_ok(&[&format!("start {service} {user}"), &format!("putenv KRB5CCNAME={name}")]);
 }
 
-/// Demands that the host is in the PAG of `user` and sees no token but that user's; none: in no PAG, with no token.
+/// Fails unless the host is in the PAG of `user` and sees only that user's token; for `None`: in no PAG, without a token.
 pub(super) fn works_for(host: &mut Host, user: Option<&str>, when: &str) {
     let ring = host.ring();
     assert_eq!(ring.is_pag(), user.is_some(), "{when}: whether the host is in a PAG: {ring:?}");

@@ -100,7 +100,7 @@ pub(super) fn another_principal(sandbox: &mut Sandbox) {
 
 pub(super) fn last_end_discards(sandbox: &mut Sandbox) {
     let _quick = QuickCollection::begin();
-    // The first login ever makes what stays: registry and user keyring.
+    // Only the first login makes these, and they stay: registry and user keyring.
     login(sandbox, "alice").all_ok(&["close", "end"]);
     let before = settled_counts("alice");
     let mut first = login(sandbox, "alice");

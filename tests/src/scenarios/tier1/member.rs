@@ -143,7 +143,7 @@ pub(super) fn new_and_leave(sandbox: &mut Sandbox) {
     assert_eq!(host.ring(), before, "the login itself is where it was, with all that it had");
     same_uid_stays_outside();
 
-    // Without a client that takes it for one, a session keyring is no PAG, and what is there is not ours to discard.
+    // A session keyring is a PAG only for a client that takes it for one. Otherwise its keys are not ours to discard.
     fs::write("/etc/pag/pag.conf", "[pag]\nclient = none\n").unwrap();
     let (id, status) = told(&mut host, "exec /run/pagctl id --json");
     assert_eq!((status, &id["ring"]), (0, &ring.into()), "a ring is one, whatever is served: {id}");

@@ -378,7 +378,7 @@ fn pags(user: &str) -> Vec<Pag> {
     found
 }
 
-/// Runs a shell script that must succeed; what it writes.
+/// Runs a shell script that must succeed, and returns its output.
 fn shell(script: &str) -> String {
     let output = Command::new("sh").args(["-ec", script]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -366,7 +366,7 @@ pub(super) fn squatted_name(sandbox: &mut Sandbox) {
     first.ok("close");
 }
 
-/// The last line of what a program writes.
+/// The last line of a program's output.
 fn last_line(text: &str) -> &str {
     text.lines().last().unwrap_or_default()
 }

@@ -211,7 +211,7 @@ pub(super) fn refresh_finds_its_session(sandbox: &mut Sandbox) {
     assert_eq!([alice.ring(), admin.ring()].each_ref().map(whose), ["nobody", "alice/admin"], "sshd refreshes its own");
 }
 
-/// Has the manager's PAG follow the one of the login `leader`, as the helper does.
+/// Makes the manager's PAG follow the PAG of the login `leader`, as the helper does.
 fn follow(leader: &mut Host) {
     let leader = leader.ring().identity().0;
     let group = HandleGroup::read();
@@ -268,7 +268,7 @@ pub(super) fn following_mirrors_and_takes_away(sandbox: &mut Sandbox) {
     assert_eq!(serial(&services.ring()), serial(&alice.ring()), "and then the other's");
     assert_eq!(whose(&admin.ring()), "alice/admin", "who is not followed any more has what he had");
 
-    // A new key there, a second cell, and one that goes away.
+    // The followed PAG gets a new key and a second cell, and loses a cell.
     alice.ask("run keyctl purge user afs@example.test");
     alice.ask(&format!("run keyctl add user afs@{CELL} alice@EXAMPLE.TEST\\ {} @s", ticket::now() + 7200));
     alice.ask(&format!("run keyctl add user afs@b.test alice@B.TEST\\ {} @s", ticket::now() + 7200));
@@ -289,7 +289,7 @@ pub(super) fn following_mirrors_and_takes_away(sandbox: &mut Sandbox) {
     assert!(of_c(&services.ring()).starts_with("alice@"), "and stays when another is followed");
     assert_eq!(whose(&services.ring()), "alice/admin", "which the rest of the tokens are");
 
-    // The manager's end discards what is its own, and nothing of the session's.
+    // The manager's end discards its own tokens, and none of the session's.
     services.all_ok(&["close", "end"]);
     assert_eq!(whose(&admin.ring()), "alice/admin", "the followed session outlives its follower with its token");
     assert_eq!(kinds(), ["session", "session"], "{:#?}", pags("alice"));

@@ -20,7 +20,7 @@ pub(super) fn cut_tokens_are_not_forgotten(sandbox: &mut Sandbox) {
     alice.all_ok(&["close", "end"]);
 }
 
-/// sshd calls setcred before it opens the session; a refresh is a wish of its own.
+/// sshd calls setcred before it opens the session. A refresh is a new request.
 pub(super) fn first_hook_looks(sandbox: &mut Sandbox) {
     let mut first = login(sandbox, "alice");
     let mut second = ticketed(sandbox, "sshd", "alice", "alice");
@@ -147,7 +147,7 @@ pub(super) fn ccaches_share_no_room(sandbox: &mut Sandbox) {
         assert!(filled <= if what == "bytes" { 16 << 20 } else { 4096 }, "alice has filled /run with {filled} {what}");
         println!("alice's ccache takes {filled} {what}");
         assert!(before - room(what) < 1000, "what is free of {what} on /run is what was: {before}, {}", room(what));
-        // bob's login lacks nothing, and hers has what she left it.
+        // Bob's login lacks nothing, and alice's has what she left in it.
         let mut bobs = login(sandbox, "bob");
         assert!(bobs.ring().token(CELL).is_some(), "bob has his token");
         assert!(std::fs::exists(format!("{}/tkt", ccache_of(&pags("bob")[0]))).unwrap(), "and his ticket in a ccache");
@@ -157,7 +157,7 @@ pub(super) fn ccaches_share_no_room(sandbox: &mut Sandbox) {
         second.all_ok(&["close", "end"]);
         shell(&format!("find {ccache} -type f -delete"));
     }
-    // A host that does not see what is mounted there mounts nothing over it, when it makes a PAG of hers.
+    // A host that does not see the mounted file system makes a PAG of alice's: it mounts nothing over it.
     let mut command = Command::new("unshare");
     let host = "umount -l /run/pag/ccache/61001 && exec \"$0\" \"$@\"";
     command.args(["--mount", "sh", "-c", host]).arg(crate::sandbox::own_program("pag-pamhost"));

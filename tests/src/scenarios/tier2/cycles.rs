@@ -209,8 +209,8 @@ pub(super) fn retain_decides_over_ssh(_: u32) {
         eventually("bob's PAG has ended", Duration::from_secs(10), || pags_of("bob").is_empty().then_some(()));
     }
 
-    // As it is mostly: what was left runs in the session, and logind keeps session and manager for it. The tokens go with the
-    // last login all the same, once services have had their time to stop.
+    // The usual case: the process that was left runs in the session, and logind keeps session and manager for it. The
+    // tokens still end with the last login, once services have had their time to stop.
     let own = "[pag]\nretain = none\n[user dave]\nretain = processes\n";
     fs::write("/etc/pag/pag.conf.d/zz-retain.conf", own).unwrap();
     let left = ["carol", "dave"].map(|user| {
@@ -230,7 +230,7 @@ pub(super) fn retain_decides_over_ssh(_: u32) {
         manager_is(user, "active");
         let tickets = sh(&format!("find /run/pag/ccache/{} -name tkt", uid(user)));
         assert_eq!(tickets.is_empty(), user == "carol", "the PAG's ticket goes with the tokens: {tickets}");
-        // As tmux or mosh would have it: the next login is in the same PAG, and what was left has its tokens.
+        // As with tmux or mosh: the next login is in the same PAG, and the process that was left has its tokens.
         let mut next = Session::ssh(user, Proof::Password);
         assert_same("the next login", &ring, &next.ring());
         watcher_sees(user, user, "what was left running has the next login's token", 2);

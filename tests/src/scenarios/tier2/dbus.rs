@@ -28,7 +28,7 @@ pub(super) fn dbus_interface_is_real(_: u32) {
     let ask = format!("busctl --system call {MANAGER} GetMyPag");
     let path = format!("o \"/org/pam_pag/Pag1/pag/{hers}\"\n");
 
-    // Where a process comes from: a login, a user service, and what is left of a login's process when it was orphaned.
+    // Processes of a login, of a user service, and an orphan of a login.
     assert_eq!(alice.say(&ask), path, "in a shell");
     let service = alice.say(&format!("systemd-run --user --quiet --wait --pipe --collect {ask}"));
     assert_eq!(service, path, "in a user service");

@@ -90,7 +90,7 @@ pub(super) fn accounts_of_directories_have_their_tickets(_: u32) {
     assert_eq!(dom.say("echo alicepw | kinit alice@EXAMPLE.TEST >/dev/null"), "");
     assert_token("a service, once the option says it", &eventually("the option counts", soon, || has_token(dom)));
 
-    // They linger, and systemd escapes what it notes that by: their tokens end with the last login, at once.
+    // They linger, under names that systemd escapes. Their tokens end at once with the last login.
     for ((name, alias, uid), mut session) in ACCOUNTS.into_iter().zip(sessions) {
         let script = format!("while ! test -e /tmp/ask; do sleep 0.1; done; pag-probe /tmp/{uid}.ring");
         session.say(&format!("systemd-run --user --quiet --collect sh -c '{script}'"));

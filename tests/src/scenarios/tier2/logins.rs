@@ -91,7 +91,7 @@ pub(super) fn killed_leader_is_reaped(_: u32) {
     assert_token("the login that was not killed", &other.ring());
 
     kill(logins("alice")[0]);
-    // Its child serves the connection still, and logind counts that as a session.
+    // Its child still serves the connection, and logind counts that as a session.
     drop((killed, other));
     manager_is("alice", "inactive");
     eventually("the PAG ends with the manager", Duration::from_secs(10), || pags_of("alice").is_empty().then_some(()));

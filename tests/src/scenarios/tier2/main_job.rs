@@ -16,7 +16,7 @@ pub(super) fn control_without_pam_pag(_: u32) {
     }
 }
 
-/// Writes the unit files that a user would, and a bus name that starts one of them.
+/// Writes unit files as a user does, and a bus name that starts one of them.
 const UNITS: &str = r#"
 mkdir -p ~/.config/systemd/user ~/.local/share/dbus-1/services
 cat > ~/.config/systemd/user/probe-timer.service <<X

@@ -31,7 +31,7 @@ impl Outage {
         Outage::BusRestarted,
     ];
 
-    /// Takes place. What was killed need not be back yet.
+    /// Makes it happen. A killed process need not be back yet.
     fn happen(self) {
         match self {
             Outage::HelperKilled => sh("systemctl kill -s KILL pag-logind-helper"),
@@ -46,7 +46,7 @@ impl Outage {
     }
 }
 
-/// A service of the user's manager, also where no logind was there to give the session its environment.
+/// A service of the user's manager, even if no logind has given the session its environment.
 fn service_ring(session: &mut Session) -> Ring {
     let run = "XDG_RUNTIME_DIR=/run/user/$(id -u) systemd-run --user --quiet --wait --pipe --collect pag-probe";
     Ring::parse(&session.say(run))

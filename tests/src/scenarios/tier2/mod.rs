@@ -24,7 +24,7 @@ pub struct Scenario {
     pub linger: &'static [&'static str],
     /// Whether the short form runs it on every systemd version, or on the oldest alone.
     pub everywhere: bool,
-    /// How often the machine is booted; what it has written stays from boot to boot.
+    /// How often the machine is booted. Its files stay from boot to boot.
     pub boots: u32,
     /// The scenario itself, given the number of the boot.
     pub run: fn(u32),

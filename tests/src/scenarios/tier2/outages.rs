@@ -25,7 +25,7 @@ pub(super) fn bus_is_back() {
     });
 }
 
-/// A login from before is where it was, a new one joins it, and services see what both see.
+/// An earlier login keeps its PAG, a new one joins it, and services see the same as both.
 fn nothing_is_lost(when: &str, alice: &mut Session, ring: &Ring) {
     assert_same(&format!("{when}: the old login"), ring, &alice.ring());
     let mut new = Session::ssh("alice", Proof::Key);

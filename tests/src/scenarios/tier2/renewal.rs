@@ -263,7 +263,7 @@ pub(super) fn kinit_in_kcm_feeds_the_pag(_: u32) {
     lingers("alice");
     let mut alice = Session::ssh("alice", Proof::Key);
     assert_eq!(alice.say("echo $KRB5CCNAME"), "\n", "the login names no ccache");
-    // And a session with a PAG of its own, which has the same ccache by name, as pam_sss gives it to everybody.
+    // And a session with its own PAG that has the same ccache name, since pam_sss gives it to every login.
     sh("echo 'KRB5CCNAME DEFAULT=KCM:' >/etc/security/kcm.conf
         sed -i '1i auth required pam_env.so conffile=/etc/security/kcm.conf' /etc/pam.d/sshd");
     scope::configure("[user alice]\nscope = session\ndebug = yes\n");
@@ -376,7 +376,7 @@ pub(super) fn each_session_is_renewed_in_its_own_pag(_: u32) {
     for path in &paths {
         no_gap("while sessions are renewed", path, from, until);
     }
-    // Each by its own ticket, and none by another's.
+    // Each is renewed by its own ticket, and none by another's.
     let whose = [first.ring(), second.ring(), first.service_ring()];
     assert_eq!(whose.each_ref().map(scope::whose), ["alice", "alice/admin", "alice"], "each keeps its own identity");
     let kinds: Vec<_> = pags_of("alice").into_iter().filter(|pag| pag["kind"] == "session").collect();
