@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use pag::config::{self, Dirs};
 use pag::report::{Event, report, set_debug};
-use pag::types::Client;
-use pag::types::PagId;
+use pag::types::{Client, PagId};
 use zruntime::signal::{Signal, Signals};
 use zruntime::{Shared, SharedRuntime};
 
@@ -176,13 +175,13 @@ impl<'a> Helper<'a> {
             self.clock.survey = None;
             self.agenda.all = true;
         }
-        for due in self.tickets.changed(now) {
+        for due in self.tickets.others.due(now) {
             let work = feed::feed(&self.pags, &due);
             self.errands.add(due.uid, Errand::Feed(due), work);
         }
         // What was fed into a PAG's ccache is told like what its user writes there.
-        for pag in self.tickets.written(now) {
-            self.look_at_ticket(pag, self.jobs.runs_for(pag), None);
+        for pag in self.tickets.own.due(now) {
+            self.look_at_ticket(pag, self.jobs.queue.runs_for(pag), None);
         }
         self.agenda.users.extend(self.reconciler.due(&self.pags, now));
         self.agenda.limit();
@@ -288,7 +287,7 @@ impl<'a> Helper<'a> {
             }
             Errand::Feed(due) => {
                 if !feed::fed(uid, &report) {
-                    self.tickets.put_off(due);
+                    self.tickets.others.put_off(due);
                 }
             }
             Errand::Copy { pag, .. } => self.reconciler.following.copied(uid, pag, &report),
@@ -342,12 +341,12 @@ impl<'a> Helper<'a> {
             News::Awake => self.agenda.all = true,
             News::Ended { unit: JobUnit::Keytab(pag, uid), result: Ok(()) } => {
                 self.look_at_ticket(pag, true, None);
-                if self.jobs.running(uid) == Some(pag) && !self.bus.start(JobUnit::Seed(uid)) {
+                if self.jobs.queue.running(uid) == Some(pag) && !self.bus.start(JobUnit::Seed(uid)) {
                     self.job_finished(uid, Err(NO_BUS.to_owned()), end_of_ticket(&self.pags, pag));
                 }
             }
             News::Ended { unit, result } => {
-                if let Some(pag) = self.jobs.running(unit.uid()) {
+                if let Some(pag) = self.jobs.queue.running(unit.uid()) {
                     self.look_at_ticket(pag, true, Some((unit.uid(), result)));
                 }
             }
@@ -407,7 +406,7 @@ impl<'a> Helper<'a> {
         let parts = [
             self.clock.next(),
             self.reconciler.next(),
-            self.jobs.next(),
+            self.jobs.queue.next(),
             self.tickets.next(),
             self.errands.next(),
             self.outside.next(),
@@ -433,7 +432,7 @@ impl<'a> Helper<'a> {
             if reads_nudges && let Poll::Ready(nudges) = self.nudges.poll_read(cx) {
                 return Poll::Ready(nudges.map(Wake::Nudged));
             }
-            if hears_writes && let Poll::Ready(written) = self.tickets.poll_written(cx) {
+            if hears_writes && let Poll::Ready(written) = self.tickets.own.poll_written(cx) {
                 return Poll::Ready(written.map(|()| Wake::Written));
             }
             if let Poll::Ready(done) = self.errands.poll_done(self.runtime, cx) {

@@ -9,96 +9,41 @@ use pag::types::PagId;
 #[derive(Debug, Clone)]
 pub(crate) enum HelperEvent {
     /// Tokens are about to end.
-    Expiring {
-        /// The user.
-        uid: u32,
-        /// The PAG.
-        pag: PagId,
-        /// End time.
-        expires: u64,
-        /// Why they were not renewed, in words.
-        why: &'static str,
-    },
+    Expiring { uid: u32, pag: PagId, expires: u64, why: &'static str },
     /// Tokens have ended.
-    Expired {
-        /// The user.
-        uid: u32,
-        /// The PAG.
-        pag: PagId,
-        /// Why they were not renewed, in words.
-        why: &'static str,
-    },
+    Expired { uid: u32, pag: PagId, why: &'static str },
     /// The helper has read the registry, and looks after its PAGs.
-    Started {
-        /// How many PAGs.
-        pags: usize,
-        /// How many leases.
-        leases: usize,
-    },
+    Started { pags: usize, leases: usize },
     /// Something that was cut cannot be repaired.
-    RepairFailed {
-        /// The user.
-        uid: u32,
-        /// The PAG.
-        pag: PagId,
-        /// In words.
-        why: String,
-    },
+    RepairFailed { uid: u32, pag: PagId, why: String },
     /// A user manager runs outside of its user's PAGs.
-    ManagerOutside {
-        /// The user.
-        uid: u32,
-        /// The manager.
-        pid: u32,
-    },
+    ManagerOutside { uid: u32, pid: u32 },
     /// Root's user keyring was tampered with.
-    RegistryLost {
-        /// In words.
-        why: String,
-    },
+    RegistryLost { why: String },
     /// A user's services could not be given a session's tokens.
-    FollowFailed {
-        /// The user.
-        uid: u32,
-        /// The PAG of the user's services.
-        pag: PagId,
-        /// In words.
-        why: String,
-    },
+    FollowFailed { uid: u32, pag: PagId, why: String },
     /// A caller has chosen over D-Bus which session a user's services follow.
     FollowAsked {
-        /// The user.
         uid: u32,
-        /// The PAG of the session.
         pag: PagId,
         /// Whether it is to be followed, or was taken back.
         on: bool,
-        /// The uid of the caller.
         by: u32,
     },
     /// The bus or logind is away.
-    BusLost {
-        /// In words.
-        why: String,
-    },
+    BusLost { why: String },
     /// The bus is there.
     BusBack,
     /// The D-Bus interface cannot be served.
-    NotServed {
-        /// In words.
-        why: String,
-    },
+    NotServed { why: String },
     /// The D-Bus interface is served after all.
     Served,
     /// A caller had tokens discarded over D-Bus.
     Unlogged {
-        /// The user.
         uid: u32,
-        /// The PAG.
         pag: PagId,
         /// The cell; none for all.
         cell: Option<String>,
-        /// The uid of the caller.
         by: u32,
     },
 }

@@ -3,8 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use pag::types::Cell;
-use pag::types::PagId;
+use pag::types::{Cell, PagId};
 
 use crate::mailbox::Mailbox;
 

@@ -13,8 +13,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use pag::ccache::CcacheName;
-use pag::ccache::{self};
+use pag::ccache::{self, CcacheName};
 use pag::config::account::{self, Account};
 use pag::config::keytab::{self, Keytab};
 use pag::config::{self, Dirs};

@@ -7,10 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pag::afs::{self};
-use pag::ccache::CcacheName;
+use pag::afs;
 use pag::ccache::format::Summary;
-use pag::ccache::{self, Contents};
+use pag::ccache::{self, CcacheName, Contents};
 use pag::config::account::Account;
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
@@ -18,8 +17,7 @@ use pag::report::{Event, name_users_by, report, set_debug, speak_as};
 use pag::seed::run_seeder;
 use pag::seed::{self, Budget, EXCLUDED_ENV, Excluded, IDENTITY_ENV, Job};
 use pag::store::ring::Ring;
-use pag::sys::UserGroups;
-use pag::sys::{self, Identity, Passwd, Who};
+use pag::sys::{self, Identity, Passwd, UserGroups, Who};
 use pag::types::Client;
 
 /// The seeder's time. The unit's own deadline, a minute, is for what outlives even this.

@@ -1,7 +1,6 @@
 //! What a caller asks for: a message becomes a request that can be carried out, or a refusal that says what is wrong.
 
-use pag::types::Cell;
-use pag::types::PagId;
+use pag::types::{Cell, PagId};
 use zbus::DynamicType;
 use zbus::message::{Flags, Message};
 

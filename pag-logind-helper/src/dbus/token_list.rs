@@ -14,8 +14,7 @@ use pag::afs;
 use pag::store::ring::Ring;
 use pag::sys::{self, Child, Exit};
 use pag::types;
-use pag::types::Cell;
-use pag::types::PagId;
+use pag::types::{Cell, PagId};
 use zruntime::lock::Semaphore;
 use zruntime::{AsyncIo, SharedRuntime};
 
@@ -178,9 +177,7 @@ fn read_token<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Token> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::types::Client;
-    use pag::types::Principal;
-    use pag::types::TokenState;
+    use pag::types::{Client, Principal, TokenState};
     use std::time::Instant;
 
     fn token(cell: &str, principal: Option<&str>, vice_id: Option<i64>) -> types::Token {

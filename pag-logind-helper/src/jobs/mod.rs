@@ -29,7 +29,7 @@ pub(crate) const NO_BUS: &str = "there is no bus to start a job with";
 /// The token jobs of this host.
 #[derive(Default)]
 pub(crate) struct TokenJobs {
-    queue: Queue,
+    pub(crate) queue: Queue,
     renewals: Renewals,
     unnoted: Unnoted,
 }
@@ -96,16 +96,6 @@ impl TokenJobs {
         self.unnoted.note(pags, uid)
     }
 
-    /// The PAG that the running job of `uid` is for.
-    pub(crate) fn running(&self, uid: u32) -> Option<PagId> {
-        self.queue.running(uid)
-    }
-
-    /// Whether a job runs for this PAG.
-    pub(crate) fn runs_for(&self, pag: PagId) -> bool {
-        self.queue.runs_for(pag)
-    }
-
     /// There is no connection to the bus any more: ends of jobs are not heard.
     pub(crate) fn bus_lost(&mut self) {
         let outcome: Outcome = Err(Trouble::Failed("the bus is gone, and its end will not be heard".to_owned()));
@@ -115,11 +105,6 @@ impl TokenJobs {
     /// There is a connection again. Nothing more is heard of renewals that ran, and the others need not wait.
     pub(crate) fn bus_is_back(&mut self) {
         self.queue.forget_renewals();
-    }
-
-    /// When [`TokenJobs::start`] has something to do next.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.queue.next()
     }
 }
 

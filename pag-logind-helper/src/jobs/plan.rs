@@ -159,8 +159,7 @@ pub(crate) fn sleep(moment: u64, now: u64) -> Duration {
 mod tests {
     use super::*;
     use pag::store::record::{Discarded, Held, LastSeeding, PagKind};
-    use pag::types::Client;
-    use pag::types::Retain;
+    use pag::types::{Client, Retain};
     use proptest::prelude::*;
 
     const HOUR: u64 = 3600;

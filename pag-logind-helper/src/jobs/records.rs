@@ -9,8 +9,7 @@ use pag::report::{Event, report};
 use pag::seed;
 use pag::store::locked::LockedUser;
 use pag::store::record::{LastSeeding, Record};
-use pag::types::Client;
-use pag::types::PagId;
+use pag::types::{Client, PagId};
 
 use crate::pags::rings::{self, is_cut, keys_of, lacks_tokens, tokens_in};
 use crate::pags::{Edit, LOCK_WAIT, Pags, tokens};

@@ -5,8 +5,7 @@ use pag::policy;
 use pag::store::locked::LockedUser;
 use pag::store::record::Record;
 use pag::store::registry::Pag;
-use pag::types::Follow;
-use pag::types::PagId;
+use pag::types::{Follow, PagId};
 
 use crate::order::{Action, Order, Outcome, Trouble};
 use crate::pags::{LOCK_WAIT, Pags};

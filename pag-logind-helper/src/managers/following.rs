@@ -9,14 +9,12 @@ use pag::ccache;
 use pag::error::Result;
 use pag::keyring::Serial;
 use pag::mirror::follow;
-use pag::policy::candidates;
-use pag::policy::{self, Sessions};
+use pag::policy::{self, Sessions, candidates};
 use pag::report::{Event, report};
 use pag::store::locked::LockedUser;
 use pag::store::record::Record;
 use pag::store::registry::Pag;
-use pag::types::Follow;
-use pag::types::PagId;
+use pag::types::{Follow, PagId};
 
 use crate::event::HelperEvent;
 use crate::pags::rings::keys_of;

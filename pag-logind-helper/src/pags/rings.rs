@@ -69,9 +69,7 @@ mod tests {
     use super::*;
     use pag::ccache;
     use pag::store::record::{Held, PagKind};
-    use pag::types::Client;
-    use pag::types::PagId;
-    use pag::types::Retain;
+    use pag::types::{Client, PagId, Retain};
 
     const NOW: u64 = 1000;
 

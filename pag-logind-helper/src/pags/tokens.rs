@@ -1,8 +1,7 @@
 //! Compares the tokens that a record names with those that are in the ring: pure functions.
 
 use pag::store::record::{Held, Record};
-use pag::types::Cell;
-use pag::types::{Client, Token, TokenState};
+use pag::types::{Cell, Client, Token, TokenState};
 
 /// Whether the record names a token that has not expired.
 pub(crate) fn are_named(record: &Record, now: u64) -> bool {
@@ -62,8 +61,7 @@ mod tests {
     use super::*;
     use pag::ccache;
     use pag::store::record::{LastSeeding, PagKind};
-    use pag::types::PagId;
-    use pag::types::Retain;
+    use pag::types::{PagId, Retain};
 
     const NOW: u64 = 1000;
 

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use pag::store::record::Record;
-use pag::types::PagId;
-use pag::types::Retain;
+use pag::types::{PagId, Retain};
 
 /// How long such a manager keeps tokens. logind stops one 10 s after the last session (UserStopDelaySec in logind.conf(5)),
 /// and then its services stop.

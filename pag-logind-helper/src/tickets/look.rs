@@ -7,8 +7,7 @@ use pag::ccache::format::Summary;
 use pag::ccache::{self, CcacheName};
 use pag::config::account::Account;
 use pag::policy;
-use pag::types::PagId;
-use pag::types::Principal;
+use pag::types::{PagId, Principal};
 
 use crate::errands::{self, Work};
 use crate::pags::users::{passwd, reader};
