@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::keyring::{self, Description, Mask, Serial};
-use crate::mirror::follow::{link_out_of, token_keys, unlink};
+use crate::mirror::reconcile::{Change, token_keys};
 use crate::store::locked::LockedUser;
 use crate::store::registry::Pag;
 use crate::store::ring::Ring;
@@ -62,7 +62,6 @@ fn is_of(found: &Description<'_>, uid: u32) -> bool {
 pub fn bring_into_step(user: &LockedUser<'_>, pag: &mut Pag) -> Result<usize> {
     let (Ok(ring), Ok(mut record)) = (pag.ring.clone(), pag.record.clone()) else { return Ok(0) };
     let Some(keyring) = record.adopted else { return Ok(0) };
-    let before = record.clone();
     let is_there = |found: Description<'_>| is_of(&found, pag.uid) && found.gid == ring.group.0;
     if !keyring::describe(keyring, is_there).unwrap_or(false) {
         // The manager has ended, or its keyring no longer belongs to the handle group.
@@ -75,24 +74,16 @@ pub fn bring_into_step(user: &LockedUser<'_>, pag: &mut Pag) -> Result<usize> {
     // The PAG's own S0, or the S0 of the PAG that it follows.
     let is_s0 = |key: &Serial| Some(*key) == pag.afs_keyring || record.mirrored.contains(key) && !tokens.contains(key);
     let afs_keyrings: Vec<Serial> = there.into_iter().filter(is_s0).collect();
-    let new = |keys: &[Serial]| keys.iter().copied().filter(|key| !before.lent.contains(key)).collect::<Vec<_>>();
-    let old: Vec<Serial> =
-        before.lent.iter().copied().filter(|key| !tokens.contains(key) && !afs_keyrings.contains(key)).collect();
-    // Recorded first: a link that is not recorded would never be removed.
-    record.lent = [&tokens[..], &afs_keyrings[..], &old[..]].concat();
-    if record != before {
-        user.store(pag, record.clone())?;
-    }
-    let tokens_to_link = new(&tokens);
-    if !tokens_to_link.is_empty() {
-        link_out_of(&ring, &tokens_to_link, keyring)?;
-    }
-    for s0 in new(&afs_keyrings) {
-        keyring::link(s0, keyring)
-            .map_err(Error::key(format!("link keyring {s0} of OpenAFS into keyring {keyring}")))?;
-    }
-    unlink(&old, keyring);
-    record.lent = [tokens, afs_keyrings].concat();
+    let new = |keys: &[Serial]| keys.iter().copied().filter(|key| !record.lent.contains(key)).collect::<Vec<_>>();
+    let wanted = [&tokens[..], &afs_keyrings[..]].concat();
+    let change = Change {
+        link: new(&tokens),
+        link_afs: new(&afs_keyrings),
+        unlink: record.lent.iter().copied().filter(|key| !wanted.contains(key)).collect(),
+        wanted,
+    };
+    change.apply(user, pag, &mut record, |record| &mut record.lent, &ring, keyring)?;
+    record.lent = change.wanted;
     if pag.record.as_ref() != Ok(&record) {
         user.store(pag, record.clone())?;
     }
