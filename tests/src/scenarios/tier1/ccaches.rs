@@ -150,21 +150,26 @@ pub(super) fn no_ticket_is_no_trouble(sandbox: &mut Sandbox) {
     }
 }
 
-/// A ticket that the user's child cannot read, since root made it. Its identity stays unknown.
+/// A ticket that the user's child cannot read, as one that root has made. Whose it is nobody knows.
 pub(super) fn unread_ccache_seeds_nothing(sandbox: &mut Sandbox) {
     let unread = ticket::write("/run/home/alice/cc.unread", 0, "alice/admin", "EXAMPLE.TEST", ticket::now() + 3600);
-    sandbox.configure("always_aklog = yes");
-    let mut alice = sandbox.host("sshd", "alice");
-    alice.all_ok(&[&format!("putenv KRB5CCNAME={unread}"), "open"]);
-    sandbox.heard("cannot serve the PAG: the user cannot read it");
     let log = || std::fs::read_to_string("/run/seeder.log").unwrap();
+    let login = |sandbox: &Sandbox| {
+        let mut alice = sandbox.host("sshd", "alice");
+        alice.all_ok(&[&format!("putenv KRB5CCNAME={unread}"), "open"]);
+        alice
+    };
+    let mut alice = login(sandbox);
+    sandbox.heard("cannot serve the PAG: the user cannot read it");
+    alice.ok("reinitialize");
+    assert_eq!(log(), "", "neither a login nor an unlock that shows it runs a seeder");
+    alice.all_ok(&["close", "end"]);
+    // Where a seeder is to run without a ticket, too.
+    sandbox.configure("always_aklog = yes");
+    let mut alice = login(sandbox);
     let own = super::seeders::ccache_of(&pags("alice")[0]);
     let runs = log();
     assert!(runs.contains(&format!(" DIR:{own} ")), "always_aklog runs the seeder with the PAG's ccache: {runs}");
     assert!(!runs.contains("cc.unread"), "the seeder is given no ccache whose identity is unknown: {runs}");
-    // At an unlock it is no news.
-    sandbox.configure("");
-    alice.ok("reinitialize");
-    assert_eq!(log(), runs, "an unlock that shows it runs no seeder");
     alice.all_ok(&["close", "end"]);
 }
