@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::attempt::LOCK_WAIT;
 use super::attempt::LoginAttempt;
+use super::ccache_work::CcacheWork;
 use super::own_ccache::do_ccache_work;
 use super::place::Choice;
 use super::place::choose;
@@ -31,6 +32,7 @@ use crate::store::record::Record;
 use crate::store::registry::Pag;
 use crate::store::ring::Ring;
 use crate::types::Client;
+use crate::types::PagId;
 use crate::types::ServiceKind;
 use crate::types::Word;
 
@@ -85,19 +87,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     if record.follows.is_some() {
         return Ok(());
     }
-    let last_seeding = record.last_seeding;
-    let (_, work) = take_ticket(&attempt, &mut record, pag.id, &ring, PagState::Known);
-    // Good tokens are renewed only with a ticket that they were not made from: sshd, for one, refreshes the credentials
-    // of a login that has just got them.
-    let ticket = attempt.ticket_end(Some(&record)).unwrap_or(0);
-    let stale = last_seeding.is_none_or(|last| {
-        ticket > last.ticket || (ticket == 0 && policy::worth_seeding(last_seeding, crate::sys::now(), 0, true))
-    });
-    let wanted = stale || record.last_seeding != last_seeding;
-    if wanted {
-        record.last_seeding = Some(LastSeeding { at: crate::sys::now(), ok: false, ticket });
-        record.discarded.clear();
-    }
+    let (wanted, work) = take_refreshed_ticket(&attempt, &mut record, pag.id, &ring);
     locked.store(&mut pag, record.clone())?;
     drop(locked);
     drop(guard);
@@ -109,6 +99,30 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     }
     nudge(user.uid);
     Ok(())
+}
+
+/// Takes the refreshed ticket into the PAG's record, and notes a seeding that is about to run. Returns whether a seeder
+/// should run, and the work that remains on the PAG's ccache.
+fn take_refreshed_ticket(
+    attempt: &LoginAttempt<'_>,
+    record: &mut Record,
+    id: PagId,
+    ring: &Ring,
+) -> (bool, CcacheWork) {
+    let last_seeding = record.last_seeding;
+    let (_, work) = take_ticket(attempt, record, id, ring, PagState::Known);
+    // Good tokens are renewed only with a ticket that they were not made from: sshd, for one, refreshes the credentials
+    // of a login that has just got them.
+    let ticket = attempt.ticket_end(Some(&*record)).unwrap_or(0);
+    let stale = last_seeding.is_none_or(|last| {
+        ticket > last.ticket || (ticket == 0 && policy::worth_seeding(last_seeding, crate::sys::now(), 0, true))
+    });
+    let wanted = stale || record.last_seeding != last_seeding;
+    if wanted {
+        record.last_seeding = Some(LastSeeding { at: crate::sys::now(), ok: false, ticket });
+        record.discarded.clear();
+    }
+    (wanted, work)
 }
 
 /// The PAG that a refreshed ticket belongs to, and its ring. It is never a new PAG, and never one of another identity.
