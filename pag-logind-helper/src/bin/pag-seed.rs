@@ -120,8 +120,8 @@ fn renew(job: &Job<'_>, ticket: Option<&Contents>, budget: &Budget) -> bool {
     }
 }
 
-/// Whether a ticket can be renewed, and has two fifths of its life behind it. The daemon has its own idea of when: jobs
-/// that are started earlier, for other reasons, need no new ticket.
+/// Whether a ticket can be renewed, and has two fifths of its life behind it. The helper starts a job for that later
+/// (`Life::due` in jobs/plan.rs). A job that runs earlier, for another reason, needs no new ticket.
 fn is_time(ticket: &Summary, now: u64) -> bool {
     let (Some(starts), Some(end)) = (ticket.tgt_starts, ticket.tgt_expires) else { return false };
     let renewable = ticket.tgt_renew_until.is_some_and(|until| until > end);

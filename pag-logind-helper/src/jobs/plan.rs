@@ -82,7 +82,8 @@ impl Life {
         self.end.saturating_sub(self.since)
     }
 
-    /// Between half and two thirds of it.
+    /// Between half and two thirds of it. (The job renews a ticket that has two fifths of its life behind it: `is_time` in
+    /// bin/pag-seed.rs. So what is due here finds one that is to be renewed.)
     fn due(self, pag: PagId) -> u64 {
         let spread = (self.length() / 6).saturating_mul(pag.place()) / 1000;
         self.since.saturating_add(self.length() / 2).saturating_add(spread)

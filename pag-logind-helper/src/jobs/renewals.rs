@@ -19,7 +19,7 @@ pub(crate) struct Renewals(BTreeMap<PagId, Past>);
 
 #[derive(Default)]
 struct Past {
-    /// What was said last about the end of the tokens.
+    /// What was announced last about the end of the tokens.
     announced: Option<Notice>,
     /// When the ring was found to hold other tokens than the record named. A member may get tokens again and again.
     last_token_check: Option<Instant>,
@@ -29,7 +29,7 @@ struct Past {
 
 /// What comes of a plan.
 pub(crate) struct Upcoming {
-    /// What is to be said now: PAG, uid, and what.
+    /// What is to be announced now: PAG, uid, and what.
     pub(crate) notices: Vec<(PagId, u32, Notice)>,
     /// When the next plan is due.
     pub(crate) next: Option<Instant>,
@@ -125,7 +125,7 @@ impl Round<'_> {
 
 impl Past {
     fn is_news(&self, notice: &Notice) -> bool {
-        self.announced.is_none_or(|said| (said.end, said.over) != (notice.end, notice.over))
+        self.announced.is_none_or(|last| (last.end, last.over) != (notice.end, notice.over))
     }
 }
 

@@ -2,9 +2,7 @@
 //! `pag::mirror::follow`. What is remembered here only saves work: the records say which PAG follows which.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
-use pag::afs;
 use pag::ccache;
 use pag::error::Result;
 use pag::keyring::Serial;
@@ -17,11 +15,8 @@ use pag::store::registry::Pag;
 use pag::types::{Follow, PagId};
 
 use crate::event::HelperEvent;
-use crate::pags::rings::keys_of;
+use crate::pags::rings::{self, keys_of};
 use crate::tickets::copy::{COPIED, TicketCopy};
-
-/// Longest time for the tokens of one ring to be discarded.
-const INSIDE: Duration = Duration::from_secs(1);
 
 /// The followers of this host.
 pub(crate) struct Following {
@@ -32,7 +27,7 @@ pub(crate) struct Following {
     /// What the rings of followers had when they were last brought into step.
     steps: BTreeMap<PagId, Step>,
     /// Followers that are out of step for a reason that was reported.
-    said: BTreeSet<PagId>,
+    reported: BTreeSet<PagId>,
     /// Followers that could not be given their ticket.
     without_ticket: BTreeSet<PagId>,
     /// Tickets that are to be copied, by a child and not under the user's lock.
@@ -57,7 +52,7 @@ impl Following {
             setting: Follow::Display,
             sessions: BTreeMap::new(),
             steps: BTreeMap::new(),
-            said: BTreeSet::new(),
+            reported: BTreeSet::new(),
             without_ticket: BTreeSet::new(),
             copies: Vec::new(),
         }
@@ -65,7 +60,7 @@ impl Following {
 
     /// Whether rings must be surveyed now and then: the helper is not told when a token in a ring is replaced.
     pub(crate) fn must_look(&self) -> bool {
-        !self.steps.is_empty() || !self.said.is_empty()
+        !self.steps.is_empty() || !self.reported.is_empty()
     }
 
     /// Takes over what logind says of a user. True if that is news.
@@ -121,7 +116,7 @@ impl Following {
             match done {
                 Ok(()) if self.without_ticket.contains(&id) => {}
                 Ok(()) => {
-                    self.said.remove(&id);
+                    self.reported.remove(&id);
                 }
                 Err(why) => self.failed(uid, id, why.to_string()),
             }
@@ -138,7 +133,7 @@ impl Following {
     /// Reports that a follower is out of step: once.
     fn failed(&mut self, uid: u32, id: PagId, why: String) {
         self.steps.remove(&id);
-        if self.said.insert(id) {
+        if self.reported.insert(id) {
             report(&HelperEvent::FollowFailed { uid, pag: id, why });
         }
     }
@@ -153,7 +148,7 @@ impl Following {
         match report {
             COPIED => {
                 self.without_ticket.remove(&pag);
-                self.said.remove(&pag);
+                self.reported.remove(&pag);
             }
             why => {
                 self.without_ticket.insert(pag);
@@ -166,7 +161,7 @@ impl Following {
     /// PAGs that have ended do not follow.
     pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&PagId) -> bool) {
         self.steps.retain(|id, _| is_there(id));
-        self.said.retain(&is_there);
+        self.reported.retain(&is_there);
         self.without_ticket.retain(&is_there);
     }
 
@@ -229,7 +224,7 @@ fn forget_own(user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
     if record.principal.is_none() && record.tokens.is_empty() {
         return Ok(());
     }
-    afs::discard(&ring, Instant::now() + INSIDE)?;
+    rings::discard(&ring, None)?;
     let blank = Record {
         principal: None,
         ticket: 0,

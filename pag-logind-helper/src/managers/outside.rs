@@ -31,7 +31,7 @@ struct Look {
     due: Option<Instant>,
     pause: Duration,
     /// The manager that was reported.
-    said: Option<u32>,
+    reported: Option<u32>,
 }
 
 impl OutsideManagers {
@@ -50,7 +50,7 @@ impl OutsideManagers {
         let is_outside = |uid: &u32| users.get(uid).is_some_and(|placed| !placed || early.contains(uid));
         self.outside.retain(|uid, _| is_outside(uid));
         for uid in users.keys().filter(|uid| is_outside(uid)) {
-            self.outside.entry(*uid).or_insert(Look { due: Some(now + PATIENCE), pause: PATIENCE, said: None });
+            self.outside.entry(*uid).or_insert(Look { due: Some(now + PATIENCE), pause: PATIENCE, reported: None });
         }
     }
 
@@ -98,7 +98,7 @@ impl OutsideManagers {
                 look.due = Some(now + look.pause);
                 None
             }
-            ManagerState::Runs(pid) => (look.said.replace(pid) != Some(pid)).then_some(pid),
+            ManagerState::Runs(pid) => (look.reported.replace(pid) != Some(pid)).then_some(pid),
         }
     }
 

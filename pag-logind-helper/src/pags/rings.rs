@@ -12,7 +12,7 @@ use pag::types::{Cell, Token};
 use super::tokens;
 
 /// Longest time for a child that looks into one ring, or discards tokens there.
-const INSIDE: Duration = Duration::from_secs(1);
+const CHILD_TIME: Duration = Duration::from_secs(1);
 
 /// The keys in a ring, seen from outside: the handle group may read it, so a guard must be held. None of a ring that has
 /// just been revoked.
@@ -25,7 +25,7 @@ pub(crate) fn keys_of(ring: &Ring) -> Vec<Serial> {
 /// # Errors
 /// If the ring cannot be entered in time.
 pub(crate) fn tokens_in(ring: &Ring) -> pag::Result<Vec<Token>> {
-    afs::tokens(ring, Instant::now() + INSIDE)
+    afs::tokens(ring, Instant::now() + CHILD_TIME)
 }
 
 /// Whether a ring lacks a token that the record names. If the ring cannot be entered, the helper could not bring one.
@@ -38,7 +38,7 @@ pub(crate) fn lacks_tokens(ring: &Ring, record: &Record, now: u64) -> bool {
 /// # Errors
 /// If the ring cannot be entered in time, or an AFS client refuses.
 pub(crate) fn discard(ring: &Ring, cell: Option<&Cell>) -> pag::Result<()> {
-    let deadline = Instant::now() + INSIDE;
+    let deadline = Instant::now() + CHILD_TIME;
     match cell {
         Some(cell) => afs::discard_cell(ring, cell, deadline),
         None => afs::discard(ring, deadline),

@@ -90,8 +90,8 @@ pub(crate) fn feed(pags: &Pags, due: &Due) -> Work {
 }
 
 /// Reports what came of [`feed`] to the journal. False if the ccache could not be read in time.
-pub(crate) fn fed(uid: u32, said: &str) -> bool {
-    let mut lines = said.lines();
+pub(crate) fn fed(uid: u32, words: &str) -> bool {
+    let mut lines = words.lines();
     let read = lines.next() == Some(READ);
     for line in lines {
         let mut words = line.splitn(3, ' ');
