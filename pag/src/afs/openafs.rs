@@ -155,8 +155,8 @@ impl Interface {
 
     /// Discards the tokens of one cell, as [`Interface::unlog`] does. It is no error if there are none.
     ///
-    /// OpenAFS 1.8 has no pioctl for this, but it lets an empty set replace a cell's tokens (PSetTokens2). `unlog
-    /// -cell` of 1.8 discards all tokens and sets those of the other cells again; for a moment those cells would have
+    /// OpenAFS 1.8 has no pioctl for this, but it lets an empty set replace a cell's tokens (PSetTokens2).
+    /// `unlog -cell` of 1.8 discards all tokens and sets those of the other cells again; for a moment those cells would have
     /// no token.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Following: the ring of a user manager's PAG has the tokens of the session that the user's services follow (`scope
-//! = session`), besides its own.
+//! Following: the ring of a user manager's PAG has the tokens of the session that the user's services follow
+//! (`scope = session`), besides its own.
 //!
 //! For OpenAFS the ring has the followed PAG's S0 in place of its own. Its members are then in the followed PAG (see
 //! [`crate::afs::openafs`]) and see each change of its tokens at once.

@@ -72,8 +72,8 @@ impl Host {
     ///
     /// Lines: `start SERVICE USER`, `use N`, `user NAME`, `open`, `close`, `establish`, `delete`, `reinitialize`,
     /// `refresh`, `authenticate`, `end`, `end-in-child`, `putenv K=V`, `getenv K`; `egid N` and `gid N` (as gdm),
-    /// `ruid N` (as a setuid program), `become N` (for good), `groups N,N`, `umask OCTAL`, `pdeathsig N`, `sigchld
-    /// ignore|default`, `thread` (one that waits for ever), `exec` (this program anew), `chroot PATH`, `newring` (a
+    /// `ruid N` (as a setuid program), `become N` (for good), `groups N,N`, `umask OCTAL`, `pdeathsig N`,
+    /// `sigchld ignore|default`, `thread` (one that waits for ever), `exec` (this program anew), `chroot PATH`, `newring` (a
     /// session keyring as pam_keyinit makes it), `link SERIAL RING`, `report`, and `run PROGRAM ARG...` (as the user,
     /// without the PAM environment, to look from inside).
     fn obey(&mut self, line: &str) -> Value {

@@ -1,5 +1,5 @@
-//! Runs one scenario inside the machine that was booted for it: `pag-scenario NAME BOOT` in tier 2, `pag-scenario NAME
-//! CLIENT` in tier 3.
+//! Runs one scenario inside the machine that was booted for it: `pag-scenario NAME BOOT` in tier 2,
+//! `pag-scenario NAME CLIENT` in tier 3.
 #![allow(clippy::print_stderr, clippy::expect_used, clippy::exit, reason = "in a test, to panic is to fail")]
 
 use pag_tests::scenarios::tier3::Client;

@@ -514,7 +514,7 @@ pub(super) fn signals_reach_their_own(sandbox: &mut Sandbox) {
     assert!(heard.is_empty(), "bob hears of alice's PAG: {heard:?}");
     let heard = silent.signals(500);
     assert!(heard.is_empty(), "who has not subscribed hears something: {heard:?}");
-    // Bob gets the signals of his own PAGs. GetManagedObjects subscribes, too.
+    // Bob gets signals about bob's PAGs. GetManagedObjects subscribes, too.
     silent.say(&format!("call {HOST} {OBJECTS} GetManagedObjects"));
     let mut bobs = login(sandbox, "bob");
     assert_eq!(told(&mut bob, "InterfacesAdded")["body"][1][PAG]["UID"], uid("bob"));
@@ -610,7 +610,7 @@ pub(super) fn flood(sandbox: &mut Sandbox) {
     let end = Instant::now() + Duration::from_secs(seconds - 2);
     let (mut bobs, mut reaped) = (Vec::new(), Vec::new());
     let mut logins = Vec::new();
-    // Bob's tokens last ten seconds. They are renewed during the flood, and he is never without one.
+    // Bob's tokens last ten seconds. They are renewed during the flood, and bob always has one.
     let first = token_end(&mut bobs_login);
     let mut renewals = BTreeSet::new();
     while Instant::now() < end {
@@ -697,8 +697,7 @@ pub(super) fn my_pag(sandbox: &mut Sandbox) {
     assert_eq!(answer(&mut alices, "alice", &format!("sh -c 'sh -c \"{ask}; true\"; true'"))["ok"], path(&hers));
     // As the page says: where it comes from is not where it is.
     assert_eq!(answer(&mut alices, "alice", &format!("keyctl session - {ask} 2>/dev/null"))["ok"], path(&hers));
-    // Bob comes from alice's login (su in a stack without us): he learns nothing of hers, and is in none of his own
-    // PAGs.
+    // A process of bob's in alice's login (su in a stack without us) learns nothing of alice's, and is in no PAG of bob's.
     let foreign = answer(&mut alices, "bob", &ask);
     assert!(foreign["error"].is_string(), "bob learns what is alice's: {foreign}");
     assert_eq!(error(&foreign), "NotInPag");
@@ -1339,7 +1338,7 @@ pub(super) fn newer_record(sandbox: &mut Sandbox) {
     sandbox.messages();
     let _helper = Helper::serving();
     let mut alices = login(sandbox, "alice");
-    // Bob has no manager in his PAG, so a message about him comes later than one about alice could.
+    // Bob's PAG has no manager in it, so a message about bob comes later than one about alice could.
     let mut bobs = login(sandbox, "bob");
     let mut messages = Vec::new();
     eventually("the helper finds a manager outside", Duration::from_secs(20), || {

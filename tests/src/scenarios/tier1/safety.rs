@@ -419,7 +419,7 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     for (name, options) in [("lenient", ""), ("strict", "strict")] {
         sandbox.stack(name, &format!("auth required {module} {options}\nsession required {module} {options}\n"));
     }
-    // A container whose seccomp filter forbids keyrings.
+    // A container with a seccomp filter that forbids keyrings.
     for error in ["ENOSYS", "EPERM"] {
         for (service, result) in [("lenient", 0), ("strict", 14)] {
             let mut strace = Command::new("strace");
