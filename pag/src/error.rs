@@ -1,7 +1,6 @@
 //! What can go wrong. Each text names the operation, its object and the cause.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use crate::keyring::Serial;
 use crate::run;

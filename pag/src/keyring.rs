@@ -6,9 +6,8 @@
 //! nothing, so that children can call them.
 
 use std::ffi::CStr;
-use std::fmt;
-use std::io;
 use std::num::NonZeroI32;
+use std::{fmt, io};
 
 use keyutils::SpecialKeyring;
 use keyutils_raw as raw;

@@ -175,8 +175,7 @@ fn link_user_keyring(session: Serial) {
 mod tests {
     use super::*;
     use crate::config::{self, Dirs};
-    use crate::types::Client;
-    use crate::types::ClientChoice;
+    use crate::types::{Client, ClientChoice};
 
     fn settings(client: ClientChoice) -> Settings {
         let nowhere = Dirs { main: "/nonexistent".into(), drop_ins: Vec::new(), ..Dirs::default() };

@@ -18,8 +18,7 @@ use pag::report::User;
 use pag::store::lease::{Lease, LeaseKind};
 use pag::store::locked::LockedUser;
 use pag::store::registry::Pag;
-use pag::sys::Process;
-use pag::sys::{self, Passwd, Who};
+use pag::sys::{self, Passwd, Process, Who};
 
 use crate::output::{Answer, Error, outln};
 

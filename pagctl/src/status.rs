@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use pag::afs;
 use pag::guard::{Guard, HandleGroup};
-use pag::membership;
 use pag::report::User;
 use pag::store::record::{Record, Unreadable};
 use pag::store::registry::{Pag, Registry};
 use pag::store::ring::Ring;
+use pag::{afs, membership};
 use serde::Serialize;
 
 use crate::output::{

@@ -17,11 +17,10 @@ mod stack;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::ptr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{fs, ptr};
 
 use self::parse::{Facility, Libpam};
 use self::run::run;

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::openafs::Device;
-use super::{kafs, openafs};
+use super::kafs;
+use super::openafs::{self, Device};
 use crate::config::Settings;
 use crate::types::{Cell, Client, ClientChoice};
 

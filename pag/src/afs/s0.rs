@@ -1,8 +1,7 @@
 //! S0, the keyring that OpenAFS's `setpag` makes for a PAG: making it, linking it below the ring, and repairing it.
 
-use std::fmt;
-use std::io;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use super::openafs::{Device, Interface};
 use crate::error::{Error, Result};

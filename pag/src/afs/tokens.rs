@@ -214,9 +214,7 @@ fn discard_in(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Client;
-    use crate::types::TokenKind;
-    use crate::types::TokenState;
+    use crate::types::{Client, TokenKind, TokenState};
     use proptest::prelude::*;
     use std::time::Duration;
 

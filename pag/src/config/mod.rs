@@ -18,12 +18,10 @@ mod settings;
 use self::complaint::quoted;
 pub use self::complaint::{Complaint, ConfigSource};
 pub use self::files::Dirs;
-use self::options::setting;
-use self::options::shown;
 pub use self::options::{OPTIONS, Opt, Where};
-use self::reading::Level;
-use self::reading::Reading;
+use self::options::{setting, shown};
 pub use self::reading::Subject;
+use self::reading::{Level, Reading};
 pub use self::services::{SERVICES, Seat, default_role, lives_on_without_session, seat};
 pub use self::settings::{AKLOG, AKLOG_KAFS, Settings};
 
@@ -127,10 +125,7 @@ mod tests {
     use super::files::{LARGEST, MOST};
     use super::options::timeout;
     use super::*;
-    use crate::types::Join;
-    use crate::types::Retain;
-    use crate::types::Scope;
-    use crate::types::ServiceKind;
+    use crate::types::{Join, Retain, Scope, ServiceKind};
     use proptest::prelude::*;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,18 +1,8 @@
 //! Reading the configuration: files and arguments become settings.
 
 use super::complaint::quoted;
-use super::files::Dirs;
-use super::files::LARGEST;
-use super::files::MOST;
-use super::files::TRUSTED;
-use super::files::is_trusted;
-use super::files::uid_min;
-use super::options::OPTIONS;
-use super::options::Value;
-use super::options::Where;
-use super::options::nearest;
-use super::options::setting;
-use super::options::switched;
+use super::files::{Dirs, LARGEST, MOST, TRUSTED, is_trusted, uid_min};
+use super::options::{OPTIONS, Value, Where, nearest, setting, switched};
 use super::services::default_role;
 use super::settings::Settings;
 use crate::types::ServiceKind;

@@ -2,32 +2,21 @@
 
 use std::cell::OnceCell;
 use std::io;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::state::Request;
-use crate::ccache;
-use crate::ccache::CcacheName;
-use crate::ccache::Contents;
-use crate::ccache::Unread;
+use crate::ccache::{self, CcacheName, Contents, Unread};
 use crate::config::account::Account;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guard::HandleGroup;
 use crate::policy;
-use crate::report::Event;
-use crate::report::report;
+use crate::report::{Event, report};
 use crate::seed::Budget;
-use crate::store::lease;
-use crate::store::lease::Lease;
-use crate::store::lease::LeaseKind;
+use crate::store::lease::{self, Lease, LeaseKind};
 use crate::store::record::Record;
 use crate::store::ring::Ring;
-use crate::sys;
-use crate::sys::Identity;
-use crate::sys::Process;
-use crate::types::ServiceKind;
-use crate::types::Token;
+use crate::sys::{self, Identity, Process};
+use crate::types::{ServiceKind, Token};
 
 /// Longest wait for a uid's lock. Processes hold it for about a millisecond, or a few more with a ccache.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(2);

@@ -4,33 +4,17 @@ use std::time::Duration;
 
 use super::attempt::LoginAttempt;
 use super::own_ccache::write_ccache;
-use super::place;
 use super::placed::Placed;
-use super::state::Entered;
-use super::state::LoginState;
-use super::state::Request;
-use super::tokens;
-use crate::config;
+use super::state::{Entered, LoginState, Request};
+use super::{place, tokens};
 use crate::error::Result;
-use crate::guard::Guard;
-use crate::guard::HandleGroup;
-use crate::keyring;
-use crate::nudge::Moment;
-use crate::nudge::nudge;
-use crate::nudge::nudge_of_manager;
-use crate::seed;
-use crate::seed::Budget;
-use crate::seed::Excluded;
-use crate::seed::Job;
-use crate::seed::Need;
-use crate::seed::run_seeder;
-use crate::store::ring;
-use crate::store::ring::Ring;
-use crate::sys;
-use crate::sys::Passwd;
-use crate::sys::Process;
-use crate::types::Client;
-use crate::types::ServiceKind;
+use crate::guard::{Guard, HandleGroup};
+use crate::nudge::{Moment, nudge, nudge_of_manager};
+use crate::seed::{self, Budget, Excluded, Job, Need, run_seeder};
+use crate::store::ring::{self, Ring};
+use crate::sys::{self, Passwd, Process};
+use crate::types::{Client, ServiceKind};
+use crate::{config, keyring};
 
 /// Takes a login that gets no PAG, such as root's, out of its caller's PAG: `su -` in a stack without pam_keyinit would
 /// inherit the caller's ring. A revoked or invalidated session keyring may have been a ring. The kernel no longer shows

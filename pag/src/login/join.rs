@@ -5,28 +5,19 @@ use std::io;
 use super::attempt::LoginAttempt;
 use super::ccache_work::CcacheWork;
 use super::placed::Placed;
-use super::tokens::PagState;
-use super::tokens::take_ticket;
-use crate::afs::s0;
-use crate::afs::s0::AfsPagChange;
+use super::tokens::{PagState, take_ticket};
+use crate::afs::s0::{self, AfsPagChange};
 use crate::ccache;
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::mirror::follow;
-use crate::report::Event;
-use crate::report::report;
-use crate::store::lease;
-use crate::store::lease::Lease;
+use crate::report::{Event, report};
+use crate::store::lease::{self, Lease};
 use crate::store::locked::LockedUser;
-use crate::store::record::PagKind;
-use crate::store::record::Record;
+use crate::store::record::{PagKind, Record};
 use crate::store::registry::Pag;
-use crate::store::ring;
-use crate::store::ring::Ring;
-use crate::types::PagId;
-use crate::types::ServiceKind;
-use crate::types::Word;
+use crate::store::ring::{self, Ring};
+use crate::types::{PagId, ServiceKind, Word};
 
 /// Makes a PAG of this kind in the registry, with the login's lease, and puts the calling thread into its ring.
 pub(super) fn make(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagKind, lease: Lease) -> Result<Placed> {

@@ -3,27 +3,17 @@
 use super::attempt::LOCK_WAIT;
 use super::linger::is_lingering;
 use super::state::LoginState;
-use super::upkeep::apply_fate;
-use super::upkeep::with_logins;
-use crate::error::Error;
-use crate::error::Result;
-use crate::guard::Guard;
-use crate::guard::HandleGroup;
+use super::upkeep::{apply_fate, with_logins};
+use crate::error::{Error, Result};
+use crate::guard::{Guard, HandleGroup};
 use crate::keyring;
 use crate::nudge::nudge;
-use crate::report::Event;
-use crate::report::report;
-use crate::store::lease;
-use crate::store::lease::Lease;
-use crate::store::lease::LeaseKind;
+use crate::report::{Event, report};
+use crate::store::lease::{self, Lease, LeaseKind};
 use crate::store::locked::LockedUser;
 use crate::store::registry::Pag;
-use crate::store::ring;
-use crate::store::ring::Ring;
-use crate::sys;
-use crate::sys::Passwd;
-use crate::sys::Process;
-use crate::sys::Who;
+use crate::store::ring::{self, Ring};
+use crate::sys::{self, Passwd, Process, Who};
 use crate::types::Word;
 
 /// Ends a login's lease, and with the last lease the PAG. Takes this process out of the ring, since a host that goes on

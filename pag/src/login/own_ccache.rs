@@ -1,17 +1,13 @@
 //! A login writes its ticket into the PAG's own ccache.
 
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::attempt::LOCK_WAIT;
-use super::attempt::LoginAttempt;
+use super::attempt::{LOCK_WAIT, LoginAttempt};
 use super::ccache_work::CcacheWork;
 use super::placed::Placed;
-use crate::ccache;
-use crate::ccache::Contents;
+use crate::ccache::{self, Contents};
 use crate::nudge::nudge;
-use crate::report::Event;
-use crate::report::report;
+use crate::report::{Event, report};
 use crate::store::lock::Lock;
 use crate::store::locked::change_record;
 use crate::store::record::Record;

@@ -3,38 +3,26 @@
 use std::io;
 use std::time::Duration;
 
-use super::attempt::LOCK_WAIT;
-use super::attempt::LoginAttempt;
+use super::attempt::{LOCK_WAIT, LoginAttempt};
 use super::ccache_work::CcacheWork;
-use super::join::joined;
-use super::join::make;
-use super::join::sweep;
+use super::join::{joined, make, sweep};
 use super::leave::end_session;
 use super::placed::Placed;
 use super::state::LoginState;
 use super::tokens::need;
-use super::upkeep::of_newer_release;
-use super::upkeep::reap;
-use crate::error::Error;
-use crate::error::Result;
+use super::upkeep::{of_newer_release, reap};
+use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::keyring;
 use crate::mirror::follow;
-use crate::policy;
-use crate::policy::Newcomer;
-use crate::policy::Placement;
-use crate::policy::candidates;
-use crate::report::Event;
-use crate::report::report;
+use crate::policy::{self, Newcomer, Placement, candidates};
+use crate::report::{Event, report};
 use crate::store::lease::Lease;
 use crate::store::locked::LockedUser;
 use crate::store::record::PagKind;
 use crate::store::registry::Pag;
-use crate::store::ring;
-use crate::store::ring::Ring;
-use crate::types::PagId;
-use crate::types::Scope;
-use crate::types::ServiceKind;
+use crate::store::ring::{self, Ring};
+use crate::types::{PagId, Scope, ServiceKind};
 
 /// The place of a newcomer among the PAGs that were read.
 pub(super) enum Choice {

@@ -2,39 +2,23 @@
 
 use std::time::Duration;
 
-use super::attempt::LOCK_WAIT;
-use super::attempt::LoginAttempt;
+use super::attempt::{LOCK_WAIT, LoginAttempt};
 use super::ccache_work::CcacheWork;
 use super::own_ccache::do_ccache_work;
-use super::place::Choice;
-use super::place::choose;
-use super::place::kind_of_repaired;
-use super::state::LoginState;
-use super::state::Request;
-use super::tokens::PagState;
-use super::tokens::take_ticket;
+use super::place::{Choice, choose, kind_of_repaired};
+use super::state::{LoginState, Request};
+use super::tokens::{PagState, take_ticket};
 use super::upkeep::reap;
-use crate::error::Error;
-use crate::error::Result;
-use crate::guard::Guard;
-use crate::guard::HandleGroup;
+use crate::error::{Error, Result};
+use crate::guard::{Guard, HandleGroup};
 use crate::nudge::nudge;
-use crate::policy;
-use crate::policy::candidates;
-use crate::seed::Budget;
-use crate::seed::Excluded;
-use crate::seed::Job;
-use crate::seed::note_seeding;
-use crate::seed::run_seeder;
+use crate::policy::{self, candidates};
+use crate::seed::{Budget, Excluded, Job, note_seeding, run_seeder};
 use crate::store::locked::LockedUser;
-use crate::store::record::LastSeeding;
-use crate::store::record::Record;
+use crate::store::record::{LastSeeding, Record};
 use crate::store::registry::Pag;
 use crate::store::ring::Ring;
-use crate::types::Client;
-use crate::types::PagId;
-use crate::types::ServiceKind;
-use crate::types::Word;
+use crate::types::{Client, PagId, ServiceKind, Word};
 
 /// Takes a refreshed ticket into the PAG that it belongs to, and makes new tokens from it. The caller stays outside the
 /// PAG, since a screen unlock runs in a process outside the session. Without root, as in a screen locker that runs as

@@ -7,10 +7,7 @@ use crate::config::Settings;
 use crate::seed::Excluded;
 use crate::store::registry;
 use crate::store::ring::Ring;
-use crate::sys;
-use crate::sys::Passwd;
-use crate::sys::Process;
-use crate::sys::RootDirectory;
+use crate::sys::{self, Passwd, Process, RootDirectory};
 use crate::types::PagId;
 
 /// One call of a PAM hook: its user, its service, and its settings.

@@ -2,28 +2,16 @@
 
 use std::time::Instant;
 
-use super::attempt::LOCK_WAIT;
-use super::attempt::LOOK;
-use super::attempt::LoginAttempt;
+use super::attempt::{LOCK_WAIT, LOOK, LoginAttempt};
 use super::ccache_work::CcacheWork;
 use super::own_ccache::note_ticket;
 use super::placed::Placed;
-use crate::afs;
-use crate::ccache;
-use crate::report::Event;
-use crate::report::report;
-use crate::seed;
-use crate::seed::Excluded;
-use crate::seed::Job;
-use crate::seed::Need;
-use crate::seed::note_seeding;
-use crate::seed::run_seeder;
-use crate::store::record::LastSeeding;
-use crate::store::record::Record;
+use crate::report::{Event, report};
+use crate::seed::{self, Excluded, Job, Need, note_seeding, run_seeder};
+use crate::store::record::{LastSeeding, Record};
 use crate::store::ring::Ring;
-use crate::types::Client;
-use crate::types::PagId;
-use crate::types::ServiceKind;
+use crate::types::{Client, PagId, ServiceKind};
+use crate::{afs, ccache};
 
 /// What this login knows of the PAG that it takes its ticket into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

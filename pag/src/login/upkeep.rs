@@ -4,23 +4,16 @@ use std::time::Instant;
 
 use super::attempt::LOOK;
 use super::linger::is_lingering;
-use crate::afs;
-use crate::ccache;
-use crate::keyring;
 use crate::mirror::follow;
-use crate::policy;
-use crate::policy::Fate;
-use crate::report::Event;
-use crate::report::report;
+use crate::policy::{self, Fate};
+use crate::report::{Event, report};
 use crate::store::lease::LeaseKind;
 use crate::store::locked::LockedUser;
-use crate::store::record::PagKind;
-use crate::store::record::Record;
-use crate::store::record::Unreadable;
+use crate::store::record::{PagKind, Record, Unreadable};
 use crate::store::registry::Pag;
 use crate::sys::Passwd;
-use crate::types::PagId;
-use crate::types::Retain;
+use crate::types::{PagId, Retain};
+use crate::{afs, ccache, keyring};
 
 /// The PAGs that a live login holds, except those of cron and the like. While there is one, logind keeps the user's
 /// manager.

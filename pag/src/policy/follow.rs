@@ -117,8 +117,7 @@ pub fn followed(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::record;
-    use super::super::testing::session_pag;
+    use super::super::testing::{record, session_pag};
     use super::*;
 
     fn session(id: &str, leader: i32) -> Session {

@@ -165,8 +165,7 @@ mod tests {
     use super::*;
     use crate::store::lease::LeaseKind;
     use crate::store::record::Held;
-    use crate::types::Client;
-    use crate::types::Retain;
+    use crate::types::{Client, Retain};
 
     fn at(newcomer: Newcomer<'_>, records: &[Record]) -> Placement {
         let candidates: Vec<_> =

@@ -1,7 +1,6 @@
 //! The time that pam_pag may take of a login.
 
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The time that pam_pag may take of one login, for all seeders and ccaches in setcred and open_session.
 #[derive(Debug, Clone, Copy)]

@@ -4,8 +4,7 @@ use std::fmt;
 
 use crate::config::account::Account;
 use crate::store::record::Record;
-use crate::types::Cell;
-use crate::types::Principal;
+use crate::types::{Cell, Principal};
 
 /// The tokens that a seeder must not get, since a user has discarded them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

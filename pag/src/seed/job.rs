@@ -9,16 +9,10 @@ use super::excluded::Excluded;
 use super::wanted::{Wanted, cell_of_path, cells, named};
 use crate::afs::openafs::Device;
 use crate::config::{AKLOG, AKLOG_KAFS, Settings};
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::ring::Ring;
-use crate::sys;
-use crate::sys::Exit;
-use crate::sys::Identity;
-use crate::sys::Passwd;
-use crate::sys::Program;
-use crate::types::Cell;
-use crate::types::Client;
+use crate::sys::{self, Exit, Identity, Passwd, Program};
+use crate::types::{Cell, Client};
 
 /// The seeders to run for one user: one or more for each client.
 #[derive(Debug)]

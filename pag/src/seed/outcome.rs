@@ -2,10 +2,7 @@
 
 use super::wanted::Wanted;
 use crate::store::record::Held;
-use crate::types::Cell;
-use crate::types::Client;
-use crate::types::Token;
-use crate::types::TokenState;
+use crate::types::{Cell, Client, Token, TokenState};
 
 /// The wanted tokens that a failed seeder did not get. These are missing or no longer good, or they are as `before` and
 /// end before a new token. If there are none of these, all wanted tokens count as missed.

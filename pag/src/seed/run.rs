@@ -6,16 +6,14 @@ use super::budget::Budget;
 use super::job::Job;
 use super::outcome::{Alias, Brought, brought, held, missed, note_aliases};
 use super::wanted::Wanted;
-use crate::afs;
 use crate::error::Result;
 use crate::guard::HandleGroup;
-use crate::keyring;
 use crate::report::{Event, report};
 use crate::store::locked;
 use crate::store::record::Held;
 use crate::store::ring::Ring;
-use crate::sys;
 use crate::types::{PagId, Token};
+use crate::{afs, keyring, sys};
 
 /// Longest time for reading the tokens of a ring.
 const LOOK: Duration = Duration::from_secs(1);

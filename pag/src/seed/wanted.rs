@@ -6,8 +6,7 @@ use crate::config::Settings;
 use crate::policy;
 use crate::store::record::Held;
 use crate::sys::Passwd;
-use crate::types::Cell;
-use crate::types::Client;
+use crate::types::{Cell, Client};
 
 /// A token that a login wants.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use crate::sys::Process;
 use crate::types::Word;
-use std::io::{self};
+use std::io;
 
 use crate::ccache::CcacheName;
 use crate::sys;

@@ -27,12 +27,7 @@ use crate::ccache::check_name;
 use crate::keyring::Serial;
 use crate::store::lease::{Lease, LeaseKind};
 use crate::sys::Process;
-use crate::types::Cell;
-use crate::types::Client;
-use crate::types::PagId;
-use crate::types::Principal;
-use crate::types::Retain;
-use crate::types::Word;
+use crate::types::{Cell, Client, PagId, Principal, Retain, Word};
 
 /// The version that this code writes.
 pub const VERSION: u32 = 1;

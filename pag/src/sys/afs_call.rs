@@ -1,9 +1,8 @@
 //! Calls into the kernel module of OpenAFS.
 
 use std::ffi::{c_long, c_void};
-use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr;
+use std::{io, ptr};
 
 /// An AFS system call as its device takes it; the last argument comes first (OpenAFS, src/config/afs_args.h,
 /// afsprocdata).

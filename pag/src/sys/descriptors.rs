@@ -1,11 +1,9 @@
 //! File descriptors: pipes, sockets, and which ones a child keeps.
 
 use super::host::millis;
-use std::ffi::{c_char, c_long};
-use std::ffi::{c_int, c_uint};
+use std::ffi::{c_char, c_int, c_long, c_uint};
 use std::io;
-use std::os::fd::RawFd;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::errno::cerr;

@@ -1,9 +1,8 @@
 //! Files that users may have made, and files that are made for users.
 
 use super::fork::Put;
-use std::ffi::CString;
-use std::ffi::{CStr, c_int, c_long};
-use std::io::{self};
+use std::ffi::{CStr, CString, c_int, c_long};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

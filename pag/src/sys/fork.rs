@@ -7,12 +7,11 @@
 //! There is one way to make a child, [`fork`]: it copies this process, as fork(2) does.
 
 use std::ffi::c_int;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
+use std::{io, ptr};
 
 use zeroize::Zeroizing;
 

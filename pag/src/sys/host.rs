@@ -2,10 +2,9 @@
 
 use super::ids::ids;
 use std::ffi::CStr;
-use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::ptr;
 use std::time::Duration;
+use std::{io, ptr};
 
 use super::errno::cerr;
 

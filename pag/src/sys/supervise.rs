@@ -1,14 +1,10 @@
 //! Runs a program as a user, within a time limit, and clears away every process that the program leaves behind.
 
-use super::fork::SIGNAL_SET;
-use super::fork::ask;
-use super::fork::exit_of;
-use std::ffi::{CStr, CString, c_char, c_int};
-use std::ffi::{c_uint, c_void};
-use std::io;
+use super::fork::{SIGNAL_SET, ask, exit_of};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::mem::MaybeUninit;
-use std::ptr;
 use std::time::{Duration, Instant};
+use std::{io, ptr};
 
 use super::descriptors::close_range;
 use super::fork::Exit;

@@ -2,9 +2,8 @@
 
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::io;
 use std::mem::MaybeUninit;
-use std::ptr;
+use std::{io, ptr};
 
 /// One entry of the password database.
 #[derive(Debug, Clone, PartialEq, Eq)]

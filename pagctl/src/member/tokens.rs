@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use pag::afs::{self};
+use pag::afs;
 use pag::config::Settings;
 use pag::membership::{Membership, OpenAfs};
-use pag::types::Cell;
-use pag::types::Token;
-use pag::types::TokenState;
+use pag::types::{Cell, Token, TokenState};
 use serde::Serialize;
 
 use super::id::{NO_CLIENT, OpenAfsJson};
@@ -124,8 +122,7 @@ fn remedy(here: &Membership) -> String {
 mod tests {
     use super::*;
     use pag::keyring::Serial;
-    use pag::types::Client;
-    use pag::types::TokenKind;
+    use pag::types::{Client, TokenKind};
 
     fn here(openafs: OpenAfs) -> Membership {
         Membership { session: Serial::new(7), ring: None, unproven: false, openafs, by_session: vec![Client::Kafs] }

@@ -1,8 +1,7 @@
 //! What can go wrong on the command line.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 /// Why a command could not do its work.
 #[derive(Debug)]

@@ -6,8 +6,7 @@
 use pag::report::User;
 use pag::store::lease::Lease;
 use pag::sys::{self, Who};
-use pag::types::Token;
-use pag::types::TokenState;
+use pag::types::{Token, TokenState};
 use serde::Serialize;
 
 /// A token.
