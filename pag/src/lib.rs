@@ -19,6 +19,7 @@ pub mod config;
 pub mod error;
 pub mod guard;
 pub mod keyring;
+mod krb5_conf;
 pub mod login;
 pub mod membership;
 pub mod mirror;

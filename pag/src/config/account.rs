@@ -9,24 +9,12 @@
 
 use std::cell::OnceCell;
 use std::ffi::CStr;
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 
 use super::identity::spelled_out;
 use crate::config::{self, Dirs, Settings, Subject};
+use crate::krb5_conf;
 use crate::sys::UserGroups;
 use crate::types::Principal;
-
-/// The configuration of Kerberos.
-const KRB5_CONF: &str = "/etc/krb5.conf";
-
-/// Largest file of that configuration that is read, in bytes.
-const LARGEST: u64 = 256 * 1024;
-
-/// How many levels deep files may include each other.
-const DEEPEST: u32 = 3;
 
 /// An account, and what decides which identities are its own.
 #[derive(Debug, Clone)]
@@ -119,7 +107,7 @@ impl Account {
 
     /// Whether a realm is the host's own. Each realm is, if the configuration of Kerberos names no default realm.
     fn is_local(&self, realm: &str) -> bool {
-        let realms = self.realms.get_or_init(|| default_realms(Path::new(KRB5_CONF), DEEPEST));
+        let realms = self.realms.get_or_init(default_realms);
         realms.is_empty() || realms.iter().any(|local| local == realm)
     }
 }
@@ -145,59 +133,11 @@ pub fn key_name(account: &str) -> String {
     }
 }
 
-/// The host's default realms, from the configuration of Kerberos and the files that it includes. MIT's library knows
-/// one, Heimdal's may know several. The first setting counts (krb5.conf(5)). Empty if no file that can be read has one.
-fn default_realms(path: &Path, depth: u32) -> Vec<String> {
-    let Some(text) = text_of(path) else { return Vec::new() };
-    let mut in_defaults = false;
-    for line in text.lines().map(str::trim) {
-        let found = if let Some(head) = line.strip_prefix('[') {
-            in_defaults = head.split(']').next() == Some("libdefaults");
-            Vec::new()
-        } else if let Some((word, rest)) = line.split_once([' ', '\t']).filter(|(word, _)| word.starts_with("include"))
-        {
-            let paths = match word {
-                "include" if depth > 0 => vec![PathBuf::from(rest.trim())],
-                "includedir" if depth > 0 => included(Path::new(rest.trim())),
-                _ => Vec::new(),
-            };
-            paths
-                .iter()
-                .map(|path| default_realms(path, depth - 1))
-                .find(|realms| !realms.is_empty())
-                .unwrap_or_default()
-        } else {
-            let value = line.split_once('=').filter(|(name, _)| in_defaults && name.trim() == "default_realm");
-            value.map_or_else(Vec::new, |(_, value)| value.split_whitespace().map(str::to_owned).collect())
-        };
-        if !found.is_empty() {
-            return found;
-        }
-    }
-    Vec::new()
-}
-
-/// The files of a directory that Kerberos would include: a name has only letters, digits, dashes and underscores, or
-/// ends in
-/// `.conf` (krb5.conf(5)).
-fn included(directory: &Path) -> Vec<PathBuf> {
-    let is_plain = |name: &str| name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
-    let counts = |name: &str| is_plain(name) || !name.starts_with('.') && name.ends_with(".conf");
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let named = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(counts);
-    let mut paths: Vec<PathBuf> = entries.filter(named).collect();
-    paths.sort();
-    paths
-}
-
-/// The text of a file that belongs to root and that only root can write. A FIFO is not waited for.
-fn text_of(path: &Path) -> Option<String> {
-    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-    let found = file.metadata().ok()?;
-    let trusted = found.is_file() && found.uid() == 0 && found.mode() & 0o022 == 0 && found.len() <= LARGEST;
-    let mut text = String::new();
-    trusted.then(|| file.take(LARGEST).read_to_string(&mut text).ok())??;
-    Some(text)
+/// The host's default realms, from the configuration of Kerberos: MIT's library knows one, Heimdal's may know several.
+/// Empty if no file that can be read names one.
+fn default_realms() -> Vec<String> {
+    let found = krb5_conf::libdefault("default_realm").unwrap_or_default();
+    found.split_whitespace().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -213,7 +153,6 @@ impl Account {
 mod tests {
     use super::super::identity::is_identity;
     use super::*;
-    use std::fs;
 
     fn account(name: &str, identity: &[&str], realms: &[&str]) -> Account {
         let all = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -333,33 +272,5 @@ mod tests {
         for (account, expected) in table {
             assert_eq!(key_name(account), expected);
         }
-    }
-
-    #[test]
-    fn the_default_realm_is_found_where_kerberos_finds_it() {
-        let top = tempfile::tempdir().unwrap();
-        if fs::metadata(top.path()).unwrap().uid() != 0 {
-            return;
-        }
-        let at = |name: &str| top.path().join(name);
-        let dir = at("d");
-        fs::create_dir(&dir).unwrap();
-        let read = |text: &str| {
-            fs::write(at("krb5.conf"), text).unwrap();
-            default_realms(&at("krb5.conf"), DEEPEST).join(" ")
-        };
-        assert_eq!(read("[libdefaults]\n\tdefault_realm = A.TEST\n\tdefault_realm = B.TEST\n"), "A.TEST");
-        assert_eq!(read("[realms]\ndefault_realm = A.TEST\n[libdefaults]\n# default_realm = B.TEST\n"), "");
-        assert_eq!(read("[libdefaults]\ndefault_realm=A.TEST B.TEST"), "A.TEST B.TEST");
-        fs::write(dir.join("10-x.conf"), "[libdefaults]\ndefault_realm = D.TEST\n").unwrap();
-        fs::write(dir.join(".hidden.conf"), "[libdefaults]\ndefault_realm = H.TEST\n").unwrap();
-        let text = format!("includedir {}\n[libdefaults]\ndefault_realm = A.TEST\n", dir.display());
-        assert_eq!(read(&text), "D.TEST", "the first one counts");
-        // A file that includes itself ends.
-        let text = format!("include {}\n[libdefaults]\ndefault_realm = A.TEST\n", at("krb5.conf").display());
-        assert_eq!(read(&text), "A.TEST");
-        // A file that others can write is not read.
-        fs::set_permissions(at("krb5.conf"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-        assert_eq!(default_realms(&at("krb5.conf"), DEEPEST), Vec::<String>::new());
     }
 }
