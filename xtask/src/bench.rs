@@ -155,18 +155,37 @@ fn on_a_cell() -> Vec<Line> {
             lines.push(Line::new(name, value, "us", Some(spread)));
         }
     }
-    for (name, key) in [
-        ("ssh login to its first answer, with pam_pag", "login: pam_pag"),
-        ("ssh login to its first answer, with pam_afs_session", "login: pam_afs_session"),
-        ("ssh login to its first answer, with neither", "login: neither"),
-        ("ssh login to the first answer of a user service, with pam_pag", "service: pam_pag"),
-        ("ssh login to the first answer of a user service, with pam_afs_session", "service: pam_afs_session"),
-        ("ssh login to the first answer of a user service, with neither", "service: neither"),
+    for (what, names) in [
+        (
+            "login",
+            [
+                "ssh login to its first answer, with pam_pag",
+                "ssh login to its first answer, with pam_afs_session",
+                "ssh login to its first answer, with neither",
+            ],
+        ),
+        (
+            "service",
+            [
+                "ssh login to the first answer of a user service, with pam_pag",
+                "ssh login to the first answer of a user service, with pam_afs_session",
+                "ssh login to the first answer of a user service, with neither",
+            ],
+        ),
     ] {
-        let (value, spread) = middle(times[key].clone());
-        lines.push(Line::new(name, value, "s", Some(spread)));
+        let (ours, theirs) = of(what);
+        let neither = &times[&format!("{what}: neither")][..];
+        let [ours, theirs, neither] = [ours, theirs, neither].map(|times| middle(times.to_vec()));
+        lines.push(Line { bound: Some(no_later(ours, theirs)), ..Line::new(names[0], ours.0, "s", Some(ours.1)) });
+        lines.push(Line::new(names[1], theirs.0, "s", Some(theirs.1)));
+        lines.push(Line::new(names[2], neither.0, "s", Some(neither.1)));
     }
     lines
+}
+
+/// The latest time at which a login may answer: not later than with pam_afs_session, beyond the spread of both.
+fn no_later(ours: (f64, f64), theirs: (f64, f64)) -> f64 {
+    theirs.0 + ours.1.max(theirs.1)
 }
 
 /// A join takes at most an eighth of pam_afs_session's time.
