@@ -13,6 +13,7 @@ use pag::ccache::{self, CcacheName, Contents};
 use pag::config::account::Account;
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
+use pag::policy;
 use pag::report::{Event, name_users_by, report, set_debug, speak_as};
 use pag::seed::run_seeder;
 use pag::seed::{self, Budget, EXCLUDED_ENV, Excluded, IDENTITY_ENV, Job};
@@ -73,7 +74,8 @@ fn seed() -> Result<bool, String> {
     };
     let budget = Budget::new(TIME, Duration::ZERO);
     let ticket = ticket(&job);
-    // Without the variable no module has put us here: it is set for a PAG without an identity, too.
+    // The module sets this variable for a PAG without an identity, too, and it is empty then. If it is not set, no module has put
+    // this job into a PAG, and there is nothing to compare.
     if let (Some(ticket), Ok(identity)) = (&ticket, std::env::var(IDENTITY_ENV)) {
         let account = Account::new(&user.name, &settings);
         if let Some(why) = seed::not_of_pag(&ticket.summary.principal, &identity, &account) {
@@ -82,7 +84,7 @@ fn seed() -> Result<bool, String> {
         }
     }
     let renewed = renew(&job, ticket.as_ref(), &budget);
-    // With what is left of the ticket where it could not be renewed.
+    // If the ticket could not be renewed, the seeder uses what is left of it.
     let seeded = run_seeder(&job, Some(&ring), None, &budget).ok;
     // A seeder may choose the cell, and the configuration may name it by an alias: the token tells which it was.
     for cell in &job.excluded.cells {
@@ -120,12 +122,10 @@ fn renew(job: &Job<'_>, ticket: Option<&Contents>, budget: &Budget) -> bool {
     }
 }
 
-/// Whether a ticket can be renewed, and has two fifths of its life behind it. The helper starts a job for that later
-/// (`Life::due` in jobs/plan.rs). A job that runs earlier, for another reason, needs no new ticket.
+/// Whether a ticket is to be renewed now.
 fn is_time(ticket: &Summary, now: u64) -> bool {
     let (Some(starts), Some(end)) = (ticket.tgt_starts, ticket.tgt_expires) else { return false };
-    let renewable = ticket.tgt_renew_until.is_some_and(|until| until > end);
-    renewable && now < end && now.saturating_sub(starts) >= end.saturating_sub(starts) / 5 * 2
+    policy::is_ticket_due(starts, end, ticket.tgt_renew_until.unwrap_or(0), now)
 }
 
 /// The ring that this process is in: outside of one, tokens would go to the bare uid.

@@ -16,8 +16,8 @@ use super::call::{Call, Refusal, Request};
 use super::describe::{DbusObject, PAG};
 use super::origin::{self, CallerProcess, Origin};
 use super::service::{ANSWER, Caller, Service, object};
-use crate::event::HelperEvent;
 use crate::mailbox::Mailbox;
+use crate::messages::HelperEvent;
 use crate::order::{Action, Order, Trouble};
 
 /// Longest wait for a seeding job: the unit's deadline is a minute, and other jobs may run before it.

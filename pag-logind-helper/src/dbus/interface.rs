@@ -7,9 +7,9 @@ use pag::report::report;
 use pag::types::PagId;
 
 use super::view::View;
-use crate::event::HelperEvent;
 use crate::jobs::plan::Notice;
 use crate::mailbox::Mailbox;
+use crate::messages::HelperEvent;
 use crate::order::Order;
 use crate::pags::known::Known;
 

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use pag::policy;
 use pag::store::record::Record;
 use pag::types::PagId;
 
@@ -82,11 +83,8 @@ impl Life {
         self.end.saturating_sub(self.since)
     }
 
-    /// Between half and two thirds of it. (The job renews a ticket that has two fifths of its life behind it: `is_time` in
-    /// bin/pag-seed.rs. So what is due here finds one that is to be renewed.)
     fn due(self, pag: PagId) -> u64 {
-        let spread = (self.length() / 6).saturating_mul(pag.place()) / 1000;
-        self.since.saturating_add(self.length() / 2).saturating_add(spread)
+        policy::renewal_of_token(pag, self.since, self.end)
     }
 
     fn announced(self) -> u64 {

@@ -1,4 +1,4 @@
-//! Plans the renewals of all PAGs, and says when tokens are about to end.
+//! Plans the renewals of all PAGs, and says when tokens are about to end. `plan.rs` decides when each is due.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Which session a user's services follow, as a user or an administrator has chosen it over D-Bus.
+//! Notes the session that a user or an administrator has chosen over D-Bus for the user's services. `policy::followed` decides.
 
 use pag::guard::Guard;
 use pag::policy;

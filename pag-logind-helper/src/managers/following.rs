@@ -14,7 +14,7 @@ use pag::store::record::Record;
 use pag::store::registry::Pag;
 use pag::types::{Follow, PagId};
 
-use crate::event::HelperEvent;
+use crate::messages::HelperEvent;
 use crate::pags::rings::{self, keys_of};
 use crate::tickets::copy::{COPIED, TicketCopy};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pag::nudge::Moment;
 use pag::report::report;
 
-use crate::event::HelperEvent;
+use crate::messages::HelperEvent;
 use crate::systemd::{Bus, ManagerState};
 
 /// A login waits for its manager, and a manager is ready, within this time; mostly within a tenth of a second.

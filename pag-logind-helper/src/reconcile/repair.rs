@@ -13,7 +13,7 @@ use pag::store::registry::Pag;
 use pag::store::ring::Ring;
 use pag::types::PagId;
 
-use crate::event::HelperEvent;
+use crate::messages::HelperEvent;
 use crate::pags::Pags;
 use crate::pags::known::Known;
 use crate::pags::rings::{is_cut, keys_of, lacks_tokens};

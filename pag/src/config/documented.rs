@@ -1,8 +1,9 @@
 //! Tests that the manuals and `pag.conf` name each option and state its built-in default.
 
+use super::options::{AKLOG, AKLOG_KAFS};
 use super::options::{OPTIONS, Opt, Value, Where, shown, switched};
 use super::services::{SERVICES, default_role};
-use super::settings::{AKLOG, AKLOG_KAFS, Settings};
+use super::settings::Settings;
 use crate::types::ServiceKind;
 
 const PAM_PAG: &str = include_str!("../../../docs/man/pam_pag.8");

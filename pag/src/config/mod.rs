@@ -18,12 +18,12 @@ mod settings;
 use self::complaint::quoted;
 pub use self::complaint::{Complaint, ConfigSource};
 pub use self::files::Dirs;
-pub use self::options::{OPTIONS, Opt, Where};
+pub use self::options::{AKLOG, AKLOG_KAFS, OPTIONS, Opt, Where};
 use self::options::{setting, shown};
 pub use self::reading::Subject;
 use self::reading::{Level, Reading};
 pub use self::services::{SERVICES, Seat, default_role, lives_on_without_session, seat};
-pub use self::settings::{AKLOG, AKLOG_KAFS, Settings};
+pub use self::settings::Settings;
 
 use crate::config::keytab::{Keytab, KeytabOwner};
 

@@ -1,5 +1,9 @@
-//! The table of options. The configuration is read, checked and shown by it.
+//! The table of options, by which the configuration is read, checked and shown, and the built-in defaults.
 
+use super::files::MINIMUM_UID;
+use crate::types::Follow;
+use crate::types::Join;
+use crate::types::Scope;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -266,4 +270,40 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row.last().copied().unwrap_or(a.len())
+}
+
+/// The seeder of OpenAFS if `program` names none.
+pub const AKLOG: &str = "/usr/bin/aklog";
+/// The seeder of kAFS if `kafs_program` names none.
+pub const AKLOG_KAFS: &str = "/usr/bin/aklog-kafs";
+
+/// The built-in defaults. The manuals and pag.conf state them, too, and a test compares them with these.
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            scope: Scope::User,
+            join: Join::Always,
+            retain: Retain::None,
+            timeout: Duration::from_secs(5),
+            strict: false,
+            program: None,
+            kafs_program: None,
+            afs_cells: Vec::new(),
+            always_aklog: false,
+            aklog_homedir: false,
+            identity: Vec::new(),
+            ignore_root: false,
+            minimum_uid: MINIMUM_UID,
+            nopag: false,
+            notokens: false,
+            kdestroy: false,
+            debug: false,
+            placement: ServiceKind::Login,
+            client: ClientChoice::Auto,
+            follow: Follow::Display,
+            openafs_device: None,
+            keytab: None,
+            principal: None,
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::files::MINIMUM_UID;
 use crate::types::{Cell, ClientChoice, Follow, Join, Retain, Scope, ServiceKind};
 
 /// The settings for one user at one PAM service, or for the host.
@@ -56,40 +55,4 @@ pub struct Settings {
     pub keytab: Option<PathBuf>,
     /// The principal of the key to take from that keytab.
     pub principal: Option<String>,
-}
-
-/// The seeder of OpenAFS if `program` names none.
-pub const AKLOG: &str = "/usr/bin/aklog";
-/// The seeder of kAFS if `kafs_program` names none.
-pub const AKLOG_KAFS: &str = "/usr/bin/aklog-kafs";
-
-/// The built-in defaults. The manuals and pag.conf state them, too, and a test compares them with these.
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            scope: Scope::User,
-            join: Join::Always,
-            retain: Retain::None,
-            timeout: Duration::from_secs(5),
-            strict: false,
-            program: None,
-            kafs_program: None,
-            afs_cells: Vec::new(),
-            always_aklog: false,
-            aklog_homedir: false,
-            identity: Vec::new(),
-            ignore_root: false,
-            minimum_uid: MINIMUM_UID,
-            nopag: false,
-            notokens: false,
-            kdestroy: false,
-            debug: false,
-            placement: ServiceKind::Login,
-            client: ClientChoice::Auto,
-            follow: Follow::Display,
-            openafs_device: None,
-            keytab: None,
-            principal: None,
-        }
-    }
 }

@@ -19,10 +19,9 @@ pub enum Fate {
 
 /// Decides the fate of a PAG. `record` has no more leases of ended processes.
 ///
-/// A user manager that is about to stop keeps the tokens, since its services may still write to an AFS home. A manager
-/// that
-/// `stays` loses them: the user lingers, has logins in other PAGs, or the manager has had time enough to stop. `stays` is called
-/// only if it decides, since it has to look up the user's name.
+/// A user manager that is about to stop keeps the tokens, since its services may still write to an AFS home. A manager that
+/// stays loses them. `stays` says whether it does: the user lingers, has logins in other PAGs, or the manager has had time
+/// enough to stop. It is called only if it decides, since it has to look up the user's name.
 pub fn fate(record: &Record, stays: impl FnOnce() -> bool) -> Fate {
     if record.leases.is_empty() {
         return Fate::End { discard: record.retain != Retain::Processes && !record.unsure };

@@ -4,7 +4,7 @@ mod fate;
 mod follow;
 mod keytab;
 mod place;
-mod refresh;
+mod renewal;
 #[cfg(test)]
 mod testing;
 
@@ -14,4 +14,4 @@ pub use self::keytab::keytab;
 pub use self::place::{
     Candidate, Newcomer, Placement, Refreshed, candidates, may_bring, of_principal, place, refreshed,
 };
-pub use self::refresh::{RETRY_SECONDS, is_good, worth_seeding};
+pub use self::renewal::{RETRY_SECONDS, is_good, is_ticket_due, renewal_of_token, worth_seeding};

@@ -2,12 +2,12 @@
 //!
 //! [`report`] sends one datagram to the journal's native socket where that exists, else to syslog, and never waits.
 
-mod event;
-mod message;
+mod fields;
+mod messages;
 mod send;
 mod user;
 
-pub use self::event::Event;
-pub use self::message::{Field, Message, Severity};
+pub use self::fields::{Field, Message, Severity};
+pub use self::messages::Event;
 pub use self::send::{report, set_debug, speak_as, speak_for};
 pub use self::user::{FindName, NO_UID, User, name_users_by};

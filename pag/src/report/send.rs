@@ -8,7 +8,7 @@ use std::io::Write;
 
 use syslog::{Facility, LogFormat};
 
-use super::message::{Field, Message, Severity};
+use super::fields::{Field, Message, Severity};
 use crate::sys;
 
 /// Where a message of the PAM module comes from. Holds no pointer into the host and has no destructor: a thread-local

@@ -1,6 +1,9 @@
-//! When a seeder is worth its time, and when a token is good.
+//! When tokens and tickets are renewed, when a seeder is worth its time, and when a token is good.
+//!
+//! All times are in seconds since the epoch.
 
 use crate::store::record::LastSeeding;
+use crate::types::PagId;
 
 /// Seconds for which a failed seeding is not repeated.
 pub const RETRY_SECONDS: u64 = 30;
@@ -22,9 +25,36 @@ pub fn is_good(expires: u64, life: u64, now: u64) -> bool {
     expires.saturating_sub(now) > (life / 4).min(600)
 }
 
+/// When a job is due that renews a token which is there since `since` and ends at `end`: between half and two thirds of
+/// its life, at another time for each PAG. It finds a ticket that [`is_ticket_due`].
+pub fn renewal_of_token(pag: PagId, since: u64, end: u64) -> u64 {
+    let life = end.saturating_sub(since);
+    let spread = (life / 6).saturating_mul(pag.place()) / 1000;
+    since.saturating_add(life / 2).saturating_add(spread)
+}
+
+/// Whether a job renews a ticket that is valid since `starts`, ends at `end` and can be renewed until `until`: it does if
+/// the ticket has two fifths of its life behind it. The helper starts a job for that later ([`renewal_of_token`]). A job
+/// that runs earlier, for another reason, needs no new ticket.
+pub fn is_ticket_due(starts: u64, end: u64, until: u64, now: u64) -> bool {
+    until > end && now < end && now.saturating_sub(starts) >= end.saturating_sub(starts) / 5 * 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_for_a_token_finds_a_ticket_that_is_due() {
+        for number in [0, 1, 999, 1000] {
+            let due = renewal_of_token(PagId::from(number), 1000, 1600);
+            assert!((1300..=1400).contains(&due), "between half and two thirds of the life: {due}");
+            assert!(is_ticket_due(1000, 1600, 9000, due));
+        }
+        assert!(!is_ticket_due(1000, 1600, 9000, 1239) && is_ticket_due(1000, 1600, 9000, 1240));
+        assert!(!is_ticket_due(1000, 1600, 1600, 1500), "it cannot be renewed");
+        assert!(!is_ticket_due(1000, 1600, 9000, 1600), "it has ended");
+    }
 
     #[test]
     fn a_failure_is_not_repeated_for_thirty_seconds_unless_the_ticket_is_better() {

@@ -1,4 +1,4 @@
-//! What a message is.
+//! What a message has besides its words. The words are in `messages.rs`, those of the helper in its own `messages.rs`.
 
 use std::fmt;
 

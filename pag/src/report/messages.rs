@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::message::{Field, Message, Severity};
+use super::fields::{Field, Message, Severity};
 use super::user::User;
 use crate::keyring::Serial;
 use crate::types::PagId;
@@ -24,7 +24,7 @@ pub enum Event {
     Apart {
         /// The user.
         uid: u32,
-        /// His name.
+        /// The user's name.
         name: String,
         /// The PAG that the identity has to itself, or that does not take its ticket.
         pag: PagId,
@@ -133,7 +133,7 @@ pub enum Event {
         /// How long it took.
         millis: u64,
     },
-    /// A seeder failed; the login goes on without these tokens.
+    /// A seeder failed, in a login or in a job.
     SeedFailed {
         /// The user.
         uid: u32,
@@ -255,7 +255,7 @@ pub enum Event {
     Follows {
         /// The user.
         uid: u32,
-        /// The PAG of his services.
+        /// The PAG of the user's services.
         pag: PagId,
         /// The PAG of the session.
         followed: PagId,
@@ -266,7 +266,7 @@ pub enum Event {
     FollowsNobody {
         /// The user.
         uid: u32,
-        /// The PAG of his services.
+        /// The PAG of the user's services.
         pag: PagId,
     },
 }
@@ -515,7 +515,7 @@ mod tests {
 
     #[test]
     fn every_event_has_an_entry_in_the_catalog_and_no_other_has() {
-        let sources = concat!(include_str!("event.rs"), include_str!("../../../pag-logind-helper/src/event.rs"));
+        let sources = concat!(include_str!("messages.rs"), include_str!("../../../pag-logind-helper/src/messages.rs"));
         let events = message_ids(sources, "=> \"");
         let entries = message_ids(include_str!("../../../units/usr/lib/systemd/catalog/pag.catalog"), "\n-- ");
         assert!(events.len() >= 28, "{events:?}");
