@@ -403,7 +403,10 @@ impl<'a> Helper<'a> {
 
     /// When something is due next.
     fn next_moment(&self) -> Option<Instant> {
+        // What renewals have found since the last round waits only for the pause after it.
+        let round = (self.clock.round.is_none() && !self.agenda.is_empty()).then(Instant::now);
         let parts = [
+            round,
             self.clock.next(),
             self.reconciler.next(),
             self.jobs.queue.next(),

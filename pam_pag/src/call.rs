@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pag::login as logins;
 use pag::report::{self, Event, report};
@@ -118,13 +118,14 @@ impl Call<'_> {
 /// Has the place of a panic reported to the journal, without the message, which may hold data. The default hook would write
 /// to the host's stderr, and read files that the environment names; in a setuid host that is its caller's.
 fn quiet_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    // Not a `Once`: a process that another thread has forked in the midst of it would wait for ever.
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.swap(true, Ordering::Relaxed) {
         std::panic::set_hook(Box::new(|info| {
             let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
             report(&Event::Panicked { place });
         }));
-    });
+    }
 }
 
 /// Panics, in a module that was built for tests of that; under a guard's ids, as a panic in the midst of the work would be.

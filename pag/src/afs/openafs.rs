@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::seen::Seen;
 use super::xdr::{Fact, TokenSet, vice_id_of};
@@ -38,7 +38,9 @@ static CONFIGURED: Mutex<Configured> = Mutex::new(Configured { served: true, dev
 
 pub(super) fn remember(served: bool, device: Option<&Path>) {
     let device = device.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
-    *CONFIGURED.lock().unwrap_or_else(PoisonError::into_inner) = Configured { served, device };
+    if let Some(mut configured) = sys::lock_briefly(&CONFIGURED) {
+        *configured = Configured { served, device };
+    }
 }
 
 /// The device file of a module.
@@ -48,7 +50,7 @@ pub struct Device(CString);
 impl Device {
     /// The device of the loaded module, if the configuration serves OpenAFS. Not for children, since it takes a lock.
     pub fn served() -> Option<Self> {
-        let configured = CONFIGURED.lock().unwrap_or_else(PoisonError::into_inner);
+        let configured = sys::lock_briefly(&CONFIGURED)?;
         let known = KNOWN.iter().filter_map(|path| CString::new(*path).ok());
         let mut all = configured.device.clone().into_iter().chain(known);
         if !configured.served {

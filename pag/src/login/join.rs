@@ -39,7 +39,7 @@ pub(super) fn make(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagK
     // Before the join: without S0 in the ring, its members are in no PAG of OpenAFS.
     ensure_afs_pag(attempt, user.guard(), &mut pag);
     if let Err(why) = ring.join(user.guard()) {
-        user.retire(&pag)?;
+        let _ = user.retire(&pag);
         ccache::remove(uid, id);
         return Err(why);
     }
@@ -48,7 +48,12 @@ pub(super) fn make(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagK
     let mut record =
         pag.record.clone().unwrap_or_else(|_| Record::new(uid, kind, String::new(), attempt.request.settings.retain));
     let (need, work) = take_ticket(attempt, &mut record, id, &ring, PagState::New { filled });
-    user.store(&mut pag, record.clone())?;
+    if let Err(why) = user.store(&mut pag, record.clone()) {
+        ring::fresh(user.guard(), uid)?;
+        let _ = user.retire(&pag);
+        ccache::remove(uid, id);
+        return Err(why);
+    }
     Ok(Placed { ring, pag: Some((pag, record)), cookie, need, work, seeded: false, moved: true })
 }
 

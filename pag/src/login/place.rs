@@ -43,8 +43,11 @@ pub(super) fn place(attempt: &LoginAttempt<'_>) -> Result<Placed> {
     let strangers = if ring_before.is_some() || attempt.is_manager() { 0 } else { ring::strangers_in_session() };
     let mut placed = match place_in_registry(attempt, &guard) {
         Ok(placed) => placed,
-        // The registry can't be locked or read. A PAG for this login alone needs no registry.
-        Err(why @ (Error::Lock { .. } | Error::System { .. })) => {
+        // The registry can't be locked or read. A PAG for this login alone needs no registry. A seeding job is for one PAG
+        // of the registry and for no other.
+        Err(why @ (Error::Lock { .. } | Error::System { .. }))
+            if attempt.request.settings.placement != ServiceKind::Seed =>
+        {
             report(&Event::Private { uid: attempt.uid(), why: why.to_string() });
             private(attempt, &guard)?
         }
@@ -119,6 +122,9 @@ fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Pla
             }
             Err(why) => {
                 abandon(attempt, user, &pags, index, &why.to_string())?;
+                if attempt.request.settings.placement == ServiceKind::Seed {
+                    return Err(why);
+                }
                 PagKind::User
             }
         },
@@ -221,7 +227,10 @@ pub(super) fn kind_of_repaired(attempt: &LoginAttempt<'_>) -> PagKind {
 fn abandon(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, pags: &[Pag], index: usize, why: &str) -> Result<()> {
     if let Some(pag) = pags.get(index) {
         report(&Event::RingBroken { uid: attempt.uid(), pag: pag.id, why: why.to_owned() });
-        user.retire(pag)?;
+        // Whether or not that works, this thread must not stay where the failed join has left it.
+        let retired = user.retire(pag);
+        ring::fresh(user.guard(), attempt.uid())?;
+        return retired;
     }
     ring::fresh(user.guard(), attempt.uid())
 }

@@ -145,7 +145,8 @@ pub(super) fn seed(attempt: &LoginAttempt<'_>, placed: &mut Placed) -> bool {
     if let Some((pag, record)) = &placed.pag {
         let ok = seeding.ok;
         let _ = note_seeding(attempt.group, attempt.uid(), pag.id, &seeding, LOCK_WAIT);
-        let fed = attempt.ticket.as_ref().is_some_and(|t| t.summary.tgt_expires.unwrap_or(0) <= record.ticket);
+        let end = attempt.ticket.as_ref().and_then(|ticket| ticket.summary.tgt_expires);
+        let fed = end.is_some_and(|end| end <= record.ticket);
         // Only the login's ccache, which `kdestroy` is about, and not the PAG's own.
         if ok && fed && attempt.request.settings.kdestroy && job.ccache == attempt.request.ccache {
             let destroyed = job.kdestroy(&attempt.budget).unwrap_or_else(|error| Err(error.to_string()));

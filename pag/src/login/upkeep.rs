@@ -6,7 +6,7 @@ use super::attempt::LOOK;
 use super::linger::is_lingering;
 use crate::mirror::follow;
 use crate::policy::{self, Fate};
-use crate::report::{Event, report};
+use crate::report::{Event, User, report};
 use crate::store::lease::LeaseKind;
 use crate::store::locked::LockedUser;
 use crate::store::record::{PagKind, Record, Unreadable};
@@ -85,22 +85,20 @@ pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stay
     }
     match fate {
         Fate::Keep => {
-            let _ = user.store(pag, record);
+            store(user, pag, record);
             true
         }
         Fate::DropTokens => {
             drop_tokens(pag, &mut record);
-            let _ = user.store(pag, record);
+            store(user, pag, record);
             true
         }
         Fate::End { discard: wanted } => {
-            if wanted {
-                discard_tokens(pag);
-            }
+            let discarded = wanted && discard_tokens(pag);
             if let Err(why) = user.retire(pag) {
                 report(&Event::EndFailed { uid, pag: id, why: why.to_string() });
             } else {
-                let tokens = if wanted { "discarded" } else { "left to its processes" };
+                let tokens = if discarded { "discarded" } else { "left to its processes" };
                 report(&Event::Ended { uid, pag: id, tokens });
             }
             ccache::remove(uid, id);
@@ -109,11 +107,18 @@ pub fn apply_fate(user: &LockedUser<'_>, pag: &mut Pag, mut record: Record, stay
     }
 }
 
+/// Replaces a PAG's record, and reports a failure: the leases that it should not have any more end with their processes.
+fn store(user: &LockedUser<'_>, pag: &mut Pag, record: Record) {
+    if let Err(why) = user.store(pag, record) {
+        report(&Event::Complaint { what: why.to_string() });
+    }
+}
+
 /// Discards the tokens of a PAG that goes on without a login, and takes them and the ticket out of its record.
 fn drop_tokens(pag: &Pag, record: &mut Record) {
-    let has_tokens = |ring| afs::tokens(ring, Instant::now() + LOOK).is_ok_and(|tokens| !tokens.is_empty());
-    if pag.ring.as_ref().is_ok_and(has_tokens) {
-        discard_tokens(pag);
+    // A ring that cannot be read may have some.
+    let has_tokens = |ring| afs::tokens(ring, Instant::now() + LOOK).map_or(true, |tokens| !tokens.is_empty());
+    if pag.ring.as_ref().is_ok_and(has_tokens) && discard_tokens(pag) {
         report(&Event::TokensDropped { uid: pag.uid, pag: pag.id });
     }
     record.tokens.clear();
@@ -125,14 +130,20 @@ fn drop_tokens(pag: &Pag, record: &mut Record) {
     record.discarded.clear();
 }
 
-/// Discards the tokens of a PAG for all its members, and reports a failure.
-fn discard_tokens(pag: &Pag) {
-    let Ok(ring) = &pag.ring else { return };
+/// Discards the tokens of a PAG for all its members, and reports a failure. True if they are gone.
+fn discard_tokens(pag: &Pag) -> bool {
+    let Ok(ring) = &pag.ring else { return true };
     // A member may have cut S0 out of the ring. Without it the tokens of OpenAFS would not be found.
     if let Some(s0) = pag.afs_keyring {
         let _ = keyring::link(s0, ring.serial);
     }
-    if let Err(why) = afs::discard(ring, Instant::now() + LOOK) {
-        report(&Event::EndFailed { uid: pag.uid, pag: pag.id, why: why.to_string() });
+    match afs::discard(ring, Instant::now() + LOOK) {
+        Ok(()) => true,
+        Err(why) => {
+            let (id, user) = (pag.id, User(pag.uid));
+            let what = format!("{why}; the processes left in PAG {id} of {user} keep the tokens until these end");
+            report(&Event::Complaint { what });
+            false
+        }
     }
 }

@@ -98,8 +98,12 @@ fn names(wanted: &[Wanted]) -> (String, String) {
 /// # Errors
 /// `Lock` when other processes held the lock all that time. Without this note, the next login runs a seeder again.
 pub fn note_seeding(group: HandleGroup, uid: u32, id: PagId, seeding: &Seeding, wait: Duration) -> Result<()> {
-    let tokens = seeding.tokens.as_deref().unwrap_or_default();
     locked::change_record(group, uid, id, wait, |record| {
+        if let Some(last) = &mut record.last_seeding {
+            last.ok = seeding.ok;
+        }
+        // A ring that could not be read says nothing of the tokens.
+        let Some(tokens) = &seeding.tokens else { return };
         let now = crate::sys::now();
         let mut held = held(tokens, &record.tokens, now);
         note_aliases(&mut held, &seeding.aliases);
@@ -113,8 +117,5 @@ pub fn note_seeding(group: HandleGroup, uid: u32, id: PagId, seeding: &Seeding, 
             held.extend(cut);
         }
         record.hold(held);
-        if let Some(last) = &mut record.last_seeding {
-            last.ok = seeding.ok;
-        }
     })
 }

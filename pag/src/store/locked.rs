@@ -74,7 +74,7 @@ impl<'guard> LockedUser<'guard> {
         Ok(self.pags()?.into_iter().find(|pag| pag.id == id))
     }
 
-    /// Finds a PAG that was seen at `place`. Reads the whole registry only if the PAG is no longer there.
+    /// Finds a PAG that was seen at `place`. Reads the user's other PAGs only if it is no longer there.
     ///
     /// # Errors
     /// As [`LockedUser::pags`].
@@ -83,8 +83,7 @@ impl<'guard> LockedUser<'guard> {
             self.registry.set(Some(registry));
             return Ok(Some(pag));
         }
-        let Some(registry) = self.registry()? else { return Ok(None) };
-        Ok(registry.pags(self.guard)?.into_iter().find(|pag| pag.uid == self.uid && pag.id == id))
+        self.pag(id)
     }
 
     /// Makes a PAG from a ring and a record. Makes the registry if there is none.

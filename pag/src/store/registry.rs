@@ -13,7 +13,7 @@ use crate::store::ring::is_afs_keyring;
 use crate::types::PagId;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::keyring::{self, Description, Mask, Serial};
 use crate::store::lock::Lock;
 use crate::store::record::{Record, Unreadable};
 use crate::store::ring::{Ring, RingName};
-use crate::sys::Process;
+use crate::sys::{self, Process};
 
 /// One PAG as the registry has it.
 #[derive(Debug, Clone)]
@@ -71,15 +71,18 @@ fn name() -> Result<String> {
     /// is in a namespace, no other one has its number.
     static KNOWN: Mutex<Option<(u64, u64)>> = Mutex::new(None);
     let namespace = std::fs::metadata("/proc/self/ns/pid").map_err(Error::system("look at /proc/self/ns/pid"))?.ino();
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let start = match *known {
+    let known = sys::lock_briefly(&KNOWN).and_then(|known| *known);
+    let start = match known {
         Some((of, start)) if of == namespace => start,
         _ => {
             let first = Process::find(1);
-            first.ok_or_else(|| Error::system("read /proc/1/stat")(io::ErrorKind::NotFound.into()))?.start
+            let start = first.ok_or_else(|| Error::system("read /proc/1/stat")(io::ErrorKind::NotFound.into()))?.start;
+            if let Some(mut known) = sys::lock_briefly(&KNOWN) {
+                *known = Some((namespace, start));
+            }
+            start
         }
     };
-    *known = Some((namespace, start));
     Ok(format!("{REGISTRY}{namespace}:{start}"))
 }
 

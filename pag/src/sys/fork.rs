@@ -7,9 +7,9 @@
 //! There is one way to make a child, [`fork`]: it copies this process, as fork(2) does.
 
 use std::ffi::c_int;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{io, ptr};
 
@@ -19,6 +19,7 @@ use super::descriptors::{close_even_standard_but, pipe, read, readable, write_al
 use super::errno::cerr;
 use super::host::pidfd_open;
 use super::identity::Identity;
+use super::locks::lock_briefly;
 
 /// A child that the host does not notice. It ends without a SIGCHLD, and a `wait` of the host does not see it
 /// (clone(2), exit signal 0; only a wait with `__WCLONE` collects it). So the host's handler and disposition of
@@ -35,19 +36,6 @@ pub struct Child {
 static LEFT: Mutex<Left> = Mutex::new(Vec::new());
 type Left = Vec<(i32, Option<u32>)>;
 
-/// Locks the list of children that were left behind. Other threads hold the lock for some microseconds. `None` in a
-/// process that was forked at such a moment: there the lock is never released.
-fn left() -> Option<MutexGuard<'static, Left>> {
-    for _ in 0..10_000 {
-        match LEFT.try_lock() {
-            Ok(left) => return Some(left),
-            Err(TryLockError::Poisoned(left)) => return Some(left.into_inner()),
-            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
-        }
-    }
-    None
-}
-
 /// Status of a child that panicked in its work: a fault of this library.
 const STATUS_PANIC: u8 = 122;
 
@@ -63,7 +51,8 @@ const STATUS_PANIC: u8 = 122;
 /// SIGCHLD; [`run`](super::run) uses a grandchild for that.
 pub unsafe fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
     collect_left(None)?;
-    fork(None, work)
+    // SAFETY: as this function asks for.
+    unsafe { fork(None, work) }
 }
 
 /// Writes a piece of a child's answer; false if the child can write no more. Allocates nothing.
@@ -82,7 +71,8 @@ const LONGEST_ANSWER: usize = 2 << 20;
 /// As [`child`].
 pub unsafe fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Result<Answer> {
     let mut work = Some(work);
-    ask_child(None, deadline, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put)))
+    // SAFETY: as this function asks for.
+    unsafe { ask_child(None, deadline, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put))) }
 }
 
 /// As [`ask`], for a child that first becomes `user` and closes this process's descriptors. Only one child of a user
@@ -96,22 +86,29 @@ pub unsafe fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Re
 /// As [`child`].
 pub unsafe fn ask_as(user: &Identity, deadline: Instant, work: impl FnOnce(Put<'_>) -> bool) -> io::Result<Answer> {
     let mut work = Some(work);
-    ask_child(Some(user.uid), deadline, &mut |put| {
-        u8::from(!(user.become_it().is_ok() && work.take().is_some_and(|work| work(put))))
-    })
+    let mut as_user = |put: Put<'_>| u8::from(!(user.become_it().is_ok() && work.take().is_some_and(|work| work(put))));
+    // SAFETY: as this function asks for; `become_it` makes system calls alone.
+    unsafe { ask_child(Some(user.uid), deadline, &mut as_user) }
 }
 
-fn ask_child(uid: Option<u32>, deadline: Instant, work: &mut dyn FnMut(Put<'_>) -> u8) -> io::Result<Answer> {
+/// # Safety
+/// As [`child`].
+unsafe fn ask_child(uid: Option<u32>, deadline: Instant, work: &mut dyn FnMut(Put<'_>) -> u8) -> io::Result<Answer> {
     collect_left(uid)?;
     let (answer, write) = pipe()?;
-    let child = fork(uid, || {
+    let answered = || {
+        // With a reading end of its own, the child would wait for itself where it writes more than the pipe holds.
+        // SAFETY: the child's copy of the descriptor; the child ends without a look at it.
+        unsafe { libc::close(answer.as_raw_fd()) };
         // The user can hold the child as long as they like, in a file system of theirs. If it kept the host's sockets, a
         // daemon that restarts would find its port taken.
         if uid.is_some() {
             close_even_standard_but(write.as_fd());
         }
         work(&mut |bytes: &[u8]| write_all(write.as_fd(), bytes))
-    })?;
+    };
+    // SAFETY: as this function asks for.
+    let child = unsafe { fork(uid, answered) }?;
     drop(write);
     let mut bytes = Zeroizing::new(Vec::new());
     let whole = drain(answer.as_fd(), &mut bytes, deadline);
@@ -151,7 +148,7 @@ const MOST_LEFT: usize = 8;
 /// Collects the children that were left behind. Refuses if too many with the same `uid` remain, or if the list
 /// cannot be locked; other users' children do not count.
 fn collect_left(uid: Option<u32>) -> io::Result<()> {
-    let mut left = left().ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
+    let mut left = lock_briefly(&LEFT).ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
     left.retain(|(pid, _)| has_not_ended(*pid));
     let most = if uid.is_some() { 1 } else { MOST_LEFT };
     match left.iter().filter(|(_, of)| *of == uid).count() >= most {
@@ -162,7 +159,7 @@ fn collect_left(uid: Option<u32>) -> io::Result<()> {
 
 /// Waits for the children that were left behind, without a limit. For a process that has nothing else to do.
 pub fn wait_for_left() {
-    let left = left().map(|mut left| std::mem::take(&mut *left)).unwrap_or_default();
+    let left = lock_briefly(&LEFT).map(|mut left| std::mem::take(&mut *left)).unwrap_or_default();
     for (pid, _) in left {
         // SAFETY: no place for a status is given.
         unsafe { libc::waitpid(pid, ptr::null_mut(), libc::__WCLONE) };
@@ -178,7 +175,10 @@ fn has_not_ended(pid: i32) -> bool {
 /// Makes a copy of this process that runs `work` and ends.
 ///
 /// All signals stay blocked in the child: it is in the host's process group and would run the host's handlers.
-pub(super) fn fork(uid: Option<u32>, work: impl FnOnce() -> u8) -> io::Result<Child> {
+///
+/// # Safety
+/// As [`child`].
+unsafe fn fork(uid: Option<u32>, work: impl FnOnce() -> u8) -> io::Result<Child> {
     let mask = set_mask(&[u64::MAX; 2]);
     // SAFETY: flags without CLONE_VM make a copy of the process as fork does; no stack or tid pointers are passed.
     let pid = cerr(unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) });
@@ -263,7 +263,7 @@ impl Child {
                 return Ok(if killed { Exit::TimedOut } else { exit });
             }
             if killed && deadline.elapsed() > Duration::from_secs(1) {
-                if let Some(mut left) = self::left() {
+                if let Some(mut left) = lock_briefly(&LEFT) {
                     left.push((self.pid, self.uid));
                 }
                 return Ok(Exit::TimedOut);
@@ -319,7 +319,6 @@ pub(super) fn exit_of(status: c_int) -> Exit {
 pub(super) mod tests {
     use super::super::ids::ids;
 
-    use std::os::fd::AsRawFd;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -371,6 +370,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_child_answers_up_to_the_limit() {
+        let begun = Instant::now();
         let long = vec![7; LONGEST_ANSWER / 2];
         let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
         for twice in [false, true] {
@@ -381,6 +381,7 @@ pub(super) mod tests {
                 assert!(if twice { bytes.is_err() } else { bytes.unwrap()[..] == long });
             }
         }
+        assert!(begun.elapsed() < Duration::from_secs(5), "no child waits for what nothing reads");
     }
 
     #[test]
@@ -427,8 +428,8 @@ pub(super) mod tests {
     fn a_lock_that_is_never_released_stops_no_child() {
         let begun = Instant::now();
         let answer = ask(soon(), |_| {
-            let _held = left();
-            u8::from(left().is_some())
+            let _held = lock_briefly(&LEFT);
+            u8::from(lock_briefly(&LEFT).is_some())
         });
         assert_eq!(answer.unwrap().exit, Exit::Status(0));
         assert!(begun.elapsed() < Duration::from_secs(10));

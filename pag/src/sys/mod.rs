@@ -12,6 +12,7 @@ mod fork;
 mod host;
 mod identity;
 mod ids;
+mod locks;
 mod message;
 mod mount;
 mod process;
@@ -29,6 +30,7 @@ pub use self::host::{
 };
 pub use self::identity::Identity;
 pub use self::ids::{Attributes, Ids, attributes, ids, setfsgid, setfsuid, setresgid, setresuid};
+pub use self::locks::lock_briefly;
 pub use self::message::{Fields, length_of, write_fields};
 pub use self::mount::{Mount, detach_mount, mount_for_all};
 pub use self::process::Process;

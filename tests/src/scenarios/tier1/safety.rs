@@ -470,6 +470,12 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     assert_eq!(pags("alice")[0].text, before.text, "nor a record");
     private.all_ok(&["close", "end"]);
     assert!(!private.ring().is_pag(), "a private PAG is left, too");
+    // A seeding job is for a PAG of the registry: in one of its own it would bring tokens that no program has.
+    sandbox.stack("pag-seed", &format!("session required {module} strict\n"));
+    let mut job = sandbox.host("pag-seed", "alice");
+    assert_eq!(job.ask("open")["result"], 14, "a seeding job gets no PAG of its own");
+    assert!(!job.ring().is_pag(), "nor is it in one");
+    job.ask("end");
     drop(held);
     // Only root can have broken this.
     std::fs::rename("/run/pag/lock", "/run/pag/lock.away").unwrap();
