@@ -1,4 +1,4 @@
-//! System calls: the only room of this library that holds `unsafe`.
+//! System calls, and the `unsafe` of this library but for the calls that make a child.
 //!
 //! A child made here allocates nothing and takes no lock until it executes a program: another thread of the host may
 //! have held the lock when the child was made.
