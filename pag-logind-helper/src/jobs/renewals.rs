@@ -1,4 +1,5 @@
-//! Plans the renewals of all PAGs, and says when tokens are about to end. `plan.rs` decides when each is due.
+//! Plans the renewals of all PAGs, and says when tokens are about to end. `plan.rs` decides when each is due, by the
+//! rules of `policy::renewal`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

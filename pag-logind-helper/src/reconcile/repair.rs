@@ -154,9 +154,7 @@ impl Repairs {
         }
         match s0::ensure_afs_pag(user.guard(), pag) {
             Ok(AfsPagChange::Unchanged) => {}
-            Ok(AfsPagChange::Relinked) => {
-                repaired(uid, id, "its tokens of OpenAFS, which a member had cut, are there again");
-            }
+            Ok(AfsPagChange::Relinked) => repaired(uid, id, s0::RELINKED),
             Ok(AfsPagChange::New) => repaired(uid, id, "it has a new PAG of OpenAFS"),
             // Reported once: it is tried again with every survey.
             Err(error) if self.reported.insert(id) => {

@@ -146,6 +146,9 @@ fn has_pag_key(s0: Serial) -> bool {
         .any(|key| keyring::describe(key, |found| found.kind == b"afs_pag" && found.name == b"_pag").unwrap_or(false))
 }
 
+/// What is said of a PAG that was [relinked](AfsPagChange::Relinked).
+pub const RELINKED: &str = "its tokens of OpenAFS, which a member had cut, are there again";
+
 /// What [`ensure_afs_pag`] has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfsPagChange {

@@ -1,4 +1,4 @@
-//! The settings for one PAM service and one user.
+//! The settings for one PAM service and one user. Their defaults are in `options.rs`.
 
 use std::path::PathBuf;
 use std::time::Duration;

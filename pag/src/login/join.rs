@@ -73,7 +73,7 @@ fn report_if_apart(attempt: &LoginAttempt<'_>, pag: PagId, kind: PagKind) {
 fn ensure_afs_pag(attempt: &LoginAttempt<'_>, guard: &Guard, pag: &mut Pag) {
     match s0::ensure_afs_pag(guard, pag) {
         Ok(AfsPagChange::Relinked) => {
-            let what = "its tokens of OpenAFS, which a member had cut, are there again".to_owned();
+            let what = s0::RELINKED.to_owned();
             report(&Event::Healed { uid: attempt.uid(), pag: pag.id, what });
         }
         Ok(AfsPagChange::Unchanged | AfsPagChange::New) => {}
