@@ -374,6 +374,8 @@ fn last_line(text: &str) -> &str {
 pub(super) fn another_pid_namespace(sandbox: &mut Sandbox) {
     let mut outside = login(sandbox, "alice");
     let here = registry();
+    // A namespace that has ended may have had the same number, and its registry does not end with it.
+    let before = members(own_keyring()).unwrap();
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(own_program("pag-pamhost"));
     let mut within = Host::start(command, &["sshd", "alice"]);
@@ -382,7 +384,8 @@ pub(super) fn another_pid_namespace(sandbox: &mut Sandbox) {
     let ring = within.ring();
     let inode = within.ask("run stat -Lc %i /proc/self/ns/pid")["stdout"].as_str().unwrap().trim().to_owned();
     let theirs = |key: &i32| describe(*key).is_ok_and(|key| key.name.starts_with(&format!("pag:registry:{inode}:")));
-    let made: Vec<i32> = members(own_keyring()).unwrap().into_iter().filter(theirs).collect();
+    let mut made: Vec<i32> = members(own_keyring()).unwrap().into_iter().filter(theirs).collect();
+    made.retain(|key| !before.contains(key));
     // The keys that the namespace has made in root's keyring do not end with it.
     for key in &made {
         keyctl(libc::KEYCTL_UNLINK, i64::from(*key), own_keyring().into(), 0).unwrap();
