@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -74,11 +75,14 @@ fn end_alice() {
 
 pub(super) fn many_logins_leak_nothing(_: u32) {
     // Only the first logins make these, and they stay: registry, user keyring, the lock of the uid, and that of its tickets,
-    // which the second ticket takes.
-    ssh("alice", Proof::Password, "true");
-    ssh("alice", Proof::Key, "true");
-    ssh("alice", Proof::Password, "true");
+    // which the second ticket in a PAG takes.
+    let keeper = Session::ssh("alice", Proof::Password);
+    for proof in [Proof::Key, Proof::Password, Proof::Password] {
+        ssh("alice", proof, "true");
+    }
+    keeper.log_out();
     end_alice();
+    assert!(Path::new("/run/pag/lock").join(format!("{}.tickets", uid("alice"))).exists(), "there was a second ticket");
     let helper_before = helper();
     thread::sleep(Duration::from_secs(1));
     let before = remains();
