@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use zbus::connection::Builder;
@@ -30,6 +30,10 @@ use crate::names;
 const ANSWER: Duration = Duration::from_secs(10);
 /// Longest time for all questions about one thing. Then the connection is made anew.
 const TURN: Duration = Duration::from_secs(30);
+
+/// How often, and with which pause, a job is tried to be started while systemd is not on the bus.
+const BOOT_TRIES: u32 = 30;
+const BOOT_PAUSE: Duration = Duration::from_millis(100);
 /// Events that are kept during a wait. If more come, logind is asked for everything anew.
 const KEPT: usize = 1024;
 const LOGIND: &str = "org.freedesktop.login1";
@@ -97,7 +101,17 @@ async fn listen(bus: &Bus, runtime: &SharedRuntime, pause: &mut Duration) -> zbu
             }
             Event::Owner(None) => (connection.events.signals, connection.client.login) = (None, None),
             Event::Order(Order::Start(unit)) => {
-                let started = connection.wait_for(async move { client.start_unit(unit).await }).await?;
+                let started = async move {
+                    // At boot the helper may be on the bus a moment before systemd is.
+                    for _ in 0..BOOT_TRIES {
+                        match client.start_unit(unit).await {
+                            Err(error) if is_absent(&error) => runtime.sleep_until(Instant::now() + BOOT_PAUSE).await,
+                            answer => return answer,
+                        }
+                    }
+                    client.start_unit(unit).await
+                };
+                let started = connection.wait_for(started).await?;
                 match started {
                     Ok(ends) => connection.events.jobs.push(Job { unit, ends }),
                     Err(error) => {
@@ -121,6 +135,11 @@ async fn listen(bus: &Bus, runtime: &SharedRuntime, pause: &mut Duration) -> zbu
             Event::End => return Ok(()),
         }
     }
+}
+
+/// Whether systemd is not on the bus.
+fn is_absent(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::FDO(error) if matches!(**error, zbus::fdo::Error::NameHasNoOwner(_)))
 }
 
 /// One connection.
