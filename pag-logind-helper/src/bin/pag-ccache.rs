@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 /// Takes away the file system of `uid`, where this user has no PAG. Under the uid's lock: a login makes a ccache before it
-/// makes the PAG. A PAG that is missed in the registry, and whose directory is there, has not ended: the helper anchors it
+/// makes the PAG. A PAG with a directory that is missing in the registry has not ended: the helper anchors it
 /// again, or takes the directory away.
 fn tidy(uid: u32, group: HandleGroup) -> Result<(), String> {
     let words = |error: pag::Error| format!("cannot look for PAGs of uid {uid}: {error}");

@@ -14,9 +14,9 @@ use pag::types::{Client, PagId};
 use crate::pags::rings::{self, is_cut, keys_of, lacks_tokens, tokens_in};
 use crate::pags::{Edit, LOCK_WAIT, Pags, tokens};
 
-/// Makes this PAG the one that the next job of its user is for. False if it has ended; or if it lacks no tokens any more, and
-/// the job was not `asked` for and is no `renewal`; or if it has begun to follow another PAG, whose tokens a renewal must not
-/// touch.
+/// Makes this PAG the one that the next job of its user is for. False in three cases. The PAG has ended. It lacks no tokens
+/// any more, and the job was not `asked` for and is no `renewal`. Or it has begun to follow another PAG: a renewal must not
+/// touch the tokens of that one.
 ///
 /// # Errors
 /// If the record cannot be written just now.

@@ -40,7 +40,7 @@ pub(crate) struct Upcoming {
 struct Round<'a> {
     queue: &'a mut Queue,
     pags: &'a mut Pags,
-    /// Users whose PAGs are about to be reconciled.
+    /// Users with PAGs that are about to be reconciled.
     dirty: &'a mut BTreeSet<u32>,
     has_bus: bool,
     notices: Vec<(PagId, u32, Notice)>,

@@ -89,18 +89,11 @@ pub fn end_following(ring: &Ring, s0: Option<Serial>, record: &mut Record) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reconcile::tests::keys;
     use super::*;
 
     fn serials(numbers: &[i32]) -> Vec<Serial> {
         numbers.iter().filter_map(|number| Serial::new(*number)).collect()
-    }
-
-    fn keys(list: &[(i32, &str)]) -> Vec<TokenKey> {
-        let key = |(serial, name): &(i32, &str)| TokenKey {
-            serial: Serial::new(*serial).unwrap(),
-            name: name.as_bytes().to_owned(),
-        };
-        list.iter().map(key).collect()
     }
 
     #[test]

@@ -140,10 +140,10 @@ pub(crate) fn unlink(keys: &[Serial], from: Serial) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn keys(list: &[(i32, &str)]) -> Vec<TokenKey> {
+    pub(in crate::mirror) fn keys(list: &[(i32, &str)]) -> Vec<TokenKey> {
         let key = |(serial, name): &(i32, &str)| TokenKey {
             serial: Serial::new(*serial).unwrap(),
             name: name.as_bytes().to_owned(),

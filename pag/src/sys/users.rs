@@ -27,6 +27,14 @@ pub enum Who<'a> {
     Uid(u32),
 }
 
+/// What it means that a look-up has found nothing: "not found" comes as 0 or as one of these (getpwnam(3), ERRORS).
+fn not_found<T>(code: c_int) -> io::Result<Option<T>> {
+    match code {
+        0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => Ok(None),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
 /// Looks up a user. This asks NSS, as every PAM host has just done for the same user.
 ///
 /// # Errors
@@ -49,11 +57,7 @@ pub fn passwd(who: Who<'_>) -> io::Result<Option<Passwd>> {
             continue;
         }
         if found.is_null() {
-            // "Not found" comes as 0 or as one of these (getpwnam(3), ERRORS).
-            return match code {
-                0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => Ok(None),
-                code => Err(io::Error::from_raw_os_error(code)),
-            };
+            return not_found(code);
         }
         // SAFETY: the call succeeded, so the entry is filled in and its strings point into `buffer`.
         let entry = unsafe { entry.assume_init() };
@@ -84,10 +88,7 @@ pub fn group(name: &CStr) -> io::Result<Option<u32>> {
             continue;
         }
         if found.is_null() {
-            return match code {
-                0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => Ok(None),
-                code => Err(io::Error::from_raw_os_error(code)),
-            };
+            return not_found(code);
         }
         // SAFETY: the call succeeded, so the entry is filled in.
         return Ok(Some(unsafe { entry.assume_init() }.gr_gid));

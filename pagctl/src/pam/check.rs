@@ -107,7 +107,7 @@ impl Judge<'_> {
             let then = pass(&neutral, facility, self.libpam, &answers);
             may_deny |= then.succeeds() && !now.succeeds();
             denies |= may_deny && index < usual;
-            // A session whose only line is ours opens because of it; the auth and account stacks decide who may log in.
+            // If ours is the only session line, the session opens because of it. The auth and account stacks decide who may log in.
             admits |= now.succeeds() && !then.succeeds() && facility != Facility::Session;
             let mut missed = then.first.called.iter().filter(|other| !now.first.called.contains(other));
             lost = lost.or(missed.next().copied());

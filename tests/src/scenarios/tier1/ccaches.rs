@@ -150,7 +150,7 @@ pub(super) fn no_ticket_is_no_trouble(sandbox: &mut Sandbox) {
     }
 }
 
-/// A ticket that the user's child cannot read, as one that root has made. Whose it is nobody knows.
+/// A ticket of root's, which the user's child cannot read. So the module does not learn its principal.
 pub(super) fn unread_ccache_seeds_nothing(sandbox: &mut Sandbox) {
     let unread = ticket::write("/run/home/alice/cc.unread", 0, "alice/admin", "EXAMPLE.TEST", ticket::now() + 3600);
     let log = || std::fs::read_to_string("/run/seeder.log").unwrap();

@@ -33,7 +33,7 @@ pub(super) fn manager(sandbox: &Sandbox) -> Host {
     host
 }
 
-/// The user in the name of the token in a ring; "nobody" if there is none.
+/// The user that the token in a ring names; the word "nobody" for a ring without a token.
 pub(super) fn whose(ring: &Ring) -> &str {
     let payload = ring.token(CELL).and_then(|key| key.payload.as_deref());
     payload.and_then(|text| text.split('@').next()).unwrap_or("nobody")

@@ -81,7 +81,7 @@ pub(super) fn pam_check_is_right_and_disable_takes_back(_: u32) {
     is_over();
     fs::write(path, text).unwrap();
 
-    // Shared stacks that are links, a screen locker without our line, a service that nobody knows, a root that is not there.
+    // Shared stacks that are links, a screen locker without our line, an unknown service, a root that is not there.
     sh("cd /etc/pam.d && mv common-session common-session-ac && ln -s /etc/pam.d/common-session-ac common-session
         echo 'auth required pam_unix.so' > swaylock; cp sshd hand-made");
     let (code, words) = check();
