@@ -389,6 +389,7 @@ pub(super) fn mounted_ccache_holds_up_nobody(sandbox: &mut Sandbox) {
     // With the last PAG goes all that was mounted.
     let pag_ccache = pag_seed().with_file_name("pag-ccache");
     let mut bobs = login(sandbox, "bob");
+    sees(&mut Caller::new(uid("bob")), &[&id("bob")]);
     // Left over from a PAG that has ended, on a host where nothing could be mounted.
     fs::create_dir_all(format!("/run/pag/ccache/{}/ended.{NOBODYS}", uid("carol"))).unwrap();
     assert!(Command::new(&pag_ccache).status().unwrap().success(), "pag-ccache has tidied up");
