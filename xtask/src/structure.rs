@@ -14,8 +14,13 @@ use syn::visit::{self, Visit};
 use crate::shell::top;
 
 /// The product's crates, by the file at their root.
-const CRATES: [&str; 4] =
-    ["pag/src/lib.rs", "pam_pag/src/lib.rs", "pag-logind-helper/src/main.rs", "pagctl/src/main.rs"];
+const CRATES: [&str; 5] = [
+    "pag/src/lib.rs",
+    "libpag/src/lib.rs",
+    "pam_pag/src/lib.rs",
+    "pag-logind-helper/src/main.rs",
+    "pagctl/src/main.rs",
+];
 
 /// A module, by its path below the crate. The path of the root is empty.
 type Module = Vec<String>;
