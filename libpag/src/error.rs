@@ -124,3 +124,8 @@ impl std::error::Error for Error {
         }
     }
 }
+
+/// Stands for what the library does not do yet.
+pub(crate) fn unsupported() -> Error {
+    Error::Invalid("not yet".to_owned())
+}

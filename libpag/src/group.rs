@@ -3,8 +3,7 @@
 use std::marker::PhantomData;
 use std::time::SystemTime;
 
-use crate::error::Result;
-use crate::process::unsupported;
+use crate::error::{Result, unsupported};
 use crate::seed::Seed;
 
 /// A PAG of this process. A clone is the same PAG. It ends with its last clone, or by [`end`](Pag::end), or with its

@@ -1,6 +1,6 @@
 //! A process that may have several PAGs.
 
-use crate::error::{Error, Result};
+use crate::error::{Result, unsupported};
 use crate::group::Pag;
 use crate::seed::Seed;
 
@@ -50,8 +50,4 @@ impl Process {
     pub fn leave(&self) -> Result<()> {
         Err(unsupported())
     }
-}
-
-pub(crate) fn unsupported() -> Error {
-    Error::Invalid("not yet".to_owned())
 }
