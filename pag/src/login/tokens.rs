@@ -85,7 +85,7 @@ fn note_principal(attempt: &LoginAttempt<'_>, record: &mut Record, id: PagId, fo
 pub(super) fn need(attempt: &LoginAttempt<'_>, record: Option<&Record>, ring: &Ring, new: bool) -> Need {
     let settings = attempt.request.settings;
     let ticket = attempt.ticket_end(record);
-    let last = record.and_then(|record| record.last_seeding);
+    let last = record.and_then(seeding_to_count_on);
     let now = crate::sys::now();
     // The start of a manager does not bring back tokens that a user has discarded.
     if attempt.is_manager() && record.is_some_and(|record| !record.discarded.is_empty()) {
@@ -110,6 +110,11 @@ pub(super) fn need(attempt: &LoginAttempt<'_>, record: Option<&Record>, ring: &R
             }
         }
     }
+}
+
+/// The last seeding of a PAG, unless tokens were discarded since it began: those it does not bring back.
+fn seeding_to_count_on(record: &Record) -> Option<LastSeeding> {
+    record.last_seeding.filter(|last| record.discarded.iter().all(|one| one.at < last.at))
 }
 
 /// Runs a seeder if this login needs one, and notes its result. Returns whether one ran. Not under the uid's lock.

@@ -841,8 +841,9 @@ pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
     sandbox.heard("it holds a ticket of alice/admin@EXAMPLE.TEST, and the PAG is alice@EXAMPLE.TEST's");
 }
 
-/// Tokens of ten seconds for each cell that is named, but of those in /run/refused, for which it fails; it waits while
-/// there is /run/hold.
+/// Tokens of ten seconds for each cell that is named, but of those in /run/refused, for which it fails. It waits while
+/// there is /run/hold. The run that finds /run/lingers/next renames it to /run/lingers/one, and after it has brought its
+/// tokens waits until that is gone.
 const SHORT_TOKENS: &str = "#!/bin/sh
 echo \"$$ $*\" >> /run/seeder.log
 while [ -e /run/hold ]; do sleep 0.1; done
@@ -855,6 +856,9 @@ while [ $# -gt 1 ]; do
 	fi
 	shift
 done
+if mv /run/lingers/next /run/lingers/one 2>/dev/null; then
+	while [ -e /run/lingers/one ]; do sleep 0.1; done
+fi
 exit $status
 ";
 
@@ -936,10 +940,26 @@ pub(super) fn unlog_lasts(sandbox: &mut Sandbox) {
     alice.ok(&format!("Renew {hers}"));
     assert_eq!(has(&mut alices), [true, true], "who asks gets all");
 
+    // A login does not count on a job that runs while tokens are discarded.
+    fs::create_dir("/run/lingers").unwrap();
+    fs::set_permissions("/run/lingers", std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    fs::write("/run/lingers/next", "").unwrap();
+    let mut other = Caller::new(uid("alice"));
+    other.say(&format!("begin {HOST} {MANAGER} Renew {hers}"));
+    eventually("a seeder has brought its tokens and runs", Duration::from_secs(20), || {
+        fs::exists("/run/lingers/one").unwrap().then_some(())
+    });
+    alice.ok(&format!("Unlog {hers} {B}"));
+    assert_eq!(has(&mut alices), [true, false]);
+    login(sandbox, "alice").all_ok(&["close", "end"]);
+    assert_eq!(has(&mut alices), [true, true], "a login beside a job brings back what was discarded");
+    fs::remove_file("/run/lingers/one").unwrap();
+    assert_eq!(other.say("answer")["error"], Value::Null);
+    assert_eq!(has(&mut alices), [true, true], "and the job takes nothing away again");
+
     // While a job runs that does not know of it.
     fs::write("/run/hold", "").unwrap();
     let count = runs().len();
-    let mut other = Caller::new(uid("alice"));
     other.say(&format!("begin {HOST} {MANAGER} Renew {hers}"));
     eventually("a seeder is at it", Duration::from_secs(20), || (runs().len() > count).then_some(()));
     alice.ok(&format!("Unlog {hers} _"));
