@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -87,6 +87,36 @@ pub fn silent_server(target: &str, user: u32) -> fs::File {
     let data = format!("fd={},rootmode={mode},user_id={user},group_id={user},allow_other", server.as_raw_fd());
     mount("silent", target, "fuse", 0, &data);
     server
+}
+
+/// A password database that does not answer, like a directory server that hangs. While this value lives, a process that
+/// looks a user up waits.
+pub struct SilentNames(Option<fs::File>);
+
+impl SilentNames {
+    const AWAY: &'static str = "/etc/passwd.away";
+
+    /// From now on.
+    pub fn begin() -> Self {
+        fs::rename("/etc/passwd", Self::AWAY).unwrap();
+        assert!(Command::new("mkfifo").args(["-m", "644", "/etc/passwd"]).status().unwrap().success());
+        SilentNames(None)
+    }
+
+    /// Whether a process has asked, and waits now.
+    pub fn are_asked(&mut self) -> bool {
+        if self.0.is_none() {
+            // Without a reader this is refused (ENXIO).
+            self.0 = fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open("/etc/passwd").ok();
+        }
+        self.0.is_some()
+    }
+}
+
+impl Drop for SilentNames {
+    fn drop(&mut self) {
+        fs::rename(Self::AWAY, "/etc/passwd").unwrap();
+    }
 }
 
 /// Makes changes in `/dev` that no process outside of the sandbox sees.

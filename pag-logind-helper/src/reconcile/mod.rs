@@ -7,19 +7,20 @@ mod leaving;
 mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString};
 use std::io;
 use std::time::Instant;
 
 use pag::ccache;
 use pag::error::{Error, Result};
-use pag::guard::Guard;
+use pag::guard::{Guard, HandleGroup};
 use pag::login;
 use pag::store::lease::LeaseKind;
 use pag::store::locked::LockedUser;
 use pag::store::record::PagKind;
 use pag::store::registry::{Pag, Registry};
 use pag::sys::Process;
-use pag::types::PagId;
+use pag::types::{PagId, Retain};
 use zruntime::SharedRuntime;
 
 use self::clear::clear;
@@ -29,7 +30,7 @@ use crate::managers::adopted::Adopted;
 use crate::managers::following::Following;
 use crate::pags::processes::{Coverage, Processes};
 use crate::pags::rings::{is_cut, keys_of};
-use crate::pags::users::passwd;
+use crate::pags::users::{look_up_name, told_name};
 use crate::pags::{LOCK_WAIT, Pags, tokens};
 
 /// What it takes besides the PAGs themselves. It saves work, and says each thing once.
@@ -139,13 +140,10 @@ impl Reconciler {
         if !concerns(uid, pags)? {
             return Ok(Reconciled::default());
         }
+        let later = || Reconciled { again: true, ..Reconciled::default() };
+        let Some(name) = name_of(uid, pags.group())? else { return Ok(later()) };
         let guard = Guard::enter(pags.group())?;
-        let user = match LockedUser::lock(&guard, uid, LOCK_WAIT) {
-            Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
-                return Ok(Reconciled { again: true, ..Reconciled::default() });
-            }
-            other => other?,
-        };
+        let Some(user) = lock(&guard, uid)? else { return Ok(later()) };
         let mut result = Reconciled::default();
         if user.registry()?.is_none() {
             result.all = pags.all().next().is_some();
@@ -154,13 +152,12 @@ impl Reconciler {
         let mut found = user.pags()?;
         self.repairs.anchor_again(&user, &mut found, pags);
         let unreadable = self.repairs.set_aside(&user, &mut found, pags, self.users.as_ref());
-        // The user is looked up only then: a name service may be slow, and all users wait for the helper.
         if found.iter().any(is_over_or_broken) {
-            login::reap(&user, &mut found, &passwd(uid), PagKind::User);
+            login::reap(&user, &mut found, &name, PagKind::User);
         }
-        self.end_leaving(&user, &mut found, pags);
+        self.end_leaving(&user, &mut found, pags, &name);
         for pag in &mut found {
-            if self.repairs.repair_ring(&user, pag, pags) {
+            if self.repairs.repair_ring(&user, pag, pags, &name) {
                 result.lacking.push(pag.id);
             }
         }
@@ -177,13 +174,13 @@ impl Reconciler {
     }
 
     /// Discards the tokens of managers that have had their time to stop. One that lingers, or has a keytab, keeps them.
-    fn end_leaving(&mut self, user: &LockedUser<'_>, found: &mut [Pag], pags: &Pags) {
+    fn end_leaving(&mut self, user: &LockedUser<'_>, found: &mut [Pag], pags: &Pags, name: &CStr) {
         for pag in found {
             let Ok(record) = pag.record.clone() else { continue };
             if !self.leaving.take(pag.id) || pags.get(pag.id).is_some_and(|known| pags.has_keytab(known)) {
                 continue;
             }
-            if !login::is_lingering(&passwd(pag.uid)) {
+            if !login::is_lingering(name) {
                 login::apply_fate(user, pag, record, || true);
             }
         }
@@ -262,6 +259,33 @@ fn concerns(uid: u32, pags: &Pags) -> Result<bool> {
     let guard = Guard::enter(pags.group())?;
     let Some(registry) = Registry::find(&guard)? else { return Ok(false) };
     Ok(registry.pags(&guard).is_ok_and(|found| found.iter().any(|pag| pag.uid == uid)))
+}
+
+/// Takes the lock of `uid`. None if a login holds it.
+fn lock(guard: &Guard, uid: u32) -> Result<Option<LockedUser<'_>>> {
+    match LockedUser::lock(guard, uid, LOCK_WAIT) {
+        Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut => Ok(None),
+        locked => locked.map(Some),
+    }
+}
+
+/// The name of the user, or an empty one if no PAG needs it. A name service may be slow, and the user's logins wait for the
+/// lock: so the name is looked up without it. None if a login holds the lock.
+fn name_of(uid: u32, group: HandleGroup) -> Result<Option<CString>> {
+    if let Some(name) = told_name(uid) {
+        return Ok(Some(name));
+    }
+    let guard = Guard::enter(group)?;
+    let Some(user) = lock(&guard, uid)? else { return Ok(None) };
+    let is_needed = user.pags()?.iter().any(may_linger);
+    drop(user);
+    drop(guard);
+    Ok(Some(if is_needed { look_up_name(uid) } else { CString::default() }))
+}
+
+/// Whether it matters for the PAG's tokens that its user lingers.
+fn may_linger(pag: &Pag) -> bool {
+    pag.record.as_ref().is_ok_and(|record| record.has_manager() && record.retain == Retain::None)
 }
 
 /// Whether leases of a PAG have ended and its record does not say so, or the PAG has no lease, or is broken.

@@ -1,6 +1,7 @@
 //! Puts right what members and administrators have cut out of rings and the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
 
 use pag::afs::s0::{self, AfsPagChange};
 use pag::ccache;
@@ -17,7 +18,6 @@ use crate::messages::HelperEvent;
 use crate::pags::Pags;
 use crate::pags::known::Known;
 use crate::pags::rings::{is_cut, keys_of, lacks_tokens};
-use crate::pags::users::passwd;
 
 /// What is remembered between repairs.
 #[derive(Default)]
@@ -145,7 +145,7 @@ impl Repairs {
     }
 
     /// Puts back what a member has cut out of the ring. True if tokens are missing that can be had again.
-    pub(super) fn repair_ring(&mut self, user: &LockedUser<'_>, pag: &mut Pag, pags: &Pags) -> bool {
+    pub(super) fn repair_ring(&mut self, user: &LockedUser<'_>, pag: &mut Pag, pags: &Pags, name: &CStr) -> bool {
         let (Ok(ring), Ok(record)) = (pag.ring.clone(), pag.record.clone()) else { return false };
         let (uid, id) = (pag.uid, pag.id);
         let before = pags.get(id).map(|known| &*known.keys);
@@ -170,7 +170,7 @@ impl Repairs {
             Err(error) => report(&Event::UserKeyringNotLinked { uid, why: error.to_string() }),
         }
         let now = pag::sys::now();
-        if policy::fate(&record, || login::is_lingering(&passwd(uid))) != Fate::Keep
+        if policy::fate(&record, || login::is_lingering(name)) != Fate::Keep
             || !has_ticket(&record, id, now)
             || !lacks_tokens(&ring, &record, now)
         {

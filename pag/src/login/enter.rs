@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::attempt::LoginAttempt;
 use super::own_ccache::write_ccache;
 use super::placed::Placed;
-use super::state::{Entered, LoginState, Request};
+use super::state::{Entered, LoginState, Request, UserName};
 use super::{place, tokens};
 use crate::error::Result;
 use crate::guard::{Guard, HandleGroup};
@@ -43,7 +43,7 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
     Client::configure(request.settings);
     if let Some(state) = request.state.filter(LoginState::is_out_of_reach) {
         log::debug!("uid {} stays where it is: this process has entered a chroot since its login", state.uid);
-        return Ok(Entered { state, ccache: None, excluded: Excluded::default(), identity: String::new() });
+        return Ok(Entered::nothing(state));
     }
     let budget = Budget::new(request.settings.timeout, request.state.map_or(Duration::ZERO, |m| m.spent));
     let mut attempt = LoginAttempt::new(request, budget, HandleGroup::read());
@@ -100,22 +100,27 @@ fn without_pag(attempt: &LoginAttempt<'_>) -> Result<Entered> {
         };
         run_seeder(&job, None, None, &attempt.budget);
     }
-    let state = LoginState {
+    Ok(Entered::nothing(LoginState { seeded: true, ..outside(attempt, process) }))
+}
+
+/// What is remembered of a login that has entered no PAG.
+fn outside(attempt: &LoginAttempt<'_>, process: Process) -> LoginState {
+    LoginState {
         uid: attempt.uid(),
+        name: UserName::new(&attempt.request.user.name),
         pag: None,
         ring: None,
         process,
         root: sys::root_directory(),
         cookie: 0,
         spent: attempt.budget.spent(),
-        seeded: true,
+        seeded: false,
         opened: false,
         moved: false,
         lives_on: false,
         strict: attempt.request.settings.strict,
         debug: attempt.request.settings.debug,
-    };
-    Ok(Entered { state, ccache: None, excluded: Excluded::default(), identity: String::new() })
+    }
 }
 
 /// What the PAM module keeps of this login, and what it passes on to a user manager or a seeding job.
@@ -133,19 +138,14 @@ fn entered(attempt: &LoginAttempt<'_>, placed: Placed) -> Entered {
     let unknown = Process { pid: i32::try_from(std::process::id()).unwrap_or(0), start: 0 };
     let process = before.map(|state| state.process).or_else(|| attempt.process.get().copied().flatten());
     let state = LoginState {
-        uid: attempt.uid(),
         pag,
         ring: Some(placed.ring),
-        process: process.unwrap_or(unknown),
-        root: sys::root_directory(),
         cookie: placed.cookie,
-        spent: attempt.budget.spent(),
         seeded: placed.seeded,
         opened: before.is_some_and(|state| state.opened),
         moved: before.map_or(placed.moved, |state| state.moved),
         lives_on: config::lives_on_without_session(attempt.request.service),
-        strict: attempt.request.settings.strict,
-        debug: attempt.request.settings.debug,
+        ..outside(attempt, process.unwrap_or(unknown))
     };
     let wanted = matches!(attempt.request.settings.placement, ServiceKind::Manager | ServiceKind::Seed);
     Entered { state, ccache: ccache.filter(|name| wanted && !name.is_empty()), excluded, identity }

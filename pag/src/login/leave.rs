@@ -1,5 +1,7 @@
 //! A login leaves its PAG.
 
+use std::ffi::CStr;
+
 use super::attempt::LOCK_WAIT;
 use super::linger::is_lingering;
 use super::state::LoginState;
@@ -13,7 +15,7 @@ use crate::store::lease::{self, Lease, LeaseKind};
 use crate::store::locked::LockedUser;
 use crate::store::registry::Pag;
 use crate::store::ring::{self, Ring};
-use crate::sys::{self, Passwd, Process, Who};
+use crate::sys::{self, Passwd, Process};
 use crate::types::Word;
 
 /// Ends a login's lease, and with the last lease the PAG. Takes this process out of the ring, since a host that goes on
@@ -75,7 +77,7 @@ pub fn leave_by_another_handle(user: &Passwd, service: &str) -> Result<()> {
         return Ok(());
     };
     let is_inside = pag.ring.as_ref().is_ok_and(Ring::is_current);
-    end_session(&locked, pag, cookie);
+    end_session(&locked, pag, cookie, &user.name);
     drop(locked);
     drop(guard);
     if is_inside {
@@ -128,21 +130,21 @@ fn end_lease(state: &LoginState, ring: &Ring) -> Result<()> {
     let Some((id, place)) = state.pag else { return Ok(()) };
     let user = LockedUser::lock(&guard, state.uid, LOCK_WAIT)?;
     if let Some(pag) = user.look_up(place, id)? {
-        end_session(&user, pag, state.cookie);
+        end_session(&user, pag, state.cookie, state.name.as_c_str());
     }
     Ok(())
 }
 
-/// Ends one session of the lease with this cookie, and the PAG if it has no other lease. A failure is reported.
-pub(super) fn end_session(user: &LockedUser<'_>, mut pag: Pag, cookie: u64) {
+/// Ends one session of the lease with this cookie, and the PAG if it has no other lease. A failure is reported. `name` is
+/// the user's: the lock is held, so no name service is asked for it here.
+pub(super) fn end_session(user: &LockedUser<'_>, mut pag: Pag, cookie: u64, name: &CStr) {
     let Ok(mut record) = pag.record.clone() else { return };
-    let (uid, id) = (pag.uid, pag.id);
+    let id = pag.id;
     lease::release(&mut record.leases, cookie);
     record.leases.retain(|lease| lease.process.is_alive());
     let stays = || {
         let pags = user.pags().unwrap_or_default();
-        let lingers = |user: Option<Passwd>| user.is_some_and(|user| is_lingering(&user));
-        with_logins(&pags).iter().any(|other| *other != id) || sys::passwd(Who::Uid(uid)).is_ok_and(lingers)
+        with_logins(&pags).iter().any(|other| *other != id) || is_lingering(name)
     };
     apply_fate(user, &mut pag, record, stays);
 }

@@ -1,15 +1,14 @@
 //! Whether a user lingers.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use crate::sys::Passwd;
-
 /// Whether the user's manager stays after the last logout: `loginctl enable-linger` has made a file of the user's name
-/// (systemd, src/login/logind-user.c, user_check_linger_file).
-pub fn is_lingering(user: &Passwd) -> bool {
-    let name = user.name.to_bytes();
+/// (systemd, src/login/logind-user.c, user_check_linger_file). Asks no name service, so it may be called under the uid's
+/// lock.
+pub fn is_lingering(name: &CStr) -> bool {
+    let name = name.to_bytes();
     let file = OsString::from_vec(linger_file(name));
     !name.is_empty() && !name.contains(&b'/') && Path::new("/var/lib/systemd/linger").join(file).exists()
 }

@@ -22,5 +22,5 @@ pub use self::enter::{enter, keep_out};
 pub use self::leave::{give_up, leave, leave_by_another_handle, step_out};
 pub use self::linger::is_lingering;
 pub use self::refresh::refresh;
-pub use self::state::{Entered, LoginState, Request};
+pub use self::state::{Entered, LoginState, Request, UserName};
 pub use self::upkeep::{apply_fate, of_newer_release, reap};

@@ -111,7 +111,7 @@ fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Pla
     let mut pags = user.pags()?;
     let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
     let foreign: Vec<Event> = pags.iter().filter_map(of_newer_release).collect();
-    reap(user, &mut pags, attempt.request.user, kind_of_repaired(attempt));
+    reap(user, &mut pags, &attempt.request.user.name, kind_of_repaired(attempt));
     let lease = attempt.lease()?;
     let kind = match choose(attempt, &pags) {
         Choice::Join(index, chosen) => match chosen.join(user.guard()) {
@@ -164,7 +164,7 @@ fn return_to_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<
     }
     // The earlier hook may have come without the ticket, which may be of another identity than the PAG.
     if pag.record.as_ref().is_ok_and(|record| !attempt.may_stay(record, Some(state.cookie))) {
-        end_session(user, pag, state.cookie);
+        end_session(user, pag, state.cookie, &attempt.request.user.name);
         ring::fresh(user.guard(), attempt.uid())?;
         return Ok(None);
     }

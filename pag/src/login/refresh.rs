@@ -63,7 +63,7 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
     };
     let locked = LockedUser::lock(&guard, user.uid, LOCK_WAIT)?;
     let mut pags = locked.pags()?;
-    reap(&locked, &mut pags, user, kind_of_repaired(&attempt));
+    reap(&locked, &mut pags, &user.name, kind_of_repaired(&attempt));
     let Some((index, ring)) = pag_to_refresh(&attempt, &pags) else { return Ok(()) };
     let mut pag = pags.swap_remove(index);
     let Ok(mut record) = pag.record.clone() else { return Ok(()) };

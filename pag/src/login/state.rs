@@ -1,6 +1,6 @@
 //! What a login asks for, and what it remembers from hook to hook.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use crate::config::Settings;
@@ -41,6 +41,8 @@ pub struct Request<'a> {
 pub struct LoginState {
     /// The user's uid.
     pub uid: u32,
+    /// The user's name. The end of a login asks no name service for it: the uid's lock is held then.
+    pub name: UserName,
     /// The PAG and its place in the registry. None for a PAG outside the registry.
     pub pag: Option<(PagId, registry::HolderRef)>,
     /// The ring of the PAG. None with `nopag`.
@@ -67,6 +69,30 @@ pub struct LoginState {
     pub debug: bool,
 }
 
+/// A user's name as a plain value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserName([u8; Self::SPACE]);
+
+impl UserName {
+    /// The longest name with its NUL (LOGIN_NAME_MAX in limits.h(0p)).
+    const SPACE: usize = 256;
+
+    /// This name, or the empty one for a name that no account can have: it is too long.
+    pub fn new(name: &CStr) -> Self {
+        let mut text = [0; Self::SPACE];
+        let bytes = name.to_bytes_with_nul();
+        if let Some(place) = text.get_mut(..bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+        UserName(text)
+    }
+
+    /// The name.
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}
+
 impl LoginState {
     /// Whether the process has entered a chroot since then, as proftpd does. In a chroot the paths of the lock, the
     /// configuration, `/proc` and the sockets lead to other files, which a user may own. Keyrings have no paths.
@@ -86,4 +112,25 @@ pub struct Entered {
     pub excluded: Excluded,
     /// The PAG's identity, for a seeding job. Empty if the PAG has none.
     pub identity: String,
+}
+
+impl Entered {
+    /// The result for a login that stays where it is.
+    pub(super) fn nothing(state: LoginState) -> Self {
+        Entered { state, ccache: None, excluded: Excluded::default(), identity: String::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_kept_whole_or_not_at_all() {
+        let of = |length: usize| CString::new(vec![b'x'; length]).unwrap();
+        for (length, kept) in [(0, 0), (5, 5), (255, 255), (256, 0), (4000, 0)] {
+            assert_eq!(UserName::new(&of(length)).as_c_str(), &*of(kept), "{length}");
+        }
+        assert_eq!(UserName::new(c"EXAMPLE\\alice").as_c_str(), c"EXAMPLE\\alice");
+    }
 }

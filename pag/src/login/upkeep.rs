@@ -1,5 +1,6 @@
 //! The end of leases, and of the PAGs and tokens that they kept. Each login and the helper use this.
 
+use std::ffi::CStr;
 use std::time::Instant;
 
 use super::attempt::LOOK;
@@ -11,7 +12,6 @@ use crate::store::lease::LeaseKind;
 use crate::store::locked::LockedUser;
 use crate::store::record::{PagKind, Record, Unreadable};
 use crate::store::registry::Pag;
-use crate::sys::Passwd;
 use crate::types::{PagId, Retain};
 use crate::{afs, ccache, keyring};
 
@@ -33,8 +33,8 @@ pub fn of_newer_release(pag: &Pag) -> Option<Event> {
 
 /// Takes dead leases out of the user's PAGs, and ends the PAGs that are over. A PAG that stays in `pags` can be used. A
 /// damaged record becomes a new one of kind `repaired`. A record of a newer release is left alone. Needs the uid's
-/// lock.
-pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, user: &Passwd, repaired: PagKind) {
+/// lock. `name` is the user's: a name service may be slow, so it is asked before the lock is taken.
+pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, name: &CStr, repaired: PagKind) {
     let with_logins = with_logins(pags);
     pags.retain_mut(|pag| {
         if matches!(pag.record, Err(Unreadable::Foreign(_))) {
@@ -65,7 +65,7 @@ pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, user: &Passwd, repaire
             return true;
         }
         let id = pag.id;
-        let stays = || with_logins.iter().any(|other| *other != id) || is_lingering(user);
+        let stays = || with_logins.iter().any(|other| *other != id) || is_lingering(name);
         apply_fate(locked, pag, record, stays)
     });
 }

@@ -12,7 +12,7 @@ use super::{inside, login, pags, registry, shell, uid};
 use crate::bus::{Bus, Caller, HOST, Helper, MANAGER, OBJECTS, PAG, PROPERTIES, error};
 use crate::bus::{logind, pag_seed, pagctl, polkit, systemd};
 use crate::ring::{describe, keyctl, members};
-use crate::sandbox::{CELL, Host, Sandbox, eventually, own_program, silent_server};
+use crate::sandbox::{CELL, Host, Sandbox, SilentNames, eventually, own_program, silent_server};
 use crate::ticket;
 
 const NAME: &str = "org.pam_pag.Pag1";
@@ -1382,4 +1382,23 @@ pub(super) fn newer_record(sandbox: &mut Sandbox) {
     for host in [&mut alices, &mut bobs, &mut manager] {
         host.all_ok(&["close", "end"]);
     }
+}
+
+pub(super) fn slow_names_hold_no_lock(sandbox: &mut Sandbox) {
+    let _bus = Bus::start();
+    let mut manager = sandbox.host("systemd-user", "alice");
+    manager.ok("open");
+    // The tokens that this login leaves are to be kept or discarded: that depends on the user's name.
+    login(sandbox, "alice").kill();
+    let mut names = SilentNames::begin();
+    let mut helper = Helper::start();
+    eventually("the helper asks for the user's name", Duration::from_secs(10), || names.are_asked().then_some(()));
+    let lock = fs::File::options().write(true).open(format!("/run/pag/lock/{}", uid("alice"))).unwrap();
+    assert!(lock.try_lock().is_ok(), "a login can take the lock while the helper waits for the name");
+    drop((lock, names));
+    helper.serves();
+    eventually("the helper goes on: the lease of the killed login is taken out", Duration::from_secs(5), || {
+        (pags("alice")[0].leases().len() == 1).then_some(())
+    });
+    manager.all_ok(&["close", "end"]);
 }

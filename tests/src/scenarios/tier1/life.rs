@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::{login, long, pags, registry, ticketed, uid};
 use crate::ring::{Ring, describe, members};
-use crate::sandbox::{CELL, Host, QuickCollection, Sandbox, eventually, forget_registry, key_count, own_program};
+use crate::sandbox::{
+    CELL, Host, QuickCollection, Sandbox, SilentNames, eventually, forget_registry, key_count, own_program,
+};
 use crate::ticket;
 
 /// The PAGs that the registry of this pid namespace has, by the names of their holders.
@@ -160,6 +162,33 @@ pub(super) fn retain_decides(sandbox: &mut Sandbox) {
             assert_eq!(live(), Vec::<String>::new(), "the manager's end is the PAG's");
         }
     }
+}
+
+pub(super) fn logout_asks_no_name_service(sandbox: &mut Sandbox) {
+    crate::sandbox::tmpfs("/var/lib/systemd");
+    fs::create_dir("/var/lib/systemd/linger").unwrap();
+    fs::write("/var/lib/systemd/linger/alice", "").unwrap();
+    let mut manager = sandbox.host("systemd-user", "alice");
+    manager.ok("open");
+    // The last login of a user who lingers: what becomes of the tokens depends on the user's name.
+    // A login that has taken credentials only ends with its handle.
+    for (begin, end) in [("open", &["close", "end"][..]), ("establish", &["end"])] {
+        let mut host = ticketed(sandbox, "sshd", "alice", "alice");
+        host.ok(begin);
+        assert!(manager.ring().token(CELL).is_some(), "after {begin} the manager has the login's token");
+        let mut names = SilentNames::begin();
+        for line in end {
+            host.tell(line);
+        }
+        eventually("the last logout takes the tokens, while no name service answers", Duration::from_secs(5), || {
+            manager.ring().token(CELL).is_none().then_some(())
+        });
+        for line in end {
+            assert_eq!(host.answer().unwrap()["result"], 0, "{line}");
+        }
+        assert!(!names.are_asked(), "no process waits for one");
+    }
+    manager.all_ok(&["close", "end"]);
 }
 
 fn files() -> Vec<String> {

@@ -47,6 +47,11 @@ pub const ALL: &[Scenario] = &[
         "The option retain decides which tokens stay, with a manager and without.",
         life::retain_decides,
     ),
+    (
+        "logout_asks_no_name_service",
+        "The last logout beside a user manager waits for no name service, and takes the tokens.",
+        life::logout_asks_no_name_service,
+    ),
     ("cycles_leak_nothing", "Logins and logouts leak no key, file or descriptor.", life::cycles_leak_nothing),
     (
         "rush_makes_one",
@@ -299,6 +304,11 @@ pub const ALL: &[Scenario] = &[
         "bus_newer_record",
         "A PAG of a newer release is reported once, and not mistaken for a wrong PAM stack.",
         bus::newer_record,
+    ),
+    (
+        "bus_slow_names_hold_no_lock",
+        "While the helper waits for a name service, it holds no lock that a login needs.",
+        bus::slow_names_hold_no_lock,
     ),
     (
         "bus_closed_outputs",
