@@ -40,6 +40,7 @@
 //! * Mind the quota for keys of the process's uid (`kernel.keys.maxkeys`, `kernel.keys.maxbytes`).
 //! * Another process of the same uid can *end* a PAG, by its serial. It cannot enter one.
 
+mod c;
 mod error;
 mod group;
 mod process;

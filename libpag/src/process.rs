@@ -50,4 +50,8 @@ impl Process {
     pub fn leave(&self) -> Result<()> {
         Err(unsupported())
     }
+
+    /// Takes the calling thread out of all PAGs, the default one included, as a failed call does. For C, where a caller can
+    /// name a PAG that is not there. Allocates no memory, takes no lock, and opens no file. Does nothing in a forked child.
+    pub(crate) fn leave_all(&self) {}
 }

@@ -1,0 +1,239 @@
+//! The interface for C, as `include/pag.h` describes it: translates calls, and decides nothing.
+#![allow(unsafe_code)]
+
+mod failure;
+mod handles;
+mod raw;
+
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::time::UNIX_EPOCH;
+
+use libc::time_t;
+
+use self::failure::{Switch, note, note_switch};
+use self::handles::{Refused, Table};
+use self::raw::{RawSeed, keeping_errno};
+use crate::error::{Code, Error, Result};
+use crate::group::Pag;
+use crate::process::Process;
+
+const OK: c_int = 0;
+
+static PROCESSES: Table<Process> = Table::new(0x5b);
+static PAGS: Table<Pag> = Table::new(0xa5);
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown => Error::Invalid("this is no handle of libpag".to_owned()),
+            Refused::Ended => Error::Ended,
+            Refused::Forked => Error::Forked,
+        }
+    }
+}
+
+/// Makes a call: no panic leaves it, errno stays, and a failure is noted.
+fn call(work: impl FnOnce() -> Result<()>) -> c_int {
+    keeping_errno(|| match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => OK,
+        Ok(Err(error)) => {
+            note(&error);
+            error.code() as c_int
+        }
+        Err(payload) => {
+            // To drop it may panic again.
+            std::mem::forget(payload);
+            note(&"internal error in libpag; please report it");
+            Code::System as c_int
+        }
+    })
+}
+
+/// Makes a call that moves the calling thread. It allocates nothing. After a failure the thread is in no PAG.
+fn switch(switch: Switch, work: impl FnOnce() -> std::result::Result<Result<()>, Refused>) -> c_int {
+    keeping_errno(|| {
+        let (code, errno) = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(Ok(()))) => return OK,
+            Ok(Ok(Err(error))) => (error.code(), failure::errno(&error)),
+            Ok(Err(Refused::Forked)) => (Code::Forked, 0),
+            Ok(Err(refused)) => {
+                leave_all();
+                (if refused == Refused::Ended { Code::Ended } else { Code::Invalid }, 0)
+            }
+            Err(payload) => {
+                std::mem::forget(payload);
+                leave_all();
+                (Code::System, 0)
+            }
+        };
+        note_switch(switch, code, errno);
+        code as c_int
+    })
+}
+
+/// Takes the calling thread out of all PAGs: the caller has named none, and the thread may be in one.
+fn leave_all() {
+    PROCESSES.each(|process| process.leave_all());
+}
+
+fn missing(argument: &str) -> Error {
+    Error::Invalid(format!("{argument} is NULL"))
+}
+
+fn no_room() -> Error {
+    Error::Invalid("the process has four million PAGs".to_owned())
+}
+
+/// Makes a call that fills a place of the caller's. The place is emptied first, and stays empty on an error.
+///
+/// # Safety
+/// `place` is NULL or a place for a value.
+unsafe fn fill<T>(name: &str, place: *mut T, empty: T, work: impl FnOnce() -> Result<T>) -> c_int {
+    call(|| {
+        if place.is_null() {
+            return Err(missing(name));
+        }
+        // SAFETY: as this function asks for.
+        unsafe { place.write(empty) };
+        let value = work()?;
+        // SAFETY: as above.
+        unsafe { place.write(value) };
+        Ok(())
+    })
+}
+
+/// See pag.h.
+///
+/// # Safety
+/// `process` is NULL or a place for a pointer.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pag_process_open(process: *mut *mut c_void, flags: c_uint) -> c_int {
+    let open = || match flags {
+        0 => PROCESSES.insert(Process::open()?).ok_or_else(no_room),
+        _ => Err(Error::Invalid("flags must be 0".to_owned())),
+    };
+    // SAFETY: as this function asks for.
+    unsafe { fill("process", process, ptr::null_mut(), open) }
+}
+
+/// See pag.h.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pag_process_close(process: *mut c_void) {
+    call(|| {
+        if process.is_null() {
+            return Ok(());
+        }
+        let removed = PROCESSES.remove(process)?;
+        PAGS.drain().for_each(|pag| end(&pag));
+        drop(removed);
+        Ok(())
+    });
+}
+
+/// See pag.h.
+///
+/// # Safety
+/// `seed` is NULL or a seed as pag.h describes it; `result` is NULL or a place for a pointer.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pag_create(
+    process: *mut c_void,
+    seed: *const RawSeed,
+    result: *mut *mut c_void,
+) -> c_int {
+    let create = || {
+        let found = PROCESSES.get(process)?;
+        // SAFETY: as this function asks for.
+        let pag = found.create(&unsafe { raw::seed(seed) }?)?;
+        let handle = PAGS.insert(pag).ok_or_else(no_room)?;
+        // If the process is closed now, either this sees it, or the one that closes sees the PAG.
+        if PROCESSES.with(process, |_| ()).is_err() {
+            PAGS.remove(handle).iter().for_each(|pag| end(pag));
+            return Err(Error::Ended);
+        }
+        Ok(handle)
+    };
+    // SAFETY: as this function asks for.
+    unsafe { fill("result", result, ptr::null_mut(), create) }
+}
+
+/// See pag.h.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pag_enter(pag: *mut c_void) -> c_int {
+    switch(Switch::Enter, || PAGS.with(pag, |pag| pag.switch()))
+}
+
+/// See pag.h.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pag_leave(process: *mut c_void) -> c_int {
+    switch(Switch::Leave, || PROCESSES.with(process, |process| process.leave()))
+}
+
+/// See pag.h.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pag_set_default(process: *mut c_void, pag: *mut c_void) -> c_int {
+    call(|| {
+        let process = PROCESSES.get(process)?;
+        let pag = if pag.is_null() { None } else { Some(PAGS.get(pag)?) };
+        process.set_default(pag.as_deref())
+    })
+}
+
+/// See pag.h.
+///
+/// # Safety
+/// `seed` is NULL or a seed as pag.h describes it.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pag_renew(pag: *mut c_void, seed: *const RawSeed) -> c_int {
+    call(|| {
+        let pag = PAGS.get(pag)?;
+        // SAFETY: as this function asks for.
+        pag.renew(&unsafe { raw::seed(seed) }?)
+    })
+}
+
+/// See pag.h.
+///
+/// # Safety
+/// `when` is NULL or a place for a time.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pag_expires(pag: *mut c_void, when: *mut time_t) -> c_int {
+    let expires = || {
+        let end = PAGS.get(pag)?.expires();
+        let seconds = end.and_then(|end| end.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_secs());
+        Ok(time_t::try_from(seconds).unwrap_or(time_t::MAX))
+    };
+    // SAFETY: as this function asks for.
+    unsafe { fill("when", when, 0, expires) }
+}
+
+/// See pag.h.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pag_end(pag: *mut c_void) {
+    call(|| {
+        if pag.is_null() {
+            return Ok(());
+        }
+        PAGS.remove(pag)?.end()
+    });
+}
+
+/// Ends a PAG of a process that is closed. The next in line must be ended, too, whatever comes of this one.
+fn end(pag: &Pag) {
+    if let Err(error) = pag.end() {
+        note(&error);
+    }
+}
+
+/// See pag.h.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pag_strerror(code: c_int) -> *const c_char {
+    failure::code_words(code).as_ptr()
+}
+
+/// See pag.h.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn pag_last_error() -> *const c_char {
+    keeping_errno(failure::words)
+}
