@@ -1,5 +1,6 @@
 //! The verbs that ask the helper, over D-Bus (org.pam_pag.Pag1(5)).
 
+mod choose;
 mod connection;
 mod monitor;
 mod reply;
@@ -8,9 +9,10 @@ use clap::Subcommand;
 use pag::sys;
 use pag::types::Cell;
 
-use self::connection::{ANSWER, Helper, PATIENCE, checked};
+use self::choose::{Chosen, choose};
+use self::connection::{ANSWER, Helper, PATIENCE};
 use self::reply::ListedPag;
-use crate::output::{self, Answer, Error, out, outln, table};
+use crate::output::{self, Answer, Error, errln, out, outln, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -23,23 +25,24 @@ pub(crate) enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Show a PAG, by default the one that you are in. Exit status 1: you are in none
+    /// Show a PAG, or all of a user, by default the one that you are in. Exit status 1: you are in none
     Show {
-        /// Its id; `pagctl list` shows the ids
+        /// Its id or the beginning of it, or a user; `pagctl list` shows them
         pag: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Get new tokens for a PAG, by default the one that you are in. Exit status 1: you are in none
+    /// Get new tokens for a PAG, or for all of a user, by default for the one that you are in. Exit status 1: you are in
+    /// none
     Renew {
-        /// Its id; `pagctl list` shows the ids
+        /// Its id or the beginning of it, or a user; `pagctl list` shows them
         pag: Option<String>,
     },
     /// Have your services follow the PAG of a login (scope = session), by default the one that you are in. Exit status 1:
     /// you are in none
     Follow {
-        /// Its id; `pagctl list` shows the ids
+        /// Its id or the beginning of it, or a user with one PAG; `pagctl list` shows them
         pag: Option<String>,
         /// Take the choice of that PAG back, or of whichever PAG you chose: the configuration decides again
         #[arg(long)]
@@ -71,17 +74,18 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
     })
 }
 
-/// Discards the tokens of a PAG, for one cell or all: `pagctl unlog --pag`.
+/// Discards the tokens of a PAG, or of all PAGs of a user, for one cell or all: `pagctl unlog --pag`.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn unlog(pag: &str, cell: Option<&Cell>) -> Result<Answer, Error> {
     zbus::block_on(async {
-        let id = checked(pag)?;
         let helper = Helper::connect().await?;
         let name = cell.map(ToString::to_string).unwrap_or_default();
-        let doing = format!("discard the tokens of PAG {id}");
-        helper.wait(&doing, PATIENCE, helper.manager.unlog(&id, &name)).await?;
+        for id in choose(&helper, pag).await?.ids() {
+            let doing = format!("discard the tokens of PAG {id}");
+            helper.wait(&doing, PATIENCE, helper.manager.unlog(&id, &name)).await?;
+        }
         Ok(Answer::AllRight)
     })
 }
@@ -110,36 +114,55 @@ fn row(ListedPag { pag, uid, user, kind, principal, follows, chosen }: ListedPag
     [pag, user.unwrap_or_else(|| uid.to_string()), kind, follows, principal.unwrap_or_else(|| "-".to_owned())]
 }
 
-async fn show(helper: &Helper, id: Option<&str>, json: bool) -> Result<Answer, Error> {
-    let pag = match id {
-        Some(id) => Some(helper.pag(id).await?),
-        None => helper.own_pag().await?,
+async fn show(helper: &Helper, word: Option<&str>, json: bool) -> Result<Answer, Error> {
+    let (pags, of_user) = match word {
+        None => (helper.own_pag().await?.into_iter().collect(), false),
+        Some(word) => {
+            let chosen = choose(helper, word).await?;
+            let of_user = matches!(chosen, Chosen::OfUser(_));
+            let mut pags = Vec::new();
+            for id in chosen.ids() {
+                pags.push(helper.pag(&id).await?);
+            }
+            (pags, of_user)
+        }
     };
-    match &pag {
-        _ if json => output::json(&pag),
-        Some(pag) => outln!("{}", pag.lines().join("\n")),
+    match pags.first() {
+        _ if json && of_user => output::json(&pags),
+        first if json => output::json(&first),
         None => outln!("You are in no PAG."),
+        Some(_) => outln!("{}", pags.iter().map(|pag| pag.lines().join("\n")).collect::<Vec<_>>().join("\n\n")),
     }
-    Ok(if pag.is_some() { Answer::AllRight } else { Answer::ToDo })
+    Ok(if pags.is_empty() { Answer::ToDo } else { Answer::AllRight })
 }
 
-async fn renew(helper: &Helper, id: Option<&str>) -> Result<Answer, Error> {
-    let Some(id) = named_or_own(helper, id).await? else { return Ok(Answer::ToDo) };
-    helper.wait(&format!("renew the tokens of PAG {id}"), PATIENCE, helper.manager.renew(&id)).await?;
-    Ok(Answer::AllRight)
+async fn renew(helper: &Helper, word: Option<&str>) -> Result<Answer, Error> {
+    let Some(chosen) = chosen_or_own(helper, word).await? else { return Ok(Answer::ToDo) };
+    // One PAG without a ticket does not keep the user's others from theirs.
+    let mut result = Ok(Answer::AllRight);
+    for id in chosen.ids() {
+        let renewed = helper.wait(&format!("renew the tokens of PAG {id}"), PATIENCE, helper.manager.renew(&id)).await;
+        if let Err(error) = renewed
+            && let Err(before) = std::mem::replace(&mut result, Err(error))
+        {
+            errln!("pagctl: {before}");
+        }
+    }
+    result
 }
 
-async fn follow(helper: &Helper, id: Option<&str>) -> Result<Answer, Error> {
-    let Some(id) = named_or_own(helper, id).await? else { return Ok(Answer::ToDo) };
+async fn follow(helper: &Helper, word: Option<&str>) -> Result<Answer, Error> {
+    let Some(chosen) = chosen_or_own(helper, word).await? else { return Ok(Answer::ToDo) };
+    let id = chosen.only(word.unwrap_or_default())?;
     helper.wait(&format!("have services follow PAG {id}"), PATIENCE, helper.manager.follow(&id)).await?;
     Ok(Answer::AllRight)
 }
 
 /// Takes the choice of a PAG back: of this one, or of whichever the caller has chosen.
-async fn follow_policy(helper: &Helper, id: Option<&str>) -> Result<Answer, Error> {
+async fn follow_policy(helper: &Helper, word: Option<&str>) -> Result<Answer, Error> {
     let doing = "have services follow the PAG that the configuration names";
-    let ids = match id {
-        Some(id) => vec![checked(id)?],
+    let ids = match word {
+        Some(word) => choose(helper, word).await?.ids(),
         None => {
             let [uid, ..] = sys::ids().uid;
             let rows = helper.wait(doing, ANSWER, helper.manager.list_pags()).await?;
@@ -153,14 +176,14 @@ async fn follow_policy(helper: &Helper, id: Option<&str>) -> Result<Answer, Erro
     Ok(Answer::AllRight)
 }
 
-/// The id that was given, else that of the caller's own PAG. That the caller is in none is printed.
-async fn named_or_own(helper: &Helper, id: Option<&str>) -> Result<Option<String>, Error> {
-    if let Some(id) = id {
-        return checked(id).map(Some);
+/// The PAGs that `word` means, or else the caller's own PAG. That the caller is in none is printed.
+async fn chosen_or_own(helper: &Helper, word: Option<&str>) -> Result<Option<Chosen>, Error> {
+    if let Some(word) = word {
+        return choose(helper, word).await.map(Some);
     }
     let own = helper.own_pag().await?;
     if own.is_none() {
         outln!("You are in no PAG.");
     }
-    Ok(own.map(|own| own.pag))
+    Ok(own.map(|own| Chosen::One(own.pag)))
 }

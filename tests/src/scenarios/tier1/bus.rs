@@ -1211,6 +1211,19 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert_eq!(status, Some(2), "bob's is not shown to alice: {said}");
     assert!(said.contains("that you may see"), "{said}");
 
+    // By the beginning of the id, and by the user.
+    for word in [&hers[..12], "alice", &alice.to_string()] {
+        let (status, said) = pagctl(0, &["show", word]);
+        assert_eq!(status, Some(0), "{word}: {said}");
+        assert!(said.contains(&hers) && !said.contains(&his), "{word} is alice's: {said}");
+    }
+    let (_, shown) = pagctl(alice, &["show", "alice", "--json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((shown.as_array().unwrap().len(), &shown[0]["pag"]), (1, &json!(hers)), "the JSON of a user is a list");
+    let (status, said) = pagctl(alice, &["show", "bob"]);
+    assert_eq!(status, Some(2), "bob's is not shown to alice by bob's name: {said}");
+    assert!(said.contains("that you may see"), "{said}");
+
     // The PAG that one is in, which `keyctl session` leaves.
     let tool = crate::sandbox::pagctl().display().to_string();
     let done = inside(&mut alices, "alice", &format!("{tool} show --json"));
