@@ -1,16 +1,28 @@
 //! The files of a release, and their places.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::libpag;
 use crate::shell::{Profile, build, run, sh, target_of, top};
 
-/// The files that cargo builds: name, place and mode.
-fn built() -> [(String, PathBuf, u32); 6] {
-    // Debian has a directory for each architecture, with names of its own. Other systems have PAM modules in lib64 or
-    // lib.
+/// Where a file of a release comes from.
+enum Source {
+    /// A file of the tree.
+    File(PathBuf),
+    /// A program or library, by its name in cargo's directory, with its mode.
+    Built(&'static str, u32),
+    /// A text that is made for this system.
+    Text(String),
+    /// A symbolic link to a name beside it.
+    Link(&'static str),
+}
+
+/// The directory for libraries. Debian has one for each architecture, with names of its own. Other systems have PAM
+/// modules in lib64 or lib, and so their libraries.
+fn libraries() -> PathBuf {
     let multiarch = match std::env::consts::ARCH {
         "x86" => "i386-linux-gnu".to_owned(),
         "arm" => "arm-linux-gnueabihf".to_owned(),
@@ -19,50 +31,105 @@ fn built() -> [(String, PathBuf, u32); 6] {
     };
     let places = [format!("usr/lib/{multiarch}"), "usr/lib64".to_owned(), "usr/lib".to_owned()];
     let has_modules = |place: &&String| Path::new("/").join(place).join("security/pam_unix.so").exists();
-    let modules = places.iter().find(has_modules).unwrap_or(&places[0]);
-    [
-        ("libpam_pag.so".to_owned(), PathBuf::from(modules).join("security/pam_pag.so"), 0o644),
-        ("pag-logind-helper".to_owned(), "usr/libexec/pag-logind-helper".into(), 0o755),
-        ("pag-seed".to_owned(), "usr/libexec/pag-seed".into(), 0o755),
-        ("pag-ccache".to_owned(), "usr/libexec/pag-ccache".into(), 0o755),
-        ("pag-keytab".to_owned(), "usr/libexec/pag-keytab".into(), 0o755),
-        ("pagctl".to_owned(), "usr/bin/pagctl".into(), 0o755),
-    ]
+    PathBuf::from(places.iter().find(has_modules).unwrap_or(&places[0]))
+}
+
+/// The files of a release of the tree at `tree`, and their places below the root.
+fn files(tree: &Path) -> Vec<(PathBuf, Source)> {
+    let libraries = libraries();
+    let program = |name, place: &str| (PathBuf::from(place).join(name), Source::Built(name, 0o755));
+    let mut files = vec![
+        (libraries.join("security/pam_pag.so"), Source::Built("libpam_pag.so", 0o644)),
+        program("pag-logind-helper", "usr/libexec"),
+        program("pag-seed", "usr/libexec"),
+        program("pag-ccache", "usr/libexec"),
+        program("pag-keytab", "usr/libexec"),
+        program("pagctl", "usr/bin"),
+        (libraries.join(LIBPAG), Source::Built("libpag.so", 0o644)),
+        (libraries.join(libpag::SONAME), Source::Link(LIBPAG)),
+        (libraries.join("libpag.so"), Source::Link(libpag::SONAME)),
+        ("usr/include/pag.h".into(), Source::File(tree.join("libpag/include/pag.h"))),
+        (libraries.join("pkgconfig/libpag.pc"), Source::Text(pkg_config(tree, &libraries))),
+    ];
+    let units = tree.join("units");
+    let below = sh(&format!("cd '{}' && find . -type f -printf '%P\\n'", units.display()));
+    files.extend(below.lines().map(|file| (file.into(), Source::File(units.join(file)))));
+    let pages = tree.join("docs/man");
+    for page in sh(&format!("ls '{}'", pages.display())).lines() {
+        let section = page.rsplit('.').next().unwrap();
+        files.push((format!("usr/share/man/man{section}/{page}").into(), Source::File(pages.join(page))));
+    }
+    // One page tells all calls of the library. Each call's name leads to it.
+    let link = |call| (format!("usr/share/man/man3/{call}.3").into(), Source::Text(".so man3/libpag.3\n".to_owned()));
+    files.extend(libpag::calls(tree).into_iter().map(link));
+    files
+}
+
+/// The library's file. The linker's and the loader's names for it are links.
+const LIBPAG: &str = concat!("libpag.so.", env!("CARGO_PKG_VERSION"));
+
+/// What pkg-config(1) tells about the library.
+fn pkg_config(tree: &Path, libraries: &Path) -> String {
+    let text = fs::read_to_string(tree.join("libpag/libpag.pc.in")).unwrap();
+    let libraries = libraries.strip_prefix("usr").unwrap();
+    text.replace("@PREFIX@", "/usr")
+        .replace("@LIBDIR@", &format!("${{prefix}}/{}", libraries.display()))
+        .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
 }
 
 /// Builds the product of the tree at `tree` and lays it out below `destination`.
 pub(crate) fn layout(tree: &Path, profile: Profile, destination: &Path) {
     build(tree, &["--profile", profile.name(), "-p", "pam_pag", "-p", "pag-logind-helper", "-p", "pagctl"]);
-    for (name, place, mode) in built() {
-        copy(&target_of(tree).join(profile.name()).join(name), &destination.join(place), mode);
-    }
-    let units = tree.join("units");
-    for file in sh(&format!("cd '{}' && find . -type f", units.display())).lines() {
-        let place = destination.join(file);
+    libpag::link(tree, profile);
+    put(files(tree), &target_of(tree).join(profile.name()), destination);
+}
+
+/// Puts files in their places below `destination`. `built` is cargo's directory.
+fn put(files: Vec<(PathBuf, Source)>, built: &Path, destination: &Path) {
+    for (place, source) in files {
+        let to = destination.join(&place);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        // Written under another name and renamed: a running sshd has mapped the old module, which must not change.
+        let new = to.with_file_name(format!("{}.pag-new", to.file_name().unwrap().display()));
+        fs::remove_file(&new).ok();
+        let from = match &source {
+            Source::File(from) => from.clone(),
+            Source::Built(name, _) => built.join(name),
+            Source::Text(text) => {
+                fs::write(&new, text).unwrap();
+                new.clone()
+            }
+            Source::Link(name) => {
+                symlink(name, &new).unwrap();
+                fs::rename(&new, &to).unwrap();
+                continue;
+            }
+        };
         // An existing configuration file is the administrator's, and stays.
-        if !(file.starts_with("./etc/") && place.exists()) {
-            copy(&units.join(file), &place, 0o644);
+        if place.starts_with("etc") && to.exists() {
+            continue;
         }
-    }
-    for file in sh(&format!("ls '{}'", tree.join("docs/man").display())).lines() {
-        let section = file.rsplit('.').next().unwrap();
-        copy(&tree.join("docs/man").join(file), &destination.join(format!("usr/share/man/man{section}/{file}")), 0o644);
+        if from != new {
+            fs::copy(&from, &new).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+        }
+        let mode = if let Source::Built(_, mode) = source { mode } else { 0o644 };
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
+        fs::rename(&new, &to).unwrap();
     }
 }
 
-fn copy(from: &Path, to: &Path, mode: u32) {
-    fs::create_dir_all(to.parent().unwrap()).unwrap();
-    // Written under another name and renamed: a running sshd has mapped the old module, which must not change.
-    let new = to.with_extension("pag-new");
-    fs::copy(from, &new).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-    fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
-    fs::rename(&new, to).unwrap();
+/// Removes the files below `destination`, but for the administrator's.
+fn remove(files: Vec<(PathBuf, Source)>, destination: &Path) {
+    for (place, _) in files.into_iter().filter(|(place, _)| !place.starts_with("etc")) {
+        fs::remove_file(destination.join(place)).ok();
+    }
 }
 
 /// `cargo xtask install`.
 pub(crate) fn install(destination: &Path) -> bool {
     layout(&top(), Profile::Release, destination);
     if destination == Path::new("/") {
+        let _ = Command::new("ldconfig").status();
         run(Command::new("systemd-sysusers").arg("pag.conf"));
         let _ = Command::new("systemd-tmpfiles").args(["--create", "pag.conf"]).status();
         let _ = Command::new("systemctl").arg("daemon-reload").status();
@@ -86,16 +153,9 @@ pub(crate) fn uninstall(destination: &Path) -> bool {
         let _ = Command::new("systemctl").args(["disable", "--now", "pag-logind-helper"]).status();
         let _ = Command::new("systemctl").args(["stop", "pag-ccache.timer"]).status();
     }
-    let units = sh(&format!("cd '{}' && find . -type f -not -path './etc/*'", top().join("units").display()));
-    let pages = sh(&format!("ls '{}'", top().join("docs/man").display()));
-    let places = built().into_iter().map(|(_, place, _)| place);
-    let places = places.chain(units.lines().map(PathBuf::from));
-    let places =
-        places.chain(pages.lines().map(|f| format!("usr/share/man/man{}/{f}", f.rsplit('.').next().unwrap()).into()));
-    for place in places {
-        fs::remove_file(destination.join(place)).ok();
-    }
+    remove(files(&top()), destination);
     if destination == Path::new("/") {
+        let _ = Command::new("ldconfig").status();
         let _ = Command::new("systemctl").arg("daemon-reload").status();
         let _ = Command::new("systemctl").args(["reload", "dbus"]).status();
         let _ = Command::new("journalctl").arg("--update-catalog").status();
@@ -118,4 +178,44 @@ pub(crate) fn into_root(product: &Path, root: &Path) {
         "chroot {r} systemd-sysusers pag.conf && chroot {r} pagctl pam enable --yes >{r}/var/log/pam-enable.log 2>&1 || \
          {{ cat {r}/var/log/pam-enable.log >&2; exit 1; }}; systemctl --root={r} enable pag-logind-helper >/dev/null 2>&1"
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_installed_is_uninstalled_but_for_the_configuration() {
+        let place = std::env::temp_dir().join(format!("pag-install-{}", std::process::id()));
+        let (built, root) = (place.join("built"), place.join("root"));
+        fs::create_dir_all(&built).unwrap();
+        for (_, source) in files(&top()) {
+            if let Source::Built(name, _) = source {
+                fs::write(built.join(name), name).unwrap();
+            }
+        }
+        fs::create_dir_all(root.join("etc/pag")).unwrap();
+        fs::write(root.join("etc/pag/pag.conf"), "the administrator's").unwrap();
+        // The second time as an upgrade.
+        for _ in 0..2 {
+            put(files(&top()), &built, &root);
+        }
+        let there = || sh(&format!("cd '{}' && find . ! -type d | sort", root.display()));
+        let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+        assert!(!there().contains("pag-new"), "{}", there());
+        assert_eq!(read("etc/pag/pag.conf"), "the administrator's");
+        assert_eq!(fs::read_to_string(root.join(libraries()).join("libpag.so")).unwrap(), "libpag.so", "by two links");
+        let program = fs::metadata(root.join("usr/bin/pagctl")).unwrap().permissions().mode() & 0o777;
+        assert_eq!((read("usr/bin/pagctl"), program), ("pagctl".to_owned(), 0o755));
+        assert!(read("usr/share/man/man3/libpag.3").contains("pag_enter"));
+        assert_eq!(read("usr/share/man/man3/pag_enter.3"), ".so man3/libpag.3\n");
+        assert!(read("usr/include/pag.h").contains("pag_enter"));
+        let told = fs::read_to_string(root.join(libraries()).join("pkgconfig/libpag.pc")).unwrap();
+        assert!(told.contains("Version: 0.") && told.contains("/usr") && !told.contains('@'), "{told}");
+        remove(files(&top()), &root);
+        let stays = there();
+        fs::remove_dir_all(&place).unwrap();
+        assert!(stays.lines().all(|file| file.starts_with("./etc/")), "{stays}");
+        assert!(stays.contains("./etc/pag/pag.conf"), "{stays}");
+    }
 }

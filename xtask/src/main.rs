@@ -17,6 +17,7 @@ mod demo;
 mod docs;
 mod image;
 mod install;
+mod libpag;
 mod machine;
 mod prove;
 mod roots;

@@ -67,7 +67,7 @@ pub(crate) const MACHINES: [&str; 2] = ["qemu-system-x86", "e2fsprogs"];
 
 /// Installs the missing packages that the tests need, and `more`, and prints their names.
 pub(crate) fn need_packages(more: &[&str]) {
-    const PACKAGES: [&str; 10] = [
+    const PACKAGES: [&str; 12] = [
         "mmdebstrap",
         "systemd-container",
         "debian-archive-keyring",
@@ -77,6 +77,8 @@ pub(crate) fn need_packages(more: &[&str]) {
         "dbus-daemon",
         "libpam0g-dev",
         "gcc",
+        "g++",
+        "python3",
         "util-linux",
     ];
     assert!(effective_uid() == 0, "this needs root: containers, keyrings of several uids, namespaces");
