@@ -16,7 +16,7 @@ use crate::shell::{MACHINES, Profile, need_packages, sh, target, top};
 use crate::{cache, image, tiers, vm};
 
 /// The crates of the product.
-const PRODUCT: [&str; 4] = ["pag", "pam_pag", "pag-logind-helper", "pagctl"];
+const PRODUCT: [&str; 5] = ["pag", "libpag", "pam_pag", "pag-logind-helper", "pagctl"];
 
 /// Proves all breaks, or `only` some. True if each scenario passes with the whole code, and fails at its assertion with
 /// the broken code.
@@ -157,12 +157,13 @@ struct Built {
     tree: PathBuf,
     modules: tiers::Modules,
     services: Option<tiers::Services>,
+    library: Option<tiers::Library>,
     product: Option<PathBuf>,
 }
 
 impl Built {
     fn from(tree: PathBuf) -> Self {
-        Built { modules: tiers::Modules::of(&tree, Profile::Prove), tree, services: None, product: None }
+        Built { modules: tiers::Modules::of(&tree, Profile::Prove), tree, services: None, library: None, product: None }
     }
 
     /// Runs a scenario with the product of this tree. Returns whether it passed, and its output. `suite` is the release
@@ -172,8 +173,10 @@ impl Built {
         if tier1::ALL.iter().any(|(known, ..)| *known == name) {
             let services = tier1::needs_helper(name)
                 .then(|| &*self.services.get_or_insert_with(|| tiers::Services::of(tree, Profile::Prove)));
+            let library = tier1::needs_library(name)
+                .then(|| &*self.library.get_or_insert_with(|| tiers::Library::of(tree, Profile::Prove)));
             let module = self.modules.for_scenario(name);
-            let (passed, text, _) = tiers::tier1_scenario(programs, module, services, name, false);
+            let (passed, text, _) = tiers::tier1_scenario(programs, module, services, library, name, false);
             return (passed, text);
         }
         if let Some((known, client)) = third(name) {

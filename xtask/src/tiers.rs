@@ -11,7 +11,7 @@ use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Outcome, Run};
 use crate::shell::{MACHINES, Profile, build, need_packages, sh, target_of, top};
-use crate::{cache, image, install, roots, vm};
+use crate::{cache, image, install, libpag, roots, vm};
 
 /// Which tests to run.
 #[derive(Debug, Default, clap::Args)]
@@ -197,6 +197,16 @@ fn module(tree: &Path, profile: Profile, name: &str, features: &[&str]) -> PathB
     place
 }
 
+/// The C library, and programs that use it.
+pub(crate) struct Library(PathBuf);
+
+impl Library {
+    /// Builds them from the tree at `tree`.
+    pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
+        Library(libpag::for_tests(tree, profile))
+    }
+}
+
 /// The helper and the tools, and the files that are installed with them.
 pub(crate) struct Services {
     programs: PathBuf,
@@ -225,12 +235,14 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     println!("tier 1: building");
     let programs = machine::programs();
     let mut modules = Modules::of(&top(), choice.profile());
-    let mut services = None;
+    let (mut services, mut library) = (None, None);
     for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
         let services =
             tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top(), choice.profile())));
+        let library =
+            tier1::needs_library(name).then(|| &*library.get_or_insert_with(|| Library::of(&top(), choice.profile())));
         let module = modules.for_scenario(name);
-        let (passed, output, seconds) = tier1_scenario(&programs, module, services, name, choice.long);
+        let (passed, output, seconds) = tier1_scenario(&programs, module, services, library, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
         if passed {
             print_figures(&output);
@@ -247,6 +259,7 @@ pub(crate) fn tier1_scenario(
     programs: &Path,
     module: &Path,
     services: Option<&Services>,
+    library: Option<&Library>,
     name: &str,
     long: bool,
 ) -> (bool, String, f64) {
@@ -276,6 +289,9 @@ pub(crate) fn tier1_scenario(
         .stdin(Stdio::null());
     if let Some(services) = services {
         services.name_to(&mut command);
+    }
+    if let Some(Library(place)) = library {
+        command.env("PAG_LIBPAG", place);
     }
     if long {
         command.env("PAG_LONG", "1");

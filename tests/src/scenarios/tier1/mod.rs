@@ -326,6 +326,11 @@ pub fn needs_helper(name: &str) -> bool {
     name.starts_with("bus_")
 }
 
+/// Whether a scenario uses the C library of libpag.
+pub fn needs_library(name: &str) -> bool {
+    name.starts_with("libpag_c_")
+}
+
 /// Whether the scenarios are to run in their long form.
 pub fn long() -> bool {
     std::env::var_os("PAG_LONG").is_some()
