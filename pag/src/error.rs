@@ -33,6 +33,15 @@ pub enum Error {
         wanted: Serial,
         /// The session keyring that the thread has instead.
         found: String,
+        /// Whether that is a user's keyring with the ring's name. No process can join the ring as long as it is there.
+        squatted: bool,
+    },
+    /// This process could not join a ring that is whole.
+    JoinRefused {
+        /// The ring.
+        ring: Serial,
+        /// In words.
+        why: String,
     },
     /// Another system operation failed.
     System {
@@ -78,9 +87,10 @@ impl fmt::Display for Error {
                 write!(f, "the lock {}/lock/{name} was held by another process all the time", run::TOP)
             }
             Error::Lock { name, source } => write!(f, "cannot take the lock {}/lock/{name}: {source}", run::TOP),
-            Error::NotJoined { wanted, found } => {
+            Error::NotJoined { wanted, found, .. } => {
                 write!(f, "joined ring {wanted}, but the session keyring is {found}")
             }
+            Error::JoinRefused { ring, why } => write!(f, "ring {ring} of the user's PAG is whole, but {why}"),
         }
     }
 }

@@ -151,6 +151,7 @@ impl Reconciler {
         }
         let mut found = user.pags()?;
         self.repairs.anchor_again(&user, &mut found, pags);
+        result.again = found.iter().any(|pag| login::out_of_sight(pag).is_some());
         let unreadable = self.repairs.set_aside(&user, &mut found, pags, self.users.as_ref());
         if found.iter().any(is_over_or_broken) {
             login::reap(&user, &mut found, &name, PagKind::User);
@@ -163,7 +164,7 @@ impl Reconciler {
         }
         result.ask_logind = self.following.bring_into_step(&user, &mut found);
         self.adopted.bring_into_step(&user, &mut found);
-        result.again = self.remember(uid, &found, pags);
+        result.again |= self.remember(uid, &found, pags);
         let living: Vec<PagId> = found.iter().map(|pag| pag.id).chain(unreadable).collect();
         if clear_ended(uid, &living) {
             self.uncleared.remove(&uid);

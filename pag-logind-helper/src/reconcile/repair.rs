@@ -81,7 +81,7 @@ impl Repairs {
             let anchored = match Ring::look(known.ring.serial, uid, pags.group()) {
                 Ok(ring) if ring == known.ring => user.anchor(id, &ring, record).map_err(|error| error.to_string()),
                 Ok(_) => Err("its ring is gone".to_owned()),
-                Err(why) => Err(why),
+                Err(why) => Err(why.to_string()),
             };
             match anchored {
                 Ok(mut pag) => {
@@ -108,6 +108,13 @@ impl Repairs {
             let (uid, id) = (pag.uid, pag.id);
             if let Some(event) = login::of_newer_release(pag) {
                 self.newer.insert(id, uid);
+                if self.reported.insert(id) {
+                    report(&event);
+                }
+                aside.push(id);
+                return false;
+            }
+            if let Some(event) = login::out_of_sight(pag) {
                 if self.reported.insert(id) {
                     report(&event);
                 }

@@ -23,4 +23,4 @@ pub use self::leave::{give_up, leave, leave_by_another_handle, step_out};
 pub use self::linger::is_lingering;
 pub use self::refresh::refresh;
 pub use self::state::{Entered, LoginState, Request, UserName};
-pub use self::upkeep::{apply_fate, of_newer_release, reap};
+pub use self::upkeep::{apply_fate, of_newer_release, out_of_sight, reap};

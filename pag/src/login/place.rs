@@ -21,7 +21,7 @@ use crate::store::lease::Lease;
 use crate::store::locked::LockedUser;
 use crate::store::record::PagKind;
 use crate::store::registry::Pag;
-use crate::store::ring::{self, Ring};
+use crate::store::ring::{self, Ring, RingFault};
 use crate::types::{PagId, Scope, ServiceKind};
 
 /// The place of a newcomer among the PAGs that were read.
@@ -41,16 +41,19 @@ pub(super) fn place(attempt: &LoginAttempt<'_>) -> Result<Placed> {
     let guard = Guard::enter(attempt.group)?;
     let ring_before = Ring::current();
     let strangers = if ring_before.is_some() || attempt.is_manager() { 0 } else { ring::strangers_in_session() };
-    let mut placed = match place_in_registry(attempt, &guard) {
-        Ok(placed) => placed,
-        // The registry can't be locked or read. A PAG for this login alone needs no registry. A seeding job is for one PAG
-        // of the registry and for no other.
-        Err(why @ (Error::Lock { .. } | Error::System { .. }))
+    let placed = match place_in_registry(attempt, &guard) {
+        // The registry can't be locked or read, or this process can't join the user's PAG. A PAG for this login alone needs
+        // neither. A seeding job is for one PAG of the registry and for no other.
+        Err(why @ (Error::Lock { .. } | Error::System { .. } | Error::JoinRefused { .. }))
             if attempt.request.settings.placement != ServiceKind::Seed =>
         {
             report(&Event::Private { uid: attempt.uid(), why: why.to_string() });
-            private(attempt, &guard)?
+            private(attempt, &guard)
         }
+        placed => placed,
+    };
+    let mut placed = match placed {
+        Ok(placed) => placed,
         Err(why) => {
             // In the keyring that a failed join leaves, or in a dead one, the user would find no key.
             if matches!(why, Error::NotJoined { .. }) || keyring::session().is_err() {
@@ -121,7 +124,15 @@ fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Pla
                 return joined(attempt, user, pags.swap_remove(index), chosen, lease);
             }
             Err(why) => {
-                abandon(attempt, user, &pags, index, &why.to_string())?;
+                // This thread must not stay where the failed join has left it.
+                ring::fresh(user.guard(), attempt.uid())?;
+                let Some(lost) = why_lost(attempt, &chosen, &why) else {
+                    return Err(Error::JoinRefused { ring: chosen.serial, why: why.to_string() });
+                };
+                if let Some(pag) = pags.get(index) {
+                    report(&Event::RingBroken { uid: attempt.uid(), pag: pag.id, why: lost });
+                    user.retire(pag)?;
+                }
                 if attempt.request.settings.placement == ServiceKind::Seed {
                     return Err(why);
                 }
@@ -223,16 +234,14 @@ pub(super) fn kind_of_repaired(attempt: &LoginAttempt<'_>) -> PagKind {
     if attempt.request.settings.scope == Scope::User { PagKind::User } else { PagKind::Session }
 }
 
-/// Ends a PAG with a ring that looked whole and can't be joined, so that no other login tries it.
-fn abandon(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, pags: &[Pag], index: usize, why: &str) -> Result<()> {
-    if let Some(pag) = pags.get(index) {
-        report(&Event::RingBroken { uid: attempt.uid(), pag: pag.id, why: why.to_owned() });
-        // Whether or not that works, this thread must not stay where the failed join has left it.
-        let retired = user.retire(pag);
-        ring::fresh(user.guard(), attempt.uid())?;
-        return retired;
+/// Why no process can join `ring` any more, after this one has failed to: `failed`. None if this process alone could not,
+/// for want of memory or of a permission: the PAG goes on for others.
+fn why_lost(attempt: &LoginAttempt<'_>, ring: &Ring, failed: &Error) -> Option<String> {
+    match Ring::look(ring.serial, attempt.uid(), attempt.group) {
+        Err(RingFault::Lost(why)) => Some(why),
+        Ok(now) if now != *ring => Some("it is another ring now".to_owned()),
+        _ => matches!(failed, Error::NotJoined { squatted: true, .. }).then(|| failed.to_string()),
     }
-    ring::fresh(user.guard(), attempt.uid())
 }
 
 /// Makes a PAG outside the registry. It ends with its processes, and no other login can join it.

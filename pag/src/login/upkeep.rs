@@ -12,6 +12,7 @@ use crate::store::lease::LeaseKind;
 use crate::store::locked::LockedUser;
 use crate::store::record::{PagKind, Record, Unreadable};
 use crate::store::registry::Pag;
+use crate::store::ring::RingFault;
 use crate::types::{PagId, Retain};
 use crate::{afs, ccache, keyring};
 
@@ -31,8 +32,21 @@ pub fn of_newer_release(pag: &Pag) -> Option<Event> {
     Some(Event::RecordForeign { uid: pag.uid, pag: pag.id, why: why.to_string() })
 }
 
+/// The report of a PAG that this process cannot look at now, for want of memory or of a permission. None for any other
+/// PAG. That is no fault of the PAG, so nothing is done to it.
+pub fn out_of_sight(pag: &Pag) -> Option<Event> {
+    let why = match (&pag.ring, &pag.record) {
+        (Err(why @ RingFault::Unseen(_)), _) => format!("its ring cannot be used, {why}"),
+        (_, Err(why @ Unreadable::NotNow(_))) => why.to_string(),
+        _ => return None,
+    };
+    let (id, user) = (pag.id, User(pag.uid));
+    Some(Event::Complaint { what: format!("PAG {id} of {user} is left alone for now: {why}") })
+}
+
 /// Takes dead leases out of the user's PAGs, and ends the PAGs that are over. A PAG that stays in `pags` can be used. A
-/// damaged record becomes a new one of kind `repaired`. A record of a newer release is left alone. Needs the uid's
+/// damaged record becomes a new one of kind `repaired`. A record of a newer release is left alone, and so is a PAG that
+/// this process cannot look at now. Needs the uid's
 /// lock. `name` is the user's: a name service may be slow, so it is asked before the lock is taken.
 pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, name: &CStr, repaired: PagKind) {
     let with_logins = with_logins(pags);
@@ -40,8 +54,13 @@ pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, name: &CStr, repaired:
         if matches!(pag.record, Err(Unreadable::Foreign(_))) {
             return false;
         }
+        if let Some(event) = out_of_sight(pag) {
+            report(&event);
+            return false;
+        }
         if let Err(why) = &pag.ring {
-            report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why: why.clone() });
+            let why = why.to_string();
+            report(&Event::RingBroken { uid: pag.uid, pag: pag.id, why });
             let _ = locked.retire(pag);
             ccache::remove(pag.uid, pag.id);
             return false;

@@ -175,6 +175,8 @@ pub enum Unreadable {
     Foreign(u32),
     /// The bytes are no record. Names the wrong line.
     Garbled(String),
+    /// This process could not read it now. Nothing is known of it.
+    NotNow(String),
 }
 
 impl fmt::Display for Unreadable {
@@ -187,6 +189,7 @@ impl fmt::Display for Unreadable {
                 )
             }
             Unreadable::Garbled(what) => write!(f, "its record is damaged: {what}"),
+            Unreadable::NotNow(why) => write!(f, "its record cannot be read now: {why}"),
         }
     }
 }

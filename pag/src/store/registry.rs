@@ -21,7 +21,7 @@ use crate::guard::{Guard, HandleGroup};
 use crate::keyring::{self, Description, Mask, Serial};
 use crate::store::lock::Lock;
 use crate::store::record::{Record, Unreadable};
-use crate::store::ring::{Ring, RingName};
+use crate::store::ring::{Ring, RingFault, RingName};
 use crate::sys::{self, Process};
 
 /// One PAG as the registry has it.
@@ -34,7 +34,7 @@ pub struct Pag {
     /// Its holder.
     pub holder: Serial,
     /// Its ring, or what is wrong with it.
-    pub ring: std::result::Result<Ring, String>,
+    pub ring: std::result::Result<Ring, RingFault>,
     /// S0, the keyring in which OpenAFS's setpag has made this PAG's `_pag` (see [`crate::afs::openafs`]).
     pub afs_keyring: Option<Serial>,
     /// Its record, or why the record cannot be read.
@@ -199,21 +199,20 @@ impl Registry {
     }
 
     fn pag(&self, id: PagId, uid: u32, holder: Serial) -> io::Result<Pag> {
-        let mut ring = Err("its ring is gone".to_owned());
+        let (mut ring, mut fault) = (None, RingFault::gone());
         let mut afs_keyring = None;
         let mut record_key = None;
         let mut buffer = [0; keyring::DESCRIPTION_SPACE];
         for key in keyring::members(holder)? {
             match keyring::describe_into(key, &mut buffer) {
                 Ok(found) if found.is_keyring() && RingName::parse(found.name).is_some() => {
-                    ring = Ring::of_holder(key, &found, uid, self.group);
+                    ring = Some(Ring::of_holder(key, &found, uid, self.group));
                 }
                 Ok(found) if is_afs_keyring(&found) => afs_keyring = Some(key),
                 Ok(found) if found.kind == b"user" && found.name == RECORD.as_bytes() => record_key = Some(key),
                 Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EKEYREVOKED) => {
-                    ring = Err("it was revoked".to_owned())
-                }
+                // Perhaps the ring.
+                Err(error) if !matches!(fault, RingFault::Unseen(_)) => fault = RingFault::of(&error),
                 Err(_) => {}
             }
         }
@@ -222,9 +221,14 @@ impl Registry {
                 let same = record.uid == uid;
                 same.then_some(record).ok_or_else(|| Unreadable::Garbled("it names another uid".to_owned()))
             }),
-            Some(Err(error)) => Err(Unreadable::Garbled(error.to_string())),
+            Some(Err(error)) => Err(match error.raw_os_error() {
+                Some(libc::ENOKEY | libc::EKEYREVOKED | libc::EKEYEXPIRED) => Unreadable::Garbled(error.to_string()),
+                _ => Unreadable::NotNow(error.to_string()),
+            }),
+            None if matches!(fault, RingFault::Unseen(_)) => Err(Unreadable::NotNow(fault.to_string())),
             None => Err(Unreadable::Garbled("there is none".to_owned())),
         };
+        let ring = ring.unwrap_or(Err(fault));
         Ok(Pag { id, uid, holder, ring, afs_keyring, record, record_key, registry: self.serial })
     }
 

@@ -82,6 +82,39 @@ pub struct Ring {
     pub group: HandleGroup,
 }
 
+/// Why the ring in a holder cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RingFault {
+    /// It is gone, revoked, expired or not ours, so no process can join it any more.
+    Lost(String),
+    /// This process could not look at it now. Others may use it.
+    Unseen(String),
+}
+
+impl RingFault {
+    /// What it says of a ring that it cannot be described.
+    pub(super) fn of(error: &std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOKEY) => Self::gone(),
+            Some(libc::EKEYREVOKED) => RingFault::Lost("it was revoked".to_owned()),
+            Some(libc::EKEYEXPIRED) => RingFault::Lost("it has expired".to_owned()),
+            _ => RingFault::Unseen(format!("it cannot be looked at: {error}")),
+        }
+    }
+
+    /// The holder has no ring.
+    pub(super) fn gone() -> Self {
+        RingFault::Lost("its ring is gone".to_owned())
+    }
+}
+
+impl fmt::Display for RingFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (RingFault::Lost(why) | RingFault::Unseen(why)) = self;
+        f.write_str(why)
+    }
+}
+
 impl Ring {
     /// Makes a ring for `uid` in the process keyring. The caller must [release](Ring::release) it once it is anchored.
     /// `guard` proves that the thread has the right ids.
@@ -114,13 +147,10 @@ impl Ring {
     /// Looks at the keyring `serial` in a holder of `uid`, from outside.
     ///
     /// # Errors
-    /// In words, what is wrong with it: it was revoked, or it is not ours.
-    pub fn look(serial: Serial, uid: u32, group: HandleGroup) -> std::result::Result<Self, String> {
-        match keyring::describe(serial, |found| Self::of_holder(serial, &found, uid, group)) {
-            Ok(looked) => looked,
-            Err(error) if error.raw_os_error() == Some(libc::EKEYREVOKED) => Err("it was revoked".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+    /// What is wrong with it.
+    pub fn look(serial: Serial, uid: u32, group: HandleGroup) -> std::result::Result<Self, RingFault> {
+        keyring::describe(serial, |found| Self::of_holder(serial, &found, uid, group))
+            .unwrap_or_else(|error| Err(RingFault::of(&error)))
     }
 
     /// Checks a keyring in a holder of `uid` that has been described already.
@@ -132,11 +162,11 @@ impl Ring {
         found: &Description<'_>,
         uid: u32,
         group: HandleGroup,
-    ) -> std::result::Result<Self, String> {
+    ) -> std::result::Result<Self, RingFault> {
         match Self::of(serial, found) {
             Some(ring) if (ring.owner == uid || ring.owner == 0) && ring.group == group => Ok(ring),
-            Some(ring) => Err(format!("it belongs to uid {} and gid {}", ring.owner, ring.group.0)),
-            None => Err("it is no ring of ours".to_owned()),
+            Some(ring) => Err(RingFault::Lost(format!("it belongs to uid {} and gid {}", ring.owner, ring.group.0))),
+            None => Err(RingFault::Lost("it is no ring of ours".to_owned())),
         }
     }
 
@@ -178,15 +208,18 @@ impl Ring {
         if self.is_current() {
             return Ok(());
         }
-        let found = match keyring::session() {
-            Ok(serial) => keyring::describe(serial, |d| format!("{serial} of uid {} with mask {:?}", d.uid, d.mask))
-                .unwrap_or_else(|error| format!("{serial}: {error}")),
-            Err(error) => error.to_string(),
+        // A keyring that the kernel made for this call is root's.
+        let is_squatted = |d: &Description<'_>| d.uid != 0 && RingName::parse(d.name) == Some(self.name);
+        let look = |serial| {
+            let words = |d: &Description<'_>| format!("{serial} of uid {} with mask {:?}", d.uid, d.mask);
+            keyring::describe(serial, |d| (words(&d), serial != self.serial && is_squatted(&d)))
+                .unwrap_or_else(|error| (format!("{serial}: {error}"), false))
         };
-        Err(Error::NotJoined { wanted: self.serial, found })
+        let (found, squatted) = keyring::session().map_or_else(|error| (error.to_string(), false), look);
+        Err(Error::NotJoined { wanted: self.serial, found, squatted })
     }
 
-    /// For a child: joins under its own guard. True if that worked. Allocates only on failure.
+    /// For a child: joins under its own guard. True if that worked. Allocates nothing.
     pub fn join_in_child(&self) -> bool {
         let Ok(_guard) = Guard::enter(self.group) else { return false };
         self.name.join().is_ok() && self.is_current()

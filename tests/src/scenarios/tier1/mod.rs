@@ -95,6 +95,11 @@ pub const ALL: &[Scenario] = &[
         safety::root_keyring_holds_no_token,
     ),
     (
+        "trouble_of_one_login",
+        "A login that cannot join or read a PAG that is whole ends it for no other login, and changes no record.",
+        safety::trouble_of_one_login,
+    ),
+    (
         "failure_is_a_line",
         "Without keyrings, or with the lock held, a login succeeds and reports what it lacks.",
         safety::failure_is_a_line,

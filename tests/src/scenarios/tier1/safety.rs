@@ -494,6 +494,56 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     assert!(pags("alice").is_empty(), "and ends");
 }
 
+/// A login of alice with a call to `keyctl` that fails: the first with these words in its arguments.
+fn strikes(sandbox: &mut Sandbox, words: &str, error: &str) -> Host {
+    let traced = |options: &[&str]| {
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-e", "trace=keyctl"]).args(options).arg(own_program("pag-pamhost"));
+        let mut host = Host::start(strace, &["sshd", "alice"]);
+        host.ok("open");
+        host
+    };
+    let mut host = traced(&["-o", "/run/trace"]);
+    host.all_ok(&["close", "end"]);
+    host.finish();
+    let calls = std::fs::read_to_string("/run/trace").unwrap();
+    let mut calls = calls.lines().filter(|line| line.starts_with("keyctl("));
+    let number = 1 + calls.position(|line| line.contains(words)).unwrap_or_else(|| panic!("no call has {words}"));
+    sandbox.messages();
+    traced(&["-o", "/dev/null", "-e", &format!("inject=keyctl:error={error}:when={number}")])
+}
+
+pub(super) fn trouble_of_one_login(sandbox: &mut Sandbox) {
+    let mut first = login(sandbox, "alice");
+    let before = pags("alice").remove(0);
+    let (ring, record) = (before.ring, before.record);
+    let private = "gets a PAG that no other process can join";
+    let troubles = [
+        ("KEYCTL_JOIN_SESSION_KEYRING, \"pag:".to_owned(), "ENOMEM", private),
+        ("KEYCTL_JOIN_SESSION_KEYRING, \"pag:".to_owned(), "EACCES", private),
+        (format!("KEYCTL_DESCRIBE, {ring}"), "ENOMEM", "its ring cannot be used"),
+        (format!("KEYCTL_DESCRIBE, {record}"), "EACCES", "its record cannot be read now"),
+        (format!("KEYCTL_READ, {record}"), "ENOMEM", "its record cannot be read now"),
+    ];
+    let record_now = || pags("alice").into_iter().find(|pag| pag.holder == before.holder).map(|pag| pag.text);
+    for (call, error, said) in troubles {
+        let text = record_now();
+        let mut struck = strikes(sandbox, &call, error);
+        let what = format!("{error} at {call}");
+        sandbox.heard(said);
+        assert!(struck.ring().is_pag(), "{what}: the login has a PAG");
+        assert_ne!(struck.ring().identity(), first.ring().identity(), "{what}: and it is another one");
+        assert_eq!(record_now(), text, "{what}: the PAG of the other login is not ended, nor its record changed");
+        let mut third = login(sandbox, "alice");
+        assert_eq!(third.ring().identity(), first.ring().identity(), "{what}: the next login joins it");
+        third.all_ok(&["close", "end"]);
+        struck.all_ok(&["close", "end"]);
+    }
+    assert!(first.ring().token(CELL).is_some(), "the other login has its token all the time");
+    first.all_ok(&["close", "end"]);
+    assert!(pags("alice").is_empty(), "and all PAGs end");
+}
+
 pub(super) fn member_passes_nothing_on(sandbox: &mut Sandbox) {
     let mut member = login(sandbox, "alice");
     let before = member.ring();
