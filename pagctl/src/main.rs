@@ -2,6 +2,7 @@
 
 mod adopt;
 mod explain;
+mod log;
 mod member;
 mod output;
 mod pam;
@@ -16,7 +17,7 @@ use crate::output::{Answer, Error, errln};
 
 /// Shows and looks after AFS authentication groups (PAGs).
 ///
-/// Exit status: 0 all right, 1 something is to be done, 2 error; new and leave: that of the command.
+/// Exit status: 0 all right, 1 something is to be done, 2 error; new and leave: that of the command; log: that of journalctl.
 #[derive(Debug, Parser)]
 #[command(name = "pagctl", version)]
 struct Cli {
@@ -53,6 +54,8 @@ enum Verb {
         #[arg(long, hide = true, conflicts_with = "user")]
         inside: bool,
     },
+    /// Show the messages of module, helper and jobs, each with an explanation, by journalctl. Needs root, or the group adm
+    Log(log::Log),
     #[command(flatten)]
     Member(member::Verb),
     /// Check the PAM stacks, put pam_pag into them, take it out
@@ -68,6 +71,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         Verb::Status { json, .. } => Ok(status::run(*json)?),
         Verb::Adopt { user: Some(user), .. } => adopt::run(user),
         Verb::Adopt { user: None, .. } => adopt::inside(),
+        Verb::Log(log) => match log::run(log)? {},
         Verb::Member(verb) => member::run(verb),
         Verb::Remote(verb) => remote::run(verb),
         Verb::Pam(verb) => pam::run(verb),

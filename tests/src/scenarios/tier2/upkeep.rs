@@ -175,6 +175,9 @@ pub(super) fn journal_explains_messages(_: u32) {
     for words in ["Subject: A PAG was made", "Uid 61001 had no PAG", "Subject: Tokens were got"] {
         assert!(text.contains(words), "the catalog explains: no '{words}' in {text}");
     }
+    let logs = ["", "alice", "61001", "bob"].map(|user| sh(&format!("pagctl log {user}")));
+    let seen = logs.each_ref().map(|text| text.contains("Subject: A PAG was made") && text.contains(" pam_pag"));
+    assert_eq!(seen, [true, true, true, false], "pagctl log shows the messages about a user: {logs:#?}");
     let made = sh("journalctl --no-pager --output=json -t pam_pag MESSAGE_ID=f3c95789ace14954ac5d6baed2eac902");
     let fields: serde_json::Value = serde_json::from_str(made.lines().last().unwrap_or_default()).unwrap();
     assert_eq!(fields["KEYRING"], serial.to_string(), "the ring is a field: {fields:#}");
