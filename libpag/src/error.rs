@@ -1,7 +1,10 @@
 //! What can go wrong, with a code for C.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
+
+use pag::seed::Budget;
+use pag::{keyring, sys};
 
 /// Result of this library's operations.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -91,6 +94,55 @@ impl Error {
             Error::System { .. } => Code::System,
         }
     }
+
+    /// For `map_err` on system calls. A full quota is an error of its own.
+    pub(crate) fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.raw_os_error() {
+            Some(libc::EDQUOT) => Error::Quota { doing, used: keyring::quota_is_short(sys::ids().fsuid) },
+            _ => Error::System { doing, source },
+        }
+    }
+}
+
+/// The time for an operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    time: Duration,
+    begun: Instant,
+    pub(crate) end: Instant,
+}
+
+impl Limit {
+    /// This time, from now on.
+    pub(crate) fn of(time: Duration) -> Self {
+        let begun = Instant::now();
+        // What cannot be added is as good as for ever.
+        let end = begun.checked_add(time).unwrap_or(begun + Duration::from_secs(1 << 30));
+        Limit { time, begun, end }
+    }
+
+    /// What is left of it, for seeders.
+    pub(crate) fn budget(self) -> Budget {
+        Budget::new(self.end - self.begun, self.begun.elapsed())
+    }
+
+    /// Whether none is left.
+    pub(crate) fn is_over(self) -> bool {
+        Instant::now() >= self.end
+    }
+
+    /// The error of an operation that had this time.
+    pub(crate) fn timeout(self, doing: &'static str) -> Error {
+        Error::Timeout { doing, time: self.time }
+    }
+
+    /// For `map_err` on children.
+    pub(crate) fn failed(self, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |source| match source.kind() {
+            io::ErrorKind::TimedOut => self.timeout(doing),
+            _ => Error::system(doing)(source),
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -123,9 +175,4 @@ impl std::error::Error for Error {
             _ => None,
         }
     }
-}
-
-/// Stands for what the library does not do yet.
-pub(crate) fn unsupported() -> Error {
-    Error::Invalid("not yet".to_owned())
 }

@@ -43,8 +43,12 @@
 mod c;
 mod error;
 mod group;
+mod make;
+mod names;
 mod process;
 mod seed;
+mod shared;
+mod thread;
 
 pub use error::{Code, Error, Result};
 pub use group::{Entered, Pag};

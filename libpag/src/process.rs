@@ -1,14 +1,20 @@
 //! A process that may have several PAGs.
 
-use crate::error::{Result, unsupported};
+use std::sync::Arc;
+
+use crate::error::{Limit, Result};
 use crate::group::Pag;
-use crate::seed::Seed;
+use crate::seed::{Seed, Source};
+use crate::shared::Shared;
+use crate::thread;
 
 /// The PAGs of this process. Dropping it ends them all.
 ///
 /// All calls may be made by all threads at once.
 #[derive(Debug)]
-pub struct Process {}
+pub struct Process {
+    shared: Arc<Shared>,
+}
 
 impl Process {
     /// Makes this process one that may have PAGs: once for each process, after a server's fork and before its threads.
@@ -20,26 +26,37 @@ impl Process {
     /// # Errors
     /// `AlreadyOpen`, `Quota`; `System` if this process may not use keyrings, or has several uids (a setuid program).
     pub fn open() -> Result<Self> {
-        Err(unsupported())
+        Ok(Process { shared: Arc::new(Shared::open()?) })
     }
 
     /// Creates a PAG and fills it with tokens from `seed`. The calling thread does not enter it.
     ///
-    /// Children of this process do the work. They send no SIGCHLD and are collected here.
+    /// Children of this process do the work. They send no SIGCHLD and are collected here. On a host with OpenAFS, its module
+    /// makes a process without CAP_SYS_ADMIN wait if it creates more than one PAG a second on average.
     ///
     /// # Errors
-    /// `Forked`, `Quota`, `Timeout`, `Seed`, `NoPag`, `System`. Nothing is left of the PAG then.
-    pub fn create(&self, _seed: &Seed) -> Result<Pag> {
-        Err(unsupported())
+    /// `Invalid`, `Forked`, `Quota`, `Timeout`, `Seed`, `NoPag`, `System`. Nothing is left of the PAG then.
+    pub fn create(&self, seed: &Seed) -> Result<Pag> {
+        self.shared.check()?;
+        let limit = Limit::of(seed.time);
+        let seeding = seed.prepare()?;
+        let (ring, made) = self.shared.make(limit)?;
+        let pag = Pag::new(self.shared.clone(), ring);
+        if seed.source != Source::Nothing {
+            pag.note_end(seeding.fill(&self.shared.origin, &made, limit)?);
+        }
+        Ok(pag)
     }
 
     /// Chooses the PAG to which threads return when they leave; `None` is no PAG, as it is at first. No thread is moved:
     /// the calling thread, too, goes there with its next [`leave`](Process::leave).
     ///
     /// # Errors
-    /// `Forked`, `Ended`: the default stays what it was.
-    pub fn set_default(&self, _pag: Option<&Pag>) -> Result<()> {
-        Err(unsupported())
+    /// `Forked`; `Ended`, also for a PAG of another process that was open before: the default stays what it was.
+    pub fn set_default(&self, pag: Option<&Pag>) -> Result<()> {
+        self.shared.check()?;
+        self.shared.set_default(pag.map(|pag| pag.of(&self.shared)).transpose()?);
+        Ok(())
     }
 
     /// Takes the calling thread back to the default PAG, or out of all PAGs. What is left of its [guards](crate::Entered) does
@@ -48,10 +65,21 @@ impl Process {
     /// # Errors
     /// `Forked`. `Ended` (the default PAG has ended) and `System`: the thread is in no PAG.
     pub fn leave(&self) -> Result<()> {
-        Err(unsupported())
+        self.shared.check()?;
+        thread::leave(&self.shared.names, self.shared.no_pag, self.shared.default())
     }
 
     /// Takes the calling thread out of all PAGs, the default one included, as a failed call does. For C, where a caller can
     /// name a PAG that is not there. Allocates no memory, takes no lock, and opens no file. Does nothing in a forked child.
-    pub(crate) fn leave_all(&self) {}
+    pub(crate) fn leave_all(&self) {
+        if !self.shared.names.are_of_the_parent() {
+            thread::leave_all(&self.shared.names, self.shared.no_pag);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
 }

@@ -47,6 +47,11 @@ pub fn session_id() -> Serial {
     Serial(SpecialKeyring::Session.serial())
 }
 
+/// This thread's own keyring. The kernel makes it on first use.
+pub fn thread_id() -> Serial {
+    Serial(SpecialKeyring::Thread.serial())
+}
+
 /// This process's own keyring. The kernel makes it on first use.
 pub fn process_id() -> Serial {
     Serial(SpecialKeyring::Process.serial())
@@ -94,6 +99,20 @@ impl Mask {
     /// `@u` is linked in every root login. With one SEARCH bit here, root and every user that root changes to
     /// would find alice's tokens.
     pub const ANCHOR: Mask = Mask(raw::KEY_USR_ALL & !raw::KEY_USR_SEARCH);
+    /// The ring that a process has made for itself. Members may use it and put tokens in, and no member can pass it on.
+    /// Its owner may search it: without that no thread could enter it by its name. Without VIEW the name stands in no
+    /// list.
+    pub const PROCESS_RING: Mask =
+        Mask(raw::KEY_POS_VIEW | raw::KEY_POS_READ | raw::KEY_POS_WRITE | raw::KEY_POS_SEARCH | raw::KEY_USR_SEARCH);
+    /// That ring while it is made.
+    pub const PROCESS_RING_IN_MAKING: Mask = Mask(raw::KEY_POS_ALL | raw::KEY_USR_SEARCH);
+    /// The keyring of threads that are in no PAG of their process. Nothing can be put into it.
+    pub const NO_PAG: Mask = Mask(Mask::PROCESS_RING.0 & !raw::KEY_POS_WRITE);
+    /// The keyring that holds the rings of a process. Children of the process link into it, and no search comes through
+    /// it.
+    pub const PROCESS_HOLDER: Mask = Mask(raw::KEY_USR_WRITE);
+    /// S0 below the ring of a process: as [`Mask::S0`], without anything for owner and group.
+    pub const PROCESS_S0: Mask = Mask(raw::KEY_POS_VIEW | raw::KEY_POS_READ | raw::KEY_POS_SEARCH);
 }
 
 impl fmt::Debug for Mask {
@@ -271,6 +290,14 @@ pub fn link(key: Serial, ring: Serial) -> io::Result<()> {
 /// EACCES, ENOENT (was not in it), ENOKEY, EKEYREVOKED.
 pub fn unlink(key: Serial, ring: Serial) -> io::Result<()> {
     raw::keyctl_unlink(key.0, ring.0).map_err(io_error)
+}
+
+/// Ends a key for every process that has it, and empties it. Needs WRITE or SETATTR.
+///
+/// # Errors
+/// EACCES, ENOKEY, EKEYREVOKED.
+pub fn revoke(key: Serial) -> io::Result<()> {
+    raw::keyctl_revoke(key.0).map_err(io_error)
 }
 
 /// Destroys a key for every process that has it. Needs SEARCH.

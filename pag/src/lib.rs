@@ -9,6 +9,7 @@
 //! * [`ccache`] is the PAG's Kerberos cache.
 //! * [`login`] strings these together for the PAM module.
 //! * [`mirror`] keeps a user manager's ring in step with the PAG that it follows or was adopted into.
+//! * [`process_ring`] is the ring that a process makes for itself.
 //! * [`membership`] is what every process may do by itself.
 //! * [`report`] owns every message.
 //! * [`sys`] holds the system calls, [`keyring`] the keys, [`guard`] the switching of ids.
@@ -25,6 +26,7 @@ pub mod membership;
 pub mod mirror;
 pub mod nudge;
 pub mod policy;
+pub mod process_ring;
 pub mod report;
 pub mod run;
 pub mod seed;

@@ -126,8 +126,9 @@ pub(crate) extern "C" fn pag_process_close(process: *mut c_void) {
             return Ok(());
         }
         let removed = PROCESSES.remove(process)?;
-        PAGS.drain().for_each(|pag| end(&pag));
+        // This ends all its PAGs at once, unless another thread is in the middle of a call with it.
         drop(removed);
+        PAGS.drain().for_each(|pag| end(&pag));
         Ok(())
     });
 }

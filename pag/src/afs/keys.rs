@@ -102,7 +102,7 @@ fn with_long_payload(serial: Serial, look: &mut dyn FnMut(&[u8])) {
 }
 
 /// Discards the token keys in `place`, of one cell or all. False if `place` cannot be read. Allocates nothing.
-pub(super) fn discard_keys(place: Serial, cell: Option<&str>) -> bool {
+pub(crate) fn discard_keys(place: Serial, cell: Option<&str>) -> bool {
     visit_keys(place, &mut |key| {
         if cell.is_none_or(|cell| key.cell.eq_ignore_ascii_case(cell.as_bytes())) {
             // The key leaves the ring first: a program that looks for a token then finds none, instead of an invalidated

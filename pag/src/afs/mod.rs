@@ -15,4 +15,5 @@ mod seen;
 mod tokens;
 mod xdr;
 
+pub(crate) use self::keys::discard_keys;
 pub use self::tokens::{discard, discard_as_member, discard_cell, discard_here, tokens, tokens_as_member, tokens_here};

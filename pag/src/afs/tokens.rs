@@ -8,7 +8,7 @@ use super::openafs::{self, Device, Interface};
 use super::seen::Seen;
 use crate::error::{Error, Result};
 use crate::keyring::{self as keys, Serial};
-use crate::store::ring::Ring;
+use crate::store::ring::{Enter, Ring};
 use crate::sys::{self, Answer, Exit, Fields, Put};
 use crate::types::{Cell, Token};
 
@@ -16,7 +16,7 @@ use crate::types::{Cell, Token};
 ///
 /// # Errors
 /// `System` if the caller may not enter the ring, or if the child does not answer until `deadline`.
-pub fn tokens(ring: &Ring, deadline: Instant) -> Result<Vec<Token>> {
+pub fn tokens(ring: &dyn Enter, deadline: Instant) -> Result<Vec<Token>> {
     list(Some(ring), deadline)
 }
 
@@ -72,7 +72,7 @@ pub fn discard_as_member(ring: &Ring, cell: Option<&Cell>) -> Result<()> {
 ///
 /// # Errors
 /// As [`tokens`], and if a client refuses.
-pub fn discard(ring: &Ring, deadline: Instant) -> Result<()> {
+pub fn discard(ring: &dyn Enter, deadline: Instant) -> Result<()> {
     discard_in(Some(ring), None, deadline)
 }
 
@@ -80,7 +80,7 @@ pub fn discard(ring: &Ring, deadline: Instant) -> Result<()> {
 ///
 /// # Errors
 /// As [`discard`].
-pub fn discard_cell(ring: &Ring, cell: &Cell, deadline: Instant) -> Result<()> {
+pub fn discard_cell(ring: &dyn Enter, cell: &Cell, deadline: Instant) -> Result<()> {
     discard_in(Some(ring), Some(cell), deadline)
 }
 
@@ -95,22 +95,22 @@ pub fn discard_here(cell: Option<&Cell>, deadline: Instant) -> Result<()> {
 
 /// A keyring with tokens, and whether it is the caller's session keyring already.
 struct TokenKeyring<'a> {
-    ring: Option<&'a Ring>,
+    ring: Option<&'a dyn Enter>,
     keyring: Serial,
     is_session: bool,
 }
 
 impl<'a> TokenKeyring<'a> {
-    fn of(ring: Option<&'a Ring>) -> std::io::Result<Self> {
+    fn of(ring: Option<&'a dyn Enter>) -> std::io::Result<Self> {
         Ok(match ring {
-            Some(ring) => TokenKeyring { ring: Some(ring), keyring: ring.serial, is_session: ring.is_current() },
+            Some(ring) => TokenKeyring { ring: Some(ring), keyring: ring.serial(), is_session: ring.is_current() },
             None => TokenKeyring { ring: None, keyring: keys::session()?, is_session: true },
         })
     }
 
     /// Enters the ring. For a child.
     fn enter(&self) -> bool {
-        self.is_session || self.ring.is_some_and(Ring::join_in_child)
+        self.is_session || self.ring.is_some_and(Enter::enter_in_child)
     }
 }
 
@@ -121,7 +121,7 @@ impl fmt::Display for TokenKeyring<'_> {
 }
 
 #[allow(unsafe_code)] // makes a child
-fn list(ring: Option<&Ring>, deadline: Instant) -> Result<Vec<Token>> {
+fn list(ring: Option<&dyn Enter>, deadline: Instant) -> Result<Vec<Token>> {
     let target = TokenKeyring::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || Error::system(format!("list the tokens in {target}"));
     let mut found = Vec::new();
@@ -178,7 +178,7 @@ fn refused() -> std::io::Error {
 }
 
 #[allow(unsafe_code)] // makes a child
-fn discard_in(ring: Option<&Ring>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
+fn discard_in(ring: Option<&dyn Enter>, cell: Option<&Cell>, deadline: Instant) -> Result<()> {
     let target = TokenKeyring::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || match cell {
         Some(cell) => Error::system(format!("discard the tokens of cell {cell} in {target}")),

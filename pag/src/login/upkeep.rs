@@ -12,7 +12,7 @@ use crate::store::lease::LeaseKind;
 use crate::store::locked::LockedUser;
 use crate::store::record::{PagKind, Record, Unreadable};
 use crate::store::registry::Pag;
-use crate::store::ring::RingFault;
+use crate::store::ring::{Ring, RingFault};
 use crate::types::{PagId, Retain};
 use crate::{afs, ccache, keyring};
 
@@ -136,7 +136,7 @@ fn store(user: &LockedUser<'_>, pag: &mut Pag, record: Record) {
 /// Discards the tokens of a PAG that goes on without a login, and takes them and the ticket out of its record.
 fn drop_tokens(pag: &Pag, record: &mut Record) {
     // A ring that cannot be read may have some.
-    let has_tokens = |ring| afs::tokens(ring, Instant::now() + LOOK).map_or(true, |tokens| !tokens.is_empty());
+    let has_tokens = |ring: &Ring| afs::tokens(ring, Instant::now() + LOOK).map_or(true, |tokens| !tokens.is_empty());
     if pag.ring.as_ref().is_ok_and(has_tokens) && discard_tokens(pag) {
         report(&Event::TokensDropped { uid: pag.uid, pag: pag.id });
     }

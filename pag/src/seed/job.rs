@@ -10,7 +10,7 @@ use super::wanted::{Wanted, cell_of_path, cells, named};
 use crate::afs::openafs::Device;
 use crate::config::{AKLOG, AKLOG_KAFS, Settings};
 use crate::error::{Error, Result};
-use crate::store::ring::Ring;
+use crate::store::ring::Enter;
 use crate::sys::{self, Exit, Identity, Passwd, Program};
 use crate::types::{Cell, Client};
 
@@ -66,7 +66,7 @@ impl Job<'_> {
     ///
     /// # Errors
     /// `System` when the kernel makes no child.
-    pub fn run(&self, ring: Option<&Ring>, budget: &Budget) -> Result<Outcome> {
+    pub fn run(&self, ring: Option<&dyn Enter>, budget: &Budget) -> Result<Outcome> {
         let mut failures = Vec::new();
         let (clients, exists) = (Client::present(self.settings), |path: &str| Path::new(path).exists());
         let (runs, missing) = runs(&clients, self.settings, self.user, &self.excluded, exists, Client::own_cell);
@@ -109,6 +109,19 @@ impl Job<'_> {
             Some(program) => Ok(run(&program, self.identity, None, false, budget)?
                 .map_err(|why| why.replacen("the seeder", "kinit -R", 1))),
             None => Ok(Err("its environment holds a NUL".to_owned())),
+        }
+    }
+
+    /// Gets a ticket for `principal` from a keytab into the job's ccache, as the user, where the caller is.
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub fn kinit(&self, keytab: &str, principal: &str, budget: &Budget) -> Result<Outcome> {
+        let words = ["/usr/bin/kinit", "-k", "-t", keytab, "--", principal].map(str::to_owned);
+        match self.program(words.into()) {
+            Some(program) => Ok(run(&program, self.identity, None, false, budget)?
+                .map_err(|why| why.replacen("the seeder", "kinit", 1))),
+            None => Ok(Err("its command line holds a NUL".to_owned())),
         }
     }
 
@@ -196,7 +209,13 @@ pub type Outcome = std::result::Result<(), String>;
 
 /// Runs a program in `ring`, as the user. With `openafs`, it runs only in a PAG of OpenAFS.
 #[allow(unsafe_code)] // makes a child
-fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: bool, budget: &Budget) -> Result<Outcome> {
+fn run(
+    program: &Program,
+    identity: &Identity,
+    ring: Option<&dyn Enter>,
+    openafs: bool,
+    budget: &Budget,
+) -> Result<Outcome> {
     let left = budget.left();
     if left.is_zero() {
         return Ok(Err("the time of this login is used up".to_owned()));
@@ -205,7 +224,7 @@ fn run(program: &Program, identity: &Identity, ring: Option<&Ring>, openafs: boo
     let enter = || {
         // Outside the PAG, the tokens of a seeder would go to all processes with this uid.
         let Some(ring) = ring else { return Ok(()) };
-        if !ring.is_current() && !ring.join_in_child() {
+        if !ring.is_current() && !ring.enter_in_child() {
             return Err(STATUS_OUTSIDE);
         }
         let is_member = |device: &Device| device.open().is_ok_and(|interface| interface.is_member());

@@ -16,5 +16,5 @@ pub use self::excluded::{EXCLUDED_ENV, Excluded, IDENTITY_ENV, not_of_pag};
 pub use self::job::{Job, Outcome};
 pub use self::need::{Need, need};
 pub use self::outcome::{Alias, Brought, held};
-pub use self::run::{Seeding, note_seeding, run_seeder};
+pub use self::run::{Judged, Seeding, note_seeding, run_and_judge, run_seeder};
 pub use self::wanted::{Wanted, are_good, cells};

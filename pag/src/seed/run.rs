@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
-use super::job::Job;
+use super::job::{Job, Outcome};
 use super::outcome::{Alias, Brought, brought, held, missed, note_aliases};
 use super::wanted::Wanted;
 use crate::error::Result;
@@ -11,7 +11,7 @@ use crate::guard::HandleGroup;
 use crate::report::{Event, report};
 use crate::store::locked;
 use crate::store::record::Held;
-use crate::store::ring::Ring;
+use crate::store::ring::{Enter, Ring};
 use crate::types::{PagId, Token};
 use crate::{afs, keyring, sys};
 
@@ -33,19 +33,45 @@ pub struct Seeding {
 const NOTHING_THERE: &str = "the seeder ended with status 0, and no such token is in the ring. It must end when the \
      tokens are there: what it leaves in the background is killed";
 
-/// Runs the seeders of a job and reports the result. The tokens in the ring decide, not the status of a seeder.
-/// `before` are the tokens in the ring, if the caller has read them.
+/// What the seeders of a job have brought.
+#[derive(Debug)]
+pub struct Judged {
+    /// The wanted tokens that came, and those that did not.
+    pub brought: Brought,
+    /// Whether all wanted tokens came; else why not, in words.
+    pub result: Outcome,
+    /// The tokens in the ring afterwards. None if they could not be read.
+    pub tokens: Option<Vec<Token>>,
+}
+
+/// Runs the seeders of a job and reports the result. `before` are the tokens in the ring, if the caller has read them.
 pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>>, budget: &Budget) -> Seeding {
     let begun = Instant::now();
-    let wanted = job.wanted();
-    if wanted.is_empty() && !job.excluded.is_nothing() {
+    if job.wanted().is_empty() && !job.excluded.is_nothing() {
         return Seeding { ok: true, tokens: None, aliases: Vec::new() };
     }
+    let uid = job.user.uid;
+    let place = ring.map(|ring| ring.serial);
+    let Judged { brought, result, tokens } = run_and_judge(job, ring.map(|ring| ring as &dyn Enter), before, budget);
+    let ok = result.is_ok();
+    if !brought.got.is_empty() {
+        let (client, cell) = names(&brought.got);
+        report(&Event::Seeded { uid, ring: place, client, cell, millis: sys::millis(begun.elapsed()) });
+    }
+    if let Err(why) = result {
+        let (client, cell) = names(&brought.missed);
+        report(&Event::SeedFailed { uid, ring: place, client, cell, why });
+    }
+    Seeding { ok, tokens, aliases: brought.aliases }
+}
+
+/// Runs the seeders of a job. The tokens in the ring decide, not the status of a seeder. `before` are the tokens in the
+/// ring, if the caller has read them.
+pub fn run_and_judge(job: &Job<'_>, ring: Option<&dyn Enter>, before: Option<&Vec<Token>>, budget: &Budget) -> Judged {
+    let wanted = job.wanted();
     let look = |time: Duration| afs::tokens(ring.filter(|_| !time.is_zero())?, Instant::now() + time).ok();
     let before = before.cloned().or_else(|| look(budget.left().min(LOOK)));
     let before = before.as_deref();
-    let uid = job.user.uid;
-    let place = ring.map(|ring| ring.serial);
     let result = job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string()));
     let after = look(LOOK);
     let (brought, result) = match (result, &after) {
@@ -63,18 +89,8 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>
             (Brought { got, missed, aliases: Vec::new() }, Err(why))
         }
     };
-    let ok = result.is_ok();
-    if !brought.got.is_empty() {
-        let (client, cell) = names(&brought.got);
-        report(&Event::Seeded { uid, ring: place, client, cell, millis: sys::millis(begun.elapsed()) });
-    }
-    if let Err(why) = result {
-        let quota = keyring::quota_is_short(uid).map(|quota| format!("; {quota}")).unwrap_or_default();
-        let why = why + &quota;
-        let (client, cell) = names(&brought.missed);
-        report(&Event::SeedFailed { uid, ring: place, client, cell, why });
-    }
-    Seeding { ok, tokens: after, aliases: brought.aliases }
+    let quota = || keyring::quota_is_short(job.user.uid).map(|quota| format!("; {quota}")).unwrap_or_default();
+    Judged { brought, result: result.map_err(|why| why + &quota()), tokens: after }
 }
 
 /// The clients and the cells of these tokens, for a message: each once, in the order of `wanted`.

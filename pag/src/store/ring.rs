@@ -16,6 +16,8 @@ pub struct RingName([u8; 16]);
 
 impl RingName {
     const PREFIX: &[u8] = b"pag:";
+    /// Its length as text, in bytes.
+    pub(crate) const LENGTH: usize = 36;
 
     /// Makes a new random name.
     ///
@@ -37,8 +39,8 @@ impl RingName {
         Some(RingName(bits.to_be_bytes()))
     }
 
-    fn to_c(self) -> [u8; 37] {
-        let mut text = [0; 37];
+    pub(crate) fn to_c(self) -> [u8; Self::LENGTH + 1] {
+        let mut text = [0; Self::LENGTH + 1];
         let hex = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|nibble| match nibble {
             0..=9 => b'0' + nibble,
             _ => b'a' + nibble - 10,
@@ -66,6 +68,31 @@ impl fmt::Display for RingName {
 impl fmt::Debug for RingName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// A ring that a child of this process can enter: as root a login's ([`Ring`]), or by its name one that this process
+/// has made for itself ([`ProcessRing`](crate::process_ring::ProcessRing)).
+pub trait Enter {
+    /// Its number.
+    fn serial(&self) -> Serial;
+    /// Whether this thread is inside.
+    fn is_current(&self) -> bool;
+    /// For a child: enters it. True if that worked. Allocates only on failure.
+    fn enter_in_child(&self) -> bool;
+}
+
+impl Enter for Ring {
+    fn serial(&self) -> Serial {
+        self.serial
+    }
+
+    fn is_current(&self) -> bool {
+        Ring::is_current(self)
+    }
+
+    fn enter_in_child(&self) -> bool {
+        self.join_in_child()
     }
 }
 

@@ -214,6 +214,14 @@ fn set_mask(mask: &SignalSet) -> SignalSet {
     before
 }
 
+/// Does `work` with all signals blocked in this thread. A thread that it starts keeps them blocked.
+pub(super) fn with_all_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
+    let before = set_mask(&[u64::MAX; 2]);
+    let result = work();
+    set_mask(&before);
+    result
+}
+
 /// Reads a child's pipe to its end, at most until `deadline`. True if the end was reached.
 fn drain(pipe: BorrowedFd<'_>, bytes: &mut Vec<u8>, deadline: Instant) -> bool {
     let mut buffer = Zeroizing::new([0; 4096]);

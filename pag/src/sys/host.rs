@@ -95,6 +95,13 @@ pub fn kill_all_others() -> bool {
     unsafe { libc::kill(-1, libc::SIGKILL) == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) }
 }
 
+/// Begins a new slice of time for this thread, so that the kernel is less likely to take the processor away in its next
+/// calls.
+pub fn yield_now() {
+    // SAFETY: no arguments.
+    unsafe { libc::sched_yield() };
+}
+
 /// Seconds since the epoch.
 pub fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())

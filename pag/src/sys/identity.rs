@@ -46,7 +46,10 @@ impl Identity {
 }
 
 /// Closes this process's memory to its own user: no tracing, and no core dump.
-fn close_memory() -> io::Result<()> {
+///
+/// # Errors
+/// EPERM if a sandbox forbids the call.
+pub fn close_memory() -> io::Result<()> {
     // SAFETY: takes integers.
     cerr(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) }.into()).map(drop)
 }

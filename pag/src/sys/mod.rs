@@ -15,7 +15,9 @@ mod ids;
 mod locks;
 mod message;
 mod mount;
+mod parked;
 mod process;
+mod secrets;
 mod supervise;
 mod users;
 mod word_size;
@@ -26,14 +28,16 @@ pub use self::files::{LOOK, copy_file_to, make_directory, open_beneath, open_fil
 pub use self::fork::{Answer, Child, Exit, Put, ask, ask_as, child, wait_for_left};
 pub use self::host::{
     RootDirectory, is_process, join_session, kill_all_others, local_time, millis, now, pidfd_open, random,
-    root_directory,
+    root_directory, yield_now,
 };
-pub use self::identity::Identity;
+pub use self::identity::{Identity, close_memory};
 pub use self::ids::{Attributes, Ids, attributes, ids, setfsgid, setfsuid, setresgid, setresuid};
 pub use self::locks::lock_briefly;
 pub use self::message::{Fields, length_of, write_fields};
 pub use self::mount::{Mount, detach_mount, mount_for_all};
+pub use self::parked::Parked;
 pub use self::process::Process;
+pub use self::secrets::{SECRET, Secrets};
 pub use self::supervise::{Program, STATUS_DEADLINE, STATUS_NOT_STARTED, STATUS_SIGNAL, run};
 pub use self::users::{Passwd, UserGroups, Who, group, groups_of, passwd};
 
