@@ -81,19 +81,33 @@ fn each_link_in_a_document_leads_somewhere() {
     }
 }
 
+/// Fails if there is no scenario with this name.
+fn is_scenario(name: &str) {
+    let lists = ["tier1", "tier2", "tier3"].map(|tier| top().join("tests/src/scenarios").join(tier).join("mod.rs"));
+    assert!(lists.iter().any(|list| read(list).contains(&format!("\"{name}\""))), "there is no scenario {name}");
+}
+
 #[test]
 fn the_threat_model_names_scenarios() {
     let page = read(&top().join("docs/threat-model.md"));
-    let scenarios =
-        ["tier1", "tier2", "tier3"].map(|tier| read(&top().join("tests/src/scenarios").join(tier).join("mod.rs")));
-    let mut count = 0;
-    for shown in page.split("Shown by ").skip(1) {
-        for name in quoted(shown.split('.').next().unwrap_or_default()) {
-            assert!(scenarios.iter().any(|list| list.contains(&format!("\"{name}\""))), "there is no scenario {name}");
-            count += 1;
-        }
+    let shown = page.split("Shown by ").skip(1).map(|shown| shown.split('.').next().unwrap_or_default());
+    let names: Vec<&str> = shown.flat_map(quoted).collect();
+    names.iter().copied().for_each(is_scenario);
+    assert!(names.len() > 30, "{names:?}");
+}
+
+#[test]
+fn what_is_called_tested_has_a_scenario() {
+    let page = read(&top().join("docs/support.md"));
+    let rows: Vec<Vec<&str>> =
+        page.lines().map(|line| line.split(" | ").collect()).filter(|row: &Vec<_>| row.len() == 3).collect();
+    let is_tested = |row: &&Vec<&str>| row[1].starts_with("tested");
+    for row in rows.iter().filter(is_tested) {
+        let mut names = quoted(row[2]).peekable();
+        assert!(names.peek().is_some(), "no scenario is named for {}", row[0]);
+        names.for_each(is_scenario);
     }
-    assert!(count > 30, "{count} scenarios were found");
+    assert!(rows.iter().filter(is_tested).count() > 15);
 }
 
 #[test]
