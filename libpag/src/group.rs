@@ -92,6 +92,19 @@ impl Pag {
         thread::switch(&shared.names, shared.no_pag, self.inner.ring)
     }
 
+    /// As [`switch`](Pag::switch), for C, which has no guards.
+    pub(crate) fn switch_without_guards(&self) -> Result<()> {
+        let shared = &self.inner.shared;
+        match self.check() {
+            Ok(()) => thread::go(&shared.names, shared.no_pag, self.inner.ring),
+            Err(Error::Forked) => Err(Error::Forked),
+            Err(error) => {
+                thread::out(&shared.names, shared.no_pag);
+                Err(error)
+            }
+        }
+    }
+
     /// Gets new tokens into the PAG, for all who are in it.
     ///
     /// # Errors

@@ -69,12 +69,23 @@ impl Process {
         thread::leave(&self.shared.names, self.shared.no_pag, self.shared.default())
     }
 
+    /// As [`leave`](Process::leave), for C, which has no guards.
+    pub(crate) fn leave_without_guards(&self) -> Result<()> {
+        self.shared.check()?;
+        thread::go(&self.shared.names, self.shared.no_pag, self.shared.default().unwrap_or(self.shared.no_pag))
+    }
+
     /// Takes the calling thread out of all PAGs, the default one included, as a failed call does. For C, where a caller can
     /// name a PAG that is not there. Allocates no memory, takes no lock, and opens no file. Does nothing in a forked child.
     pub(crate) fn leave_all(&self) {
         if !self.shared.names.are_of_the_parent() {
-            thread::leave_all(&self.shared.names, self.shared.no_pag);
+            thread::out(&self.shared.names, self.shared.no_pag);
         }
+    }
+
+    /// Ends all PAGs, as dropping does.
+    pub(crate) fn close(&self) {
+        self.shared.close();
     }
 }
 

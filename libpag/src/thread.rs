@@ -79,7 +79,12 @@ pub(crate) fn leave_all(names: &Names, no_pag: Ring) {
     out(names, no_pag);
 }
 
-fn go(names: &Names, no_pag: Ring, ring: Ring) -> Result<()> {
+/// Puts the calling thread into `ring`, and does not note it for guards. Thread-local memory is not touched: where the
+/// library came by dlopen(3), the loader allocates it at the first use in each thread.
+///
+/// # Errors
+/// As [`enter`].
+pub(crate) fn go(names: &Names, no_pag: Ring, ring: Ring) -> Result<()> {
     let error = match names.enter(ring) {
         Ok(true) => return Ok(()),
         // With a full quota the kernel cannot make the stray keyring either.
@@ -92,7 +97,7 @@ fn go(names: &Names, no_pag: Ring, ring: Ring) -> Result<()> {
 }
 
 /// Takes the calling thread to the keyring for no PAG. If that is lost, it gets a new one of its own.
-fn out(names: &Names, no_pag: Ring) {
+pub(crate) fn out(names: &Names, no_pag: Ring) {
     if matches!(names.enter(no_pag), Ok(true)) {
         return;
     }

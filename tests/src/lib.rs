@@ -20,5 +20,6 @@ pub mod renamed;
 pub mod ring;
 pub mod sandbox;
 pub mod scenarios;
+pub mod server;
 pub mod speed;
 pub mod ticket;

@@ -125,10 +125,9 @@ pub(crate) extern "C" fn pag_process_close(process: *mut c_void) {
         if process.is_null() {
             return Ok(());
         }
-        let removed = PROCESSES.remove(process)?;
-        // This ends all its PAGs at once, unless another thread is in the middle of a call with it.
-        drop(removed);
-        PAGS.drain().for_each(|pag| end(&pag));
+        // All PAGs at once, which is faster than one by one. Another thread may be in the middle of a call with the process.
+        PROCESSES.remove(process)?.close();
+        PAGS.drain().for_each(drop);
         Ok(())
     });
 }
@@ -150,7 +149,7 @@ pub(crate) unsafe extern "C" fn pag_create(
         let handle = PAGS.insert(pag).ok_or_else(no_room)?;
         // If the process is closed now, either this sees it, or the one that closes sees the PAG.
         if PROCESSES.with(process, |_| ()).is_err() {
-            PAGS.remove(handle).iter().for_each(|pag| end(pag));
+            drop(PAGS.remove(handle));
             return Err(Error::Ended);
         }
         Ok(handle)
@@ -162,13 +161,13 @@ pub(crate) unsafe extern "C" fn pag_create(
 /// See pag.h.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn pag_enter(pag: *mut c_void) -> c_int {
-    switch(Switch::Enter, || PAGS.with(pag, |pag| pag.switch()))
+    switch(Switch::Enter, || PAGS.with(pag, |pag| pag.switch_without_guards()))
 }
 
 /// See pag.h.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn pag_leave(process: *mut c_void) -> c_int {
-    switch(Switch::Leave, || PROCESSES.with(process, |process| process.leave()))
+    switch(Switch::Leave, || PROCESSES.with(process, |process| process.leave_without_guards()))
 }
 
 /// See pag.h.
@@ -218,13 +217,6 @@ pub(crate) extern "C" fn pag_end(pag: *mut c_void) {
         }
         PAGS.remove(pag)?.end()
     });
-}
-
-/// Ends a PAG of a process that is closed. The next in line must be ended, too, whatever comes of this one.
-fn end(pag: &Pag) {
-    if let Err(error) = pag.end() {
-        note(&error);
-    }
 }
 
 /// See pag.h.

@@ -5,6 +5,7 @@ mod ccaches;
 mod ends;
 mod hosts;
 mod identity;
+mod libpag_c;
 mod life;
 mod member;
 mod options;
@@ -319,6 +320,36 @@ pub const ALL: &[Scenario] = &[
         "bus_closed_outputs",
         "Each verb of pagctl ends quietly if its reader has gone, and prints one line if the disk is full.",
         bus::closed_outputs,
+    ),
+    (
+        "libpag_c_exports",
+        "libpag.so exports the calls of its header, with symbol versions, and needs nothing but libc.",
+        libpag_c::exports,
+    ),
+    (
+        "libpag_c_model",
+        "A C program has several PAGs, its threads switch between them, and the end of one is final.",
+        libpag_c::model,
+    ),
+    (
+        "libpag_c_errors",
+        "Each wrong call from C has its code and its words, and leaves its thread in no PAG.",
+        libpag_c::errors,
+    ),
+    (
+        "libpag_c_close_ends_all",
+        "Closing a process ends its PAGs, those that are created meanwhile included, and it can be opened again.",
+        libpag_c::close_ends_all,
+    ),
+    (
+        "libpag_c_allocates_nothing",
+        "Entering, failing to enter and leaving allocate nothing, in new threads of a program that used dlopen.",
+        libpag_c::allocates_nothing,
+    ),
+    (
+        "libpag_c_examples",
+        "The manual's examples in C and Python serve each user with its own PAG.",
+        libpag_c::examples,
     ),
     ("bus_pagctl", "pagctl lists, shows, renews, discards, chooses and monitors over D-Bus.", bus::pagctl_verbs),
 ];
