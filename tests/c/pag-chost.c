@@ -280,9 +280,15 @@ static void dispatch(char *line, char *answer)
     const char *cells[9];
     pag **place;
 
-    if (strcmp(line, "open") == 0)
-        result(answer, pag_process_open(&process, (unsigned int)atoi(rest)));
-    else if (strcmp(line, "close") == 0) {
+    if (strcmp(line, "open") == 0) {
+        pag_process *opened = (pag_process *)(void *)&seed;
+        int code = pag_process_open(&opened, (unsigned int)atoi(rest));
+        if (code == PAG_OK)
+            process = opened;
+        else if (opened)
+            code = -1;                                          /* pag.h promises NULL */
+        result(answer, code);
+    } else if (strcmp(line, "close") == 0) {
         pag_process_close(process);
         say(answer, 0, "");
     } else if (strcmp(line, "create") == 0) {

@@ -227,7 +227,7 @@ pub(super) fn errors(sandbox: &mut Sandbox) {
             "none",
             "after entering {handle}, the thread is in the PAG that it was in before"
         );
-        server.fails(&format!("expires {handle}"), INVALID, "-1");
+        server.fails(&format!("expires {handle}"), INVALID, "0");
         server.fails(&format!("renew {handle} {alice}"), INVALID, "handle");
         server.ok("enter alice");
         server.fails(&format!("leave {handle}"), INVALID, "in no PAG");
@@ -273,9 +273,10 @@ pub(super) fn errors(sandbox: &mut Sandbox) {
     // A full quota: by a key that takes the room of many.
     sandbox.seeder(SEEDER);
     server.ok("run head -c 19000 /dev/zero | keyctl padd user full @u");
-    let full = (0..100).map(|_| server.ask(&format!("create wrong {alice}"))).find(|(code, _)| *code != 0);
+    let full = (0..100).map(|number| server.ask(&format!("create more{number}"))).find(|(code, _)| *code != 0);
     let (code, words) = full.expect("a quota that is full");
-    assert!(code == QUOTA && words.contains("quota"), "{code}: {words}");
+    assert!(code == QUOTA && words.contains("quota"), "a full quota has its own code: {code}: {words}");
+    server.fails("enter -", INVALID, "in no PAG");
     server.ok("enter alice");
     assert_eq!(user(&mut server, "token"), "alice", "a full quota keeps no thread from its PAG");
     server.finish();
@@ -348,10 +349,11 @@ fn get(port: u16, path: &str) -> Option<(String, String)> {
 
 pub(super) fn examples(sandbox: &mut Sandbox) {
     prepare(sandbox);
-    // No AFS here: /proc/keys shows whose PAG reads it. Each user's token has a name of its own.
-    sandbox.seeder(
-        &SEEDER.replace("afs@example.test", "afs@$(klist | sed -n 's/^Default principal: \\(.*\\)@.*/\\1/p').test"),
-    );
+    // No AFS here: /proc/keys shows the reader's keys. Each user's token has a name of its own, and only its PAG sees it.
+    let seeder = "#!/bin/sh
+        who=$(klist 2>/dev/null | sed -n 's/^Default principal: //p')
+        key=$(keyctl add user afs@${who%@*}.test \"$who $(($(date +%s) + 3600))\" @s) && keyctl setperm $key 0x3f000000\n";
+    sandbox.seeder(seeder);
     let ccache = |name: &str| format!("FILE:/run/home/{ACCOUNT}/{name}.cc");
     let tokens = |text: &str| ["alice", "bob"].map(|name| text.contains(&format!("afs@{name}.test")));
     for (first, second) in [("alice", "bob"), ("bob", "alice")] {
