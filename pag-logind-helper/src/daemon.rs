@@ -238,7 +238,6 @@ impl<'a> Helper<'a> {
                 if reconciled.again {
                     self.agenda.users.insert(uid);
                 }
-                self.agenda.all |= reconciled.all;
                 if reconciled.ask_logind {
                     self.bus.ask_for_sessions(uid);
                 }

@@ -18,8 +18,8 @@ pub(crate) enum HelperEvent {
     RepairFailed { uid: u32, pag: PagId, why: String },
     /// A user manager runs outside of its user's PAGs.
     ManagerOutside { uid: u32, pid: u32 },
-    /// Root's user keyring was tampered with.
-    RegistryLost { why: String },
+    /// A PAG was taken out of the registry, and processes still hold it.
+    Lost { uid: u32, pag: PagId },
     /// A user's services could not be given a session's tokens.
     FollowFailed { uid: u32, pag: PagId, why: String },
     /// A caller has chosen over D-Bus which session a user's services follow.
@@ -78,9 +78,11 @@ impl fmt::Display for HelperEvent {
                 "the user manager of {}, process {pid}, is in none of the user's PAGs, so its services find no token: 'pagctl pam check' says whether the PAM service systemd-user calls pam_pag after pam_keyinit, as it must; a manager that was started before that gets the tokens by 'pagctl adopt {uid}', or is started again by 'systemctl restart user@{uid}.service'",
                 User(*uid)
             ),
-            HelperEvent::RegistryLost { why } => {
-                write!(f, "the registry cannot be read: {why}; the helper makes a new one for the PAGs that are in use")
-            }
+            HelperEvent::Lost { uid, pag } => write!(
+                f,
+                "PAG {pag} of {} is not in the registry any more and has not ended: a program of root's has removed it, or the whole registry; its members keep the tokens that they have, which are not renewed any more, and the user's next login makes a new PAG",
+                User(*uid)
+            ),
             HelperEvent::FollowFailed { uid, pag, why } => {
                 write!(
                     f,
@@ -139,7 +141,7 @@ impl Message for HelperEvent {
             | HelperEvent::ManagerOutside { .. }
             | HelperEvent::BusLost { .. }
             | HelperEvent::NotServed { .. } => Severity::LOG_WARNING,
-            HelperEvent::RegistryLost { .. } => Severity::LOG_ERR,
+            HelperEvent::Lost { .. } => Severity::LOG_ERR,
         }
     }
 
@@ -149,8 +151,8 @@ impl Message for HelperEvent {
             HelperEvent::Expired { .. } => "7313f67f59bb4f2995f8217f9b4edd5a",
             HelperEvent::Started { .. } => "7aa1caa066de4e968867119277832f1d",
             HelperEvent::RepairFailed { .. } => "d9a3ce9ecbc14674b12d1e51dd71029e",
+            HelperEvent::Lost { .. } => "d4e9fa63331343f09fa057702e2677a6",
             HelperEvent::ManagerOutside { .. } => "2b9355cada4d4cf8b2b2eb3e89b6c011",
-            HelperEvent::RegistryLost { .. } => "d4e9fa63331343f09fa057702e2677a6",
             HelperEvent::FollowFailed { .. } => "2cb6ae18984248cea4c4a89477cb046b",
             HelperEvent::FollowAsked { .. } => "fcbdd2eb8bcc4b36b3cbe79a230756c0",
             HelperEvent::BusLost { .. } => "65ae2ffda43641f3bdcb161ad81d3a39",
@@ -167,14 +169,14 @@ impl Message for HelperEvent {
             HelperEvent::Expiring { uid, pag, .. }
             | HelperEvent::Expired { uid, pag, .. }
             | HelperEvent::FollowFailed { uid, pag, .. }
-            | HelperEvent::RepairFailed { uid, pag, .. } => {
+            | HelperEvent::RepairFailed { uid, pag, .. }
+            | HelperEvent::Lost { uid, pag } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string())]
             }
             HelperEvent::Unlogged { uid, pag, by, .. } | HelperEvent::FollowAsked { uid, pag, by, .. } => {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("ASKED_BY", by.to_string())]
             }
             HelperEvent::Started { .. }
-            | HelperEvent::RegistryLost { .. }
             | HelperEvent::BusLost { .. }
             | HelperEvent::BusBack
             | HelperEvent::NotServed { .. }

@@ -24,13 +24,13 @@ fn main() -> ExitCode {
 }
 
 /// Takes away the file system of `uid`, where this user has no PAG. Under the uid's lock: a login makes a ccache before it
-/// makes the PAG. A PAG with a directory that is missing in the registry has not ended: the helper anchors it
-/// again, or takes the directory away.
+/// makes the PAG. A PAG with a directory that is missing in the registry has not ended: root has cut it out, and its
+/// members still use the ccache.
 fn tidy(uid: u32, group: HandleGroup) -> Result<(), String> {
     let words = |error: pag::Error| format!("cannot look for PAGs of uid {uid}: {error}");
     let guard = Guard::enter(group).map_err(words)?;
     let Ok(user) = LockedUser::lock(&guard, uid, WAIT) else { return Ok(()) };
-    // Where the registry was lost the helper makes it anew from what it remembers.
+    // Root has removed the registry, or no login has made one.
     if user.registry().map_err(words)?.is_none() {
         return Ok(());
     }

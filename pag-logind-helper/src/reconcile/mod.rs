@@ -1,4 +1,4 @@
-//! Brings the PAGs of a user into the state that they should be in: leases that have ended go, what was cut is repaired, and
+//! Brings the PAGs of a user into the state that they should be in: leases that have ended go, what members cut is repaired, and
 //! user managers have the tokens that they should have. After each change the helper does this for the user; now and then
 //! it surveys all PAGs and finds those that need it.
 
@@ -25,7 +25,7 @@ use zruntime::SharedRuntime;
 
 use self::clear::clear;
 use self::leaving::Leaving;
-use self::repair::Repairs;
+use self::repair::{Repairs, report_lost};
 use crate::managers::adopted::Adopted;
 use crate::managers::following::Following;
 use crate::pags::processes::{Coverage, Processes};
@@ -59,8 +59,6 @@ pub(crate) struct Reconciled {
     pub(crate) lacking: Vec<PagId>,
     /// It is to be done once more: a login had the lock, or a process has ended meanwhile.
     pub(crate) again: bool,
-    /// All users' PAGs are to be surveyed.
-    pub(crate) all: bool,
     /// What logind says of this user decides which session the services follow: it is to be asked.
     pub(crate) ask_logind: bool,
 }
@@ -90,15 +88,11 @@ impl Reconciler {
     pub(crate) fn survey(&mut self, pags: &mut Pags) -> Result<BTreeSet<u32>> {
         let guard = Guard::enter(pags.group())?;
         let registry = Registry::find(&guard)?;
-        if registry.is_none() {
-            self.repairs.registry_is_lost(pags);
-        }
         let found = registry.as_ref().map(|registry| registry.pags(&guard)).transpose()?.unwrap_or_default();
         let there: BTreeSet<PagId> = found.iter().map(|pag| pag.id).collect();
         self.repairs.surveyed(&found);
         let missing = pags.all().filter(|known| !there.contains(&known.id)).map(|known| known.uid);
-        let left_behind =
-            |uid: &u32| ccache::of_user(*uid).iter().any(|id| !there.contains(id)) || !ccache::ended(*uid).is_empty();
+        let left_behind = |uid: &u32| !ccache::begun(*uid).is_empty() || !ccache::ended(*uid).is_empty();
         let mut uids: BTreeSet<u32> = missing.chain(ccache::users().into_iter().filter(left_behind)).collect();
         uids.extend(self.unwatched.iter().copied());
         let mut of_uid: BTreeMap<u32, Vec<Pag>> = BTreeMap::new();
@@ -145,14 +139,10 @@ impl Reconciler {
         let guard = Guard::enter(pags.group())?;
         let Some(user) = lock(&guard, uid)? else { return Ok(later()) };
         let mut result = Reconciled::default();
-        if user.registry()?.is_none() {
-            result.all = pags.all().next().is_some();
-            self.repairs.registry_is_lost(pags);
-        }
         let mut found = user.pags()?;
-        self.repairs.anchor_again(&user, &mut found, pags);
+        report_lost(uid, &found, pags);
         result.again = found.iter().any(|pag| login::out_of_sight(pag).is_some());
-        let unreadable = self.repairs.set_aside(&user, &mut found, pags, self.users.as_ref());
+        self.repairs.set_aside(&user, &mut found, pags, self.users.as_ref());
         if found.iter().any(is_over_or_broken) {
             login::reap(&user, &mut found, &name, PagKind::User);
         }
@@ -165,8 +155,7 @@ impl Reconciler {
         result.ask_logind = self.following.bring_into_step(&user, &mut found);
         self.adopted.bring_into_step(&user, &mut found);
         result.again |= self.remember(uid, &found, pags);
-        let living: Vec<PagId> = found.iter().map(|pag| pag.id).chain(unreadable).collect();
-        if clear_ended(uid, &living) {
+        if clear_ended(uid) {
             self.uncleared.remove(&uid);
         } else {
             self.uncleared.insert(uid);
@@ -197,7 +186,7 @@ impl Reconciler {
             }
             self.leaving.changed(now.id, &now.record, Instant::now());
         }
-        self.repairs.remembered(found, pags);
+        self.repairs.remembered(found);
         let is_there = |id: &PagId| pags.get(*id).is_some();
         self.following.forget_all_but(is_there);
         self.leaving.forget_all_but(is_there);
@@ -254,7 +243,7 @@ impl Reconciler {
 
 /// Whether there is anything of this user: a nudge with any number in it should cost little.
 fn concerns(uid: u32, pags: &Pags) -> Result<bool> {
-    if pags.all().any(|known| known.uid == uid) || !ccache::of_user(uid).is_empty() || !ccache::ended(uid).is_empty() {
+    if pags.all().any(|known| known.uid == uid) || !ccache::begun(uid).is_empty() || !ccache::ended(uid).is_empty() {
         return Ok(true);
     }
     let guard = Guard::enter(pags.group())?;
@@ -297,9 +286,8 @@ fn is_over_or_broken(pag: &Pag) -> bool {
 
 /// Removes the ccaches of PAGs that have ended. Under the user's lock: a login makes the ccache before the PAG. False if
 /// there was not enough time.
-fn clear_ended(uid: u32, living: &[PagId]) -> bool {
-    let ended = ccache::of_user(uid).into_iter().filter(|id| !living.contains(id));
-    ended.for_each(|id| ccache::remove(uid, id));
+fn clear_ended(uid: u32) -> bool {
+    ccache::begun(uid).into_iter().for_each(|id| ccache::remove(uid, id));
     // The first directory that takes too long is enough of what a user has filled.
     ccache::ended(uid).iter().all(|filled| {
         let done = clear(filled);

@@ -1,4 +1,5 @@
-//! Puts right what members and administrators have cut out of rings and the registry.
+//! Puts right what members have cut out of rings, and says what was cut out of the registry. Only root can do the latter,
+//! so it is not undone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
@@ -11,7 +12,6 @@ use pag::report::{Event, report};
 use pag::store::locked::LockedUser;
 use pag::store::record::Record;
 use pag::store::registry::Pag;
-use pag::store::ring::Ring;
 use pag::types::PagId;
 
 use crate::messages::HelperEvent;
@@ -22,8 +22,6 @@ use crate::pags::rings::{is_cut, keys_of, lacks_tokens};
 /// What is remembered between repairs.
 #[derive(Default)]
 pub(super) struct Repairs {
-    /// PAGs that were in a registry that is gone.
-    orphans: BTreeSet<PagId>,
     /// PAGs with a trouble that is in the journal already.
     reported: BTreeSet<PagId>,
     /// PAGs with records that a newer release has written, and their users: this release cannot tell which processes are in them.
@@ -39,11 +37,10 @@ impl Repairs {
     }
 
     /// The PAGs of one user are in order, as `found`.
-    pub(super) fn remembered(&mut self, found: &[Pag], pags: &Pags) {
+    pub(super) fn remembered(&mut self, found: &[Pag]) {
         for pag in found.iter().filter(|pag| pag.ring.is_ok() && pag.record.is_ok()) {
             self.reported.remove(&pag.id);
         }
-        self.orphans.retain(|id| pags.get(*id).is_some() && !found.iter().any(|pag| pag.id == *id));
     }
 
     /// Whether nothing was reported of this PAG yet.
@@ -56,54 +53,15 @@ impl Repairs {
         self.newer.values().any(|other| *other == uid)
     }
 
-    /// The registry is gone, and with it the places of all PAGs that are remembered.
-    pub(super) fn registry_is_lost(&mut self, pags: &Pags) {
-        let before = self.orphans.len();
-        self.orphans.extend(pags.all().map(|known| known.id));
-        if self.orphans.len() > before {
-            report(&HelperEvent::RegistryLost { why: "it is not in root's user keyring any more".to_owned() });
-        }
-    }
-
-    /// Puts back what was cut out of the registry: PAGs that were not ended, with a ring that is whole, and a process that
-    /// holds a lease and runs.
-    pub(super) fn anchor_again(&self, user: &LockedUser<'_>, found: &mut Vec<Pag>, pags: &Pags) {
-        let uid = user.uid();
-        let ccaches = ccache::of_user(uid);
-        let there: BTreeSet<PagId> = found.iter().map(|pag| pag.id).collect();
-        for known in pags.all().filter(|known| known.uid == uid && !there.contains(&known.id)) {
-            let id = known.id;
-            if !was_cut(self.orphans.contains(&id), ccaches.contains(&id)) || !known.is_alive() {
-                continue;
-            }
-            let mut record = known.record.clone();
-            record.leases.retain(|lease| lease.process.is_alive());
-            let anchored = match Ring::look(known.ring.serial, uid, pags.group()) {
-                Ok(ring) if ring == known.ring => user.anchor(id, &ring, record).map_err(|error| error.to_string()),
-                Ok(_) => Err("its ring is gone".to_owned()),
-                Err(why) => Err(why.to_string()),
-            };
-            match anchored {
-                Ok(mut pag) => {
-                    s0::keep_in_holder(user.guard(), &mut pag);
-                    repaired(uid, id, "it had been taken out of the registry and is anchored again");
-                    found.push(pag);
-                }
-                Err(why) => report(&HelperEvent::RepairFailed { uid, pag: id, why }),
-            }
-        }
-    }
-
-    /// Takes the PAGs out of `found` that have an unreadable record, writes those records again that are remembered, and gives
-    /// the ids of the rest. `users` are those that logind knows.
+    /// Writes unreadable records again that are remembered, and takes the other PAGs with such a record out of `found`. `users`
+    /// are those that logind knows.
     pub(super) fn set_aside(
         &mut self,
         user: &LockedUser<'_>,
         found: &mut Vec<Pag>,
         pags: &Pags,
         users: Option<&BTreeSet<u32>>,
-    ) -> Vec<PagId> {
-        let mut aside = Vec::new();
+    ) {
         found.retain_mut(|pag| {
             let (uid, id) = (pag.uid, pag.id);
             if let Some(event) = login::of_newer_release(pag) {
@@ -111,14 +69,12 @@ impl Repairs {
                 if self.reported.insert(id) {
                     report(&event);
                 }
-                aside.push(id);
                 return false;
             }
             if let Some(event) = login::out_of_sight(pag) {
                 if self.reported.insert(id) {
                     report(&event);
                 }
-                aside.push(id);
                 return false;
             }
             let why = match &pag.record {
@@ -145,10 +101,8 @@ impl Repairs {
             if self.reported.insert(id) {
                 report(&HelperEvent::RepairFailed { uid, pag: id, why });
             }
-            aside.push(id);
             false
         });
-        aside
     }
 
     /// Puts back what a member has cut out of the ring. True if tokens are missing that can be had again.
@@ -191,6 +145,20 @@ impl Repairs {
     }
 }
 
+/// Reports the PAGs of `uid` that are remembered and have not ended, and are not `found` in the registry any more. Only root
+/// can have removed them, so they are not put back.
+pub(super) fn report_lost(uid: u32, found: &[Pag], pags: &Pags) {
+    // The process that ends a PAG removes its directory.
+    let directories = ccache::of_user(uid);
+    let is_lost = |known: &&Known| {
+        known.uid == uid
+            && directories.contains(&known.id)
+            && !found.iter().any(|pag| pag.id == known.id)
+            && known.is_alive()
+    };
+    pags.all().filter(is_lost).for_each(|known| report(&HelperEvent::Lost { uid, pag: known.id }));
+}
+
 fn repaired(uid: u32, pag: PagId, what: &str) {
     report(&Event::Healed { uid, pag, what: what.to_owned() });
 }
@@ -199,12 +167,6 @@ fn repaired(uid: u32, pag: PagId, what: &str) {
 /// can read.
 fn has_ticket(record: &Record, pag: PagId, now: u64) -> bool {
     record.ticket > now || record.ccache != ccache::name(record.uid, pag)
-}
-
-/// Whether a PAG that is not in the registry any more was cut out of it, and did not end: whoever ends a PAG removes its
-/// ccache, and whoever removes the whole registry ends none.
-fn was_cut(registry_was_lost: bool, has_ccache: bool) -> bool {
-    registry_was_lost || has_ccache
 }
 
 #[cfg(test)]
@@ -221,12 +183,5 @@ mod tests {
         assert!(!has_ticket(&none, PagId::from(1), NOW));
         assert!(has_ticket(&Record { ticket: NOW + 1, ..none.clone() }, PagId::from(1), NOW));
         assert!(has_ticket(&Record { ccache: "KCM:".to_owned(), ..none }, PagId::from(1), NOW));
-    }
-
-    #[test]
-    fn ending_a_pag_removes_its_ccache() {
-        assert!(was_cut(false, true));
-        assert!(was_cut(true, false));
-        assert!(!was_cut(false, false));
     }
 }

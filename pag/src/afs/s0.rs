@@ -160,18 +160,6 @@ pub enum AfsPagChange {
     New,
 }
 
-/// Links the S0 in a ring into the PAG's new holder, after the old holder was lost.
-pub fn keep_in_holder(_guard: &Guard, pag: &mut Pag) {
-    let Ok(ring) = &pag.ring else { return };
-    // A follower's ring has the S0 of the PAG that it follows.
-    if follows(pag) {
-        return;
-    }
-    let held = |s0: &Serial| keyring::link(*s0, pag.holder).is_ok();
-    // Only root makes such a keyring, and no member can link it elsewhere, so it is this PAG's own.
-    pag.afs_keyring = find_afs_keyring(ring.serial, |_| true).filter(held);
-}
-
 fn follows(pag: &Pag) -> bool {
     pag.record.as_ref().is_ok_and(|record| record.follows.is_some())
 }

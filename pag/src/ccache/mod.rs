@@ -20,6 +20,7 @@ pub use self::contents::{Contents, Unread};
 pub use self::default::DefaultName;
 pub use self::name::{CcacheName, check_name};
 pub use self::own::{
-    directory, empty, ended, feed, make, name, of_user, open_directory, put, remove, remove_few, stamp, unmount, users,
+    begun, directory, empty, ended, feed, finish, make, name, of_user, open_directory, put, remove, remove_few, stamp,
+    unmount, users,
 };
 pub use self::read::{read, read_all};

@@ -5,8 +5,11 @@
 //!   UID/                           root's: a small tmpfs for this user
 //!     PAG/                         root's, so that only root renames it and mounts on it
 //!       cc/                        the user's, and named by KRB5CCNAME
+//!     new.PAG/                     PAG/, until the PAG is in the registry
 //!     ended.PAG/                   the rest of a PAG that has ended
 //! ```
+//!
+//! So a directory PAG/ is that of a PAG that was made and has not ended, and no other process removes it.
 //!
 //! The user may fill `cc`. So each user has a file system of their own: a full one takes no room from PID 1 in `/run`,
 //! or from another user.
@@ -60,6 +63,11 @@ fn of_pag(uid: u32, pag: PagId) -> PathBuf {
     of_uid(uid).join(pag.to_string())
 }
 
+/// The directory of a PAG that is not in the registry yet.
+fn unfinished(uid: u32, pag: PagId) -> PathBuf {
+    of_uid(uid).join(format!("{NEW}{pag}"))
+}
+
 /// The directory of one uid. A login that looks for the rest of a killed one reads only this.
 fn of_uid(uid: u32) -> PathBuf {
     root().join(uid.to_string())
@@ -76,7 +84,7 @@ pub fn name(uid: u32, pag: PagId) -> String {
 }
 
 /// Makes a PAG's ccache, with `ticket` in it or empty, in the user's file system, and mounts that first if need be.
-/// Needs root.
+/// Needs root. The ccache gets its name by [`finish`].
 ///
 /// The ccache becomes the user's last. Until then the user can't change it, so no child has to write it as the user. If
 /// the file system can't be mounted, the PAG has a directory, by which it is known, and no ccache.
@@ -84,10 +92,10 @@ pub fn name(uid: u32, pag: PagId) -> String {
 /// # Errors
 /// `System` when the ccache could not be made, or the ticket not written.
 pub fn make(uid: u32, gid: u32, pag: PagId, ticket: Option<&Contents>) -> Result<()> {
-    let path = directory(uid, pag);
+    let path = unfinished(uid, pag).join(INNER);
     let mounted = mount(uid);
     let make = || -> io::Result<()> {
-        sys::make_directory(&of_pag(uid, pag), 0o711)?;
+        sys::make_directory(&unfinished(uid, pag), 0o711)?;
         mounted?;
         sys::make_directory(&path, 0o700)?;
         let filled = ticket.map_or(Ok(()), |ticket| {
@@ -97,6 +105,11 @@ pub fn make(uid: u32, gid: u32, pag: PagId, ticket: Option<&Contents>) -> Result
         chown(&path, Some(uid), Some(gid)).and(filled)
     };
     make().map_err(Error::system(format!("make {}", path.display())))
+}
+
+/// Gives the ccache of a PAG its name: the PAG is in the registry now.
+pub fn finish(uid: u32, pag: PagId) {
+    let _ = std::fs::rename(unfinished(uid, pag), of_pag(uid, pag));
 }
 
 /// Mounts the file system of `uid`, unless it is mounted already.
@@ -264,6 +277,8 @@ fn open(uid: u32, name: &CStr) -> io::Result<OwnedFd> {
 /// Most files of a ccache that a login removes, so that a user can't make a login slow by many files.
 const FEW: usize = 32;
 
+/// Stands before the PagId in the name of the directory of a PAG that is not in the registry yet.
+const NEW: &str = "new.";
 /// Stands before the PagId in the name of the directory of a PAG that has ended.
 const ENDED: &str = "ended.";
 
@@ -273,7 +288,10 @@ const ENDED: &str = "ended.";
 pub fn remove(uid: u32, pag: PagId) {
     let (path, aside) = (of_pag(uid, pag), of_uid(uid).join(format!("{ENDED}{pag}")));
     // The new name comes first: a directory with the name of a PAG says that the PAG lives.
-    remove_few(uid, if std::fs::rename(&path, &aside).is_ok() { &aside } else { &path });
+    let moved = [path, unfinished(uid, pag)].iter().any(|from| std::fs::rename(from, &aside).is_ok());
+    if moved {
+        remove_few(uid, &aside);
+    }
 }
 
 /// Removes at most [`FEW`] files from the ccache of a PAG of `uid` that has ended, and its directories if they are
@@ -294,17 +312,25 @@ pub fn remove_few(uid: u32, path: &Path) {
 
 /// The directories of PAGs of `uid` that have ended.
 pub fn ended(uid: u32) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(of_uid(uid)).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(ENDED.as_bytes()))
-        .map(|e| e.path())
-        .collect()
+    let path = of_uid(uid);
+    named(uid, ENDED).into_iter().map(|pag| path.join(format!("{ENDED}{pag}"))).collect()
 }
 
-/// The PAGs of `uid` that have a directory.
+/// The PAGs of `uid` that have a directory and are not in the registry yet. While a process has the uid's lock, these
+/// are left by logins that were killed.
+pub fn begun(uid: u32) -> Vec<PagId> {
+    named(uid, NEW)
+}
+
+/// The PAGs of `uid` that have a directory and have not ended.
 pub fn of_user(uid: u32) -> Vec<PagId> {
-    let Ok(entries) = std::fs::read_dir(of_uid(uid)) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| PagId::parse(entry.file_name().to_str()?)).collect()
+    named(uid, "")
+}
+
+/// The PAGs of `uid` that have a directory with these letters before the PagId.
+fn named(uid: u32, letters: &str) -> Vec<PagId> {
+    let entries = std::fs::read_dir(of_uid(uid)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| PagId::parse(entry.file_name().to_str()?.strip_prefix(letters)?)).collect()
 }
 
 /// The uids that have directories.

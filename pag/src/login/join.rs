@@ -185,7 +185,7 @@ fn take_lease(attempt: &LoginAttempt<'_>, record: &mut Record, id: PagId, lease:
 
 /// Removes ccache directories without a PAG, which killed logins have left. `known` are the user's PAGs.
 pub(super) fn sweep(attempt: &LoginAttempt<'_>, known: &[PagId]) {
-    for id in ccache::of_user(attempt.uid()) {
+    for id in ccache::begun(attempt.uid()) {
         if !known.contains(&id) {
             ccache::remove(attempt.uid(), id);
         }

@@ -7,6 +7,7 @@ use super::lock::Lock;
 use super::record::Record;
 use super::registry::{HolderRef, Pag, Registry};
 use super::ring::Ring;
+use crate::ccache;
 use crate::error::Result;
 use crate::guard::{Guard, HandleGroup};
 use crate::types::PagId;
@@ -86,7 +87,7 @@ impl<'guard> LockedUser<'guard> {
         self.pag(id)
     }
 
-    /// Makes a PAG from a ring and a record. Makes the registry if there is none.
+    /// Makes a PAG from a ring and a record, and gives its ccache its name. Makes the registry if there is none.
     ///
     /// # Errors
     /// `Key`, for example EDQUOT of root: the ring is then still only in the process keyring. `Lock` if the registry
@@ -97,7 +98,9 @@ impl<'guard> LockedUser<'guard> {
             None => Registry::open(self.guard, REGISTRY_LOCK_WAIT)?,
         };
         self.registry.set(Some(registry));
-        registry.anchor(&self.lock, id, ring, record)
+        let pag = registry.anchor(&self.lock, id, ring, record)?;
+        ccache::finish(self.uid, id);
+        Ok(pag)
     }
 
     /// Replaces a PAG's record in one step.
@@ -119,11 +122,15 @@ impl<'guard> LockedUser<'guard> {
         self.store(&mut pag, record)
     }
 
-    /// Ends a PAG. Only its members then keep the ring, and the kernel frees it with the last of them.
+    /// Ends a PAG, and removes its ccache. Only its members then keep the ring, and the kernel frees it with the last of
+    /// them.
     ///
     /// # Errors
     /// `Key`. ENOENT is no error: the PAG was ended already.
     pub fn retire(&self, pag: &Pag) -> Result<()> {
+        // First: a process that is killed in between leaves a PAG, and the next one ends it. No process would look for the
+        // ccache of a PAG that has ended.
+        ccache::remove(pag.uid, pag.id);
         match self.registry()? {
             Some(registry) => registry.retire(pag),
             None => Ok(()),

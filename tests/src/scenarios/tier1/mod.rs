@@ -256,6 +256,11 @@ pub const ALL: &[Scenario] = &[
         "A file system over a PAG's ccache that never answers delays neither the helper nor the user's own hosts.",
         bus::mounted_ccache_holds_up_nobody,
     ),
+    (
+        "bus_lost_registry",
+        "A registry that root removes is reported: members keep what they have, and logins make new PAGs.",
+        bus::lost_registry,
+    ),
     ("bus_pag_vanishes", "A call about a PAG that ends meanwhile gets a named error.", bus::pag_vanishes),
     (
         "bus_signals_reach_their_own",
