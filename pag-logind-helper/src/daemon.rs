@@ -27,7 +27,7 @@ use crate::order::{Action, Order, Trouble};
 use crate::pags::keytabs::Keytabs;
 use crate::pags::{Edit, Pags};
 use crate::reconcile::Reconciler;
-use crate::systemd::{self, Bus, JobUnit, News};
+use crate::systemd::{self, Bus, JobUnit, News, RunId};
 use crate::tickets::look::{end_of_ticket, look_at_ticket, note_ticket};
 use crate::tickets::{Errand, Tickets, feed};
 
@@ -255,17 +255,14 @@ impl<'a> Helper<'a> {
         self.clock.renew = upcoming.next.map(|moment| moment.max(Instant::now() + REST));
     }
 
-    /// Sends a child to see which ticket is in a PAG's own ccache. A job that has `ended` is over when that is known; at once, if
+    /// Sends a child to see which ticket is in a PAG's own ccache. A run that has `ended` is over when that is known; at once, if
     /// there is no ticket to be seen.
-    fn look_at_ticket(&mut self, pag: PagId, ours: bool, ended: Option<(u32, Result<(), String>)>) {
+    fn look_at_ticket(&mut self, pag: PagId, ours: bool, ended: Option<(RunId, Result<(), String>)>) {
         match look_at_ticket(&self.pags, pag) {
-            Some((uid, work)) => {
-                let ended = ended.map(|(_, result)| result);
-                self.errands.add(uid, Errand::Look { pag, ours, ended }, work);
-            }
+            Some((uid, work)) => self.errands.add(uid, Errand::Look { pag, ours, ended }, work),
             None => {
-                if let Some((uid, result)) = ended {
-                    self.job_finished(uid, result, end_of_ticket(&self.pags, pag));
+                if let Some((run, result)) = ended {
+                    self.job_finished(run, result, end_of_ticket(&self.pags, pag));
                 }
             }
         }
@@ -276,9 +273,12 @@ impl<'a> Helper<'a> {
         match errand {
             Errand::Look { pag, ours, ended } => {
                 let before = end_of_ticket(&self.pags, pag);
-                let is_wanted = note_ticket(&mut self.pags, pag, &report, ours);
+                let is_wanted = note_ticket(&mut self.pags, pag, &report, ours).unwrap_or_else(|_| {
+                    self.tickets.own.read_again(pag);
+                    false
+                });
                 match ended {
-                    Some(result) => self.job_finished(uid, result, before),
+                    Some((run, result)) => self.job_finished(run, result, before),
                     None if is_wanted => self.jobs.renew(pag, RenewVia::Ticket, &self.pags, &self.agenda.users),
                     None => {}
                 }
@@ -293,10 +293,9 @@ impl<'a> Helper<'a> {
         }
     }
 
-    /// The job of `uid` has ended. `ticket` is the end of the ticket that the PAG had before.
-    fn job_finished(&mut self, uid: u32, result: Result<(), String>, ticket: Option<u64>) {
-        self.jobs.finish(uid, result, ticket, &mut self.pags);
-        self.agenda.users.insert(uid);
+    /// A run has ended. `ticket` is the end of the ticket that the PAG had before.
+    fn job_finished(&mut self, run: RunId, result: Result<(), String>, ticket: Option<u64>) {
+        self.agenda.users.extend(self.jobs.finish(run, result, ticket, &mut self.pags));
     }
 
     /// Takes in what the bus brings.
@@ -338,15 +337,15 @@ impl<'a> Helper<'a> {
                 }
             }
             News::Awake => self.agenda.all = true,
-            News::Ended { unit: JobUnit::Keytab(pag, uid), result: Ok(()) } => {
+            News::Ended { unit: JobUnit::Keytab(pag, uid), run, result: Ok(()) } => {
                 self.look_at_ticket(pag, true, None);
-                if self.jobs.queue.running(uid) == Some(pag) && !self.bus.start(JobUnit::Seed(uid)) {
-                    self.job_finished(uid, Err(NO_BUS.to_owned()), end_of_ticket(&self.pags, pag));
+                if self.jobs.queue.goes_on(run, Instant::now()) && !self.bus.start(JobUnit::Seed(uid), run) {
+                    self.job_finished(run, Err(NO_BUS.to_owned()), end_of_ticket(&self.pags, pag));
                 }
             }
-            News::Ended { unit, result } => {
-                if let Some(pag) = self.jobs.queue.running(unit.uid()) {
-                    self.look_at_ticket(pag, true, Some((unit.uid(), result)));
+            News::Ended { run, result, .. } => {
+                if let Some(pag) = self.jobs.queue.pag_of(run) {
+                    self.look_at_ticket(pag, true, Some((run, result)));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! What a caller of the D-Bus interface wants the helper's loop to do, and what the caller is told of it.
 
+use std::fmt;
 use std::io;
 use std::rc::Rc;
 
@@ -48,6 +49,16 @@ impl Order {
     /// Gives the caller the outcome.
     pub(crate) fn answer(&self, outcome: Outcome) {
         self.answer.put(outcome);
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Trouble::Gone => "the PAG has ended",
+            Trouble::Busy => "a login holds the user's lock",
+            Trouble::Failed(why) => why,
+        })
     }
 }
 

@@ -21,7 +21,7 @@ use self::renewals::Renewals;
 pub(crate) use self::renewals::Upcoming;
 use crate::order::{Order, Outcome, Trouble};
 use crate::pags::Pags;
-use crate::systemd::{Bus, JobUnit};
+use crate::systemd::{Bus, JobUnit, RunId};
 
 /// Why no job can be started, or goes on.
 pub(crate) const NO_BUS: &str = "there is no bus to start a job with";
@@ -64,18 +64,25 @@ impl TokenJobs {
             match start_unit(&run, pags, bus) {
                 Ok(true) => {}
                 Ok(false) => self.queue.forget(run.pag, &Err(Trouble::Gone)),
-                Err(why) => {
-                    records::not_seeded(pags, run.pag, &why, run.need != JobNeed::Asked);
-                    let waiters = self.queue.not_started(run.pag, Instant::now());
-                    answer(waiters, &Err(Trouble::Failed(why)));
+                Err(Trouble::Busy) if self.queue.put_off(run.pag, Instant::now()) => {}
+                Err(trouble) => {
+                    records::not_seeded(pags, run.pag, &trouble.to_string(), run.need != JobNeed::Asked);
+                    answer(self.queue.not_started(run.pag, Instant::now()), &Err(trouble));
                 }
             }
         }
     }
 
-    /// The job of `uid` has ended. `ticket` is the end of the ticket that the PAG had before.
-    pub(crate) fn finish(&mut self, uid: u32, result: Result<(), String>, ticket: Option<u64>, pags: &mut Pags) {
-        let Some(Ran { pag, need, waiters }) = self.queue.finish(uid, result.is_ok(), Instant::now()) else { return };
+    /// A run has ended. `ticket` is the end of the ticket that the PAG had before. Gives the user; none if the run was given
+    /// up before.
+    pub(crate) fn finish(
+        &mut self,
+        run: RunId,
+        result: Result<(), String>,
+        ticket: Option<u64>,
+        pags: &mut Pags,
+    ) -> Option<u32> {
+        let Ran { pag, uid, need, waiters } = self.queue.finish(run, result.is_ok(), Instant::now())?;
         records::discard_again(pags, pag);
         match &result {
             Ok(()) => self.unnoted.seeded(pags, pag, need == JobNeed::Missing),
@@ -88,6 +95,7 @@ impl TokenJobs {
             Err(why) => records::not_seeded(pags, pag, why, need != JobNeed::Asked),
         }
         answer(waiters, &result.map_err(Trouble::Failed));
+        Some(uid)
     }
 
     /// Notes which tokens jobs have brought into the PAGs of `uid`. False if a login holds the lock: this is then to be done
@@ -111,9 +119,14 @@ impl TokenJobs {
 /// Prepares the PAG for its job, and starts the job. False if the PAG has ended or needs no tokens any more.
 ///
 /// # Errors
-/// Why the job could not be started.
-fn start_unit(run: &Run, pags: &mut Pags, bus: &Bus) -> Result<bool, String> {
-    let Run { pag, uid, need, asked } = *run;
+/// Why the job could not be started. `Busy` if a login holds the user's lock.
+fn start_unit(run: &Run, pags: &mut Pags, bus: &Bus) -> Result<bool, Trouble> {
+    let Run { id, pag, uid, need, asked } = *run;
+    let no_bus = || Trouble::Failed(NO_BUS.to_owned());
+    // Before the record says that there is an attempt.
+    if !bus.is_there() {
+        return Err(no_bus());
+    }
     // Tokens of some cells were discarded. If the user has got new ones since, the job would take them away.
     if records::has_discarded(pags, pag) {
         records::note_tokens(pags, pag, false);
@@ -128,8 +141,8 @@ fn start_unit(run: &Run, pags: &mut Pags, bus: &Bus) -> Result<bool, String> {
         RenewVia::Keytab => JobUnit::Keytab(pag, uid),
     };
     let is_renewal = matches!(need, JobNeed::Renewal(_));
-    if !records::prepare(pags, pag, asked, is_renewal).map_err(|error| error.to_string())? {
+    if !records::prepare(pags, pag, asked, is_renewal)? {
         return Ok(false);
     }
-    if bus.start(unit) { Ok(true) } else { Err(NO_BUS.to_owned()) }
+    bus.start(unit, id).then_some(true).ok_or_else(no_bus)
 }

@@ -356,13 +356,13 @@ mod tests {
     /// PAG is without a token at any moment.
     #[test]
     fn a_thousand_pags_are_served_before_their_end() {
-        use crate::jobs::queue::{JobNeed, Queue};
+        use crate::jobs::queue::{JobNeed, Queue, Run};
         use std::collections::BTreeMap;
         use std::time::Instant;
 
         const LIFE: u64 = 1200;
         let begin = Instant::now();
-        let (mut jobs, mut running, mut most, mut runs) = (Queue::default(), Vec::<(u64, PagId, u32)>::new(), 0, 0);
+        let (mut jobs, mut running, mut most, mut runs) = (Queue::default(), Vec::<(u64, Run)>::new(), 0, 0);
         let mut records: BTreeMap<PagId, (u32, Record)> = BTreeMap::new();
         for number in 0..1000_u32 {
             let pag = PagId::from(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -376,15 +376,15 @@ mod tests {
         for now in T + 60..T + 2 * LIFE + 60 {
             let instant = begin + Duration::from_secs(now - T);
             let away = (T + 480..T + 720).contains(&now);
-            let ended: Vec<_> = running.extract_if(.., |(end, ..)| *end <= now).collect();
-            for (_, pag, uid) in ended {
-                let (_, one) = records.get_mut(&pag).unwrap();
+            let ended: Vec<_> = running.extract_if(.., |(end, _)| *end <= now).collect();
+            for (_, run) in ended {
+                let (_, one) = records.get_mut(&run.pag).unwrap();
                 one.last_seeding = Some(LastSeeding { at: now, ok: !away, ticket: one.ticket });
                 if !away {
                     one.ticket = now + LIFE;
                     one.tokens[0] = Held { expires: now + LIFE, since: now, ..one.tokens[0].clone() };
                 }
-                jobs.finish(uid, true, instant);
+                jobs.finish(run.id, true, instant);
                 runs += 1;
             }
             for (pag, (uid, one)) in &records {
@@ -393,7 +393,7 @@ mod tests {
                     jobs.add(*pag, *uid, JobNeed::Missing, instant);
                 }
             }
-            running.extend(jobs.start(instant).into_iter().map(|run| (now + 1, run.pag, run.uid)));
+            running.extend(jobs.start(instant).into_iter().map(|run| (now + 1, run)));
             most = most.max(running.len());
         }
         assert_eq!(most, 4, "jobs at once");

@@ -8,6 +8,7 @@ use pag::types::PagId;
 
 use super::plan::RenewVia;
 use crate::order::{Order, Outcome, Trouble};
+use crate::systemd::RunId;
 
 /// Jobs at once: enough for a cell that comes back, and no crowd before its KDC.
 const AT_ONCE: usize = 4;
@@ -19,8 +20,12 @@ const ASKED_PAUSE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(30);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
-/// systemd kills the unit after a minute. If the helper has not heard of a job's end by now, the job has ended while
-/// there was no bus.
+/// Pause before a job is tried again that a login's lock has put off.
+const LOCK_PAUSE: Duration = Duration::from_millis(250);
+/// How often a lock puts a job off. Then that is a failure like others.
+const LOCK_TRIES: u32 = 20;
+/// systemd kills a unit after a minute. If the helper has not heard of the end of a job's unit by now, the unit has ended
+/// while there was no bus.
 const LOST_AFTER: Duration = Duration::from_secs(120);
 
 /// The token jobs that wait or run: at most one for each PAG.
@@ -29,6 +34,8 @@ pub(crate) struct Queue {
     jobs: BTreeMap<PagId, Job>,
     /// For each user, when the last job ended that the user had asked for.
     answered: BTreeMap<u32, Instant>,
+    /// How many runs were started.
+    runs: u64,
 }
 
 /// A job that gets tokens for one PAG.
@@ -40,6 +47,8 @@ struct Job {
     /// A caller asked for it while it ran, and for more than it gets: it is to run once more.
     again: bool,
     failures: u32,
+    /// How often a lock has put it off since its last run.
+    put_off: u32,
     state: State,
 }
 
@@ -57,12 +66,13 @@ pub(crate) enum JobNeed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting { until: Instant },
-    Running { until: Instant },
+    Running { run: RunId, until: Instant },
 }
 
 /// A job that is to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
+    pub(crate) id: RunId,
     pub(crate) pag: PagId,
     pub(crate) uid: u32,
     pub(crate) need: JobNeed,
@@ -73,6 +83,7 @@ pub(crate) struct Run {
 /// A job that has run.
 pub(crate) struct Ran {
     pub(crate) pag: PagId,
+    pub(crate) uid: u32,
     pub(crate) need: JobNeed,
     /// Callers that are to be told.
     pub(crate) waiters: Vec<Order>,
@@ -86,6 +97,7 @@ impl Queue {
             waiters: Vec::new(),
             again: false,
             failures: 0,
+            put_off: 0,
             state: State::Waiting { until: now },
         })
     }
@@ -154,9 +166,11 @@ impl Queue {
         for (_, pag) in due {
             let Some(job) = self.jobs.get_mut(&pag) else { continue };
             if running.have_room_for(job) {
-                job.state = State::Running { until: now + LOST_AFTER };
+                self.runs += 1;
+                let id = RunId(self.runs);
+                job.state = State::Running { run: id, until: now + LOST_AFTER };
                 running.add(job);
-                started.push(Run { pag, uid: job.uid, need: job.need, asked: !job.waiters.is_empty() });
+                started.push(Run { id, pag, uid: job.uid, need: job.need, asked: !job.waiters.is_empty() });
             }
         }
         started
@@ -165,7 +179,7 @@ impl Queue {
     /// Takes a job for failed if the helper should have heard of its end by now.
     fn give_up_lost(&mut self, now: Instant) {
         self.jobs.retain(|_, job| {
-            if !matches!(job.state, State::Running { until } if until <= now) {
+            if !matches!(job.state, State::Running { until, .. } if until <= now) {
                 return true;
             }
             answer(std::mem::take(&mut job.waiters), &lost());
@@ -173,17 +187,26 @@ impl Queue {
         });
     }
 
-    /// The job of `uid` has ended. Says which it was.
-    pub(crate) fn finish(&mut self, uid: u32, ok: bool, now: Instant) -> Option<Ran> {
-        let (pag, job) = self.jobs.iter_mut().find(|(_, job)| job.uid == uid && job.is_running())?;
-        let (pag, need) = (*pag, job.need);
+    /// The first unit of a run has ended well, and another one is started. False if the run is over.
+    pub(crate) fn goes_on(&mut self, id: RunId, now: Instant) -> bool {
+        let running = self.jobs.values_mut().find(|job| job.runs_as(id));
+        let is_there = running.is_some();
+        running.into_iter().for_each(|job| job.state = State::Running { run: id, until: now + LOST_AFTER });
+        is_there
+    }
+
+    /// A run has ended. Says which it was.
+    pub(crate) fn finish(&mut self, id: RunId, ok: bool, now: Instant) -> Option<Ran> {
+        let (pag, job) = self.jobs.iter_mut().find(|(_, job)| job.runs_as(id))?;
+        let (pag, uid, need) = (*pag, job.uid, job.need);
+        job.put_off = 0;
         let is_renewal = matches!(need, JobNeed::Renewal(_));
         if std::mem::take(&mut job.again) && (ok || !is_renewal) {
             if is_renewal {
                 job.need = JobNeed::Missing;
             }
             job.state = State::Waiting { until: now };
-            return Some(Ran { pag, need, waiters: Vec::new() });
+            return Some(Ran { pag, uid, need, waiters: Vec::new() });
         }
         let waiters = std::mem::take(&mut job.waiters);
         if ok || is_renewal || !job.fail(now) {
@@ -192,7 +215,16 @@ impl Queue {
         if !waiters.is_empty() {
             self.answered.insert(uid, now);
         }
-        Some(Ran { pag, need, waiters })
+        Some(Ran { pag, uid, need, waiters })
+    }
+
+    /// A login holds the lock of the user. The job of this PAG is tried again soon, and its callers wait. False if that has
+    /// happened too often.
+    pub(crate) fn put_off(&mut self, pag: PagId, now: Instant) -> bool {
+        let Some(job) = self.jobs.get_mut(&pag).filter(|job| job.put_off < LOCK_TRIES) else { return false };
+        job.put_off += 1;
+        job.state = State::Waiting { until: now + LOCK_PAUSE };
+        true
     }
 
     /// The job of this PAG could not be started. Gives the callers that are to be told.
@@ -213,9 +245,9 @@ impl Queue {
         self.jobs.get(&pag).is_some_and(|job| job.need != JobNeed::Asked)
     }
 
-    /// The PAG that the running job of `uid` is for.
-    pub(crate) fn running(&self, uid: u32) -> Option<PagId> {
-        self.jobs.iter().find(|(_, job)| job.uid == uid && job.is_running()).map(|(pag, _)| *pag)
+    /// The PAG that this run is for. None if the run is over.
+    pub(crate) fn pag_of(&self, id: RunId) -> Option<PagId> {
+        self.jobs.iter().find(|(_, job)| job.runs_as(id)).map(|(pag, _)| *pag)
     }
 
     /// Whether a job runs for this PAG.
@@ -227,7 +259,7 @@ impl Queue {
     pub(crate) fn next(&self) -> Option<Instant> {
         let running = Running::of(&self.jobs);
         let moments = self.jobs.values().filter_map(|job| match job.state {
-            State::Running { until } => Some(until),
+            State::Running { until, .. } => Some(until),
             State::Waiting { until } => running.have_room_for(job).then_some(until),
         });
         moments.min()
@@ -283,10 +315,15 @@ impl Job {
         matches!(self.state, State::Running { .. })
     }
 
+    fn runs_as(&self, id: RunId) -> bool {
+        matches!(self.state, State::Running { run, .. } if run == id)
+    }
+
     /// Has it wait for its next attempt after a failure. False if there is to be none.
     fn fail(&mut self, now: Instant) -> bool {
         let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
+        self.put_off = 0;
         self.again = false;
         self.state = State::Waiting { until: now + pause };
         self.need != JobNeed::Asked
@@ -305,6 +342,13 @@ mod tests {
 
     fn start(jobs: &mut Queue, now: Instant) -> Vec<u32> {
         jobs.start(now).into_iter().map(|one| one.uid).collect()
+    }
+
+    /// The running job of `uid` has ended.
+    fn finish(jobs: &mut Queue, uid: u32, ok: bool, now: Instant) -> Option<Ran> {
+        let mut all = jobs.jobs.values().filter(|job| job.uid == uid);
+        let run = all.find_map(|job| if let State::Running { run, .. } = job.state { Some(run) } else { None })?;
+        jobs.finish(run, ok, now)
     }
 
     fn want(jobs: &mut Queue, pag: PagId, uid: u32, now: Instant) {
@@ -328,7 +372,7 @@ mod tests {
         want(&mut jobs, pag(9), 61000, now);
         assert_eq!(start(&mut jobs, now), [61000, 61001, 61002, 61003]);
         assert!(start(&mut jobs, now).is_empty());
-        let ended = |jobs: &mut Queue, uid| jobs.finish(uid, true, now).map(|one| one.pag);
+        let ended = |jobs: &mut Queue, uid| finish(jobs, uid, true, now).map(|one| one.pag);
         assert_eq!(ended(&mut jobs, 61001), Some(pag(1)));
         assert_eq!(start(&mut jobs, now), [61004]);
         assert_eq!(ended(&mut jobs, 61000), Some(pag(0)));
@@ -344,7 +388,7 @@ mod tests {
         want(&mut jobs, pag(1), 61001, now);
         for seconds in [30, 60, 120, 240, 480, 960, 1800, 1800] {
             assert_eq!(start(&mut jobs, now), [61001]);
-            jobs.finish(61001, false, now);
+            finish(&mut jobs, 61001, false, now);
             assert_eq!(jobs.next(), Some(now + Duration::from_secs(seconds)));
             // Wanted again meanwhile: that shortens nothing.
             want(&mut jobs, pag(1), 61001, now);
@@ -352,7 +396,7 @@ mod tests {
             now += Duration::from_secs(seconds);
         }
         assert_eq!(start(&mut jobs, now), [61001]);
-        jobs.finish(61001, false, now);
+        finish(&mut jobs, 61001, false, now);
         jobs.hurry(pag(1), now);
         assert_eq!(start(&mut jobs, now), [61001], "with a new ticket it is at once");
     }
@@ -368,15 +412,58 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_puts_a_job_off_for_a_moment_and_not_without_end() {
+        let (mut jobs, mut now) = (Queue::default(), Instant::now());
+        ask(&mut jobs, pag(1), 61001, false, now);
+        for _ in 0..LOCK_TRIES {
+            assert_eq!(start(&mut jobs, now), [61001]);
+            assert!(jobs.put_off(pag(1), now) && is_asked(&jobs, pag(1)), "its caller waits");
+            assert_eq!(jobs.next(), Some(now + LOCK_PAUSE));
+            now += LOCK_PAUSE;
+        }
+        assert_eq!(start(&mut jobs, now), [61001]);
+        assert!(!jobs.put_off(pag(1), now), "in the end it has failed");
+        assert_eq!(jobs.not_started(pag(1), now).len(), 1);
+        assert!(LOCK_PAUSE * LOCK_TRIES < PAUSE);
+    }
+
+    #[test]
+    fn a_job_of_two_units_has_time_for_both() {
+        let (mut jobs, now) = (Queue::default(), Instant::now());
+        want(&mut jobs, pag(1), 61001, now);
+        let run = jobs.start(now)[0].id;
+        let first = now + LOST_AFTER - Duration::from_secs(1);
+        assert!(jobs.goes_on(run, first));
+        assert_eq!(start(&mut jobs, now + LOST_AFTER), []);
+        assert_eq!(jobs.next(), Some(first + LOST_AFTER), "it is not given up while its second unit may run");
+        assert!(jobs.finish(run, true, now + LOST_AFTER).is_some());
+        assert!(!jobs.goes_on(run, now), "one that is over does not go on");
+    }
+
+    #[test]
+    fn a_late_end_is_not_taken_for_that_of_another_job() {
+        let (mut jobs, now) = (Queue::default(), Instant::now());
+        want(&mut jobs, pag(1), 61001, now);
+        want(&mut jobs, pag(2), 61001, now);
+        let lost = jobs.start(now)[0];
+        let later = now + LOST_AFTER;
+        let next = jobs.start(later)[0];
+        assert_eq!((lost.pag, next.pag), (pag(1), pag(2)), "the first is given up, and the other runs");
+        assert!(jobs.pag_of(lost.id).is_none() && jobs.finish(lost.id, true, later).is_none());
+        assert!(jobs.runs_for(pag(2)), "the other one still runs");
+        assert_eq!(jobs.finish(next.id, true, later).unwrap().pag, pag(2));
+    }
+
+    #[test]
     fn what_is_asked_for_waits_for_no_failure_but_not_for_nothing() {
         let (mut jobs, now) = (Queue::default(), Instant::now());
         want(&mut jobs, pag(1), 61001, now);
         assert_eq!(start(&mut jobs, now), [61001]);
-        jobs.finish(61001, false, now);
+        finish(&mut jobs, 61001, false, now);
         ask(&mut jobs, pag(1), 61001, false, now);
         assert!(is_asked(&jobs, pag(1)));
         assert_eq!(start(&mut jobs, now), [61001], "a caller does not wait out the pause after a failure");
-        assert!(jobs.finish(61001, false, now).unwrap().need == JobNeed::Missing);
+        assert!(finish(&mut jobs, 61001, false, now).unwrap().need == JobNeed::Missing);
         assert!(!is_asked(&jobs, pag(1)), "the caller has been answered");
         ask(&mut jobs, pag(1), 61001, false, now);
         assert_eq!(jobs.next(), Some(now + ASKED_PAUSE));
@@ -394,7 +481,7 @@ mod tests {
         assert_eq!(jobs.next(), Some(now + LOST_AFTER), "nothing is due that cannot be started");
         want(&mut jobs, pag(9), 61009, now);
         assert_eq!(start(&mut jobs, now), [61009], "what misses tokens has its turn");
-        assert_eq!(jobs.finish(61000, false, now).unwrap().need, JobNeed::Asked);
+        assert_eq!(finish(&mut jobs, 61000, false, now).unwrap().need, JobNeed::Asked);
         assert!(!is_asked(&jobs, pag(0)));
         assert_eq!(start(&mut jobs, now), [61002]);
         // Nothing was heard of the end of the others.
@@ -409,10 +496,10 @@ mod tests {
             want(&mut jobs, pag(1), 61001, now);
             assert_eq!(start(&mut jobs, now), [61001]);
             ask(&mut jobs, pag(1), 61001, more, now);
-            jobs.finish(61001, true, now).unwrap();
+            finish(&mut jobs, 61001, true, now).unwrap();
             assert_eq!(is_asked(&jobs, pag(1)), runs_again);
             assert_eq!(start(&mut jobs, now).len(), usize::from(runs_again));
-            jobs.finish(61001, true, now);
+            finish(&mut jobs, 61001, true, now);
             assert!(!is_asked(&jobs, pag(1)));
         }
     }
@@ -424,6 +511,6 @@ mod tests {
         want(&mut jobs, pag(1), 61001, now);
         jobs.forget(pag(1), &lost());
         assert_eq!(jobs.next(), None);
-        assert!(jobs.finish(61001, true, now).is_none());
+        assert!(finish(&mut jobs, 61001, true, now).is_none());
     }
 }

@@ -25,7 +25,7 @@ pub(crate) enum News {
     /// The machine was asleep.
     Awake,
     /// A unit that [`Bus::start`] has started has ended, well or for this reason.
-    Ended { unit: JobUnit, result: Result<(), String> },
+    Ended { unit: JobUnit, run: RunId, result: Result<(), String> },
     /// The manager of `uid`: the answer to [`Bus::ask_for_manager`].
     Manager { uid: u32, state: ManagerState },
 }
@@ -45,7 +45,7 @@ pub(crate) enum ManagerState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// Start this unit.
-    Start(JobUnit),
+    Start(JobUnit, RunId),
     /// Ask logind for the sessions of this user.
     Sessions(u32),
     /// Ask systemd for the manager of this user.
@@ -61,14 +61,9 @@ pub(crate) enum JobUnit {
     Keytab(PagId, u32),
 }
 
-impl JobUnit {
-    /// The user of the PAG that it is for.
-    pub(crate) fn uid(self) -> u32 {
-        match self {
-            JobUnit::Seed(uid) | JobUnit::Keytab(_, uid) => uid,
-        }
-    }
-}
+/// One run of a token job, of one unit or two. The end of a unit that is told late is not taken for that of a later run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RunId(pub(crate) u64);
 
 impl fmt::Display for JobUnit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,8 +85,8 @@ pub(crate) struct Bus {
 
 impl Bus {
     /// Has a unit started. [`News::Ended`] follows. False if there is no bus.
-    pub(crate) fn start(&self, unit: JobUnit) -> bool {
-        self.order(Order::Start(unit))
+    pub(crate) fn start(&self, unit: JobUnit, run: RunId) -> bool {
+        self.order(Order::Start(unit, run))
     }
 
     /// Has systemd asked for the manager of `uid`. [`News::Manager`] follows. False if there is no bus.
@@ -131,6 +126,6 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_of_a_bus_that_is_not_there() {
-        assert!(!Bus::default().start(JobUnit::Seed(61001)));
+        assert!(!Bus::default().start(JobUnit::Seed(61001), RunId(1)));
     }
 }

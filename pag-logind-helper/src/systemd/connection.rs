@@ -21,7 +21,7 @@ use zbus::proxy::{OwnerChangedStream, SignalStream};
 use zbus::{MatchRule, MessageStream, OwnedObjectPath};
 use zruntime::SharedRuntime;
 
-use super::bus::{Bus, JobUnit, News, Order};
+use super::bus::{Bus, JobUnit, News, Order, RunId};
 use super::client::Client;
 use super::proxies::{JobRemovedStream, LoginProxy, PrepareForSleep, SessionNew, SessionRemoved, UserNew, UserRemoved};
 use crate::names;
@@ -100,7 +100,7 @@ async fn listen(bus: &Bus, runtime: &SharedRuntime, pause: &mut Duration) -> zbu
                 connection.list_all().await?;
             }
             Event::Owner(None) => (connection.events.signals, connection.client.login) = (None, None),
-            Event::Order(Order::Start(unit)) => {
+            Event::Order(Order::Start(unit, run)) => {
                 let started = async move {
                     // At boot the helper may be on the bus a moment before systemd is.
                     for _ in 0..BOOT_TRIES {
@@ -113,10 +113,10 @@ async fn listen(bus: &Bus, runtime: &SharedRuntime, pause: &mut Duration) -> zbu
                 };
                 let started = connection.wait_for(started).await?;
                 match started {
-                    Ok(ends) => connection.events.jobs.push(Job { unit, ends }),
+                    Ok(ends) => connection.events.jobs.push(Job { unit, run, ends }),
                     Err(error) => {
                         let why = format!("cannot start {unit}: {error}");
-                        bus.news.put(News::Ended { unit, result: Err(why) });
+                        bus.news.put(News::Ended { unit, run, result: Err(why) });
                     }
                 }
             }
@@ -130,7 +130,7 @@ async fn listen(bus: &Bus, runtime: &SharedRuntime, pause: &mut Duration) -> zbu
                 let state = connection.wait_for(async move { client.manager_of(uid).await }).await?;
                 bus.news.put(News::Manager { uid, state });
             }
-            Event::JobEnded(unit, result) => bus.news.put(News::Ended { unit, result }),
+            Event::JobEnded(unit, run, result) => bus.news.put(News::Ended { unit, run, result }),
             Event::Unreadable => {}
             Event::End => return Ok(()),
         }
@@ -193,6 +193,7 @@ async fn changes_of(
 /// A unit that runs.
 struct Job {
     unit: JobUnit,
+    run: RunId,
     ends: JobRemovedStream,
 }
 
@@ -205,7 +206,7 @@ enum Event {
     /// logind has come, or gone.
     Owner(Option<OwnedUniqueName>),
     Order(Order),
-    JobEnded(JobUnit, Result<(), String>),
+    JobEnded(JobUnit, RunId, Result<(), String>),
     /// A message could not be read.
     Unreadable,
     /// The connection has ended.
@@ -247,7 +248,8 @@ impl Events<'_> {
                 Ok(args) => Err(format!("its job ended with '{}'", args.result())),
                 Err(error) => Err(error.to_string()),
             };
-            return Poll::Ready(Event::JobEnded(self.jobs.swap_remove(index).unit, result));
+            let Job { unit, run, .. } = self.jobs.swap_remove(index);
+            return Poll::Ready(Event::JobEnded(unit, run, result));
         }
         Poll::Pending
     }

@@ -8,5 +8,5 @@ mod client;
 mod connection;
 mod proxies;
 
-pub(crate) use self::bus::{Bus, JobUnit, ManagerState, News};
+pub(crate) use self::bus::{Bus, JobUnit, ManagerState, News, RunId};
 pub(crate) use self::connection::{LONGEST_PAUSE, PAUSE, run};

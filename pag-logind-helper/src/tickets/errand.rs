@@ -7,13 +7,14 @@ use pag::types::PagId;
 
 use super::other_ccaches::Due;
 use crate::errands;
+use crate::systemd::RunId;
 
 /// What a child is sent into a user's files for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Errand {
     /// To see which ticket is in the PAG's own ccache. A job of `ours` may have put it there. If a job has ended, its result is
     /// here.
-    Look { pag: PagId, ours: bool, ended: Option<Result<(), String>> },
+    Look { pag: PagId, ours: bool, ended: Option<(RunId, Result<(), String>)> },
     /// To put tickets from a login's own ccache into the ccaches of PAGs.
     Feed(Due),
     /// To put the followed PAG's ticket into the follower's ccache, or to empty that.

@@ -42,24 +42,27 @@ pub(crate) fn look_at_ticket(pags: &Pags, id: PagId) -> Option<(u32, Work)> {
 /// Notes the ticket that was found in a PAG's own ccache. True if it is another than the record says, and tokens are to be had
 /// from it: it was renewed or replaced. A job of `ours` may have done that. A user who has got a new ticket, and has not
 /// merely renewed the old one, wants the tokens back that were discarded.
-pub(crate) fn note_ticket(pags: &mut Pags, id: PagId, report: &str, ours: bool) -> bool {
+///
+/// # Errors
+/// `Lock` if a login holds the lock: the ccache is to be read again then. If keyrings cannot be used.
+pub(crate) fn note_ticket(pags: &mut Pags, id: PagId, report: &str, ours: bool) -> pag::Result<bool> {
     let Some(Ticket { expires: ticket, renewable, authenticated, owned, principal }) = Ticket::parse(report) else {
-        return false;
+        return Ok(false);
     };
-    let Some(known) = pags.get(id).filter(|known| known.has_own_ccache()) else { return false };
+    let Some(known) = pags.get(id).filter(|known| known.has_own_ccache()) else { return Ok(false) };
     match &known.record.principal {
         // Tokens of another identity have no place in this PAG.
-        Some(known) if *known != principal => return false,
+        Some(known) if *known != principal => return Ok(false),
         // A PAG without an identity takes the natural principal's ticket and no other, as in `feed`.
         None if !owned => {
             let uid = known.uid;
             log::debug!("the ticket of {principal} in PAG {id} of uid {uid} is not the user's own: it is not taken");
-            return false;
+            return Ok(false);
         }
         _ => {}
     }
     if (known.record.ticket, known.record.renewable) == (ticket, renewable) {
-        return false;
+        return Ok(false);
     }
     let now = pag::sys::now();
     let edit = pags.edit(id, |_, record| {
@@ -73,13 +76,13 @@ pub(crate) fn note_ticket(pags: &mut Pags, id: PagId, report: &str, ours: bool) 
         (record.ticket, record.renewable, record.authenticated) = (ticket, renewable, authenticated);
         record.principal.get_or_insert(principal);
         true
-    });
-    let Some(known) = pags.get(id).filter(|_| matches!(edit, Ok(Edit::Stored))) else { return false };
+    })?;
+    let Some(known) = pags.get(id).filter(|_| edit == Edit::Stored) else { return Ok(false) };
     let record = &known.record;
     let shorter = record.tokens.iter().any(|token| token.expires.saturating_add(2) < ticket);
     let lacks_all = record.tokens.is_empty() && record.discarded.is_empty() && record.has_login() && ticket > now;
     // Not if the login that has brought the ticket, or a job, gets tokens already.
-    (shorter || lacks_all) && policy::worth_seeding(record.last_seeding, now, ticket, true)
+    Ok((shorter || lacks_all) && policy::worth_seeding(record.last_seeding, now, ticket, true))
 }
 
 /// The word by which a child reports that a ticket is of the user's natural principal.

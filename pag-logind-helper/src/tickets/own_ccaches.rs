@@ -94,6 +94,11 @@ impl OwnCcaches {
         Poll::Ready(Ok(()))
     }
 
+    /// Has the ccache of a PAG read again: what was found there could not be noted.
+    pub(crate) fn read_again(&mut self, pag: PagId) {
+        self.written.insert(pag, Instant::now() + SETTLE);
+    }
+
     /// The PAGs with ccaches that are to be read now.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<PagId> {
         let due: Vec<PagId> = self.written.iter().filter(|(_, moment)| **moment <= now).map(|(pag, _)| *pag).collect();

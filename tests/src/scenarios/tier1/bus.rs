@@ -162,10 +162,18 @@ pub(super) fn comes_and_goes(sandbox: &mut Sandbox) {
     // Without a bus.
     let mut helper = Helper::start();
     sandbox.configure("retain = none");
-    let first = login(sandbox, "alice");
+    let mut first = login(sandbox, "alice");
     eventually("the helper says that there is no bus", Duration::from_secs(5), || {
         sandbox.messages().iter().any(|message| message.text().contains("no connection to logind")).then_some(())
     });
+    // A login would count on an attempt.
+    let attempt = || pags("alice")[0].text.lines().find(|line| line.starts_with("attempt ")).map(str::to_owned);
+    let before = attempt();
+    inside(&mut first, "alice", "keyctl clear @s");
+    eventually("the helper says that it cannot start a job", Duration::from_secs(10), || {
+        sandbox.messages().iter().any(|message| message.text().contains("no bus to start a job with")).then_some(())
+    });
+    assert_eq!(attempt(), before, "a job that cannot be started is not noted as an attempt");
     first.kill();
     eventually("a dead login is reaped without a bus", Duration::from_secs(5), || {
         ids("alice").is_empty().then_some(())
@@ -827,8 +835,19 @@ pub(super) fn renew_and_unlog(sandbox: &mut Sandbox) {
     // New tokens, by a seeder in the PAG.
     sandbox.seeder(&crate::sandbox::SEEDER.replace("3600", "7200"));
     let runs = sandbox.seeder_runs();
-    alice.ok(&format!("Renew {hers}"));
+    // A login that has the user's lock for a moment puts the job off, and it does not fail.
+    let lock = fs::File::open(format!("/run/pag/lock/{}", uid("alice"))).unwrap();
+    lock.lock().unwrap();
+    sandbox.messages();
+    alice.say(&format!("begin {HOST} {MANAGER} Renew {hers}"));
+    std::thread::sleep(Duration::from_millis(600));
+    drop(lock);
+    let (released, answer) = (Instant::now(), alice.say("answer"));
     let first = Instant::now();
+    assert!(answer["error"].is_null(), "a job that a lock has put off gets tokens: {answer}");
+    assert!(released.elapsed() < Duration::from_secs(3), "it is tried again soon: {:?}", released.elapsed());
+    let said = sandbox.messages();
+    assert!(!said.iter().any(|message| message.text().contains("no tokens of cell")), "it has not failed: {said:#?}");
     assert_eq!(sandbox.seeder_runs(), runs + 1);
     let after = expires(&alices.ring());
     assert!(after > before + 3000, "the login has the new token: {before} {after}");
