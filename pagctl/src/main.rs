@@ -11,15 +11,16 @@ mod status;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::output::{Answer, Error, errln};
+use crate::output::{Answer, Error, errln, out};
 
 /// Shows and looks after AFS authentication groups (PAGs).
 ///
-/// Exit status: 0 all right, 1 something is to be done, 2 error; new and leave: that of the command; log: that of journalctl.
+/// Exit status: 0 all right, 1 something is to be done, 2 error. new and leave
+/// have that of their command, log has that of journalctl.
 #[derive(Debug, Parser)]
-#[command(name = "pagctl", version)]
+#[command(name = "pagctl", version, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -27,12 +28,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show the PAG that you are in; root sees all PAGs. Exit status 1: you are in none
+    /// Show the PAG that you are in; root sees all PAGs
+    ///
+    /// Exit status 1: you are in none.
     Status {
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Show instead what is configured, and which line decides it. Exit status 1: the files have mistakes
+        /// Show what is configured, and which line decides it
+        ///
+        /// Exit status 1: the files have mistakes.
         #[arg(long)]
         explain: bool,
         /// For logins at this PAM service
@@ -44,7 +49,10 @@ enum Verb {
     },
     #[command(flatten)]
     Remote(remote::Verb),
-    /// Give the tokens of a user's PAG to their user manager that was started outside of it. Needs root
+    /// Give a user's tokens to their user manager from before. Needs root
+    ///
+    /// That is a manager that was started outside of the user's PAG, before pam_pag
+    /// was installed.
     #[command(override_usage = "pagctl adopt USER")]
     Adopt {
         /// Name or uid
@@ -54,10 +62,19 @@ enum Verb {
         #[arg(long, hide = true, conflicts_with = "user")]
         inside: bool,
     },
-    /// Show the messages of module, helper and jobs, each with an explanation, by journalctl. Needs root, or the group adm
+    /// Show the messages of module, helper and jobs, by journalctl
+    ///
+    /// Each has its explanation from the catalog. Needs root, or the group adm.
     Log(log::Log),
     #[command(flatten)]
     Member(member::Verb),
+    /// Print what a shell needs to complete these commands
+    ///
+    /// It is installed for bash, zsh and fish.
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -74,6 +91,12 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         Verb::Log(log) => match log::run(log)? {},
         Verb::Member(verb) => member::run(verb),
         Verb::Remote(verb) => remote::run(verb),
+        Verb::Completion { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "pagctl", &mut text);
+            out!("{}", String::from_utf8_lossy(&text));
+            Ok(Answer::AllRight)
+        }
         Verb::Pam(verb) => pam::run(verb),
     }
 }
@@ -105,5 +128,29 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
         _ => ExitCode::from(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each(command: &clap::Command, look: &mut dyn FnMut(&clap::Command)) {
+        look(command);
+        command.get_subcommands().for_each(|one| each(one, look));
+    }
+
+    #[test]
+    fn help_fits_into_80_columns() {
+        let mut command = Cli::command();
+        command.build();
+        each(&command, &mut |one| {
+            let (short, long) = (one.clone().render_help(), one.clone().render_long_help());
+            for line in
+                [short, long].iter().flat_map(|text| text.to_string().lines().map(str::to_owned).collect::<Vec<_>>())
+            {
+                assert!(line.chars().count() <= 80, "{}: {line}", one.get_name());
+            }
+        });
     }
 }

@@ -18,6 +18,8 @@ enum Source {
     Text(String),
     /// A symbolic link to a name beside it.
     Link(&'static str),
+    /// What pagctl prints for this shell's completion.
+    Completion(&'static str),
 }
 
 /// The directory for libraries. Debian has one for each architecture, with names of its own. Other systems have PAM
@@ -49,6 +51,9 @@ fn files(tree: &Path) -> Vec<(PathBuf, Source)> {
         (libraries.join(libpag::SONAME), Source::Link(LIBPAG)),
         (libraries.join("libpag.so"), Source::Link(libpag::SONAME)),
         ("usr/include/pag.h".into(), Source::File(tree.join("libpag/include/pag.h"))),
+        ("usr/share/bash-completion/completions/pagctl".into(), Source::Completion("bash")),
+        ("usr/share/zsh/site-functions/_pagctl".into(), Source::Completion("zsh")),
+        ("usr/share/fish/vendor_completions.d/pagctl.fish".into(), Source::Completion("fish")),
         (libraries.join("pkgconfig/libpag.pc"), Source::Text(pkg_config(tree, &libraries))),
     ];
     let units = tree.join("units");
@@ -96,6 +101,11 @@ fn put(files: Vec<(PathBuf, Source)>, built: &Path, destination: &Path) {
             Source::File(from) => from.clone(),
             Source::Built(name, _) => built.join(name),
             Source::Text(text) => {
+                fs::write(&new, text).unwrap();
+                new.clone()
+            }
+            Source::Completion(shell) => {
+                let text = sh(&format!("'{}' completion {shell}", built.join("pagctl").display()));
                 fs::write(&new, text).unwrap();
                 new.clone()
             }
@@ -191,7 +201,8 @@ mod tests {
         fs::create_dir_all(&built).unwrap();
         for (_, source) in files(&top()) {
             if let Source::Built(name, _) = source {
-                fs::write(built.join(name), name).unwrap();
+                fs::write(built.join(name), format!("#!/bin/sh\necho {name} \"$@\"\n")).unwrap();
+                fs::set_permissions(built.join(name), fs::Permissions::from_mode(0o755)).unwrap();
             }
         }
         fs::create_dir_all(root.join("etc/pag")).unwrap();
@@ -204,9 +215,12 @@ mod tests {
         let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
         assert!(!there().contains("pag-new"), "{}", there());
         assert_eq!(read("etc/pag/pag.conf"), "the administrator's");
-        assert_eq!(fs::read_to_string(root.join(libraries()).join("libpag.so")).unwrap(), "libpag.so", "by two links");
+        let library = fs::read_to_string(root.join(libraries()).join("libpag.so")).unwrap();
+        assert!(library.contains("echo libpag.so "), "by two links: {library}");
+        assert_eq!(read("usr/share/bash-completion/completions/pagctl"), "pagctl completion bash\n");
         let program = fs::metadata(root.join("usr/bin/pagctl")).unwrap().permissions().mode() & 0o777;
-        assert_eq!((read("usr/bin/pagctl"), program), ("pagctl".to_owned(), 0o755));
+        assert!(read("usr/bin/pagctl").contains("echo pagctl "));
+        assert_eq!(program, 0o755);
         assert!(read("usr/share/man/man3/libpag.3").contains("pag_enter"));
         assert_eq!(read("usr/share/man/man3/pag_enter.3"), ".so man3/libpag.3\n");
         assert!(read("usr/include/pag.h").contains("pag_enter"));

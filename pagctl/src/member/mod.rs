@@ -18,13 +18,17 @@ use crate::remote;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Show the tokens of the PAG that you are in, of all AFS clients. Exit status 1: none is good
+    /// Show the tokens of the PAG that you are in, of all AFS clients
+    ///
+    /// Exit status 1: none is good.
     Tokens {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Discard the tokens of the PAG that you are in, for all its members. Exit status 1: you are in none
+    /// Discard the tokens of the PAG that you are in, for all its members
+    ///
+    /// Exit status 1: you are in none.
     Unlog {
         /// Only those of this cell
         cell: Option<Cell>,
@@ -32,7 +36,9 @@ pub(crate) enum Verb {
         #[arg(long)]
         pag: Option<String>,
     },
-    /// Show which PAG you are in. Exit status 1: you are in none
+    /// Show which PAG you are in
+    ///
+    /// Exit status 1: you are in none.
     Id {
         /// Print JSON
         #[arg(long)]

@@ -18,33 +18,38 @@ use crate::output::{self, Answer, Error, errln, out, outln, table};
 pub(crate) enum Verb {
     /// List your PAGs; root sees those of all users
     List {
-        /// The PAGs of all users; you may have to prove that you are an administrator
+        /// The PAGs of all users; an administrator may
         #[arg(long)]
         all: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show a PAG, or all of a user, by default the one that you are in. Exit status 1: you are in none
+    /// Show a PAG, or all of a user; by default the one that you are in
+    ///
+    /// Exit status 1: you are in none.
     Show {
-        /// Its id or the beginning of it, or a user; `pagctl list` shows them
+        /// Its id, the beginning of it, or a user: see `pagctl list`
         pag: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Get new tokens for a PAG, or for all of a user, by default for the one that you are in. Exit status 1: you are in
-    /// none
+    /// Get new tokens for a PAG; by default for the one that you are in
+    ///
+    /// Exit status 1: you are in none.
     Renew {
-        /// Its id or the beginning of it, or a user; `pagctl list` shows them
+        /// Its id, the beginning of it, or a user: see `pagctl list`
         pag: Option<String>,
     },
-    /// Have your services follow the PAG of a login (scope = session), by default the one that you are in. Exit status 1:
-    /// you are in none
+    /// Have your services follow a login; by default yours
+    ///
+    /// The login has a PAG of its own (scope = session). Exit status 1: you are in
+    /// none.
     Follow {
-        /// Its id or the beginning of it, or a user with one PAG; `pagctl list` shows them
+        /// Its id, the beginning of it, or a user: see `pagctl list`
         pag: Option<String>,
-        /// Take the choice of that PAG back, or of whichever PAG you chose: the configuration decides again
+        /// Take the choice back: the configuration decides again
         #[arg(long)]
         policy: bool,
     },
