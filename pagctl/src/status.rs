@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use pag::config::{self, Dirs};
 use pag::guard::{Guard, HandleGroup};
 use pag::report::User;
 use pag::store::record::{Record, Unreadable};
 use pag::store::registry::{Pag, Registry};
 use pag::store::ring::Ring;
+use pag::types::Client;
 use pag::{afs, membership};
 use serde::Serialize;
 
@@ -33,6 +35,9 @@ struct Mine {
     /// The owner of the ring; none where this user namespace does not show it.
     uid: Option<u32>,
     tokens: Vec<TokenJson>,
+    /// Why the tokens could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
 }
 
 /// Prints the status. There is something to do for a caller in no PAG, and for root when there are no PAGs.
@@ -40,6 +45,7 @@ struct Mine {
 /// # Errors
 /// When root cannot read the registry.
 pub(crate) fn run(json: bool) -> pag::Result<Answer> {
+    Client::configure(&config::host(&Dirs::default()).0);
     let status = Status { mine: mine(), all: all()? };
     if json {
         output::json(&status);
@@ -57,7 +63,11 @@ fn tokens(ring: &Ring) -> pag::Result<Vec<TokenJson>> {
 fn mine() -> Option<Mine> {
     let ring = Ring::current()?;
     let uid = Some(ring.owner).filter(|_| membership::ids_are_visible());
-    Some(Mine { ring: ring.serial.get(), uid, tokens: tokens(&ring).unwrap_or_default() })
+    let (tokens, trouble) = match tokens(&ring) {
+        Ok(tokens) => (tokens, None),
+        Err(why) => (Vec::new(), Some(why.to_string())),
+    };
+    Some(Mine { ring: ring.serial.get(), uid, tokens, trouble })
 }
 
 /// All PAGs; none for callers that are not root, since only root can read records.
@@ -121,7 +131,10 @@ fn words(status: &Status) -> String {
                 None => "an owner that this user namespace does not show".to_owned(),
             };
             lines.push(format!("You are in a PAG: ring {} of {owner}.", mine.ring));
-            lines.extend(token_lines(&mine.tokens));
+            match &mine.trouble {
+                Some(why) => lines.push(format!("  {why}")),
+                None => lines.extend(token_lines(&mine.tokens)),
+            }
         }
         None => lines.push("You are in no PAG.".to_owned()),
     }
@@ -143,9 +156,11 @@ mod tests {
     fn the_words_say_what_there_is_and_what_there_is_not() {
         let outside = words(&Status { mine: None, all: None });
         assert_eq!(outside, "You are in no PAG.\n");
-        let mine = Mine { ring: 7, uid: Some(4_294_967_294), tokens: Vec::new() };
-        let inside = words(&Status { mine: Some(mine), all: Some(vec![]) });
+        let mine = |trouble| Some(Mine { ring: 7, uid: Some(4_294_967_294), tokens: Vec::new(), trouble });
+        let inside = words(&Status { mine: mine(None), all: Some(vec![]) });
         assert!(inside.starts_with("You are in a PAG: ring 7 of uid 4294967294.\n  no tokens\n"), "{inside}");
         assert!(inside.contains("no PAGs"), "{inside}");
+        let unread = words(&Status { mine: mine(Some("cannot list the tokens".to_owned())), all: None });
+        assert!(unread.ends_with("of uid 4294967294.\n  cannot list the tokens\n"), "{unread}");
     }
 }

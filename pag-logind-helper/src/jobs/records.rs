@@ -9,7 +9,7 @@ use pag::report::{Event, report};
 use pag::seed;
 use pag::store::locked::LockedUser;
 use pag::store::record::{LastSeeding, Record};
-use pag::types::{Client, PagId};
+use pag::types::{Client, PagId, Token};
 
 use crate::pags::rings::{self, is_cut, keys_of, lacks_tokens, tokens_in};
 use crate::pags::{Edit, LOCK_WAIT, Pags, tokens};
@@ -110,7 +110,8 @@ impl Unnoted {
     /// Notes that a job has brought tokens into this PAG, which it `needed`, or later.
     pub(super) fn seeded(&mut self, pags: &Pags, id: PagId, needed: bool) {
         let Some(known) = pags.get(id) else { return };
-        if needed && !lacks_tokens(&known.ring, &known.record, pag::sys::now()) {
+        let has_all = |found: Vec<Token>| !tokens::are_missing(&known.record, &found, pag::sys::now());
+        if needed && tokens_in(&known.ring).is_ok_and(has_all) {
             report(&Event::Healed { uid: known.uid, pag: id, what: "its tokens are back".to_owned() });
         }
         self.0.insert(id);

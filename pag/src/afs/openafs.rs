@@ -50,13 +50,22 @@ pub struct Device(CString);
 impl Device {
     /// The device of the loaded module, if the configuration serves OpenAFS. Not for children, since it takes a lock.
     pub fn served() -> Option<Self> {
-        let configured = sys::lock_briefly(&CONFIGURED)?;
+        Self::find().ok().flatten()
+    }
+
+    /// As [`Device::served`]. A device that this process may not look at is there.
+    ///
+    /// # Errors
+    /// EBUSY in a process that was forked while another thread read the configuration.
+    fn find() -> io::Result<Option<Self>> {
+        let configured = sys::lock_briefly(&CONFIGURED).ok_or_else(|| io::Error::from_raw_os_error(libc::EBUSY))?;
+        if !configured.served {
+            return Ok(None);
+        }
         let known = KNOWN.iter().filter_map(|path| CString::new(*path).ok());
         let mut all = configured.device.clone().into_iter().chain(known);
-        if !configured.served {
-            return None;
-        }
-        all.find(|path| path.to_str().is_ok_and(|path| Path::new(path).exists())).map(Device)
+        let is_there = |path: &CString| path.to_str().is_ok_and(|path| Path::new(path).try_exists().unwrap_or(true));
+        Ok(all.find(is_there).map(Device))
     }
 
     /// Opens the device. Allocates nothing.
@@ -70,9 +79,9 @@ impl Device {
     /// The interface of the module that [is served](Self::served), if there is one.
     ///
     /// # Errors
-    /// EMFILE, ENFILE or EACCES if the device is there and cannot be opened.
+    /// EMFILE, ENFILE or EACCES if the device is there and cannot be opened. Nothing is known of tokens then.
     pub fn opened() -> io::Result<Option<Interface>> {
-        let Some(device) = Self::served() else { return Ok(None) };
+        let Some(device) = Self::find()? else { return Ok(None) };
         match device.open() {
             Ok(interface) => Ok(Some(interface)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -147,6 +156,15 @@ impl Interface {
         matches!(self.getpag(), Ok(Some(_)))
     }
 
+    /// As [`Interface::is_member`], but an error is told apart. The thread is in no PAG if the device is not an AFS
+    /// client's, if the module does not know PAGs, or if its daemons do not run yet.
+    fn membership(&self) -> io::Result<bool> {
+        match self.getpag() {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL | libc::EIO)) => Ok(false),
+            answer => answer.map(|number| number.is_some()),
+        }
+    }
+
     /// Discards all tokens of the PAG, or those of the bare uid outside of PAGs.
     ///
     /// # Errors
@@ -193,7 +211,8 @@ impl Interface {
         self.call(SETTOK2, nothing.get(..length).unwrap_or(&[]), &mut [])
     }
 
-    /// Shows `look` the PAG's tokens, or those of the bare uid outside of PAGs. False if `look` returned false.
+    /// Shows `look` the PAG's tokens, or those of the bare uid outside of PAGs. False if `look` returned false, or if
+    /// there may be more tokens.
     fn tokens(&self, look: &mut dyn FnMut(&Seen<'_>) -> bool) -> bool {
         let now = crate::sys::now();
         let mut tokens = Zeroizing::new([0_u8; TOKEN_SPACE]);
@@ -227,8 +246,9 @@ impl Interface {
                     newer = false;
                     continue;
                 }
-                // EDOM: there are no more cells. Any other error: the module gives no tokens.
-                Err(_) => return true,
+                // There are no more cells, or the module has no tokens to give.
+                Err(Some(libc::EDOM | libc::EINVAL | libc::EIO | libc::ENOTTY)) => return true,
+                Err(_) => return false,
             }
             index += 1;
         }
@@ -249,9 +269,9 @@ fn seen(cell: &[u8], fact: Fact, now: u64) -> Seen<'_> {
 }
 
 /// Shows `look` the tokens of the PAG that the thread is in. Shows none outside of PAGs, or if the module is gone.
-/// False if `look` returned false.
+/// False if `look` returned false, or if the module could not be asked.
 pub(super) fn visit(interface: &Interface, look: &mut dyn FnMut(&Seen<'_>) -> bool) -> bool {
-    !interface.is_member() || interface.tokens(look)
+    interface.membership().is_ok_and(|member| !member || interface.tokens(look))
 }
 
 /// The spelling of a cell's name for which the module has a token. The module distinguishes case, users need not.
@@ -271,8 +291,10 @@ fn spelling<'a>(interface: &Interface, cell: &str, out: &'a mut [u8; 64]) -> Opt
 
 /// Discards the tokens of the PAG that the thread is in, of one cell or all. True if none are left.
 pub(super) fn discard(interface: &Interface, cell: Option<&str>) -> bool {
-    if !interface.is_member() {
-        return true;
+    match interface.membership() {
+        Ok(true) => {}
+        Ok(false) => return true,
+        Err(_) => return false,
     }
     let discarded = match cell {
         Some(cell) => {

@@ -15,7 +15,8 @@ use crate::types::{Cell, Token};
 /// The tokens of all clients in `ring`. Needs root, or membership in the ring.
 ///
 /// # Errors
-/// `System` if the caller may not enter the ring, or if the child does not answer until `deadline`.
+/// `System` if the caller may not enter the ring, if the child does not answer until `deadline`, or if a client is there
+/// and cannot be asked. The ring may have tokens then.
 pub fn tokens(ring: &dyn Enter, deadline: Instant) -> Result<Vec<Token>> {
     list(Some(ring), deadline)
 }
@@ -23,7 +24,7 @@ pub fn tokens(ring: &dyn Enter, deadline: Instant) -> Result<Vec<Token>> {
 /// The tokens of the PAG that the caller is in, with any kind of session keyring. Outside of a PAG there are none.
 ///
 /// # Errors
-/// `System` if the session keyring cannot be read.
+/// `System` if the session keyring cannot be read, or as [`tokens`].
 pub fn tokens_here(deadline: Instant) -> Result<Vec<Token>> {
     list(None, deadline)
 }
@@ -32,10 +33,10 @@ pub fn tokens_here(deadline: Instant) -> Result<Vec<Token>> {
 /// since the call may hang.
 ///
 /// # Errors
-/// `System` if the ring cannot be read.
+/// `System` if the ring cannot be read, or a client cannot be asked.
 pub fn tokens_as_member(ring: &Ring) -> Result<Vec<Token>> {
     let doing = || Error::system(format!("list the tokens in ring {}", ring.serial));
-    let openafs = Device::opened();
+    let openafs = Device::opened().map_err(doing())?;
     let mut found = Vec::new();
     let mut take = |seen: &Seen<'_>| {
         found.extend(Token::of(seen));
@@ -47,8 +48,10 @@ pub fn tokens_as_member(ring: &Ring) -> Result<Vec<Token>> {
     if !seen {
         return Err(doing()(std::io::ErrorKind::PermissionDenied.into()));
     }
-    openafs.ok().flatten().map(|interface| openafs::visit(&interface, &mut take));
-    Ok(found)
+    match openafs.is_none_or(|interface| openafs::visit(&interface, &mut take)) {
+        true => Ok(found),
+        false => Err(doing()(std::io::Error::other("OpenAFS's module does not answer"))),
+    }
 }
 
 /// Discards the tokens in `ring`, of one cell or all, from the calling thread itself. See [`tokens_as_member`].
@@ -125,7 +128,7 @@ fn list(ring: Option<&dyn Enter>, deadline: Instant) -> Result<Vec<Token>> {
     let target = TokenKeyring::of(ring).map_err(Error::key("find the session keyring"))?;
     let doing = || Error::system(format!("list the tokens in {target}"));
     let mut found = Vec::new();
-    let openafs = Device::opened().ok().flatten();
+    let openafs = Device::opened().map_err(doing())?;
     if target.is_session {
         let seen = visit_keys(target.keyring, &mut |key| found.extend(key.seen.as_ref().and_then(Token::of)));
         if !seen {

@@ -100,9 +100,15 @@ pub(super) fn need(attempt: &LoginAttempt<'_>, record: Option<&Record>, ring: &R
             need
         }
         need => {
-            let tokens = afs::tokens(ring, Instant::now() + LOOK).map(|tokens| attempt.before.get_or_init(|| tokens));
-            let tokens = tokens.map_or(&[][..], Vec::as_slice);
-            let held = seed::held(tokens, record.map_or(&[], |record| &record.tokens), now);
+            let known = record.map_or(&[][..], |record| &record.tokens);
+            let held = match afs::tokens(ring, Instant::now() + LOOK) {
+                Ok(tokens) => seed::held(attempt.before.get_or_init(|| tokens), known, now),
+                // A ring that cannot be read may have tokens. The record says which it had.
+                Err(why) => {
+                    log::debug!("{why}: what the record says counts");
+                    known.to_vec()
+                }
+            };
             if seed::are_good(&held, &seed::cells(&clients, settings, attempt.request.user), now) {
                 Need::Good
             } else {

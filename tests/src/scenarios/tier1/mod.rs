@@ -302,6 +302,11 @@ pub const ALL: &[Scenario] = &[
         seeders::background_seeder,
     ),
     (
+        "unseen_tokens_are_not_missing",
+        "Tokens that cannot be looked at are not noted as gone, not sought again, and not called discarded.",
+        seeders::unseen_tokens_are_not_missing,
+    ),
+    (
         "names_of_cells",
         "A cell named in other case, or by an alias, needs the seeder once, and not at each login.",
         seeders::names_of_cells,

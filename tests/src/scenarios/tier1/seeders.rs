@@ -1,5 +1,7 @@
 //! Programs that get tokens, and those that fail.
 
+use std::fs;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,60 @@ pub(super) fn cut_tokens_are_not_forgotten(sandbox: &mut Sandbox) {
     assert!(alice.ring().token(CELL).is_none(), "which has been cut away: {:?}", alice.ring());
     assert_eq!(known(), 1, "what a seeder has brought and a member has cut is known still");
     alice.all_ok(&["close", "end"]);
+}
+
+/// A device of OpenAFS that is there and cannot be opened, as by a host that has no descriptor left.
+pub(super) fn unseen_tokens_are_not_missing(sandbox: &mut Sandbox) {
+    let mut alice = login(sandbox, "alice");
+    let before = pags("alice").remove(0);
+    let lines_of = |name: &str| -> Vec<String> {
+        pags("alice")[0].text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
+    };
+    let tokens = lines_of("token ");
+    assert_eq!(tokens.len(), 1, "the login has a token: {}", before.text);
+    let _device = UnixListener::bind("/run/afs_ioctl").unwrap();
+    let config = format!(
+        "[pag]\nclient = keyring, openafs\nopenafs_device = /proc/1/root/run/afs_ioctl\nprogram = /run/seeder\nafs_cells = {CELL}\n"
+    );
+    fs::write("/etc/pag/pag.conf", config).unwrap();
+    sandbox.messages();
+    let mut second = login(sandbox, "alice");
+    sandbox.heard("this ring has no PAG of OpenAFS, so the seeder was not run");
+    assert_eq!(lines_of("token "), tokens, "a ring that cannot be read is not noted as one without tokens");
+    second.all_ok(&["close", "end"]);
+
+    // The last seeder has run long ago, and brought a token of each client.
+    let late = ticket::now() - 1000;
+    let text: String = pags("alice")[0]
+        .text
+        .lines()
+        .map(|line| if line.starts_with("attempt ") { format!("attempt {late} ok 0\n") } else { format!("{line}\n") })
+        .collect();
+    let text = text.replace(&tokens[0], &format!("{}\n{}", tokens[0], tokens[0].replace("keyring", "openafs")));
+    fs::write("/run/record", &text).unwrap();
+    shell(&format!("keyctl pupdate {} < /run/record", before.record));
+    sandbox.messages();
+    let mut third = login(sandbox, "alice");
+    let messages = sandbox.messages();
+    let sought = messages.iter().any(|message| message.text().contains("no tokens of cell"));
+    assert!(!sought, "no seeder runs for tokens that cannot be looked at and are good: {messages:#?}");
+    assert_eq!(lines_of("token ").len(), 2, "and they stay in the record");
+
+    let tool = crate::sandbox::pagctl().display().to_string();
+    for (words, status) in [("tokens", 2), ("unlog", 2), ("status", 0)] {
+        let said = inside(&mut alice, "alice", &format!("{tool} {words} 2>&1"));
+        assert_eq!(said["status"], status, "pagctl {words}: {said}");
+        let said = said["stdout"].as_str().unwrap();
+        assert!(said.contains("cannot list the tokens in"), "pagctl {words} does not say that there are none: {said}");
+    }
+    alice.all_ok(&["close", "end"]);
+    sandbox.messages();
+    // The last login, and the one whose configuration names the device.
+    third.all_ok(&["close", "end"]);
+    let messages = sandbox.messages();
+    let has = |words: &str| messages.iter().any(|message| message.text().contains(words));
+    assert!(has("cannot discard the tokens in ring"), "the end says what it could not do: {messages:#?}");
+    assert!(has("its tokens were left to its processes"), "and does not call the tokens discarded: {messages:#?}");
 }
 
 /// sshd calls setcred before it opens the session. A refresh is a new request.
