@@ -9,7 +9,7 @@
  *     token                             what this thread's PAG has for the cell example.test, or "none"
  *     ring                              the serial of this thread's session keyring
  *     run COMMAND                       a shell command's output in one line, as child of this thread
- *     errno NAME                        errno after a pag_enter; it was 42 before
+ *     errno COMMAND...                  the same; the words are errno afterwards, which was 42 before
  *     signal NAME                       pag_enter in a signal handler of this thread
  *     last                              pag_last_error(), twice: "same" or "moved" stands first
  *     code NUMBER                       pag_strerror()
@@ -244,7 +244,9 @@ static void fork_child(const char *name, char *answer)
     pid_t pid = fork();
 
     if (pid == 0) {
-        close(worker->ends[0]);
+        /* Else the child would wait for its own end of the connection. */
+        close(fileno(worker->to));
+        close(fileno(worker->from));
         work(worker);
         _exit(0);
     }
@@ -330,11 +332,12 @@ static void dispatch(char *line, char *answer)
             text[i] = text[i] == '\n' ? ' ' : text[i];
         say(answer, status, text);
     } else if (strcmp(line, "errno") == 0) {
-        int code;
+        int after;
         errno = 42;
-        code = pag_enter(named(rest));
-        snprintf(text, sizeof text, "%d", errno);
-        say(answer, code, text);
+        dispatch(rest, answer);
+        after = errno;
+        snprintf(text, sizeof text, "%d", after);
+        say(answer, atoi(answer), text);
     } else if (strcmp(line, "signal") == 0) {
         for_handler = named(rest);
         signal(SIGUSR1, handler);

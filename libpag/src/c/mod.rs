@@ -145,14 +145,10 @@ pub(crate) unsafe extern "C" fn pag_create(
     let create = || {
         let found = PROCESSES.get(process)?;
         // SAFETY: as this function asks for.
-        let pag = found.create(&unsafe { raw::seed(seed) }?)?;
-        let handle = PAGS.insert(pag).ok_or_else(no_room)?;
-        // If the process is closed now, either this sees it, or the one that closes sees the PAG.
-        if PROCESSES.with(process, |_| ()).is_err() {
-            drop(PAGS.remove(handle));
-            return Err(Error::Ended);
-        }
-        Ok(handle)
+        let made = found.create(&unsafe { raw::seed(seed) }?);
+        // What failed because the process was closed meanwhile has only that reason.
+        PROCESSES.with(process, |_| ())?;
+        PAGS.insert(made?).ok_or_else(no_room)
     };
     // SAFETY: as this function asks for.
     unsafe { fill("result", result, ptr::null_mut(), create) }
@@ -229,4 +225,24 @@ pub(crate) extern "C" fn pag_strerror(code: c_int) -> *const c_char {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn pag_last_error() -> *const c_char {
     keeping_errno(failure::words)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::panic, reason = "it is what is tested")]
+    fn a_panic_is_a_code() {
+        let last = || {
+            // SAFETY: words that this thread keeps.
+            unsafe { CStr::from_ptr(pag_last_error()) }.to_string_lossy().into_owned()
+        };
+        assert_eq!(call(|| panic!("a fault")), Code::System as c_int);
+        assert!(last().contains("internal error"), "{}", last());
+        assert_eq!(switch(Switch::Enter, || panic!("a fault")), Code::System as c_int);
+        assert!(last().contains("cannot enter the PAG"), "{}", last());
+    }
 }
