@@ -82,11 +82,11 @@ struct pag_seed {
     size_t size;
 
     /* Name of a ccache as in KRB5CCNAME, such as "FILE:/run/server/alice"; or NULL. It is read under the
-     * caller's own uid and gids, and it is not changed. */
+     * process's own uid and gid, and it is not changed. */
     const char *ccache;
 
-    /* Path of a keytab; or NULL. A ticket is got from it for `principal`, kept in memory, and thrown away.
-     * Either ccache or keytab, not both. */
+    /* Path of a keytab; or NULL. A ticket for `principal` is got from it, kept in a private directory below
+     * TMPDIR or /tmp while the tokens are made, and removed. Either ccache or keytab, not both. */
     const char *keytab;
 
     /* With a keytab: the principal, such as "HTTP/www.example.test@EXAMPLE.TEST". Else NULL. */
@@ -115,13 +115,15 @@ typedef struct pag_seed pag_seed;
  *     since it has the names of its PAGs in memory; and it has one thread more, which sleeps with all
  *     signals blocked, since the kernel lets a child replace the session keyring of a process that has one
  *     thread.
+ * Rights: none. A process with several uids or gids at once (setuid) is refused: set them all before.
  * Errors: PAG_EINVAL, PAG_EOPEN, PAG_EQUOTA, PAG_ESYSTEM. On an error, *process is NULL.
  */
 int pag_process_open(pag_process **process, unsigned int flags);
 
 /*
- * Ends all PAGs of the process, as pag_end does, and forgets the handle. Leave with all threads before: a thread
- * that is still inside stays there, without tokens. The process may be opened again.
+ * Ends all PAGs of the process, as pag_end does, and forgets the handle. Leave with all threads before: a
+ * thread that is still inside stays there, without tokens. A pag_create that is under way in another thread
+ * returns PAG_ENDED. The process may be opened again.
  *
  * `process`: NULL is allowed, and nothing is done.
  * Thread: any.
@@ -129,7 +131,8 @@ int pag_process_open(pag_process **process, unsigned int flags);
 void pag_process_close(pag_process *process);
 
 /*
- * Creates a PAG, and fills it with tokens from the seed. The calling thread does not enter it.
+ * Creates a PAG, and fills it with tokens from the seed. The calling thread does not enter it. A process may
+ * have 65,535 PAGs.
  *
  * `seed`: NULL is a PAG without tokens.
  * Thread: any. It takes as long as the KDC and the cell's servers take, at most seed->timeout_ms. The work is
@@ -191,11 +194,11 @@ int pag_set_default(pag_process *process, pag *pag);
 int pag_renew(pag *pag, const struct pag_seed *seed);
 
 /*
- * Tells when the first of a PAG's tokens ends: *when is that time, or 0 if it is unknown or there is no
- * token.
+ * Tells when the first of a PAG's tokens ends, as it was when they were made: *when is that time, or 0 if it
+ * is unknown or there is no token.
  *
  * Thread: any, inside or outside. No server is asked, and no file is read.
- * Errors: PAG_EINVAL, PAG_EFORKED, PAG_ENDED, PAG_ESYSTEM. On an error, *when is 0.
+ * Errors: PAG_EINVAL, PAG_EFORKED, PAG_ENDED. On an error, *when is 0.
  */
 int pag_expires(pag *pag, time_t *when);
 
