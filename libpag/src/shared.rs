@@ -156,7 +156,15 @@ impl Shared {
         let made = make::make(Kind::Pag, self.holder, limit)?;
         match self.names.keep(&made) {
             Ok(ring) => {
-                self.living().push(ring);
+                let mut living = self.living();
+                // Closing takes the list after it has said so.
+                if self.is_closed.load(Ordering::Acquire) {
+                    drop(living);
+                    let _ = self.end_all(&[ring]);
+                    return Err(Error::Ended);
+                }
+                living.push(ring);
+                drop(living);
                 Ok((ring, made))
             }
             Err(source) => {

@@ -87,9 +87,9 @@ pub(crate) fn leave_all(names: &Names, no_pag: Ring) {
 pub(crate) fn go(names: &Names, no_pag: Ring, ring: Ring) -> Result<()> {
     let error = match names.enter(ring) {
         Ok(true) => return Ok(()),
-        // With a full quota the kernel cannot make the stray keyring either.
         Ok(false) => Error::Ended,
-        Err(error) if error.raw_os_error() == Some(libc::EDQUOT) => Error::Ended,
+        // The kernel has not found the ring, and cannot make a stray one: the quota is full, or the name has been wiped.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EDQUOT | libc::EINVAL)) => Error::Ended,
         Err(source) => Error::System { doing: "enter a PAG", source },
     };
     out(names, no_pag);

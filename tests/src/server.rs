@@ -1,7 +1,17 @@
-//! A process with several PAGs, which does what a scenario tells it: `tests/c/pag-chost.c`.
+//! A process with several PAGs, which does what a scenario tells it: `tests/rust/pag-rusthost.rs`, and its twin by the C
+//! interface, `tests/c/pag-chost.c`, which list the commands.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+
+/// The programs, by the interface that they use.
+pub const PROGRAMS: [&str; 2] = ["pag-rusthost", "pag-chost"];
+
+/// The directory of libpag and its programs, as the tree under test has them.
+pub fn built() -> PathBuf {
+    std::env::var_os("PAG_LIBPAG").expect("PAG_LIBPAG names the directory of the library under test").into()
+}
 
 /// The process.
 #[derive(Debug)]
@@ -18,6 +28,26 @@ impl Server {
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap());
         Server { child, input, output }
+    }
+
+    /// Starts a program as `uid`, without rights or groups, and in a session keyring of its own.
+    pub fn start_as(uid: u32, program: &Path) -> Self {
+        let id = uid.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--no-new-privs", "--inh-caps=-all"]);
+        // keyctl names the keyring there.
+        command.args(["keyctl", "session", "-"]).arg(program).stderr(Stdio::null());
+        Self::start(command)
+    }
+
+    /// The session keyring of a thread. `of` is the command with which it is asked ("thread T", "child C"), or empty.
+    pub fn ring(&mut self, of: &str) -> i32 {
+        self.ok(format!("{of} ring").trim_start()).parse().unwrap()
+    }
+
+    /// The token that a thread has, or "none".
+    pub fn token(&mut self, of: &str) -> String {
+        self.ok(format!("{of} token").trim_start())
     }
 
     /// Writes one line, and returns the answer's code and words.

@@ -51,6 +51,8 @@ pub(crate) fn for_tests(tree: &Path, profile: Profile) -> PathBuf {
             copy(&source);
         }
     }
+    build(tree, &["--profile", profile.name(), "-p", "libpag", "--example", "pag-rusthost"]);
+    copy(&target_of(tree).join(profile.name()).join("examples/pag-rusthost"));
     place
 }
 

@@ -4,13 +4,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::uid;
 use crate::sandbox::{QuickCollection, Sandbox, eventually, patience, reap};
-use crate::server::Server;
+use crate::server::{Server, built};
 use crate::ticket;
 
 /// The codes of pag.h.
@@ -31,11 +30,6 @@ exec keyctl add user afs@example.test \"$who $(($(date +%s) + 3600))\" @s >/dev/
 
 /// The account that the servers run as.
 const ACCOUNT: &str = "dave";
-
-/// The library and its programs, as the tree under test has them.
-fn built() -> PathBuf {
-    std::env::var_os("PAG_LIBPAG").expect("PAG_LIBPAG names the directory of the library under test").into()
-}
 
 /// Puts library, programs and tickets where the account can use them.
 fn prepare(sandbox: &Sandbox) {

@@ -9,6 +9,7 @@ mod libpag_c;
 mod life;
 mod member;
 mod options;
+mod process_pags;
 mod safety;
 mod scope;
 mod seeders;
@@ -362,6 +363,42 @@ pub const ALL: &[Scenario] = &[
         libpag_c::examples,
     ),
     ("bus_pagctl", "pagctl lists, shows, renews, discards, chooses and monitors over D-Bus.", bus::pagctl_verbs),
+    (
+        "libpag_model",
+        "One process without rights has several PAGs, each thread is in its own, and a default holds without one.",
+        process_pags::model,
+    ),
+    (
+        "libpag_threads",
+        "Two threads in opposite phase are never in the wrong PAG; a switch is keyctl and nothing else.",
+        process_pags::threads,
+    ),
+    (
+        "libpag_children",
+        "A child stays in the PAG in which it was born, and knows the way into no other.",
+        process_pags::children,
+    ),
+    (
+        "libpag_failed_enter",
+        "A thread that cannot enter a PAG is in none, wherever it was before.",
+        process_pags::failed_enter,
+    ),
+    (
+        "libpag_outsiders",
+        "No process outside, of the same uid or root's, can join, see, read or link a process's PAG.",
+        process_pags::outsiders,
+    ),
+    (
+        "libpag_end_is_final",
+        "The end of a process's PAG ends it for parked threads, children and io_uring credentials.",
+        process_pags::end_is_final,
+    ),
+    (
+        "libpag_faults",
+        "A full quota, a hung or failing seeder and a missing keytab are named, and leave nothing.",
+        process_pags::faults,
+    ),
+    ("libpag_thousand", "A thousand PAGs of one process leave no key.", process_pags::thousand),
 ];
 
 /// Scenarios for which the module must be built with the feature `fault`.
@@ -372,9 +409,9 @@ pub fn needs_helper(name: &str) -> bool {
     name.starts_with("bus_")
 }
 
-/// Whether a scenario uses the C library of libpag.
+/// Whether a scenario uses libpag: its C library, and programs with several PAGs.
 pub fn needs_library(name: &str) -> bool {
-    name.starts_with("libpag_c_")
+    name.starts_with("libpag_")
 }
 
 /// Whether the scenarios are to run in their long form.
