@@ -21,10 +21,12 @@ use crate::jobs::{NO_BUS, TokenJobs};
 use crate::managers::choose::{Choices, choose};
 use crate::managers::outside::OutsideManagers;
 use crate::messages::HelperEvent;
+use crate::names;
 use crate::notify;
 use crate::nudges::{NudgeSocket, Nudges};
 use crate::order::{Action, Order, Trouble};
 use crate::pags::keytabs::Keytabs;
+use crate::pags::users::passwd;
 use crate::pags::{Edit, Pags};
 use crate::reconcile::Reconciler;
 use crate::systemd::{self, Bus, JobUnit, News, RunId};
@@ -215,6 +217,10 @@ impl<'a> Helper<'a> {
             self.errands.add(copy.uid, copy.errand(), copy.work(self.pags.group()));
         }
         let now = Instant::now();
+        for uid in self.pags.uids().into_iter().filter(|uid| names::must_ask(*uid, now)) {
+            let work = move || passwd(uid).name.to_string_lossy().into_owned();
+            self.errands.add(uid, Errand::Name, Box::new(work));
+        }
         let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.agenda.users.is_empty() { rest } else { rest.max(AGAIN) });
         // A round for one user puts off no survey.
@@ -290,6 +296,10 @@ impl<'a> Helper<'a> {
                 }
             }
             Errand::Copy { pag, .. } => self.reconciler.following.copied(uid, pag, &report),
+            Errand::Name => {
+                names::told(uid, &report, Instant::now());
+                self.agenda.users.insert(uid);
+            }
         }
     }
 

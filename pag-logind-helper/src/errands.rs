@@ -15,6 +15,8 @@ use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 /// Longest time that an errand's work may take: its child ends then, or a second later.
 pub(crate) const TIME: Duration = Duration::from_secs(2);
+/// A child that has not reported by now is killed: it waits for a name service.
+const LIMIT: Duration = Duration::from_secs(5);
 /// Longest time for the end of a child that has reported; what is left then is held by the kernel.
 const END: Duration = Duration::from_millis(100);
 /// Most children that have not reported yet.
@@ -64,7 +66,7 @@ struct Running<E> {
 /// How far a child is.
 enum Phase<E> {
     /// It has not reported yet.
-    Away { errand: E, report: Vec<u8> },
+    Away { errand: E, report: Vec<u8>, until: Instant },
     /// It has reported, and has not ended yet.
     Ending { since: Instant },
 }
@@ -83,8 +85,9 @@ impl<E: Errand> Errands<E> {
     pub(crate) fn next(&self) -> Option<Instant> {
         let waits = |uid: &u32| self.waiting.iter().any(|(of, ..)| of == uid);
         let ends = self.running.iter().filter_map(|(uid, running)| match running.phase {
+            Phase::Away { until, .. } => Some(until),
             Phase::Ending { since } if waits(uid) => Some(since + END),
-            _ => None,
+            Phase::Ending { .. } => None,
         });
         ends.min()
     }
@@ -117,7 +120,7 @@ impl<E: Errand> Errands<E> {
                 }
                 None if away < AT_ONCE => match send(runtime, work) {
                     Ok((child, pipe)) => {
-                        let phase = Phase::Away { errand, report: Vec::new() };
+                        let phase = Phase::Away { errand, report: Vec::new(), until: Instant::now() + LIMIT };
                         self.running.insert(uid, Running { child, source: Some(pipe), phase });
                         begun = true;
                     }
@@ -133,9 +136,13 @@ impl<E: Errand> Errands<E> {
     /// Hears what children report, and sees which have ended.
     fn collect(&mut self, runtime: &SharedRuntime, cx: &mut Context<'_>, over: &mut Vec<Done<E>>) {
         self.running.retain(|uid, running| {
-            if let Phase::Away { errand, report } = &mut running.phase {
+            if let Phase::Away { errand, report, until } = &mut running.phase {
                 if !running.source.as_ref().is_none_or(|pipe| hear(pipe, report, cx)) {
-                    return true;
+                    if Instant::now() < *until {
+                        return true;
+                    }
+                    running.child.kill();
+                    report.clear();
                 }
                 let report = String::from_utf8_lossy(report).into_owned();
                 over.push(Done { uid: *uid, errand: errand.clone(), report });

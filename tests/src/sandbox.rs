@@ -91,7 +91,7 @@ pub fn silent_server(target: &str, user: u32) -> fs::File {
 
 /// A password database that does not answer, like a directory server that hangs. While this value lives, a process that
 /// looks a user up waits.
-pub struct SilentNames(Option<fs::File>);
+pub struct SilentNames(());
 
 impl SilentNames {
     const AWAY: &'static str = "/etc/passwd.away";
@@ -100,21 +100,22 @@ impl SilentNames {
     pub fn begin() -> Self {
         fs::rename("/etc/passwd", Self::AWAY).unwrap();
         assert!(Command::new("mkfifo").args(["-m", "644", "/etc/passwd"]).status().unwrap().success());
-        SilentNames(None)
+        SilentNames(())
     }
 
-    /// Whether a process has asked, and waits now.
-    pub fn are_asked(&mut self) -> bool {
-        if self.0.is_none() {
-            // Without a reader this is refused (ENXIO).
-            self.0 = fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open("/etc/passwd").ok();
-        }
-        self.0.is_some()
+    /// Whether a process has asked, and waits now: it opens a pipe that has no writer (Linux, fs/pipe.c, fifo_open).
+    pub fn are_asked(&self) -> bool {
+        let waits = |entry: fs::DirEntry| {
+            fs::read_to_string(entry.path().join("wchan")).is_ok_and(|at| at == "wait_for_partner")
+        };
+        fs::read_dir("/proc").unwrap().flatten().any(waits)
     }
 }
 
 impl Drop for SilentNames {
     fn drop(&mut self) {
+        // With a writer, those that wait go on. Without a reader this is refused (ENXIO).
+        let _writer = fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open("/etc/passwd");
         fs::rename(Self::AWAY, "/etc/passwd").unwrap();
     }
 }

@@ -141,9 +141,7 @@ pub(super) fn add(queue: &mut Queue, pag: PagId, via: RenewVia, pags: &Pags, dir
 
 /// What there is to do to keep the tokens of each PAG alive. A follower has the tokens of another PAG: a seeder in its ring
 /// would write into that one.
-fn plans(pags: &mut Pags, now: u64) -> Vec<(PagId, u32, Plan)> {
-    let uids: BTreeSet<u32> = pags.all().map(|known| known.uid).collect();
-    pags.keytabs.look_up(uids.into_iter());
+fn plans(pags: &Pags, now: u64) -> Vec<(PagId, u32, Plan)> {
     let own = pags.all().filter(|known| known.record.follows.is_none());
     own.map(|known| (known.id, known.uid, plan::plan(known.id, &known.record, pags.has_keytab(known), now))).collect()
 }

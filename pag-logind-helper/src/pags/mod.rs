@@ -83,6 +83,11 @@ impl Pags {
         self.known.values().filter(|known| known.uid == uid).cloned().collect()
     }
 
+    /// The users of them.
+    pub(crate) fn uids(&self) -> BTreeSet<u32> {
+        self.all().map(|known| known.uid).collect()
+    }
+
     /// The users with PAGs that have changed since the last call.
     pub(crate) fn take_changed(&mut self) -> BTreeSet<u32> {
         std::mem::take(&mut self.changed)

@@ -9,22 +9,13 @@ use crate::names;
 /// The group of a child that only reads what is the user's own: none.
 const NOGROUP: u32 = 65534;
 
-/// The user's name, if logind has told it.
-pub(crate) fn told_name(uid: u32) -> Option<CString> {
-    names::find(uid).and_then(|name| CString::new(name).ok())
+/// The user's name. Empty if it is not known, or there is none: nothing lingers for it then.
+pub(crate) fn name_of(uid: u32) -> CString {
+    names::find(uid).and_then(|name| CString::new(name).ok()).unwrap_or_default()
 }
 
-/// The user's name, as the password database has it. That may have to be waited for, so no lock may be held. Empty for a
-/// uid without a name.
-pub(crate) fn look_up_name(uid: u32) -> CString {
-    let name = passwd(uid).name;
-    if let Some(text) = name.to_str().ok().filter(|text| !text.is_empty()) {
-        names::learn(uid, text.to_owned());
-    }
-    name
-}
-
-/// The user. If the password database does not have this uid any more, a user without a name: nothing lingers for it.
+/// The user. If the password database does not have this uid any more, a user without a name. For children alone: a name
+/// service may be slow, or not answer, and all users wait for the helper.
 pub(crate) fn passwd(uid: u32) -> Passwd {
     let nameless = || Passwd { name: c"".to_owned(), uid, gid: uid, home: c"/".to_owned() };
     sys::passwd(Who::Uid(uid)).ok().flatten().unwrap_or_else(nameless)

@@ -7,13 +7,13 @@ mod leaving;
 mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::io;
 use std::time::Instant;
 
 use pag::ccache;
 use pag::error::{Error, Result};
-use pag::guard::{Guard, HandleGroup};
+use pag::guard::Guard;
 use pag::login;
 use pag::store::lease::LeaseKind;
 use pag::store::locked::LockedUser;
@@ -28,9 +28,10 @@ use self::leaving::Leaving;
 use self::repair::{Repairs, report_lost};
 use crate::managers::adopted::Adopted;
 use crate::managers::following::Following;
+use crate::names;
 use crate::pags::processes::{Coverage, Processes};
 use crate::pags::rings::{is_cut, keys_of};
-use crate::pags::users::{look_up_name, told_name};
+use crate::pags::users::name_of;
 use crate::pags::{LOCK_WAIT, Pags, tokens};
 
 /// What it takes besides the PAGs themselves. It saves work, and says each thing once.
@@ -134,16 +135,17 @@ impl Reconciler {
         if !concerns(uid, pags)? {
             return Ok(Reconciled::default());
         }
-        let later = || Reconciled { again: true, ..Reconciled::default() };
-        let Some(name) = name_of(uid, pags.group())? else { return Ok(later()) };
         let guard = Guard::enter(pags.group())?;
-        let Some(user) = lock(&guard, uid)? else { return Ok(later()) };
+        let Some(user) = lock(&guard, uid)? else { return Ok(Reconciled { again: true, ..Reconciled::default() }) };
+        let name = name_of(uid);
         let mut result = Reconciled::default();
         let mut found = user.pags()?;
         report_lost(uid, &found, pags);
         result.again = found.iter().any(|pag| login::out_of_sight(pag).is_some());
         self.repairs.set_aside(&user, &mut found, pags, self.users.as_ref());
-        if found.iter().any(is_over_or_broken) {
+        // As soon as a child knows the name, this is done again.
+        let waits = !names::is_settled(uid) && found.iter().any(may_linger);
+        if !waits && found.iter().any(is_over_or_broken) {
             login::reap(&user, &mut found, &name, PagKind::User);
         }
         self.end_leaving(&user, &mut found, pags, &name);
@@ -259,23 +261,9 @@ fn lock(guard: &Guard, uid: u32) -> Result<Option<LockedUser<'_>>> {
     }
 }
 
-/// The name of the user, or an empty one if no PAG needs it. A name service may be slow, and the user's logins wait for the
-/// lock: so the name is looked up without it. None if a login holds the lock.
-fn name_of(uid: u32, group: HandleGroup) -> Result<Option<CString>> {
-    if let Some(name) = told_name(uid) {
-        return Ok(Some(name));
-    }
-    let guard = Guard::enter(group)?;
-    let Some(user) = lock(&guard, uid)? else { return Ok(None) };
-    let is_needed = user.pags()?.iter().any(may_linger);
-    drop(user);
-    drop(guard);
-    Ok(Some(if is_needed { look_up_name(uid) } else { CString::default() }))
-}
-
 /// Whether it matters for the PAG's tokens that its user lingers.
 fn may_linger(pag: &Pag) -> bool {
-    pag.record.as_ref().is_ok_and(|record| record.has_manager() && record.retain == Retain::None)
+    pag.ring.is_ok() && pag.record.as_ref().is_ok_and(|record| record.has_manager() && record.retain == Retain::None)
 }
 
 /// Whether leases of a PAG have ended and its record does not say so, or the PAG has no lease, or is broken.

@@ -1,4 +1,4 @@
-//! What children are sent into users' files for.
+//! What children are sent for: into users' files, and to name services.
 
 use pag::guard::{Guard, HandleGroup};
 use pag::store::record::Record;
@@ -9,7 +9,7 @@ use super::other_ccaches::Due;
 use crate::errands;
 use crate::systemd::RunId;
 
-/// What a child is sent into a user's files for.
+/// What a child is sent for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Errand {
     /// To see which ticket is in the PAG's own ccache. A job of `ours` may have put it there. If a job has ended, its result is
@@ -19,6 +19,8 @@ pub(crate) enum Errand {
     Feed(Due),
     /// To put the followed PAG's ticket into the follower's ccache, or to empty that.
     Copy { pag: PagId, leader: Option<PagId> },
+    /// To ask for the user's name.
+    Name,
 }
 
 impl errands::Errand for Errand {

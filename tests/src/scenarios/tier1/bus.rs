@@ -326,11 +326,16 @@ pub(super) fn copied_ticket_gives_way(sandbox: &mut Sandbox) {
 fn are_reported_as_lost(sandbox: &mut Sandbox, lost: &[(&str, &str)]) {
     let mut messages = Vec::new();
     for (user, pag) in lost {
-        // Without a logind the helper does not know the user's name.
-        let whose = format!("PAG {pag} of uid {} is not in the registry any more and has not ended", uid(user));
-        eventually(&format!("the helper says: {whose}"), Duration::from_secs(10), || {
+        // The user's name, too, once the helper knows it.
+        let words = [
+            format!("PAG {pag} of "),
+            format!("uid {}", uid(user)),
+            "not in the registry any more and has not ended".into(),
+        ];
+        eventually(&format!("the helper says: {words:?}"), Duration::from_secs(10), || {
             messages.extend(sandbox.messages());
-            messages.iter().any(|message| message.text().contains(&whose)).then_some(())
+            let said = |message: &crate::sandbox::Message| words.iter().all(|word| message.text().contains(word));
+            messages.iter().any(said).then_some(())
         });
     }
 }
@@ -1464,17 +1469,34 @@ pub(super) fn slow_names_hold_no_lock(sandbox: &mut Sandbox) {
     let _bus = Bus::start();
     let mut manager = sandbox.host("systemd-user", "alice");
     manager.ok("open");
-    // The tokens that this login leaves are to be kept or discarded: that depends on the user's name.
+    // The tokens that this login leaves are to be kept or discarded: that depends on the user's name. So do keytabs.
     login(sandbox, "alice").kill();
-    let mut names = SilentNames::begin();
-    let mut helper = Helper::start();
+    sandbox.configure("[user bob]\nkeytab = /run/bob.keytab");
+    let mut bobs = login(sandbox, "bob");
+    let mut bob = Caller::new(uid("bob"));
+    let names = SilentNames::begin();
+    let _helper = Helper::start();
     eventually("the helper asks for the user's name", Duration::from_secs(10), || names.are_asked().then_some(()));
     let lock = fs::File::options().write(true).open(format!("/run/pag/lock/{}", uid("alice"))).unwrap();
     assert!(lock.try_lock().is_ok(), "a login can take the lock while the helper waits for the name");
-    drop((lock, names));
-    helper.serves();
-    eventually("the helper goes on: the lease of the killed login is taken out", Duration::from_secs(5), || {
+    drop(lock);
+    // Another caller's setpriv(1) would ask for a name, too.
+    let mut ping = || bob.say(&format!("call {HOST} org.freedesktop.DBus.Peer Ping"));
+    eventually("the helper serves while the name service does not answer", Duration::from_secs(4), || {
+        ping()["error"].is_null().then_some(())
+    });
+    let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+    // For as long as the helper waits for a name, the lease of the killed login stays.
+    eventually("the helper gives up: the lease of the killed login is taken out", Duration::from_secs(15), || {
+        let asked = Instant::now();
+        ping();
+        slowest = slowest.max(asked.elapsed());
         (pags("alice")[0].leases().len() == 1).then_some(())
     });
-    manager.all_ok(&["close", "end"]);
+    println!("bob's slowest ping while the name service does not answer, for {:?}: {slowest:?}", begun.elapsed());
+    assert!(slowest < Duration::from_millis(250), "bob has waited {slowest:?} while the name service did not answer");
+    drop(names);
+    for host in [&mut manager, &mut bobs] {
+        host.all_ok(&["close", "end"]);
+    }
 }

@@ -176,7 +176,7 @@ pub(super) fn logout_asks_no_name_service(sandbox: &mut Sandbox) {
         let mut host = ticketed(sandbox, "sshd", "alice", "alice");
         host.ok(begin);
         assert!(manager.ring().token(CELL).is_some(), "after {begin} the manager has the login's token");
-        let mut names = SilentNames::begin();
+        let names = SilentNames::begin();
         for line in end {
             host.tell(line);
         }
