@@ -192,8 +192,10 @@ fn send(runtime: &SharedRuntime, work: Work) -> io::Result<(Child, AsyncIo<Owned
     Ok((child, AsyncIo::new_nonblocking(runtime, read)?))
 }
 
+/// Run by `tests/children.rs`, which has one thread.
 #[cfg(test)]
-mod tests {
+#[allow(dead_code)]
+pub(crate) mod children {
     use super::*;
     use std::future::poll_fn;
 
@@ -203,8 +205,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn each_user_has_one_child_at_a_time_and_waits_for_no_other() {
+    pub(crate) fn each_user_has_one_child_at_a_time_and_waits_for_no_other() {
         zbus::block_on(async {
             let runtime = SharedRuntime::current().unwrap();
             let mut errands = Errands::default();
@@ -236,9 +237,8 @@ mod tests {
         });
     }
 
-    #[test]
     #[allow(unsafe_code)] // makes a child
-    fn a_child_that_is_held_costs_its_user_errands_and_nobody_else() {
+    pub(crate) fn a_child_that_is_held_costs_its_user_errands_and_nobody_else() {
         zbus::block_on(async {
             let runtime = SharedRuntime::current().unwrap();
             let mut errands = Errands::default();

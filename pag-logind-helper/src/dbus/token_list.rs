@@ -178,7 +178,6 @@ fn read_token<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Token> {
 mod tests {
     use super::*;
     use pag::types::{Client, Principal, TokenState};
-    use std::time::Instant;
 
     fn token(cell: &str, principal: Option<&str>, vice_id: Option<i64>) -> types::Token {
         types::Token {
@@ -216,9 +215,16 @@ mod tests {
         write_tokens(&mut text, PagId::from(1), &tokens);
         assert_eq!(read_tokens(&text)[&PagId::from(1)].len(), TOKENS);
     }
+}
 
-    #[test]
-    fn the_loop_goes_on_while_a_child_hangs_and_the_child_is_killed() {
+/// Run by `tests/children.rs`, which has one thread.
+#[cfg(test)]
+#[allow(dead_code)]
+pub(crate) mod children {
+    use super::*;
+    use std::time::Instant;
+
+    pub(crate) fn the_loop_goes_on_while_a_child_hangs_and_the_child_is_killed() {
         zbus::block_on(async {
             let runtime = SharedRuntime::current().unwrap();
             let tokens = RingTokens::new(&runtime);
