@@ -20,9 +20,13 @@
 //! drop NAME                         forgets the PAG, which ends it
 //! costs COUNT NAME                  enters and leaves, with a counting allocator; words: how often memory was allocated
 //! bare COUNT NAME                   the same in a thread that the kernel kills if it calls anything but keyctl
-//! bench COUNT NAME                  nanoseconds of a bare join, of an enter, and of an enter and a leave by halves
+//! bench COUNT NAME                  a bare join in nanoseconds, and an enter and a leave in times of bare joins, with spreads
 //! uring                             opens an io_uring and registers this thread's credentials with it
 //! peek                              /proc/keys in one line, opened by the io_uring with those credentials
+//! read FILE   write FILE            the beginning of a file, read by this thread; one line, written by it
+//! getpag                            the PAG of OpenAFS that this thread is in, or "none"
+//! files COUNT A B FILEA FILEB       two threads in opposite phase, one file for each PAG; words: how often one read what it
+//!                                   must not, or did not read what it must, or was in another PAG of OpenAFS
 //! keyctl OPERATION A B C            one keyctl call of this thread; words: its result, or the error's name
 //! ```
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)] // for tests alone
@@ -41,6 +45,7 @@ use std::sync::{Barrier, LazyLock, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use libpag::{Pag, Process, Seed};
+use pag::afs::openafs::Device;
 
 /// Counts what this process allocates.
 struct Counting;
@@ -151,6 +156,43 @@ fn alternate(count: usize, pags: [Pag; 2]) -> i64 {
     })
 }
 
+/// The PAG of OpenAFS that this thread is in.
+fn getpag() -> Option<u32> {
+    Device::opened().unwrap().and_then(|interface| interface.getpag().unwrap())
+}
+
+fn read(file: &str) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(80).read_to_string(&mut text)?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Two threads in opposite phase read the files of both PAGs.
+fn files(count: usize, pags: [Pag; 2], files: [&str; 2]) -> String {
+    let texts = [0, 1].map(|it: usize| pags[it].within(|| (read(files[it]).unwrap(), getpag())).unwrap());
+    let barrier = Barrier::new(2);
+    let one = |first: usize| {
+        let (mut wrong, mut number) = (0, 0);
+        for turn in (first..).take(count) {
+            let (own, other) = (turn % 2, (turn + 1) % 2);
+            let inside = pags[own].enter().unwrap();
+            barrier.wait();
+            number += u32::from(getpag() != texts[own].1);
+            wrong += u32::from(read(files[own]).ok().as_ref() != Some(&texts[own].0));
+            // The file server slows down those whom it has refused ten times in a row.
+            wrong += u32::from(turn % 5 == 0 && read(files[other]).is_ok());
+            barrier.wait();
+            drop(inside);
+        }
+        (wrong, number)
+    };
+    let (mine, its) = std::thread::scope(|threads| {
+        let other = threads.spawn(|| one(1));
+        (one(0), other.join().unwrap())
+    });
+    format!("{} {}", mine.0 + its.0, mine.1 + its.1)
+}
+
 /// A thread or a child, which does one command at a time.
 struct Worker {
     to: UnixStream,
@@ -259,8 +301,16 @@ fn bare(count: usize, pag: Pag) -> libpag::Result<String> {
     entered.join().unwrap().map(|()| count.to_string())
 }
 
-/// The medians of a bare join, and of halves of an enter and a leave, in nanoseconds. The bare join goes by turns into two rings
-/// as the library does; their names are read while this thread is inside.
+/// The median and the distance of the quartiles.
+fn middle(mut values: Vec<f64>) -> [f64; 2] {
+    values.sort_by(f64::total_cmp);
+    let at = |part: usize| values[(values.len() - 1) * part / 4];
+    [at(2), at(3) - at(1)]
+}
+
+/// The time of a bare join in nanoseconds, and of an enter and a leave in times of bare joins that were made just before:
+/// medians, each with the distance of its quartiles. The bare joins go by turns into the two rings into which the library goes.
+/// Their names are read while this thread is inside.
 fn bench(count: usize, pag: &Pag) -> libpag::Result<String> {
     let name = || {
         let mut text = vec![0_u8; 200];
@@ -272,23 +322,20 @@ fn bench(count: usize, pag: &Pag) -> libpag::Result<String> {
     process().leave()?;
     let of_none = name();
     let join = |name: &[u8]| keyctl(libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr() as i64, 0, 0).unwrap();
-    let mut times = [const { Vec::new() }; 3];
+    let (mut bare, mut ratios) = (Vec::new(), Vec::new());
     for _ in 0..count {
         let begun = Instant::now();
         join(&of_pag);
-        let between = Instant::now();
         join(&of_none);
-        times[0].push((begun.elapsed().as_nanos() / 2) as u64);
-        times[1].push(between.duration_since(begun).as_nanos() as u64);
+        let joins = begun.elapsed().as_nanos() as f64;
         let begun = Instant::now();
         drop(pag.enter()?);
-        times[2].push((begun.elapsed().as_nanos() / 2) as u64);
+        ratios.push(begun.elapsed().as_nanos() as f64 / joins);
+        bare.push(joins / 2.0);
     }
-    let median = times.map(|mut times| {
-        times.sort_unstable();
-        times[times.len() / 2].to_string()
-    });
-    Ok(median.join(" "))
+    let [join, spread] = middle(bare);
+    let [ratio, ratio_spread] = middle(ratios);
+    Ok(format!("{join} {spread} {ratio} {ratio_spread}"))
 }
 
 /// An io_uring with one registered personality.
@@ -432,6 +479,15 @@ fn obey(line: &str) -> Answer {
             (0, String::new())
         }
         "peek" => peek(),
+        "read" => read(rest).map_or_else(|error| (1, error.to_string()), |text| (0, text)),
+        "write" => {
+            std::fs::write(rest, "written\n").map_or_else(|error| (1, error.to_string()), |()| (0, String::new()))
+        }
+        "getpag" => (0, getpag().map_or("none".to_owned(), |number| number.to_string())),
+        "files" => {
+            let words: Vec<&str> = more.split(' ').collect();
+            (0, files(first.parse().unwrap(), [pag(words[0]), pag(words[1])], [words[2], words[3]]))
+        }
         "keyctl" => {
             let numbers: Vec<i64> = rest.split(' ').map(|word| word.parse().unwrap()).collect();
             let at = |place: usize| numbers.get(place).copied().unwrap_or(0);

@@ -6,13 +6,17 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use pag_tests::scenarios::tier3::Client;
+use pag_tests::server::Server;
 use serde::Serialize;
 
 use crate::shell::{MACHINES, Profile, build, need_packages, target, top};
-use crate::{image, machine, roots, tiers, vm};
+use crate::{image, libpag, machine, roots, tiers, vm};
 
 /// The number of runs of each stack. Each run has a new process, and the stacks take turns.
 const RUNS: usize = 301;
+
+/// The number of entries and leaves that are measured.
+const SWITCHES: usize = 1001;
 
 /// One line of the table.
 #[derive(Debug, Serialize)]
@@ -83,7 +87,33 @@ fn on_this_kernel() -> Vec<Line> {
     let mut lines = cycles(module, &empty);
     let size = std::fs::metadata(module).unwrap().len() as f64 / 1000.0;
     lines.push(Line::new("the stripped module", size, "KB", None));
+    lines.extend(switches());
     lines.extend(helper(&programs));
+    lines
+}
+
+/// Measures how a thread of a process with several PAGs enters one and leaves it, beside the bare call of the kernel. That
+/// call walks the list of all keyrings that have a name.
+fn switches() -> Vec<Line> {
+    let mut server = Server::start_as(0, &libpag::rust_server(&top(), Profile::Release));
+    server.ok("open");
+    let (mut lines, mut made) = (Vec::new(), 0);
+    for (count, names) in [
+        (10, ["enter and leave beside 10 PAGs of a process, in times of bare joins", "  the bare join by name"]),
+        (1_000, ["  beside 1,000 PAGs", "  the bare join by name"]),
+        (10_000, ["  beside 10,000 PAGs", "  the bare join by name"]),
+    ] {
+        for number in made..count {
+            server.ok(&format!("create {number}"));
+        }
+        made = count;
+        let answer = server.ok(&format!("bench {SWITCHES} {}", count - 1));
+        let times: Vec<f64> = answer.split(' ').map(|time| time.parse::<f64>().unwrap() / 1000.0).collect();
+        let [join, spread, ratio, ratio_spread] = times[..] else { panic!("four figures: {answer}") };
+        lines.push(Line { bound: Some(1.3), ..Line::new(names[0], ratio * 1000.0, "x", Some(ratio_spread * 1000.0)) });
+        lines.push(Line::new(names[1], join, "us", Some(spread)));
+    }
+    server.ok("close");
     lines
 }
 

@@ -51,9 +51,19 @@ pub(crate) fn for_tests(tree: &Path, profile: Profile) -> PathBuf {
             copy(&source);
         }
     }
-    build(tree, &["--profile", profile.name(), "-p", "libpag", "--example", "pag-rusthost"]);
-    copy(&target_of(tree).join(profile.name()).join("examples/pag-rusthost"));
+    copy(&rust_server(tree, profile));
+    copy(&example(tree, profile, "serve"));
     place
+}
+
+/// Builds the program that does what a test tells it by the Rust interface, and returns its file.
+pub(crate) fn rust_server(tree: &Path, profile: Profile) -> PathBuf {
+    example(tree, profile, "pag-rusthost")
+}
+
+fn example(tree: &Path, profile: Profile, name: &str) -> PathBuf {
+    build(tree, &["--profile", profile.name(), "-p", "libpag", "--example", name]);
+    target_of(tree).join(profile.name()).join("examples").join(name)
 }
 
 /// The files in a directory.

@@ -373,13 +373,23 @@ pub(super) fn examples(sandbox: &mut Sandbox) {
     let failed = program("together").args(["FILE:/nonexistent", "/proc/keys"]).output().unwrap();
     assert!(!failed.status.success() && !failed.stderr.is_empty(), "it tells a failure: {failed:?}");
 
+    for (language, words) in
+        [("Python", &["/usr/bin/python3", "/run/libpag/serve.py"][..]), ("Rust", &["/run/libpag/serve"])]
+    {
+        serves(language, words, ["alice", "bob"].map(|name| format!("{name}={}", ccache(name))), tokens);
+    }
+}
+
+/// An example that serves HTTP gives each user what its own PAG sees.
+fn serves(language: &str, words: &[&str], users: [String; 2], tokens: impl Fn(&str) -> [bool; 2] + Copy + Send + Sync) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut python = Command::new("/usr/bin/python3");
-    python.arg("/run/libpag/serve.py").arg(port.to_string());
-    python.args(["alice", "bob"].map(|name| format!("{name}={}", ccache(name))));
-    python.uid(uid(ACCOUNT)).gid(uid(ACCOUNT)).env("LD_LIBRARY_PATH", "/run/libpag").stderr(Stdio::null());
-    let _served = Example(python.spawn().unwrap());
-    eventually("the example in Python serves", Duration::from_secs(30), || get(port, "/nobody/").map(drop));
+    let mut server = Command::new(words[0]);
+    server.args(&words[1..]).arg(port.to_string()).args(users);
+    server.uid(uid(ACCOUNT)).gid(uid(ACCOUNT)).env("LD_LIBRARY_PATH", "/run/libpag").stderr(Stdio::null());
+    let _served = Example(server.spawn().unwrap());
+    let serves = format!("the example in {language} serves");
+    let serves = &serves;
+    eventually(serves, Duration::from_secs(30), || get(port, "/nobody/").map(drop));
     std::thread::scope(|threads| {
         for name in ["alice", "bob", "alice", "bob"] {
             threads.spawn(move || {
@@ -387,7 +397,7 @@ pub(super) fn examples(sandbox: &mut Sandbox) {
                     let (status, body) = get(port, &format!("/{name}/proc/keys")).unwrap();
                     assert_eq!(status, "200", "{body}");
                     let wanted = [name == "alice", name == "bob"];
-                    assert_eq!(tokens(&body), wanted, "the example in Python serves {name}: {body}");
+                    assert_eq!(tokens(&body), wanted, "{serves} {name}: {body}");
                 }
             });
         }

@@ -7,6 +7,7 @@ mod ends;
 mod faults;
 mod main_job;
 mod members;
+mod process_pags;
 mod renewal;
 mod rules;
 mod scope;
@@ -160,6 +161,12 @@ pub const ALL: &[Scenario] = &[
         rules::afs_rules_of_pags,
     )
     .on(&[Client::OpenAfs, Client::Kafs, Client::None]),
+    Scenario::new(
+        "afs_one_process_serves_two_users",
+        "one process without rights has a PAG for each of two users: threads in opposite phase read their own user's file alone, \
+         a child stays, the end is final",
+        process_pags::afs_one_process_serves_two_users,
+    ),
     Scenario::new(
         "afs_both_clients_at_once",
         "OpenAFS and kAFS on one host: each has its token in the one PAG, got, listed and discarded apart or together",

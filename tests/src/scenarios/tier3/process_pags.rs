@@ -1,0 +1,91 @@
+//! Several PAGs in one process, on a real cell.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Client;
+use crate::cell::{self, home, let_go_of_keys_early};
+use crate::guest::{eventually, key_count, sh};
+use crate::server::Server;
+
+/// The account of a server: Debian's www-data.
+const ACCOUNT: u32 = 33;
+
+fn secret(user: &str) -> String {
+    format!("{}/secret", home(user))
+}
+
+/// Fails unless a thread is refused a file.
+fn refused(server: &mut Server, of: &str, command: &str) {
+    let (status, words) = server.ask(format!("{of} {command}").trim_start());
+    assert!(status != 0 && words.contains("denied"), "{of}: {command} must be refused: {words}");
+}
+
+/// Fails unless a thread reads a user's own file.
+fn reads(server: &mut Server, of: &str, user: &str) {
+    let words = server.ok(format!("{of} read {}", secret(user)).trim_start());
+    assert_eq!(words, format!("a secret of {user}'s"), "{of}: read of {user}'s file");
+}
+
+pub(super) fn afs_one_process_serves_two_users(client: Client) {
+    let_go_of_keys_early(client);
+    sh(
+        "mkdir -p /run/server; for user in alice bob; do echo ${user}pw | kinit -c FILE:/run/server/$user $user >/dev/null; done; \
+        chown -R 33:33 /run/server",
+    );
+    // Nothing of the product but the library and pag.conf is needed.
+    sh("systemctl stop pag-logind-helper");
+    let (keys, pags) = (key_count(ACCOUNT), cell::afs_pags());
+    let mut server = Server::start_as(ACCOUNT, Path::new("/usr/local/bin/pag-rusthost"));
+    server.ok("open");
+    server.ok("create a ccache=FILE:/run/server/alice ms=60000");
+    server.ok("create b ccache=FILE:/run/server/bob ms=60000");
+
+    // Each reads its own user's file and is refused the other's, and outside no file is read.
+    server.ok("enter a");
+    reads(&mut server, "", "alice");
+    refused(&mut server, "", &format!("read {}", secret("bob")));
+    server.ok("enter b");
+    reads(&mut server, "", "bob");
+    refused(&mut server, "", &format!("read {}", secret("alice")));
+    server.ok("leave");
+    refused(&mut server, "", &format!("read {}", secret("alice")));
+
+    let wrong = server.ok(&format!("files 40 a b {} {}", secret("alice"), secret("bob")));
+    assert_eq!(
+        wrong, "0 0",
+        "looks with the wrong identity, and wrong PAGs of OpenAFS, after switches in opposite phase"
+    );
+    if client == Client::OpenAfs {
+        let [outside, of_a, of_b] = ["getpag", "inside a getpag", "inside b getpag"].map(|ask| server.ok(ask));
+        assert_eq!(outside, "none", "a thread that has left is in no PAG of OpenAFS");
+        assert!(of_a != "none" && of_b != "none" && of_a != of_b, "{of_a} {of_b}");
+    }
+
+    // A child stays where it was born.
+    server.ok("enter a");
+    server.ok("fork c");
+    server.ok("enter b");
+    reads(&mut server, "", "bob");
+    reads(&mut server, "child c", "alice");
+    refused(&mut server, "child c", &format!("read {}", secret("bob")));
+    let said = server.ok(&format!("child c run cat {}", secret("alice")));
+    assert_eq!(said, "a secret of alice's", "a program of the child reads alice's file");
+
+    // A renewal reaches those who are inside, and the end is final for them.
+    server.ok("thread parked enter a");
+    server.ok("renew a ccache=FILE:/run/server/alice ms=60000");
+    server.ok(&format!("thread parked write {}/by-a-server", home("alice")));
+    server.ok("end a");
+    for member in ["thread parked", "child c"] {
+        refused(&mut server, member, &format!("write {}/after-the-end", home("alice")));
+    }
+    server.ok(&format!("write {}/by-a-server", home("bob")));
+    server.ok("thread parked leave");
+    server.ok("close");
+    assert!(server.finish().success());
+    eventually("nothing is left of the PAGs", Duration::from_secs(60), || {
+        let left = (key_count(ACCOUNT), cell::afs_pags());
+        (left == (keys, pags)).then_some(())
+    });
+}
