@@ -44,11 +44,12 @@ fn keep(words: &dyn Display) {
     let _ = WORDS.try_with(|place| place.replace(words));
 }
 
-/// Notes that a call that moves the thread has failed. For signal handlers, too.
-pub(super) fn note_switch(switch: Switch, code: Code, errno: i32) {
+/// Notes that a call that moves the thread has failed, and whether the thread is in no PAG now. For signal handlers, too.
+pub(super) fn note_switch(switch: Switch, code: Code, errno: i32, is_out: bool) {
     let thread = thread_id();
     let errno = u64::from(u16::try_from(errno).unwrap_or(0));
-    let word = u64::from(thread) << 32 | errno << 16 | (code as u64) << 8 | u64::from(switch == Switch::Leave) << 1 | 1;
+    let flags = u64::from(is_out) << 2 | u64::from(switch == Switch::Leave) << 1 | 1;
+    let word = u64::from(thread) << 32 | errno << 16 | (code as u64) << 8 | flags;
     if let Some(place) = place(thread) {
         place.store(word, Ordering::Relaxed);
     }
@@ -61,7 +62,8 @@ pub(super) fn words() -> *const c_char {
     if word & 1 == 1 && (word >> 32) as u32 == thread {
         let (errno, code) = ((word >> 16) as u16, (word >> 8) as u8);
         let what = if word & 2 == 0 { "enter the PAG" } else { "leave the PAG" };
-        keep(&switch_words(what, c_int::from(code), i32::from(errno)));
+        let now_at = if word & 4 == 0 { "where it was" } else { "in no PAG" };
+        keep(&switch_words(what, c_int::from(code), i32::from(errno), now_at));
         // The same words may be asked for again, and must then stand where they are.
         if let Some(place) = place(thread) {
             place.store(0, Ordering::Relaxed);
@@ -70,16 +72,12 @@ pub(super) fn words() -> *const c_char {
     WORDS.try_with(|words| words.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
-fn switch_words(what: &str, code: c_int, errno: i32) -> String {
+fn switch_words(what: &str, code: c_int, errno: i32, now_at: &str) -> String {
     let cause = match errno {
         0 => code_words(code).to_string_lossy().into_owned(),
         _ => io::Error::from_raw_os_error(errno).to_string(),
     };
-    let place = match code {
-        code if code == Code::Forked as c_int => "the thread is where it was",
-        _ => "the thread is in no PAG",
-    };
-    format!("cannot {what}: {cause}; {place}")
+    format!("cannot {what}: {cause}; the thread is {now_at}")
 }
 
 /// The number of an error that has one.
@@ -121,16 +119,18 @@ mod tests {
         assert_eq!(now(), "");
         note(&"first");
         assert_eq!(now(), "first");
-        note_switch(Switch::Enter, Code::Ended, 0);
+        note_switch(Switch::Enter, Code::Ended, 0, true);
         std::thread::spawn(|| assert_eq!(now(), "")).join().unwrap();
         let ended = "cannot enter the PAG: the PAG has ended, or the process was closed; create another one; \
                      the thread is in no PAG";
         assert_eq!(now(), ended);
         assert_eq!(words(), words(), "asked for again, the words are where they were");
-        note_switch(Switch::Leave, Code::System, libc::EACCES);
+        note_switch(Switch::Leave, Code::System, libc::EACCES, true);
         note(&"with a \0 in it");
         assert_eq!(now(), "with a \\0 in it", "an older failure is not told any more");
-        note_switch(Switch::Leave, Code::System, libc::EACCES);
+        note_switch(Switch::Leave, Code::Forked, 0, false);
+        assert!(now().ends_with("; the thread is where it was"), "{}", now());
+        note_switch(Switch::Leave, Code::System, libc::EACCES, true);
         assert_eq!(now(), "cannot leave the PAG: Permission denied (os error 13); the thread is in no PAG");
     }
 }

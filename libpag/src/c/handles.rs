@@ -115,7 +115,7 @@ impl<T> Table<T> {
     }
 
     /// Does `work` with everything in the table that this process has put in, as [`with`](Self::with) does.
-    pub(super) fn each(&self, work: impl Fn(&T)) {
+    pub(super) fn each(&self, mut work: impl FnMut(&T)) {
         let slots = self.chunks.iter().map_while(OnceLock::get).flatten();
         for slot in slots.filter(|slot| slot.owner.load(Ordering::Acquire) == std::process::id()) {
             if let Ok(tenant) = slot.tenant.try_read() {

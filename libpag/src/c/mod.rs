@@ -54,28 +54,31 @@ fn call(work: impl FnOnce() -> Result<()>) -> c_int {
 /// Makes a call that moves the calling thread. It allocates nothing. After a failure the thread is in no PAG.
 fn switch(switch: Switch, work: impl FnOnce() -> std::result::Result<Result<()>, Refused>) -> c_int {
     keeping_errno(|| {
-        let (code, errno) = match catch_unwind(AssertUnwindSafe(work)) {
+        let (code, errno, is_out) = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(Ok(()))) => return OK,
-            Ok(Ok(Err(error))) => (error.code(), failure::errno(&error)),
-            Ok(Err(Refused::Forked)) => (Code::Forked, 0),
-            Ok(Err(refused)) => {
-                leave_all();
-                (if refused == Refused::Ended { Code::Ended } else { Code::Invalid }, 0)
-            }
+            Ok(Ok(Err(error))) => (error.code(), failure::errno(&error), error.code() != Code::Forked),
+            Ok(Err(Refused::Forked)) => (Code::Forked, 0, false),
+            Ok(Err(Refused::Ended)) => (Code::Ended, 0, leave_all()),
+            Ok(Err(Refused::Unknown)) => (Code::Invalid, 0, leave_all()),
             Err(payload) => {
                 std::mem::forget(payload);
-                leave_all();
-                (Code::System, 0)
+                (Code::System, 0, leave_all())
             }
         };
-        note_switch(switch, code, errno);
+        note_switch(switch, code, errno, is_out);
         code as c_int
     })
 }
 
-/// Takes the calling thread out of all PAGs: the caller has named none, and the thread may be in one.
-fn leave_all() {
-    PROCESSES.each(|process| process.leave_all());
+/// Takes the calling thread out of all PAGs: the caller has named none, and the thread may be in one. False if this process
+/// is not open: all its PAGs have ended.
+fn leave_all() -> bool {
+    let mut is_out = false;
+    PROCESSES.each(|process| {
+        process.leave_all();
+        is_out = true;
+    });
+    is_out
 }
 
 fn missing(argument: &str) -> Error {

@@ -292,8 +292,9 @@ pub(super) fn close_ends_all(sandbox: &mut Sandbox) {
     server.ok("close");
     assert_eq!(user(&mut server, "thread t token"), "none", "closing ends the PAGs, for threads that are inside");
     assert_eq!(user(&mut server, "child d token"), "none", "closing ends the PAGs, for children");
-    server.fails("enter alice", ENDED, "ended");
-    server.fails("leave", ENDED, "ended");
+    for line in ["enter alice", "leave"] {
+        server.fails(line, ENDED, "ended, or the process was closed; create another one; the thread is where it was");
+    }
     server.fails("create new", ENDED, "ended");
     server.ok("close");
     // A PAG that is created while the process is closed: its seeder has begun, and takes its time.
