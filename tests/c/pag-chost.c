@@ -14,6 +14,11 @@
  *     last                              pag_last_error(), twice: "same" or "moved" stands first
  *     code NUMBER                       pag_strerror()
  *     alternate COUNT NAME NAME         two threads enter both PAGs in opposite phase; words: how often one had a wrong token
+ *     inside NAME COMMAND...            enters, does the command, and leaves
+ *     read FILE   write FILE            the first line of a file, read by this thread; one line, written by it
+ *     files COUNT NAME NAME FILE FILE   two threads in opposite phase, with a file for each PAG; words: how often one read
+ *                                       what it must not, or did not read what it must
+ *     bench COUNT NAME                  nanoseconds, as medians: a bare join by name, and half of an enter and a leave
  *     thread T COMMAND...               in the thread T, which is started outside all PAGs by its first command
  *     start T COMMAND...   wait T       the same, and the answer later
  *     fork C   child C COMMAND...       in a child process, which was forked by the calling thread
@@ -31,6 +36,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LINE 4096
@@ -110,13 +116,47 @@ static void read_seed(struct pag_seed *seed, const char **cells, char *words)
     }
 }
 
-/* The two threads of "alternate". */
+/* The first line of a file. Closed before anything else is done. The result is 0, or an error's number. */
+static int first_line(const char *name, char *text, size_t size)
+{
+    FILE *file = fopen(name, "r");
+    int error = file ? 0 : errno;
+
+    if (file) {
+        if (!fgets(text, (int)size, file))
+            error = ferror(file) ? errno : EIO;
+        fclose(file);
+    }
+    text[error ? 0 : strcspn(text, "\n")] = 0;
+    return error;
+}
+
+static int write_line(const char *name)
+{
+    FILE *file = fopen(name, "w");
+
+    if (!file)
+        return errno;
+    fputs("written\n", file);
+    return fclose(file) == 0 ? 0 : errno;
+}
+
+/* The two threads of "alternate" and "files". */
 struct phase {
     pthread_barrier_t *barrier;
     pag *pags[2];
-    char tokens[2][256];
+    const char *files[2];                                       /* or NULL: each PAG is known by its token */
+    char texts[2][256];
     int first, count, wrong;
 };
+
+/* What this thread sees as a member of one of the PAGs. */
+static const char *seen(const struct phase *phase, int turn, char *text, size_t size)
+{
+    if (!phase->files[turn])
+        return token(text, size);
+    return first_line(phase->files[turn], text, size) == 0 ? text : "none";
+}
 
 static void *alternate(void *argument)
 {
@@ -128,7 +168,10 @@ static void *alternate(void *argument)
         turn = (phase->first + i) % 2;
         phase->wrong += pag_enter(phase->pags[turn]) != PAG_OK;
         pthread_barrier_wait(phase->barrier);
-        phase->wrong += strcmp(token(text, sizeof text), phase->tokens[turn]) != 0;
+        phase->wrong += strcmp(seen(phase, turn, text, sizeof text), phase->texts[turn]) != 0;
+        /* The file server slows down those that it has refused ten times in a row. */
+        if (phase->files[0] && i % 5 == 0)
+            phase->wrong += strcmp(seen(phase, !turn, text, sizeof text), "none") != 0;
         pthread_barrier_wait(phase->barrier);
     }
     phase->wrong += pag_leave(process) != PAG_OK;
@@ -136,7 +179,7 @@ static void *alternate(void *argument)
     return NULL;
 }
 
-static int both(int times, pag *one, pag *other)
+static int both(int times, pag *one, pag *other, const char *its_file, const char *other_file)
 {
     pthread_barrier_t barrier;
     pthread_t thread;
@@ -149,23 +192,86 @@ static int both(int times, pag *one, pag *other)
         phases[i].barrier = &barrier;
         phases[i].pags[0] = one;
         phases[i].pags[1] = other;
+        phases[i].files[0] = its_file;
+        phases[i].files[1] = other_file;
         phases[i].first = i;
         phases[i].count = times;
     }
     for (i = 0; i < 2; i++) {
         char text[256];
         pag_enter(i ? other : one);
-        snprintf(phases[0].tokens[i], sizeof phases[0].tokens[i], "%s", token(text, sizeof text));
-        snprintf(phases[1].tokens[i], sizeof phases[1].tokens[i], "%s", phases[0].tokens[i]);
+        snprintf(phases[0].texts[i], sizeof phases[0].texts[i], "%s", seen(&phases[0], i, text, sizeof text));
+        memcpy(phases[1].texts[i], phases[0].texts[i], sizeof phases[1].texts[i]);
     }
     pag_leave(process);
-    if (strcmp(phases[0].tokens[0], phases[0].tokens[1]) == 0)
-        return -1;                                              /* they have the same token: nothing is shown */
+    if (strcmp(phases[0].texts[0], phases[0].texts[1]) == 0)
+        return -1;                                              /* they see the same: nothing is shown */
     pthread_create(&thread, NULL, alternate, &phases[1]);
     alternate(&phases[0]);
     pthread_join(thread, NULL);
     pthread_barrier_destroy(&barrier);
     return phases[0].wrong + phases[1].wrong;
+}
+
+static long now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000L + time.tv_nsec;
+}
+
+static int order(const void *one, const void *other)
+{
+    long a = *(const long *)one, b = *(const long *)other;
+
+    return (a > b) - (a < b);
+}
+
+/* The name of this thread's session keyring, by which it can be joined. */
+static const char *own_name(char *text, size_t size)
+{
+    long length = syscall(SYS_keyctl, KEYCTL_DESCRIBE, KEY_SPEC_SESSION_KEYRING, text, size - 1);
+    const char *name;
+
+    if (length < 0 || (size_t)length >= size)
+        return NULL;
+    text[length] = 0;
+    name = strrchr(text, ';');
+    return name ? name + 1 : NULL;
+}
+
+/* The bare join goes by turns into the two keyrings that the library goes into. */
+static int bench(int times, pag *pag, char *words, size_t size)
+{
+    char text[2][256];
+    const char *inside, *outside;
+    long *bare = malloc((size_t)times * sizeof *bare), *ours = malloc((size_t)times * sizeof *ours);
+    int i, code = pag_enter(pag);
+
+    inside = own_name(text[0], sizeof text[0]);
+    if (code == PAG_OK)
+        code = pag_leave(process);
+    outside = own_name(text[1], sizeof text[1]);
+    if (!inside || !outside || !bare || !ours)
+        code = -1;
+    for (i = 0; i < times && code == PAG_OK; i++) {
+        long begun = now();
+        syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, inside);
+        syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, outside);
+        bare[i] = (now() - begun) / 2;
+        begun = now();
+        code = pag_enter(pag) | pag_leave(process);
+        ours[i] = (now() - begun) / 2;
+    }
+    if (code == PAG_OK) {
+        qsort(bare, (size_t)times, sizeof *bare, order);
+        qsort(ours, (size_t)times, sizeof *ours, order);
+        snprintf(words, size, "%ld %ld", bare[times / 2], ours[times / 2]);
+    }
+    free(bare);
+    free(ours);
+    return code;
 }
 
 static pag *for_handler;
@@ -351,8 +457,33 @@ static void dispatch(char *line, char *answer)
         say(answer, 0, pag_strerror(atoi(rest)));
     else if (strcmp(line, "alternate") == 0) {
         char *one = split(rest), *other = split(one);
-        snprintf(text, sizeof text, "%d", both(atoi(rest), named(one), named(other)));
+        snprintf(text, sizeof text, "%d", both(atoi(rest), named(one), named(other), NULL, NULL));
         say(answer, 0, text);
+    } else if (strcmp(line, "files") == 0) {
+        char *one = split(rest), *other = split(one), *its_file = split(other), *other_file = split(its_file);
+        snprintf(text, sizeof text, "%d", both(atoi(rest), named(one), named(other), its_file, other_file));
+        say(answer, 0, text);
+    } else if (strcmp(line, "inside") == 0) {
+        char *command = split(rest);
+        int code = pag_enter(named(rest));
+        if (code == PAG_OK) {
+            dispatch(command, answer);
+            code = pag_leave(process);
+        }
+        if (code != PAG_OK)
+            result(answer, code);
+    } else if (strcmp(line, "read") == 0) {
+        int error = first_line(rest, text, sizeof text);
+        say(answer, error, error ? strerror(error) : text);
+    } else if (strcmp(line, "write") == 0) {
+        int error = write_line(rest);
+        say(answer, error, error ? strerror(error) : "");
+    } else if (strcmp(line, "bench") == 0) {
+        char *name = split(rest);
+        int code;
+        *text = 0;
+        code = bench(atoi(rest), named(name), text, sizeof text);
+        say(answer, code, text);
     } else if (strcmp(line, "thread") == 0 || strcmp(line, "start") == 0 || strcmp(line, "child") == 0) {
         char *command = split(rest);
         struct worker *worker = worker_of(rest, *line == 'c');

@@ -162,6 +162,10 @@ pub(super) fn model(sandbox: &mut Sandbox) {
         "two threads in opposite phase had wrong tokens"
     );
 
+    let times = server.ok("bench 500 alice");
+    let (bare, ours) = times.split_once(' ').unwrap();
+    println!("figures: from C, half of an enter and a leave: {ours} ns, and a bare join by name: {bare} ns");
+
     let end = |server: &mut Server| server.ok("expires bob").parse::<u64>().unwrap();
     let first = end(&mut server);
     assert!(first > ticket::now() + 3000, "the end of the tokens: {first}");
