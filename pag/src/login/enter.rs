@@ -124,7 +124,7 @@ fn outside(attempt: &LoginAttempt<'_>, process: Process) -> LoginState {
 }
 
 /// What the PAM module keeps of this login, and what it passes on to a user manager or a seeding job.
-fn entered(attempt: &LoginAttempt<'_>, placed: Placed) -> Entered {
+fn entered(attempt: &LoginAttempt<'_>, placed: Placed<'_>) -> Entered {
     let (pag, ccache, excluded, identity) = match placed.pag {
         Some((pag, record)) => {
             let excluded = Excluded::of(&record);

@@ -20,7 +20,12 @@ use crate::store::ring::{self, Ring};
 use crate::types::{PagId, ServiceKind, Word};
 
 /// Makes a PAG of this kind in the registry, with the login's lease, and puts the calling thread into its ring.
-pub(super) fn make(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagKind, lease: Lease) -> Result<Placed> {
+pub(super) fn make<'a>(
+    attempt: &'a LoginAttempt<'_>,
+    user: &LockedUser<'_>,
+    kind: PagKind,
+    lease: Lease,
+) -> Result<Placed<'a>> {
     let uid = attempt.uid();
     let id = PagId::random()?;
     let cookie = lease.cookie;
@@ -96,13 +101,13 @@ fn new_ccache(attempt: &LoginAttempt<'_>, id: PagId) -> (String, bool) {
 ///
 /// # Errors
 /// When the record can't be read or stored. In the second case the thread has left the ring.
-pub(super) fn joined(
-    attempt: &LoginAttempt<'_>,
+pub(super) fn joined<'a>(
+    attempt: &'a LoginAttempt<'_>,
     user: &LockedUser<'_>,
     mut pag: Pag,
     ring: Ring,
     lease: Option<Lease>,
-) -> Result<Placed> {
+) -> Result<Placed<'a>> {
     let uid = attempt.uid();
     let Ok(mut record) = pag.record.clone() else {
         return Err(Error::key(format!("read the record of PAG {}", pag.id))(io::ErrorKind::InvalidData.into()));
@@ -128,7 +133,7 @@ pub(super) fn joined(
     // The copy of the followed session's ticket must go, with or without a ticket of this login.
     let work = match work {
         CcacheWork::None if followed => CcacheWork::Empty,
-        _ if followed => CcacheWork::Replace,
+        CcacheWork::Feed(ticket) if followed => CcacheWork::Replace(ticket),
         work => work,
     };
     if record != before

@@ -14,7 +14,7 @@ use crate::store::record::Record;
 use crate::types::PagId;
 
 /// Does the work that remains on the PAG's ccache, and notes the result in the record. Not under the uid's lock.
-pub(super) fn write_ccache(attempt: &LoginAttempt<'_>, placed: &mut Placed) {
+pub(super) fn write_ccache(attempt: &LoginAttempt<'_>, placed: &mut Placed<'_>) {
     let work = std::mem::replace(&mut placed.work, CcacheWork::None);
     if let Some((pag, record)) = &mut placed.pag {
         do_ccache_work(attempt, work, pag.id, record);
@@ -22,30 +22,30 @@ pub(super) fn write_ccache(attempt: &LoginAttempt<'_>, placed: &mut Placed) {
 }
 
 /// Does `work` on the ccache of a PAG, as the user, and notes the ticket in `record` and in the registry.
-pub(super) fn do_ccache_work(attempt: &LoginAttempt<'_>, work: CcacheWork, id: PagId, record: &mut Record) {
+pub(super) fn do_ccache_work(attempt: &LoginAttempt<'_>, work: CcacheWork<'_>, id: PagId, record: &mut Record) {
+    if matches!(work, CcacheWork::None) {
+        return;
+    }
     let uid = attempt.uid();
     let user = attempt.owner();
     // At least 200 ms, even with no budget left: a ticket of another identity must not stay in this ccache.
     let until = || attempt.budget.deadline().max(Instant::now() + Duration::from_millis(200));
     // The helper may have begun to write another ticket before this login was in the record. The lock makes this
     // login's ticket the last one. A login that does not get the lock writes its ticket, too.
-    let share = || Lock::share_of_tickets(uid, until().saturating_duration_since(Instant::now()));
-    let lock = (work != CcacheWork::None).then(share);
+    let lock = Lock::share_of_tickets(uid, until().saturating_duration_since(Instant::now()));
     let deadline = until();
-    let done = match (work, &attempt.ticket) {
-        (CcacheWork::None, _) => return,
-        (CcacheWork::Feed, Some(ticket)) => ccache::feed(&user, id, ticket, deadline),
-        (CcacheWork::Replace, Some(ticket)) => ccache::put(&user, id, ticket, deadline).map(|()| true),
-        (CcacheWork::Empty | CcacheWork::Feed | CcacheWork::Replace, _) => {
-            ccache::empty(&user, id, deadline).map(|()| false)
-        }
+    // The ticket that is in the ccache then, and whether this login has put it there.
+    let done = match work {
+        CcacheWork::None => return,
+        CcacheWork::Feed(ticket) => ccache::feed(&user, id, ticket, deadline).map(|put| Some((ticket, put))),
+        CcacheWork::Replace(ticket) => ccache::put(&user, id, ticket, deadline).map(|()| Some((ticket, true))),
+        CcacheWork::Empty => ccache::empty(&user, id, deadline).map(|()| None),
     };
     drop(lock);
     match done {
         Err(why) => report(&Event::CcacheRefused { uid, why: why.to_string() }),
-        Ok(_) if work == CcacheWork::Empty => {}
-        Ok(put) => {
-            let Some(ticket) = &attempt.ticket else { return };
+        Ok(None) => {}
+        Ok(Some((ticket, put))) => {
             note_ticket(record, ticket);
             if put {
                 report(&Event::CcacheFed { uid, pag: id, expires: record.ticket });

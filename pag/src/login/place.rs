@@ -37,7 +37,7 @@ pub(super) enum Choice {
 /// # Errors
 /// When the thread could not enter a PAG. Its session keyring is then the one that it had, or a fresh one if that can't
 /// be used.
-pub(super) fn place(attempt: &LoginAttempt<'_>) -> Result<Placed> {
+pub(super) fn place<'a>(attempt: &'a LoginAttempt<'_>) -> Result<Placed<'a>> {
     let guard = Guard::enter(attempt.group)?;
     let ring_before = Ring::current();
     let strangers = if ring_before.is_some() || attempt.is_manager() { 0 } else { ring::strangers_in_session() };
@@ -73,7 +73,7 @@ pub(super) fn place(attempt: &LoginAttempt<'_>) -> Result<Placed> {
 }
 
 /// Puts the calling thread into a PAG of the registry, under the uid's lock.
-fn place_in_registry(attempt: &LoginAttempt<'_>, guard: &Guard) -> Result<Placed> {
+fn place_in_registry<'a>(attempt: &'a LoginAttempt<'_>, guard: &Guard) -> Result<Placed<'a>> {
     let wait = LOCK_WAIT.min(attempt.budget.left().max(Duration::from_millis(200)));
     let user = LockedUser::lock(guard, attempt.uid(), wait)?;
     let mut placed = match return_to_place(attempt, &user)? {
@@ -92,7 +92,7 @@ fn place_in_registry(attempt: &LoginAttempt<'_>, guard: &Guard) -> Result<Placed
 /// Gives a new user manager's ring the tokens of the newest session, since the manager reads its user's units when it
 /// starts. The login does not ask logind: the helper does that later, and has the manager follow another session if
 /// need be.
-fn follow_at_once(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, placed: &mut Placed) -> Result<()> {
+fn follow_at_once(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, placed: &mut Placed<'_>) -> Result<()> {
     let Some((pag, record)) = &mut placed.pag else { return Ok(()) };
     if record.follows.is_some() || !policy::is_follower(record, crate::sys::now()) {
         return Ok(());
@@ -110,7 +110,7 @@ fn follow_at_once(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, placed: &mu
 
 /// Chooses the PAG of a login's first hook, and joins it or makes it. It ends the user's PAGs that are over, and
 /// removes their ccaches.
-fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Placed> {
+fn choose_place<'a>(attempt: &'a LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Placed<'a>> {
     let mut pags = user.pags()?;
     let known: Vec<PagId> = pags.iter().map(|pag| pag.id).collect();
     let foreign: Vec<Event> = pags.iter().filter_map(of_newer_release).collect();
@@ -154,7 +154,12 @@ fn choose_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Pla
 }
 
 /// Makes a PAG, and once more if the first ring can't be joined.
-fn make_and_retry(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagKind, lease: Lease) -> Result<Placed> {
+fn make_and_retry<'a>(
+    attempt: &'a LoginAttempt<'_>,
+    user: &LockedUser<'_>,
+    kind: PagKind,
+    lease: Lease,
+) -> Result<Placed<'a>> {
     match make(attempt, user, kind, lease.clone()) {
         Err(Error::NotJoined { .. }) => {
             ring::fresh(user.guard(), attempt.uid())?;
@@ -166,7 +171,7 @@ fn make_and_retry(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>, kind: PagKi
 
 /// Returns to the PAG that an earlier hook of this login has entered. None if the login has to choose again, since that
 /// PAG has ended, is damaged, or is not for the ticket that this hook brings.
-fn return_to_place(attempt: &LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Option<Placed>> {
+fn return_to_place<'a>(attempt: &'a LoginAttempt<'_>, user: &LockedUser<'_>) -> Result<Option<Placed<'a>>> {
     let Some(state) = attempt.request.state.filter(|state| state.uid == attempt.uid()) else { return Ok(None) };
     let (Some(ring), Some((id, place))) = (state.ring, state.pag) else { return Ok(None) };
     let Some(pag) = user.look_up(place, id)? else { return Ok(None) };
@@ -245,7 +250,7 @@ fn why_lost(attempt: &LoginAttempt<'_>, ring: &Ring, failed: &Error) -> Option<S
 }
 
 /// Makes a PAG outside the registry. It ends with its processes, and no other login can join it.
-fn private(attempt: &LoginAttempt<'_>, guard: &Guard) -> Result<Placed> {
+fn private<'a>(attempt: &'a LoginAttempt<'_>, guard: &Guard) -> Result<Placed<'a>> {
     let ring = Ring::make(guard, attempt.group, attempt.uid())?;
     let joined = ring.join(guard);
     ring.release();

@@ -87,12 +87,12 @@ pub fn refresh(request: &Request<'_>) -> Result<()> {
 
 /// Takes the refreshed ticket into the PAG's record, and notes a seeding that is about to run. Returns whether a seeder
 /// should run, and the work that remains on the PAG's ccache.
-fn take_refreshed_ticket(
-    attempt: &LoginAttempt<'_>,
+fn take_refreshed_ticket<'a>(
+    attempt: &'a LoginAttempt<'_>,
     record: &mut Record,
     id: PagId,
     ring: &Ring,
-) -> (bool, CcacheWork) {
+) -> (bool, CcacheWork<'a>) {
     let last_seeding = record.last_seeding;
     let (_, work) = take_ticket(attempt, record, id, ring, PagState::Known);
     // Good tokens are renewed only with a ticket that they were not made from: sshd, for one, refreshes the credentials

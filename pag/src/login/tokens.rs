@@ -30,13 +30,13 @@ pub(super) enum PagState {
 /// should run, and the work that remains on the PAG's ccache. If a seeder should run now, the record says that one
 /// does, so that no other login starts another. A new PAG has no ccache and no tokens yet, which saves a child for
 /// reading each of them.
-pub(super) fn take_ticket(
-    attempt: &LoginAttempt<'_>,
+pub(super) fn take_ticket<'a>(
+    attempt: &'a LoginAttempt<'_>,
     record: &mut Record,
     id: PagId,
     ring: &Ring,
     found: PagState,
-) -> (Need, CcacheWork) {
+) -> (Need, CcacheWork<'a>) {
     // A PAG of another identity gets neither this ticket nor tokens from it.
     if !matches!(found, PagState::New { .. }) && !attempt.may_stay(record, None) {
         return (Need::No, CcacheWork::None);
@@ -59,7 +59,12 @@ pub(super) fn take_ticket(
 }
 
 /// Notes the principal of the login's ticket in the record, and returns the work that remains on the PAG's ccache.
-fn note_principal(attempt: &LoginAttempt<'_>, record: &mut Record, id: PagId, found: PagState) -> CcacheWork {
+fn note_principal<'a>(
+    attempt: &'a LoginAttempt<'_>,
+    record: &mut Record,
+    id: PagId,
+    found: PagState,
+) -> CcacheWork<'a> {
     let Some(ticket) = &attempt.ticket else { return CcacheWork::None };
     let principal = &ticket.summary.principal;
     if record.principal.as_ref().is_some_and(|known| known != principal) {
@@ -76,8 +81,8 @@ fn note_principal(attempt: &LoginAttempt<'_>, record: &mut Record, id: PagId, fo
             report(&Event::CcacheFed { uid: attempt.uid(), pag: id, expires });
             CcacheWork::None
         }
-        PagState::New { filled: false } => CcacheWork::Replace,
-        PagState::Known | PagState::Tried => CcacheWork::Feed,
+        PagState::New { filled: false } => CcacheWork::Replace(ticket),
+        PagState::Known | PagState::Tried => CcacheWork::Feed(ticket),
     }
 }
 
@@ -124,7 +129,7 @@ fn seeding_to_count_on(record: &Record) -> Option<LastSeeding> {
 }
 
 /// Runs a seeder if this login needs one, and notes its result. Returns whether one ran. Not under the uid's lock.
-pub(super) fn seed(attempt: &LoginAttempt<'_>, placed: &mut Placed) -> bool {
+pub(super) fn seed(attempt: &LoginAttempt<'_>, placed: &mut Placed<'_>) -> bool {
     if attempt.has_tried(&placed.ring) || attempt.request.settings.placement == ServiceKind::Seed {
         return false;
     }

@@ -1,6 +1,7 @@
 //! The PAGs of one user, while this process holds the lock of the uid.
 
 use std::cell::Cell;
+use std::io;
 use std::time::Duration;
 
 use super::lock::Lock;
@@ -8,7 +9,7 @@ use super::record::Record;
 use super::registry::{HolderRef, Pag, Registry};
 use super::ring::Ring;
 use crate::ccache;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guard::{Guard, HandleGroup};
 use crate::types::PagId;
 
@@ -93,6 +94,7 @@ impl<'guard> LockedUser<'guard> {
     /// `Key`, for example EDQUOT of root: the ring is then still only in the process keyring. `Lock` if the registry
     /// cannot be made.
     pub fn anchor(&self, id: PagId, ring: &Ring, record: Record) -> Result<Pag> {
+        self.check(record.uid)?;
         let registry = match self.registry()? {
             Some(registry) => registry,
             None => Registry::open(self.guard, REGISTRY_LOCK_WAIT)?,
@@ -106,9 +108,20 @@ impl<'guard> LockedUser<'guard> {
     /// Replaces a PAG's record in one step.
     ///
     /// # Errors
-    /// `Key`; the old record is then unchanged.
+    /// `Key`; the old record is then unchanged. So it is for a PAG, or a record, of another user.
     pub fn store(&self, pag: &mut Pag, record: Record) -> Result<()> {
+        self.check(pag.uid)?;
+        self.check(record.uid)?;
         pag.store(record)
+    }
+
+    /// Refuses what is of another user: the lock of this one does not protect it.
+    fn check(&self, uid: u32) -> Result<()> {
+        if uid == self.uid {
+            return Ok(());
+        }
+        let doing = format!("change a PAG of uid {uid} under the lock of uid {}", self.uid);
+        Err(Error::key(doing)(io::ErrorKind::InvalidInput.into()))
     }
 
     /// Changes the record of a PAG. Does nothing if the PAG has ended or its record cannot be read.
@@ -128,6 +141,7 @@ impl<'guard> LockedUser<'guard> {
     /// # Errors
     /// `Key`. ENOENT is no error: the PAG was ended already.
     pub fn retire(&self, pag: &Pag) -> Result<()> {
+        self.check(pag.uid)?;
         // First: a process that is killed in between leaves a PAG, and the next one ends it. No process would look for the
         // ccache of a PAG that has ended.
         ccache::remove(pag.uid, pag.id);

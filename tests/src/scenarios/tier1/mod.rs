@@ -102,6 +102,11 @@ pub const ALL: &[Scenario] = &[
         safety::trouble_of_one_login,
     ),
     (
+        "lock_is_for_its_own_user",
+        "Under the lock of one user no PAG of another is changed or ended.",
+        safety::lock_is_for_its_own_user,
+    ),
+    (
         "failure_is_a_line",
         "Without keyrings, or with the lock held, a login succeeds and reports what it lacks.",
         safety::failure_is_a_line,

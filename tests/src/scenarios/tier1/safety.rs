@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use pag::guard::{Guard, HandleGroup};
 use pag::keyring::Serial;
+use pag::store::locked::LockedUser;
+use pag::store::record::Record;
 
 use super::{inside, login, own_keyring, pags, registry, shell, uid};
 use crate::ring::{describe, keyctl, members};
@@ -542,6 +544,24 @@ pub(super) fn trouble_of_one_login(sandbox: &mut Sandbox) {
     assert!(first.ring().token(CELL).is_some(), "the other login has its token all the time");
     first.all_ok(&["close", "end"]);
     assert!(pags("alice").is_empty(), "and all PAGs end");
+}
+
+/// Whoever holds the lock of a user may change that user's PAGs, and no other's.
+pub(super) fn lock_is_for_its_own_user(sandbox: &mut Sandbox) {
+    let mut bob = login(sandbox, "bob");
+    let before = pags("bob").remove(0);
+    let guard = Guard::enter(HandleGroup(HANDLE)).unwrap();
+    let mut his = LockedUser::lock(&guard, uid("bob"), Duration::from_secs(2)).unwrap().pags().unwrap().remove(0);
+    let record = his.record.clone().unwrap();
+    let alice = LockedUser::lock(&guard, uid("alice"), Duration::from_secs(2)).unwrap();
+    let retired = alice.retire(&his);
+    let stored = alice.store(&mut his, Record { reseed: true, ..record });
+    drop(alice);
+    drop(guard);
+    assert!(stored.is_err(), "a record of bob's is not written under the lock of alice");
+    assert!(retired.is_err(), "nor is a PAG of bob's ended");
+    assert_eq!(pags("bob").first().map(|pag| &*pag.text), Some(&*before.text), "it is as it was");
+    bob.all_ok(&["close", "end"]);
 }
 
 pub(super) fn member_passes_nothing_on(sandbox: &mut Sandbox) {
