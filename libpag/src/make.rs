@@ -47,7 +47,7 @@ fn in_child(making: &Making<'_>, limit: Limit) -> Result<Serial> {
                 Ok(ring) => (u8::MAX, ring.get()),
                 Err((step, error)) => (*step as u8, error.raw_os_error().unwrap_or(libc::EPERM)),
             };
-            u8::from(!sys::write_fields(put, &[&[step], &number.to_ne_bytes()]))
+            sys::write_fields(put, &[&[step], &number.to_ne_bytes()])
         })
     };
     let bytes = answer.and_then(Answer::bytes).map_err(limit.failed(DOING))?;
@@ -72,7 +72,7 @@ fn undo(name: &Name, holder: Serial) {
     let _ = unsafe {
         sys::ask(Limit::of(END).end, |_| {
             process_ring::undo(name, holder);
-            0
+            true
         })
     };
 }
@@ -83,18 +83,20 @@ fn undo(name: &Name, holder: Serial) {
 /// `System`, `Timeout`: the tokens may be there until the last member is gone.
 #[allow(unsafe_code)] // makes a child
 pub(crate) fn end(rings: &[ProcessRing], holder: Serial) -> Result<()> {
-    let openafs: Option<Interface> = Device::opened().ok().flatten();
+    let opened = Device::opened();
+    let openafs: Option<&Interface> = opened.as_ref().ok().and_then(Option::as_ref);
     let limit = Limit::of(END);
     // SAFETY: as in `in_child`.
     let ended = unsafe {
         sys::ask(limit.end, |_| {
-            process_ring::end(rings, Some(holder), openafs.as_ref());
-            0
+            process_ring::end(rings, Some(holder), openafs);
+            true
         })
     };
     // The child may have been killed in the middle.
     for ring in rings {
         let _ = keyring::unlink(ring.serial, holder);
     }
-    ended.and_then(Answer::bytes).map(drop).map_err(limit.failed("end a PAG"))
+    // Without OpenAFS's device its tokens are left.
+    ended.and_then(Answer::bytes).and(opened).map(drop).map_err(limit.failed("end a PAG"))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pag::report::{Field, Message, Severity, User};
+use pag::report::{Date, Field, Message, Severity, User};
 use pag::types::PagId;
 
 /// Something that happened to the helper, or that it did.
@@ -54,8 +54,9 @@ impl fmt::Display for HelperEvent {
             HelperEvent::Expiring { uid, pag, expires, why } => {
                 write!(
                     f,
-                    "the tokens of PAG {pag} of {} end at {expires} (seconds since the epoch): {why}; a new ticket of the user's, by kinit or a login, brings new ones",
-                    User(*uid)
+                    "the tokens of PAG {pag} of {} end at {}: {why}; a new ticket of the user's, by kinit or a login, brings new ones",
+                    User(*uid),
+                    Date(*expires)
                 )
             }
             HelperEvent::Expired { uid, pag, why } => {

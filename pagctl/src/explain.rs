@@ -65,7 +65,7 @@ fn words(explanation: &Explanation) -> String {
     };
     let mut text = format!("{scope} (arguments on PAM lines are not read):\n");
     let row = |OneOption { name, value, place }: &OneOption| {
-        let value = if value.is_empty() { "-" } else { value };
+        let value = if value.is_empty() { format!("{} (default)", default_of(name)) } else { value.clone() };
         [(*name).to_owned(), format!("= {value}"), place.clone().unwrap_or_else(|| "built in".to_owned())]
     };
     text += &table("  ", &explanation.options.iter().map(row).collect::<Vec<_>>());
@@ -73,6 +73,19 @@ fn words(explanation: &Explanation) -> String {
         text.push_str(&format!("wrong: {complaint}\n"));
     }
     text
+}
+
+/// What holds for an option that is set to nothing.
+fn default_of(name: &str) -> &'static str {
+    match name {
+        "program" => config::AKLOG,
+        "kafs_program" => config::AKLOG_KAFS,
+        "afs_cells" => "the host's own cell",
+        "identity" => "what the account's name stands for",
+        "openafs_device" => "the known places",
+        "principal" => "the account's name, in its realm",
+        _ => "none",
+    }
 }
 
 #[cfg(test)]
@@ -93,8 +106,8 @@ mod tests {
             complaints: vec!["/etc/pag/pag.conf:9: it is wrong".to_owned()],
         });
         let expected = "For alice at the PAM service sshd (arguments on PAM lines are not read):\n\
-                        \x20 scope    = session  /etc/pag/pag.conf:3\n\
-                        \x20 program  = -        built in\n\
+                        \x20 scope    = session                   /etc/pag/pag.conf:3\n\
+                        \x20 program  = /usr/bin/aklog (default)  built in\n\
                         wrong: /etc/pag/pag.conf:9: it is wrong\n";
         assert_eq!(text, expected);
     }

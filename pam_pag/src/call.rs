@@ -23,6 +23,23 @@ pub(crate) struct Call<'a> {
     strict: bool,
     /// The user, once the user is known.
     uid: u32,
+    /// The report of a failure.
+    failed: fn(u32, String) -> Event,
+}
+
+/// A login that could not be placed.
+fn not_placed(uid: u32, why: String) -> Event {
+    Event::NotPlaced { uid, why }
+}
+
+/// A session that could not be ended.
+fn not_ended(uid: u32, why: String) -> Event {
+    Event::NotEnded { uid, why }
+}
+
+/// A ticket that could not be refreshed.
+fn not_refreshed(uid: u32, why: String) -> Event {
+    Event::NotRefreshed { uid, why }
 }
 
 /// Runs the work of an entry point. `name` stands for the entry in messages, `failure` is its answer under `strict`.
@@ -45,10 +62,10 @@ pub(crate) fn run(
         let args: Vec<&[u8]> = args.iter().map(|arg| arg.to_bytes()).collect();
         #[cfg(feature = "fault")]
         fault(&args, name);
-        let mut call = Call { handle, args, service, strict: false, uid: report::NO_UID };
+        let mut call = Call { handle, args, service, strict: false, uid: report::NO_UID, failed: not_placed };
         let result = work(&mut call);
         strict = call.strict;
-        result.inspect_err(|why| report(&Event::NotPlaced { uid: call.uid, why: why.to_string() }))
+        result.inspect_err(|why| report(&(call.failed)(call.uid, why.to_string())))
     }));
     match outcome {
         Ok(Err(_)) if strict => failure,
@@ -68,6 +85,7 @@ impl Call<'_> {
 
     /// Closes the session of this handle, or, where the handle has had none, one that this process opened with another.
     pub(crate) fn close_session(&mut self) -> pag::Result<()> {
+        self.failed = not_ended;
         if state::has_begun(&self.handle) {
             return self.leave();
         }
@@ -87,12 +105,14 @@ impl Call<'_> {
     }
 
     pub(crate) fn refresh_credentials(&mut self) -> pag::Result<()> {
+        self.failed = not_refreshed;
         self.with_login(|login| if login.is_placed_by_session() { Ok(()) } else { login.refresh() })
     }
 
     /// Ends what an earlier call of this handle has begun, by the settings of that call: this one reads no files and looks
     /// up no user.
     pub(crate) fn leave(&mut self) -> pag::Result<()> {
+        self.failed = not_ended;
         let Some(state) = state::of(&self.handle) else {
             return Ok(());
         };

@@ -40,7 +40,7 @@ impl Drop for Kept {
                 false => login::give_up(&state),
             };
             if let Err(why) = ended {
-                report(&Event::NotPlaced { uid: state.uid, why: why.to_string() });
+                report(&Event::NotEnded { uid: state.uid, why: why.to_string() });
             }
         }
     }

@@ -66,7 +66,7 @@ fn anchor(_guard: &Guard, ring: &Ring, holder: Serial) -> Result<Serial> {
                 Ok(s0) => (u8::MAX, s0.get()),
                 Err((step, error)) => (*step as u8, error.raw_os_error().unwrap_or(0)),
             };
-            u8::from(!sys::write_fields(put, &[&[step], &number.to_ne_bytes()]))
+            sys::write_fields(put, &[&[step], &number.to_ne_bytes()])
         })
     };
     let bytes = answer.and_then(Answer::bytes).map_err(plainly())?;

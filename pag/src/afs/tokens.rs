@@ -9,7 +9,7 @@ use super::seen::Seen;
 use crate::error::{Error, Result};
 use crate::keyring::{self as keys, Serial};
 use crate::store::ring::{Enter, Ring};
-use crate::sys::{self, Answer, Exit, Fields, Put};
+use crate::sys::{self, Answer, Fields, Put};
 use crate::types::{Cell, Token};
 
 /// The tokens of all clients in `ring`. Needs root, or membership in the ring.
@@ -140,9 +140,7 @@ fn list(ring: Option<&dyn Enter>, deadline: Instant) -> Result<Vec<Token>> {
     }
     let keyring = (!target.is_session).then_some(target.keyring);
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
-    let answer = unsafe {
-        sys::ask(deadline, |put| u8::from(!(target.enter() && write_tokens(keyring, openafs.as_ref(), put))))
-    };
+    let answer = unsafe { sys::ask(deadline, |put| target.enter() && write_tokens(keyring, openafs.as_ref(), put)) };
     found.extend(read_tokens(&answer.and_then(Answer::bytes).map_err(doing())?));
     Ok(found)
 }
@@ -173,9 +171,6 @@ pub(crate) fn read_tokens(bytes: &[u8]) -> Vec<Token> {
     tokens
 }
 
-/// Status of a child that entered the ring, and then OpenAFS refused.
-const STATUS_REFUSED: u8 = 2;
-
 fn refused() -> std::io::Error {
     std::io::Error::other("OpenAFS's module refuses to")
 }
@@ -199,19 +194,14 @@ fn discard_in(ring: Option<&dyn Enter>, cell: Option<&Cell>, deadline: Instant) 
     }
     // SAFETY: the child makes system calls into memory that is there; it allocates nothing and takes no lock.
     let answer = unsafe {
-        sys::ask(deadline, |_| {
-            if !(target.enter() && (target.is_session || discard_keys(target.keyring, name))) {
-                return 1;
-            }
-            let refused = openafs.is_some_and(|interface| !openafs::discard(interface, name));
-            if refused { STATUS_REFUSED } else { 0 }
+        sys::ask(deadline, |put| {
+            target.enter()
+                && (target.is_session || discard_keys(target.keyring, name))
+                && put(&[u8::from(openafs.is_none_or(|interface| openafs::discard(interface, name)))])
         })
-    }
-    .map_err(doing())?;
-    match answer.exit {
-        Exit::Status(STATUS_REFUSED) => Err(doing()(refused())),
-        _ => answer.bytes().and(opened).map(drop).map_err(doing()),
-    }
+    };
+    let is_done = answer.and_then(Answer::bytes).map_err(doing())?[..] == [1];
+    opened.and_then(|_| is_done.then_some(()).ok_or_else(refused)).map_err(doing())
 }
 
 #[cfg(test)]

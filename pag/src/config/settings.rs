@@ -14,7 +14,7 @@ pub struct Settings {
     pub join: Join,
     /// Which tokens stay after the last logout.
     pub retain: Retain,
-    /// The time that pam_pag may take of one login in all.
+    /// The time that the ticket and the seeders of one login may take, over all its hooks.
     pub timeout: Duration,
     /// Whether a failure of pam_pag fails the login.
     pub strict: bool,

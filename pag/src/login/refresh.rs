@@ -119,11 +119,7 @@ fn take_refreshed_ticket<'a>(
 fn pag_to_refresh(attempt: &LoginAttempt<'_>, pags: &[Pag]) -> Option<(usize, Ring)> {
     let account = attempt.account();
     let brought = attempt.ticket.as_ref().map(|ticket| &ticket.summary.principal);
-    let fits = |record: &Record| match (&record.principal, brought) {
-        (Some(there), Some(brought)) => there == brought,
-        (None, Some(brought)) => account.owns(brought),
-        (_, None) => true,
-    };
+    let fits = |record: &Record| policy::takes_refreshed(record, brought, &account);
     let at = |wanted: &dyn Fn(&Pag) -> bool| {
         let found = pags.iter().enumerate().find(|(_, pag)| wanted(pag) && pag.record.as_ref().is_ok_and(fits));
         found.and_then(|(index, pag)| Some((index, *pag.ring.as_ref().ok()?)))

@@ -47,7 +47,7 @@ pub(crate) fn token_keys(ring: &Ring) -> Result<Vec<TokenKey>> {
                 }
                 Some(())
             };
-            u8::from(!(ring.join_in_child() && list().is_some()))
+            ring.join_in_child() && list().is_some()
         })
     };
     let bytes = answer.and_then(Answer::bytes).map_err(doing())?;
@@ -116,13 +116,13 @@ fn link_out_of(from: &Ring, keys: &[Serial], keyring: Serial) -> Result<()> {
     let answer = unsafe {
         sys::ask(deadline, |_| {
             if !from.join_in_child() {
-                return 1;
+                return false;
             }
-            let Ok(_guard) = Guard::enter(from.group) else { return 1 };
+            let Ok(_guard) = Guard::enter(from.group) else { return false };
             for key in keys {
                 let _ = keyring::link(*key, keyring);
             }
-            0
+            true
         })
     };
     answer.and_then(Answer::bytes).map(drop).map_err(doing())

@@ -12,6 +12,6 @@ pub use self::fate::{Fate, fate};
 pub use self::follow::{Session, Sessions, can_be_followed, followed, is_follower};
 pub use self::keytab::keytab;
 pub use self::place::{
-    Candidate, Newcomer, Placement, Refreshed, candidates, may_bring, of_principal, place, refreshed,
+    Candidate, Newcomer, Placement, Refreshed, candidates, may_bring, of_principal, place, refreshed, takes_refreshed,
 };
 pub use self::renewal::{RETRY_SECONDS, is_good, is_ticket_due, renewal_of_token, worth_seeding};

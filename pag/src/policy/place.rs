@@ -123,6 +123,16 @@ pub struct Refreshed<'a> {
     pub scope: Scope,
 }
 
+/// Whether a PAG takes a refreshed ticket of this principal: its own identity's, or without an identity one of the
+/// account's own. A ticket that was not read may be of any.
+pub fn takes_refreshed(record: &Record, brought: Option<&Principal>, account: &Account) -> bool {
+    match (&record.principal, brought) {
+        (Some(there), Some(brought)) => there == brought,
+        (None, Some(brought)) => account.owns(brought),
+        (_, None) => true,
+    }
+}
+
 /// The PAG that a refreshed ticket is for. It has a login, and no other identity than the ticket's. Of several PAGs,
 /// these come first, in this order:
 ///
@@ -131,11 +141,7 @@ pub struct Refreshed<'a> {
 /// 3. one of the same scope;
 /// 4. of PAGs of one session the newest, and of shared ones the oldest, which a login would join.
 pub fn refreshed(candidates: &[Candidate<'_>], ticket: Refreshed<'_>, account: &Account) -> Option<PagId> {
-    let fits = |record: &Record| match (&record.principal, ticket.principal) {
-        (Some(there), Some(brought)) => there == brought,
-        (None, Some(brought)) => account.owns(brought),
-        (_, None) => true,
-    };
+    let fits = |record: &Record| takes_refreshed(record, ticket.principal, account);
     let rank = |record: &Record| {
         let of = |lease: &Lease| {
             let tty = lease.tty == *ticket.tty && lease.tty != Word::clean("");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::date::Date;
 use super::fields::{Field, Message, Severity};
 use super::user::User;
 use crate::keyring::Serial;
@@ -33,6 +34,20 @@ pub enum Event {
     },
     /// No PAG could be made or joined; the login goes on.
     NotPlaced {
+        /// The user.
+        uid: u32,
+        /// In words.
+        why: String,
+    },
+    /// A session has ended, and its PAG's record does not say so.
+    NotEnded {
+        /// The user.
+        uid: u32,
+        /// In words.
+        why: String,
+    },
+    /// A refreshed ticket has reached no PAG.
+    NotRefreshed {
         /// The user.
         uid: u32,
         /// In words.
@@ -282,6 +297,16 @@ impl fmt::Display for Event {
             Event::NotPlaced { uid, why } => {
                 write!(f, "{} goes on without a PAG and without tokens: {why}", User(*uid))
             }
+            Event::NotEnded { uid, why } => write!(
+                f,
+                "the end of a session of {} is not noted: {why}; its lease ends with the process that opened it",
+                User(*uid)
+            ),
+            Event::NotRefreshed { uid, why } => write!(
+                f,
+                "a refreshed ticket of {} has reached no PAG: {why}; unlock the screen or log in once more",
+                User(*uid)
+            ),
             Event::Private { uid, why } => write!(
                 f,
                 "{} gets a PAG that no other process can join, and the user's services have no tokens from it: {why}",
@@ -345,7 +370,7 @@ impl fmt::Display for Event {
                 write!(f, "the Kerberos ccache of this login of {} cannot serve the PAG: {why}", User(*uid))
             }
             Event::CcacheFed { uid, pag, expires } => {
-                write!(f, "PAG {pag} of {} has a ticket until {expires} (seconds since the epoch)", User(*uid))
+                write!(f, "PAG {pag} of {} has a ticket until {}", User(*uid), Date(*expires))
             }
             Event::NotRenewed { uid, why } => {
                 write!(f, "the ticket of {} was not renewed: {why}; the helper tries again", User(*uid))
@@ -406,6 +431,8 @@ impl Message for Event {
             | Event::UserKeyringNotLinked { .. }
             | Event::Healed { .. } => Severity::LOG_NOTICE,
             Event::Private { .. }
+            | Event::NotEnded { .. }
+            | Event::NotRefreshed { .. }
             | Event::RingBroken { .. }
             | Event::RecordDamaged { .. }
             | Event::RecordForeign { .. }
@@ -428,6 +455,8 @@ impl Message for Event {
             Event::Made { .. } => "f3c95789ace14954ac5d6baed2eac902",
             Event::Apart { .. } => "398f2e2fe36a431fb48b93af24828210",
             Event::NotPlaced { .. } => "e0a3a91f23464c13bc27ed12b10877a9",
+            Event::NotEnded { .. } => "a46b0f00a1af48a2a6f9b9f3c3cb20fe",
+            Event::NotRefreshed { .. } => "9239049fba6d442e851811601f6ce65f",
             Event::Private { .. } => "f1260ebc7d564b56b714dc919b27dbdf",
             Event::RingBroken { .. } => "6caf76a5703548ae8280ad3729a6f2e7",
             Event::RecordDamaged { .. } => "3f0c9931918c40bf9670c342c6cce996",
@@ -467,6 +496,8 @@ impl Message for Event {
                 vec![("USER_ID", uid.to_string()), ("PAG", pag.to_string()), ("KRB5_PRINCIPAL", principal.clone())]
             }
             Event::NotPlaced { uid, .. }
+            | Event::NotEnded { uid, .. }
+            | Event::NotRefreshed { uid, .. }
             | Event::Private { uid, .. }
             | Event::StrangersLost { uid, .. }
             | Event::SeveralUsers { uid, .. }

@@ -2,11 +2,13 @@
 //!
 //! [`report`] sends one datagram to the journal's native socket where that exists, else to syslog, and never waits.
 
+mod date;
 mod fields;
 mod messages;
 mod send;
 mod user;
 
+pub use self::date::Date;
 pub use self::fields::{Field, Message, Severity};
 pub use self::messages::Event;
 pub use self::send::{report, set_debug, speak_as, speak_for};

@@ -4,7 +4,8 @@
 //! a user's file system and into the module of an AFS client. It also does what would change the credentials of this
 //! process.
 //!
-//! There is one way to make a child, [`fork`]: it copies this process, as fork(2) does.
+//! All of these are made by [`fork`], which copies this process as fork(2) does. Only the supervisor of a program makes
+//! one otherwise: its child executes the program, which needs a SIGCHLD (see [`run`](super::run)).
 
 use std::ffi::c_int;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,9 +23,10 @@ use super::identity::Identity;
 use super::locks::lock_briefly;
 
 /// A child that the host does not notice. It ends without a SIGCHLD, and a `wait` of the host does not see it
-/// (clone(2), exit signal 0; only a wait with `__WCLONE` collects it). So the host's handler and disposition of
+/// (clone(2), exit signal 0; only a wait with `__WCLONE` or `__WALL` collects it). So the host's handler and disposition of
 /// SIGCHLD stay untouched.
 #[derive(Debug)]
+#[must_use = "a child that is not waited for stays a zombie"]
 pub struct Child {
     pid: i32,
     /// The user that the child has become.
@@ -61,18 +63,18 @@ pub type Put<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
 /// Longest answer of a child, in bytes.
 const LONGEST_ANSWER: usize = 2 << 20;
 
-/// Has a child do `work` and reads its answer, at most 2 MiB. Waits at most until `deadline`, and then as
-/// [`Child::wait`] does.
+/// Has a child do `work` and reads its answer, at most 2 MiB. Without success of the work there is none. Waits at most
+/// until `deadline`, and then as [`Child::wait`] does.
 ///
 /// # Errors
 /// As [`child`]; ENFILE and EMFILE.
 ///
 /// # Safety
 /// As [`child`].
-pub unsafe fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Result<Answer> {
+pub unsafe fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> bool) -> io::Result<Answer> {
     let mut work = Some(work);
     // SAFETY: as this function asks for.
-    unsafe { ask_child(None, deadline, &mut |put| work.take().map_or(STATUS_PANIC, |work| work(put))) }
+    unsafe { ask_child(None, deadline, &mut |put| work.take().is_some_and(|work| work(put))) }
 }
 
 /// As [`ask`], for a child that first becomes `user` and closes this process's descriptors. Only one child of a user
@@ -86,14 +88,14 @@ pub unsafe fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Re
 /// As [`child`].
 pub unsafe fn ask_as(user: &Identity, deadline: Instant, work: impl FnOnce(Put<'_>) -> bool) -> io::Result<Answer> {
     let mut work = Some(work);
-    let mut as_user = |put: Put<'_>| u8::from(!(user.become_it().is_ok() && work.take().is_some_and(|work| work(put))));
+    let mut as_user = |put: Put<'_>| user.become_it().is_ok() && work.take().is_some_and(|work| work(put));
     // SAFETY: as this function asks for; `become_it` makes system calls alone.
     unsafe { ask_child(Some(user.uid), deadline, &mut as_user) }
 }
 
 /// # Safety
 /// As [`child`].
-unsafe fn ask_child(uid: Option<u32>, deadline: Instant, work: &mut dyn FnMut(Put<'_>) -> u8) -> io::Result<Answer> {
+unsafe fn ask_child(uid: Option<u32>, deadline: Instant, work: &mut dyn FnMut(Put<'_>) -> bool) -> io::Result<Answer> {
     collect_left(uid)?;
     let (answer, write) = pipe()?;
     let answered = || {
@@ -105,7 +107,7 @@ unsafe fn ask_child(uid: Option<u32>, deadline: Instant, work: &mut dyn FnMut(Pu
         if uid.is_some() {
             close_even_standard_but(write.as_fd());
         }
-        work(&mut |bytes: &[u8]| write_all(write.as_fd(), bytes))
+        u8::from(!work(&mut |bytes: &[u8]| write_all(write.as_fd(), bytes)))
     };
     // SAFETY: as this function asks for.
     let child = unsafe { fork(uid, answered) }?;
@@ -338,7 +340,7 @@ pub(super) mod tests {
         unsafe { super::child(work) }
     }
 
-    pub(in crate::sys) fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> u8) -> io::Result<Answer> {
+    pub(in crate::sys) fn ask(deadline: Instant, work: impl FnOnce(Put<'_>) -> bool) -> io::Result<Answer> {
         // SAFETY: as above.
         unsafe { super::ask(deadline, work) }
     }
@@ -361,7 +363,7 @@ pub(super) mod tests {
         let begun = Instant::now();
         let deadline = begun + Duration::from_millis(50);
         assert_eq!(child(sleep).unwrap().wait(deadline).unwrap(), Exit::TimedOut);
-        let answer = ask(deadline, |_| sleep()).unwrap();
+        let answer = ask(deadline, |_| sleep() == 0).unwrap();
         assert_eq!(answer.exit, Exit::TimedOut);
         assert_eq!(answer.bytes().unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() < Duration::from_secs(2));
@@ -371,7 +373,7 @@ pub(super) mod tests {
     fn a_child_that_ends_at_its_deadline_has_its_own_status() {
         for micros in 0..2_000 {
             let deadline = Instant::now() + Duration::from_micros(micros % 100);
-            let exit = ask(deadline, |_| 1).unwrap().exit;
+            let exit = ask(deadline, |_| false).unwrap().exit;
             assert!(matches!(exit, Exit::Status(1) | Exit::TimedOut), "{exit:?} after {} us", micros % 100);
         }
     }
@@ -383,7 +385,7 @@ pub(super) mod tests {
         let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
         for twice in [false, true] {
             let write = |put: Put<'_>| put(&long) && (!twice || (put(&long) && put(&long)));
-            let answers = [ask(soon(), |put| u8::from(!write(put))), ask_as(&us, soon(), |put| write(put))];
+            let answers = [ask(soon(), |put| write(put)), ask_as(&us, soon(), |put| write(put))];
             for answer in answers {
                 let bytes = answer.unwrap().bytes();
                 assert!(if twice { bytes.is_err() } else { bytes.unwrap()[..] == long });
@@ -394,7 +396,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_child_that_fails_gives_no_answer() {
-        let answer = ask(soon(), |put| u8::from(put(b"half"))).unwrap();
+        let answer = ask(soon(), |put| !put(b"half")).unwrap();
         assert_eq!(answer.exit, Exit::Status(1));
         assert_eq!(answer.bytes().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
@@ -410,7 +412,7 @@ pub(super) mod tests {
             // SAFETY: closes the child's copy.
             unsafe { libc::close(fd) };
             seen.store(1, Ordering::SeqCst);
-            0
+            true
         });
         answer.unwrap().bytes().unwrap();
         assert_eq!((seen.load(Ordering::SeqCst), ids().fsgid), (0, group));
@@ -437,7 +439,7 @@ pub(super) mod tests {
         let begun = Instant::now();
         let answer = ask(soon(), |_| {
             let _held = lock_briefly(&LEFT);
-            u8::from(lock_briefly(&LEFT).is_some())
+            lock_briefly(&LEFT).is_none()
         });
         assert_eq!(answer.unwrap().exit, Exit::Status(0));
         assert!(begun.elapsed() < Duration::from_secs(10));
@@ -462,7 +464,7 @@ pub(super) mod tests {
             // SAFETY: signals the thread that waits for us.
             unsafe { libc::syscall(libc::SYS_tgkill, host, thread, libc::SIGUSR1) };
             // The first would have been taken before kill(2) returns.
-            u8::try_from(HANDLED.load(Ordering::SeqCst)).unwrap_or(u8::MAX)
+            HANDLED.load(Ordering::SeqCst) == 0
         });
         assert_eq!(answer.unwrap().exit, Exit::Status(0), "the child has run the handler");
         assert_eq!(HANDLED.load(Ordering::SeqCst), 1, "the thread that the signal was for has not");

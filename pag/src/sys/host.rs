@@ -30,6 +30,16 @@ pub fn local_time(seconds: u64) -> libc::tm {
     time
 }
 
+/// A moment in UTC, from seconds since the epoch. Reads no file.
+pub fn utc_time(seconds: u64) -> libc::tm {
+    let seconds = libc::time_t::try_from(seconds).unwrap_or_default();
+    // SAFETY: all zero is a value of this struct of numbers and a pointer.
+    let mut time: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both live over the call, which fills the second or leaves it as it is.
+    unsafe { libc::gmtime_r(&raw const seconds, &raw mut time) };
+    time
+}
+
 /// Fills `buffer` with random bytes from the kernel.
 ///
 /// # Errors

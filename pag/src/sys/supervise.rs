@@ -1,6 +1,6 @@
 //! Runs a program as a user, within a time limit, and clears away every process that the program leaves behind.
 
-use super::fork::{SIGNAL_SET, ask, exit_of};
+use super::fork::{SIGNAL_SET, child, exit_of};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
@@ -55,10 +55,10 @@ const CLEARING: Duration = Duration::from_millis(1500);
 /// program itself or our own process has ended.
 ///
 /// # Errors
-/// As [`ask`].
+/// As [`child`].
 ///
 /// # Safety
-/// `enter` runs in a child: as [`child`](super::child).
+/// `enter` runs in a child: as [`child`].
 pub unsafe fn run(
     program: &Program,
     identity: &Identity,
@@ -69,13 +69,13 @@ pub unsafe fn run(
     let host = std::process::id();
     // SAFETY: `enter` keeps to what is asked of it, and `supervise` allocates nothing and takes no lock. A child of the child
     // executes the program.
-    let answer = unsafe {
-        ask(end + CLEARING, |_| match enter() {
+    let supervisor = unsafe {
+        child(|| match enter() {
             Ok(()) => supervise(program, identity, end, host),
             Err(status) => status,
         })
-    };
-    answer.map(|answer| answer.exit)
+    }?;
+    supervisor.wait(end + CLEARING)
 }
 
 /// The supervisor's work. Returns the status to end with. Allocates nothing.
@@ -272,7 +272,7 @@ mod tests {
     fn nothing_is_left_of_a_child() {
         let ours = || std::fs::read_to_string("/proc/thread-self/children").unwrap();
         let before = ours();
-        super::super::fork::tests::ask(soon(), |_| 0).unwrap().bytes().unwrap();
+        super::super::fork::tests::ask(soon(), |_| true).unwrap().bytes().unwrap();
         assert_eq!(ours(), before);
     }
 }

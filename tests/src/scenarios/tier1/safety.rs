@@ -460,6 +460,7 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     std::fs::write("/etc/nsswitch.conf", switch).unwrap();
     // Another process holds the lock: after a bounded wait the login gets a PAG outside the registry.
     let mut shared = login(sandbox, "alice");
+    let mut ending = login(sandbox, "alice");
     let held = std::fs::File::options().write(true).open(format!("/run/pag/lock/{}", uid("alice"))).unwrap();
     held.lock().unwrap();
     let before = pags("alice").remove(0);
@@ -481,7 +482,12 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     assert_eq!(job.ask("open")["result"], 14, "a seeding job gets no PAG of its own");
     assert!(!job.ring().is_pag(), "nor is it in one");
     job.ask("end");
+    sandbox.messages();
+    ending.ok("close");
+    let said = sandbox.heard("the end of a session of alice (uid 61001) is not noted");
+    assert!(said.text().contains("was held by another process all the time"), "it says why: {}", said.text());
     drop(held);
+    ending.finish();
     // Only root can have broken this.
     std::fs::rename("/run/pag/lock", "/run/pag/lock.away").unwrap();
     std::fs::write("/run/pag/lock", "").unwrap();
