@@ -5,7 +5,7 @@ use super::finding::{Finding, Level, Problem};
 use super::host::Host;
 use super::parse::Facility;
 use super::place::services;
-use super::stack::{DIRECTORIES, Files};
+use super::stack::{DIRECTORIES, Files, Opened};
 
 /// Judges every service of the host. Returns the services that need pam_pag and are all right, and all findings.
 pub(super) fn inspect(files: &dyn Files) -> (Vec<String>, Vec<Finding>) {
@@ -34,11 +34,31 @@ pub(super) fn inspect(files: &dyn Files) -> (Vec<String>, Vec<Finding>) {
         );
         findings.push(Finding::note(Problem::UnknownService, None, text));
     }
+    findings.extend(dangling(files));
     if seats == 0 {
         let text = format!("no PAM stack of a login was found in {}", DIRECTORIES.join(", "));
         findings.push(Finding::wrong(Problem::NotUnderstood, None, text));
     }
     (all_right, findings)
+}
+
+/// Findings about symbolic links that lead to no file. libpam passes over them, as if they were not there.
+fn dangling(files: &dyn Files) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for directory in DIRECTORIES {
+        for name in files.names(directory) {
+            let path = format!("{directory}/{name}");
+            if files.open(&path) == Opened::Missing {
+                let instead = files.service(&name).unwrap_or_else(|| "the service `other`".to_owned());
+                let text = format!(
+                    "{path}: a symbolic link to a file that is not there, so libpam reads {instead} in its place; remove the \
+                     link, or restore the file"
+                );
+                findings.push(Finding::wrong(Problem::NotUnderstood, Some(&name), text));
+            }
+        }
+    }
+    findings
 }
 
 /// Findings about what the stacks need from the host: the module and the handle group.

@@ -695,6 +695,26 @@ fn nothing_to_look_at_is_not_all_right() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_is_named() {
+    let line = "session optional pam_pag.so\n";
+    let scene = Scene::new(&[("/etc/pam.d/sshd", line), ("/usr/lib/pam.d/login", line)]);
+    for name in ["login", "su-l"] {
+        std::os::unix::fs::symlink("/etc/authselect/gone", scene.at(&format!("/etc/pam.d/{name}"))).unwrap();
+    }
+    let (right, findings) = inspect(&scene.host());
+    assert_eq!(right, ["sshd", "login"], "libpam reads the vendor's file");
+    let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
+    let nowhere = "a symbolic link to a file that is not there, so libpam reads";
+    let expected = [("login", "/usr/lib/pam.d/login"), ("su-l", "the service `other`")];
+    for ((name, instead), text) in expected.into_iter().zip(&texts) {
+        let begin = format!("/etc/pam.d/{name}: {nowhere} {instead} in its place");
+        assert!(text.starts_with(&begin), "{texts:?}");
+    }
+    assert_eq!(findings.len(), 2, "{texts:?}");
+    assert_eq!(scene.check(), Answer::ToDo);
+}
+
+#[test]
 fn a_service_that_has_the_lines_of_other_keeps_them() {
     let scene = Scene::new(&[
         ("/etc/pam.d/swaylock", "account required pam_unix.so\n"),
