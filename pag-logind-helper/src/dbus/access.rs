@@ -1,6 +1,6 @@
 //! What each request may touch. Every request is checked here, before it is carried out, and nowhere else.
 //!
-//! Lists need no check: [`View::seen_by`](super::view::View::seen_by) gives what the caller's uid may see.
+//! Lists need no check: [`VisiblePags::seen_by`](super::visibility::VisiblePags::seen_by) gives what the caller's uid may see.
 
 use pag::types::PagId;
 
@@ -21,7 +21,7 @@ impl Service<'_> {
             }
             // Polkit is not asked just for a description.
             Request::Introspect(DbusObject::Pag(id)) => {
-                let seen = self.view().borrow().is_seen_by(caller.uid, *id);
+                let seen = self.view().borrow().pags.is_seen_by(caller.uid, *id);
                 if seen { Ok(()) } else { Err(Refusal::no_pag_object(*id)) }
             }
             Request::ListAllPags => self.may_see_all(caller).await,
@@ -41,12 +41,12 @@ impl Service<'_> {
 
     /// Whether there is this PAG, and it is the caller's, or polkit consents.
     async fn may_reach(&self, caller: &Caller<'_>, id: PagId) -> bool {
-        if self.view().borrow().is_seen_by(caller.uid, id) {
+        if self.view().borrow().pags.is_seen_by(caller.uid, id) {
             return true;
         }
         // Polkit is asked even where there is no such PAG, so that a dialog does not tell that there is one.
         let granted = caller.uid != 0 && self.ask_polkit(caller).await == Verdict::Granted;
-        granted && self.view().borrow().known(id).is_some()
+        granted && self.view().borrow().pags.known(id).is_some()
     }
 
     async fn may_see_all(&self, caller: &Caller<'_>) -> Result<(), Refusal> {

@@ -58,7 +58,7 @@ impl Service<'_> {
             }
             Request::ListPags => call.answer(&self.list(&self.seen_by(caller))?),
             Request::ListAllPags => {
-                let all = self.view().borrow().all();
+                let all = self.view().borrow().pags.all();
                 call.answer(&self.list(&all)?)
             }
             Request::GetPag(id) => call.answer(&object(id)?),
@@ -80,13 +80,13 @@ impl Service<'_> {
     }
 
     fn seen_by(&self, caller: &Caller<'_>) -> Vec<PagId> {
-        self.view().borrow().seen_by(caller.uid)
+        self.view().borrow().pags.seen_by(caller.uid)
     }
 
     fn list(&self, pags: &[PagId]) -> Result<Vec<Line>, Refusal> {
         let view = self.view().borrow();
         let line = |id: &PagId| {
-            let known = view.known(*id)?;
+            let known = view.pags.known(*id)?;
             let record = &known.record;
             let principal = record.principal.as_ref().map(ToString::to_string).unwrap_or_default();
             let follows = record.follows.map(|id| id.to_string()).unwrap_or_default();
@@ -99,7 +99,7 @@ impl Service<'_> {
     async fn properties(&self, object: DbusObject) -> Result<Vec<(&'static str, Variant<'static>)>, Refusal> {
         let DbusObject::Pag(id) = object else { return Ok(vec![("Version", env!("CARGO_PKG_VERSION").into())]) };
         self.read_tokens(&[id]).await;
-        let found = self.view().borrow().properties(id);
+        let found = self.view().borrow().pags.properties(id);
         Ok(found.ok_or_else(|| Refusal::no_pag_object(id))?.all())
     }
 
@@ -111,7 +111,7 @@ impl Service<'_> {
         let mut objects = HashMap::new();
         for stretch in seen.chunks(STRETCH) {
             for id in stretch {
-                let properties = self.view().borrow().properties(*id);
+                let properties = self.view().borrow().pags.properties(*id);
                 if let Some(properties) = properties {
                     objects.insert(object(*id)?, HashMap::from([(PAG, properties.all().into_iter().collect())]));
                 }
@@ -125,7 +125,7 @@ impl Service<'_> {
     /// Reads the tokens in those of the rings that were not read just now.
     pub(super) async fn read_tokens(&self, pags: &[PagId]) {
         let _one_at_a_time = self.reading.lock().await;
-        let rings = self.view().borrow().stale(pags, Instant::now());
+        let rings = self.view().borrow().pags.stale(pags, Instant::now());
         if rings.is_empty() {
             return;
         }
@@ -144,12 +144,12 @@ impl Service<'_> {
         let pid = credentials.process_id().ok_or_else(not_in_pag)?;
         let pidfd = credentials.into_process_fd().map(Into::into);
         let process = CallerProcess::hold(pid, pidfd).ok_or_else(not_in_pag)?;
-        let mut origin = process.origin(&self.view().borrow(), caller.uid);
+        let mut origin = process.origin(&self.view().borrow().pags, caller.uid);
         if origin == Origin::Unknown
             && let Ok(Some(leader)) =
                 self.runtime.timeout(ANSWER, origin::leader(&self.connection, process.pid())).await
         {
-            origin = Origin::of_leases(&self.view().borrow().held_by(leader), caller.uid);
+            origin = Origin::of_leases(&self.view().borrow().pags.held_by(leader), caller.uid);
         }
         match origin {
             Origin::Pag(id) if process.is_alive() => Ok(id),
@@ -176,7 +176,7 @@ impl Service<'_> {
 
     /// The PAG that this one follows.
     fn followed(&self, id: PagId) -> Option<PagId> {
-        self.view().borrow().known(id).and_then(|known| known.record.follows)
+        self.view().borrow().pags.known(id).and_then(|known| known.record.follows)
     }
 
     async fn unlog(&self, caller: &Caller<'_>, id: PagId, cell: Option<&AfsCell>) -> Result<(), Refusal> {
@@ -186,12 +186,12 @@ impl Service<'_> {
         for id in both.into_iter().flatten() {
             // The record first: tokens that it names and that are missing would be brought back.
             self.order(id, Action::Discard(cell.cloned()), Refusal::not_discarded).await?;
-            let found = self.view().borrow().known(id).map(|known| (known.ring, known.uid));
+            let found = self.view().borrow().pags.known(id).map(|known| (known.ring, known.uid));
             let (ring, owner) = found.ok_or_else(|| Refusal::no_pag(id))?;
             let discarded = self.ring_tokens.discard(&ring, cell).await;
             self.view().borrow_mut().tokens_changed(id);
             if let Err(why) = discarded {
-                let is_there = self.view().borrow().known(id).is_some();
+                let is_there = self.view().borrow().pags.known(id).is_some();
                 return Err(if is_there { Refusal::not_discarded(why) } else { Refusal::no_pag(id) });
             }
             uid = Some(owner);
@@ -203,7 +203,7 @@ impl Service<'_> {
 
     /// Has the services of the PAG's user follow it, or ends that.
     async fn follow(&self, caller: &Caller<'_>, id: PagId, on: bool) -> Result<(), Refusal> {
-        let uid = self.view().borrow().known(id).map(|known| known.uid).ok_or_else(|| Refusal::no_pag(id))?;
+        let uid = self.view().borrow().pags.known(id).map(|known| known.uid).ok_or_else(|| Refusal::no_pag(id))?;
         self.order(id, Action::Follow(on), Refusal::not_followed).await?;
         report(&HelperEvent::FollowAsked { uid, pag: id, on, by: caller.uid });
         Ok(())

@@ -14,7 +14,7 @@ use pag::types::PagId;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath, proxy};
 
-use super::view::View;
+use super::visibility::VisiblePags;
 
 /// Ancestors that are looked at.
 const GENERATIONS: usize = 64;
@@ -49,10 +49,10 @@ impl CallerProcess {
 
     /// The PAG that it was born into: that of its nearest ancestor, itself included, that holds a lease of any user's
     /// PAG.
-    pub(crate) fn origin(&self, view: &View, uid: u32) -> Origin {
+    pub(crate) fn origin(&self, pags: &VisiblePags, uid: u32) -> Origin {
         let ancestors = std::iter::successors(Some(self.process), |process| process.parent());
         for process in ancestors.take(GENERATIONS) {
-            let held = view.held_by(process);
+            let held = pags.held_by(process);
             if !held.is_empty() {
                 return Origin::of_leases(&held, uid);
             }
@@ -133,7 +133,7 @@ mod tests {
         let (by_start, by_pidfd) =
             (CallerProcess::hold(pid, None).unwrap(), CallerProcess::hold(pid, Some(pidfd)).unwrap());
         assert!(by_start.is_alive() && by_pidfd.is_alive());
-        assert_eq!(by_start.origin(&View::default(), 0), Origin::Unknown);
+        assert_eq!(by_start.origin(&VisiblePags::default(), 0), Origin::Unknown);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!by_start.is_alive() && !by_pidfd.is_alive());

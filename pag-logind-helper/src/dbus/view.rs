@@ -1,36 +1,29 @@
 //! What callers may see of PAGs, and what subscribers are still to be told.
 //!
-//! The helper publishes what it knows of PAGs. A caller asks as a uid, and gets no answer about a PAG that this uid may
-//! not see. Subscribers are told what has changed since they were told last.
+//! The helper publishes what it knows of PAGs. Subscribers are told what has changed since they were told last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pag::store::ring::Ring;
-use pag::sys::Process;
 use pag::types::PagId;
 use zbus::Variant;
 
 use super::properties::Properties;
 use super::subscribers::Subscribers;
-use super::token_list::Token;
-use super::visibility::may_see;
+use super::visibility::{Difference, TokenLists, VisiblePags};
 use crate::jobs::plan::Notice;
 use crate::pags::known::Known;
-
-/// A token list that is younger than this is good enough for an answer.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// The tokens in rings that were read.
-pub(crate) type TokenLists = BTreeMap<PagId, Vec<Token>>;
 
 /// All PAGs, and all subscribers.
 #[derive(Default)]
 pub(crate) struct View {
-    pags: BTreeMap<PagId, Entry>,
+    pub(crate) pags: VisiblePags,
     subscribers: Subscribers,
+    /// What subscribers were told last. They do not know the other PAGs.
+    told: BTreeMap<PagId, Properties>,
     /// PAGs that have changed.
     changed: BTreeSet<PagId>,
     /// PAGs that subscribers know and that have ended, each with the uid of its user.
@@ -40,16 +33,6 @@ pub(crate) struct View {
     /// Whether there may be signals to send, or a new subscriber.
     pending: bool,
     sender: Option<Waker>,
-}
-
-/// One PAG.
-struct Entry {
-    known: Rc<Known>,
-    tokens: Vec<Token>,
-    /// When the tokens in its ring were read.
-    read: Option<Instant>,
-    /// What subscribers were told last. None: they do not know this PAG.
-    told: Option<Properties>,
 }
 
 /// One thing that some subscribers are to be told.
@@ -76,41 +59,14 @@ pub(crate) enum PagEvent {
     Notice(Notice),
 }
 
-impl Entry {
-    fn properties(&self) -> Properties {
-        Properties::new(&self.known, &self.tokens, |lease| lease.process.is_alive())
-    }
-}
-
 impl View {
     /// Takes over that these are the PAGs of `uid` now.
     pub(crate) fn publish(&mut self, uid: u32, pags: Vec<Rc<Known>>) {
-        let there: BTreeSet<PagId> = pags.iter().map(|known| known.id).collect();
-        let has_subscribers = self.subscribers.any(uid);
-        let ended = &mut self.ended;
-        self.pags.retain(|id, entry| {
-            let stays = entry.known.uid != uid || there.contains(id);
-            if !stays && entry.told.is_some() {
-                ended.push((*id, uid));
-            }
-            stays
-        });
-        for known in pags {
-            let id = known.id;
-            match self.pags.get_mut(&id) {
-                Some(entry) if Rc::ptr_eq(&entry.known, &known) => continue,
-                Some(entry) => {
-                    // Its tokens may have changed, too.
-                    entry.read = None;
-                    entry.known = known;
-                }
-                None => {
-                    self.pags.insert(id, Entry { known, tokens: Vec::new(), read: None, told: None });
-                }
-            }
-            if has_subscribers {
-                self.changed.insert(id);
-            }
+        let Difference { changed, ended } = self.pags.replace(uid, pags);
+        let told = &mut self.told;
+        self.ended.extend(ended.into_iter().filter(|id| told.remove(id).is_some()).map(|id| (id, uid)));
+        if self.subscribers.any(uid) {
+            self.changed.extend(changed);
         }
         if !(self.changed.is_empty() && self.ended.is_empty()) {
             self.wake_sender();
@@ -124,68 +80,17 @@ impl View {
         }
     }
 
-    /// The PAGs that `uid` may see.
-    pub(crate) fn seen_by(&self, uid: u32) -> Vec<PagId> {
-        let seen = self.pags.values().filter(|entry| may_see(uid, entry.known.uid));
-        seen.map(|entry| entry.known.id).collect()
-    }
-
-    /// All of them, for callers that may see all.
-    pub(crate) fn all(&self) -> Vec<PagId> {
-        self.pags.keys().copied().collect()
-    }
-
-    /// Whether there is this PAG, and `uid` may see it.
-    pub(crate) fn is_seen_by(&self, uid: u32, id: PagId) -> bool {
-        self.known(id).is_some_and(|known| may_see(uid, known.uid))
-    }
-
-    /// What the helper knows of a PAG.
-    pub(crate) fn known(&self, id: PagId) -> Option<&Known> {
-        self.pags.get(&id).map(|entry| &*entry.known)
-    }
-
-    /// Its properties.
-    pub(crate) fn properties(&self, id: PagId) -> Option<Properties> {
-        self.pags.get(&id).map(Entry::properties)
-    }
-
-    /// The PAGs in which this process holds leases, each with the uid of its user.
-    pub(crate) fn held_by(&self, process: Process) -> Vec<(PagId, u32)> {
-        let holds = |entry: &&Entry| entry.known.record.leases.iter().any(|lease| lease.process == process);
-        self.pags.values().filter(holds).map(|entry| (entry.known.id, entry.known.uid)).collect()
-    }
-
-    /// The rings, of these PAGs, with token lists that are too old to be told.
-    pub(crate) fn stale(&self, pags: &[PagId], now: Instant) -> Vec<(PagId, Ring)> {
-        let entries = pags.iter().filter_map(|id| self.pags.get(id));
-        let stale = entries.filter(|entry| entry.read.is_none_or(|read| now.duration_since(read) >= FRESH));
-        stale.map(|entry| (entry.known.id, entry.known.ring)).collect()
-    }
-
-    /// Takes over what was read in these rings. Without `found`, they could not be read, and the last lists stay.
-    pub(crate) fn tokens_read(&mut self, rings: &[(PagId, Ring)], mut found: Option<TokenLists>, now: Instant) {
-        for (id, ring) in rings {
-            let Some(entry) = self.pags.get_mut(id).filter(|entry| entry.known.ring == *ring) else { continue };
-            entry.read = Some(now);
-            let Some(found) = &mut found else { continue };
-            // A ring that can't be entered has no tokens that a process could use.
-            let tokens = found.remove(id).unwrap_or_default();
-            if entry.tokens != tokens {
-                entry.tokens = tokens;
-                if entry.told.is_some() {
-                    self.changed.insert(*id);
-                }
-            }
-        }
+    /// Takes over what was read in these rings. Without `found`, they could not be read.
+    pub(crate) fn tokens_read(&mut self, rings: &[(PagId, Ring)], found: Option<TokenLists>, now: Instant) {
+        let changed = self.pags.tokens_read(rings, found, now);
+        self.changed.extend(changed.into_iter().filter(|id| self.told.contains_key(id)));
         self.wake_sender();
     }
 
     /// Takes over that the tokens of this PAG have just been changed.
     pub(crate) fn tokens_changed(&mut self, id: PagId) {
-        let Some(entry) = self.pags.get_mut(&id) else { return };
-        entry.read = None;
-        if entry.told.is_some() {
+        self.pags.tokens_changed(id);
+        if self.told.contains_key(&id) {
             self.changed.insert(id);
             self.wake_sender();
         }
@@ -193,7 +98,7 @@ impl View {
 
     /// Has subscribers told this of a PAG's tokens.
     pub(crate) fn announce(&mut self, id: PagId, notice: Notice) {
-        if self.known(id).is_some_and(|known| self.subscribers.any(known.uid)) {
+        if self.pags.known(id).is_some_and(|known| self.subscribers.any(known.uid)) {
             self.notices.push((id, notice));
             self.wake_sender();
         }
@@ -208,11 +113,11 @@ impl View {
         if !self.subscribers.add(name, uid) {
             return false;
         }
-        for (id, entry) in &mut self.pags {
+        for id in self.pags.seen_by(uid) {
             // All subscribers are about to be told of one that has changed.
-            if may_see(uid, entry.known.uid) && entry.told.is_none() && !self.changed.contains(id) {
+            if !self.told.contains_key(&id) && !self.changed.contains(&id) {
                 // To look at every process here would cost too much. The next change tells which of them run.
-                entry.told = Some(Properties::new(&entry.known, &entry.tokens, |_| true));
+                self.told.extend(self.pags.presumed_properties(id).map(|properties| (id, properties)));
             }
         }
         self.wake_sender();
@@ -221,18 +126,16 @@ impl View {
 
     /// Ends the subscription of a connection.
     pub(crate) fn unsubscribe(&mut self, name: &str) {
-        let Some(uid) = self.subscribers.remove(name) else { return };
-        for entry in self.pags.values_mut().filter(|entry| may_see(uid, entry.known.uid)) {
-            if !self.subscribers.any(entry.known.uid) {
-                entry.told = None;
-            }
+        if self.subscribers.remove(name).is_none() {
+            return;
         }
+        let (pags, subscribers) = (&self.pags, &self.subscribers);
+        self.told.retain(|id, _| pags.known(*id).is_some_and(|known| subscribers.any(known.uid)));
     }
 
     /// The PAGs that subscribers want to hear of.
     pub(crate) fn watched(&self) -> Vec<PagId> {
-        let watched = self.pags.values().filter(|entry| self.subscribers.any(entry.known.uid));
-        watched.map(|entry| entry.known.id).collect()
+        self.pags.of(|uid| self.subscribers.any(uid)).collect()
     }
 
     /// Forgets all subscribers, since the connection to the bus has ended.
@@ -241,9 +144,7 @@ impl View {
         self.changed.clear();
         self.ended.clear();
         self.notices.clear();
-        for entry in self.pags.values_mut() {
-            entry.told = None;
-        }
+        self.told.clear();
     }
 
     /// Waits until there may be signals to send, or a new subscriber.
@@ -267,17 +168,15 @@ impl View {
         let ended = ended.into_iter().map(|(id, uid)| (id, uid, PagEvent::Removed));
         let mut events: Vec<(PagId, u32, PagEvent)> = ended.collect();
         let changed = self.changed();
-        let stale: BTreeSet<PagId> = self.stale(&changed, now).into_iter().map(|(id, _)| id).collect();
+        let stale: BTreeSet<PagId> = self.pags.stale(&changed, now).into_iter().map(|(id, _)| id).collect();
         self.pending |= !stale.is_empty();
         for id in changed.iter().filter(|id| !stale.contains(id)) {
             self.changed.remove(id);
-            let Some(entry) = self.pags.get_mut(id) else { continue };
-            let uid = entry.known.uid;
-            if !self.subscribers.any(uid) {
+            let Some(uid) = self.pags.known(*id).map(|known| known.uid).filter(|uid| self.subscribers.any(*uid)) else {
                 continue;
-            }
-            let now = entry.properties();
-            match entry.told.replace(now.clone()) {
+            };
+            let Some(now) = self.pags.properties(*id) else { continue };
+            match self.told.insert(*id, now.clone()) {
                 None => events.push((*id, uid, PagEvent::Added(now))),
                 Some(before) if before != now => {
                     events.push((*id, uid, PagEvent::Changed(now.changed_since(&before))));
@@ -288,7 +187,7 @@ impl View {
             }
         }
         for (id, notice) in std::mem::take(&mut self.notices) {
-            events.extend(self.known(id).map(|known| (id, known.uid, PagEvent::Notice(notice))));
+            events.extend(self.pags.known(id).map(|known| (id, known.uid, PagEvent::Notice(notice))));
         }
         let signal = |(pag, uid, event)| Signal { pag, event, to: self.subscribers.of(uid).cloned().collect() };
         events.into_iter().map(signal).collect()
@@ -299,6 +198,8 @@ impl View {
 mod tests {
     use super::*;
     use crate::dbus::describe::OF_PAG;
+    use crate::dbus::token_list::Token;
+    use crate::dbus::visibility::FRESH;
     use pag::guard::HandleGroup;
     use pag::keyring::Serial;
     use pag::store::record::{PagKind, Record};
@@ -329,7 +230,7 @@ mod tests {
     /// Reads the rings that have changed, and finds no tokens there.
     fn look(view: &mut View, now: Instant) {
         let changed = view.changed();
-        let rings = view.stale(&changed, now);
+        let rings = view.pags.stale(&changed, now);
         view.tokens_read(&rings, Some(BTreeMap::new()), now);
     }
 
@@ -351,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_properties_are_those_of_the_description() {
-        let properties = view().properties(PagId::from(1)).unwrap();
+        let properties = view().pags.properties(PagId::from(1)).unwrap();
         let named: Vec<(&str, String)> =
             properties.all().iter().map(|(name, value)| (*name, value.value_signature().to_string())).collect();
         let described: Vec<(&str, String)> =
@@ -362,11 +263,11 @@ mod tests {
     #[test]
     fn a_user_sees_his_own_and_root_sees_all() {
         let view = view();
-        assert_eq!(view.seen_by(ALICE), [PagId::from(1)]);
-        assert_eq!(view.seen_by(0).len(), 2);
-        assert_eq!(view.seen_by(7), []);
-        assert!(view.is_seen_by(ALICE, PagId::from(1)) && !view.is_seen_by(ALICE, PagId::from(2)));
-        assert!(!view.is_seen_by(0, PagId::from(3)));
+        assert_eq!(view.pags.seen_by(ALICE), [PagId::from(1)]);
+        assert_eq!(view.pags.seen_by(0).len(), 2);
+        assert_eq!(view.pags.seen_by(7), []);
+        assert!(view.pags.is_seen_by(ALICE, PagId::from(1)) && !view.pags.is_seen_by(ALICE, PagId::from(2)));
+        assert!(!view.pags.is_seen_by(0, PagId::from(3)));
     }
 
     #[test]
@@ -411,12 +312,12 @@ mod tests {
         let signals = view.take_signals(now);
         let [Signal { event: PagEvent::Changed(changed), .. }] = &signals[..] else { panic!("{signals:?}") };
         assert_eq!(changed[..], [("TicketExpires", Variant::from(9_u64))]);
-        let ring = view.known(id).unwrap().ring;
+        let ring = view.pags.known(id).unwrap().ring;
         let [client, cell, principal, state] = ["keyring", "a.test", "", "good"].map(str::to_owned);
         let token = Token { client, cell, principal, vice_id: 0, expires: 1, state };
         let found = BTreeMap::from([(id, vec![token])]);
-        assert_eq!(view.stale(&[id], now), []);
-        assert_eq!(view.stale(&[id], now + FRESH), [(id, ring)]);
+        assert_eq!(view.pags.stale(&[id], now), []);
+        assert_eq!(view.pags.stale(&[id], now + FRESH), [(id, ring)]);
         view.tokens_read(&[(id, ring)], Some(found.clone()), now + FRESH);
         let told = view.take_signals(now + FRESH);
         let [Signal { event: PagEvent::Changed(changed), .. }] = &told[..] else { panic!("{told:?}") };
@@ -425,7 +326,7 @@ mod tests {
         view.tokens_read(&[(id, ring)], None, now + FRESH);
         assert_eq!(view.take_signals(now + FRESH), [], "nothing new, or no child could read the ring");
         view.tokens_changed(id);
-        assert_eq!(view.stale(&[id], now), [(id, ring)]);
+        assert_eq!(view.pags.stale(&[id], now), [(id, ring)]);
     }
 
     #[test]
