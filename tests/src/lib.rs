@@ -10,6 +10,7 @@
     reason = "in a test, to panic is to fail"
 )]
 
+pub mod apache;
 pub mod bus;
 pub mod cell;
 pub mod demo;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::shell::top;
 
 /// The folders in which paths of documents begin.
-const ROOMS: [&str; 8] = ["docs", "libpag", "pag", "pag-logind-helper", "pagctl", "pam_pag", "units", "xtask"];
+const ROOMS: [&str; 9] =
+    ["docs", "libpag", "mod_pag", "pag", "pag-logind-helper", "pagctl", "pam_pag", "units", "xtask"];
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

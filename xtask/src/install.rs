@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::libpag;
 use crate::shell::{Profile, build, run, sh, target_of, top};
+use crate::{apache, libpag};
 
 /// Where a file of a release comes from.
 enum Source {
@@ -89,6 +89,21 @@ pub(crate) fn layout(tree: &Path, profile: Profile, destination: &Path) {
     put(files(tree), &target_of(tree).join(profile.name()), destination);
 }
 
+/// mod_pag's files. Apache finds its modules where Debian has them.
+fn apache_files(tree: &Path) -> Vec<(PathBuf, Source)> {
+    let available =
+        |name| (PathBuf::from("etc/apache2/mods-available").join(name), Source::File(tree.join("mod_pag").join(name)));
+    let module = ("usr/lib/apache2/modules/mod_pag.so".into(), Source::Built("mod_pag.so", 0o644));
+    vec![module, available("pag.load"), available("pag.conf")]
+}
+
+/// Builds mod_pag of the tree at `tree`, where [`layout`] has built the library, and lays it out below `destination`.
+pub(crate) fn layout_apache(tree: &Path, profile: Profile, destination: &Path) {
+    let built = target_of(tree).join(profile.name());
+    apache::module(tree, &built.join("libpag.so"), &built);
+    put(apache_files(tree), &built, destination);
+}
+
 /// Puts files in their places below `destination`. `built` is cargo's directory.
 fn put(files: Vec<(PathBuf, Source)>, built: &Path, destination: &Path) {
     for (place, source) in files {
@@ -136,8 +151,11 @@ fn remove(files: Vec<(PathBuf, Source)>, destination: &Path) {
 }
 
 /// `cargo xtask install`.
-pub(crate) fn install(destination: &Path) -> bool {
+pub(crate) fn install(destination: &Path, with_apache: bool) -> bool {
     layout(&top(), Profile::Release, destination);
+    if with_apache {
+        layout_apache(&top(), Profile::Release, destination);
+    }
     if destination == Path::new("/") {
         let _ = Command::new("ldconfig").status();
         run(Command::new("systemd-sysusers").arg("pag.conf"));
@@ -160,10 +178,15 @@ pub(crate) fn uninstall(destination: &Path) -> bool {
             eprintln!("the PAM stacks still name pam_pag; first run: pagctl pam disable");
             return false;
         }
+        if Path::new("/etc/apache2/mods-enabled/pag.load").exists() {
+            eprintln!("Apache still loads mod_pag; first run: a2dismod pag");
+            return false;
+        }
         let _ = Command::new("systemctl").args(["disable", "--now", "pag-logind-helper"]).status();
         let _ = Command::new("systemctl").args(["stop", "pag-ccache.timer"]).status();
     }
     remove(files(&top()), destination);
+    remove(apache_files(&top()), destination);
     if destination == Path::new("/") {
         let _ = Command::new("ldconfig").status();
         let _ = Command::new("systemctl").arg("daemon-reload").status();
@@ -199,7 +222,8 @@ mod tests {
         let place = std::env::temp_dir().join(format!("pag-install-{}", std::process::id()));
         let (built, root) = (place.join("built"), place.join("root"));
         fs::create_dir_all(&built).unwrap();
-        for (_, source) in files(&top()) {
+        let files = || files(&top()).into_iter().chain(apache_files(&top())).collect::<Vec<_>>();
+        for (_, source) in files() {
             if let Source::Built(name, _) = source {
                 fs::write(built.join(name), format!("#!/bin/sh\necho {name} \"$@\"\n")).unwrap();
                 fs::set_permissions(built.join(name), fs::Permissions::from_mode(0o755)).unwrap();
@@ -209,7 +233,7 @@ mod tests {
         fs::write(root.join("etc/pag/pag.conf"), "the administrator's").unwrap();
         // The second time as an upgrade.
         for _ in 0..2 {
-            put(files(&top()), &built, &root);
+            put(files(), &built, &root);
         }
         let there = || sh(&format!("cd '{}' && find . ! -type d | sort", root.display()));
         let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
@@ -226,7 +250,8 @@ mod tests {
         assert!(read("usr/include/pag.h").contains("pag_enter"));
         let told = fs::read_to_string(root.join(libraries()).join("pkgconfig/libpag.pc")).unwrap();
         assert!(told.contains("Version: 0.") && told.contains("/usr") && !told.contains('@'), "{told}");
-        remove(files(&top()), &root);
+        assert!(read("etc/apache2/mods-available/pag.load").contains("usr/lib/apache2/modules/mod_pag.so"));
+        remove(files(), &root);
         let stays = there();
         fs::remove_dir_all(&place).unwrap();
         assert!(stays.lines().all(|file| file.starts_with("./etc/")), "{stays}");

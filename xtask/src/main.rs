@@ -9,6 +9,7 @@
     reason = "a tool for developers: it stops at a fault, and says which"
 )]
 
+mod apache;
 mod bench;
 mod breaks;
 mod cache;
@@ -77,6 +78,9 @@ enum Task {
         /// Put it below this directory instead of /
         #[arg(long, default_value = "/")]
         destdir: PathBuf,
+        /// Build mod_pag, too, and put it where Debian's Apache has its modules. This needs apache2-dev
+        #[arg(long)]
+        apache: bool,
     },
     /// Remove the installed files, except the configuration
     Uninstall {
@@ -95,7 +99,7 @@ fn main() -> ExitCode {
         Task::Prove { names, check: true } => prove::check(&names),
         Task::Vm(choice) => vm::command(&choice),
         Task::Bench { json, afs } => bench::run(json, afs),
-        Task::Install { destdir } => install::install(&destdir),
+        Task::Install { destdir, apache } => install::install(&destdir, apache),
         Task::Uninstall { destdir } => install::uninstall(&destdir),
     };
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }

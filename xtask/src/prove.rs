@@ -13,7 +13,7 @@ use pag_tests::scenarios::{tier1, tier2, tier3};
 use crate::breaks::{self, Break};
 use crate::machine::{self, Run};
 use crate::shell::{MACHINES, Profile, need_packages, sh, target, top};
-use crate::{cache, image, tiers, vm};
+use crate::{apache, cache, image, install, tiers, vm};
 
 /// The crates of the product.
 const PRODUCT: [&str; 5] = ["pag", "libpag", "pam_pag", "pag-logind-helper", "pagctl"];
@@ -22,8 +22,14 @@ const PRODUCT: [&str; 5] = ["pag", "libpag", "pam_pag", "pag-logind-helper", "pa
 /// the broken code.
 pub(crate) fn run(only: &[String]) -> bool {
     let breaks = chosen(only);
-    let third = breaks.iter().any(|one| third(&one.scenario).is_some());
-    need_packages(if third { &MACHINES } else { &[] });
+    let machines = breaks.iter().any(|one| third(&one.scenario).is_some());
+    let in_third = |name| third(name).is_some_and(|(known, _)| known.needs_apache());
+    let server = breaks.iter().any(|one| tier1::needs_apache(&one.scenario) || in_third(&one.scenario));
+    need_packages(
+        &[machines.then_some(&MACHINES[..]), server.then_some(&apache::PACKAGES)]
+            .map(Option::unwrap_or_default)
+            .concat(),
+    );
     let programs = machine::programs();
     // Several breaks may be of one scenario, which has to pass only once.
     let names: BTreeSet<(&str, &str)> = breaks.iter().map(|one| (&one.scenario[..], one.suite())).collect();
@@ -157,13 +163,15 @@ struct Built {
     tree: PathBuf,
     modules: tiers::Modules,
     services: Option<tiers::Services>,
-    library: Option<tiers::Library>,
+    libraries: tiers::Libraries,
     product: Option<PathBuf>,
 }
 
 impl Built {
     fn from(tree: PathBuf) -> Self {
-        Built { modules: tiers::Modules::of(&tree, Profile::Prove), tree, services: None, library: None, product: None }
+        let modules = tiers::Modules::of(&tree, Profile::Prove);
+        let libraries = tiers::Libraries::of(&tree, Profile::Prove);
+        Built { modules, libraries, tree, services: None, product: None }
     }
 
     /// Runs a scenario with the product of this tree. Returns whether it passed, and its output. `suite` is the release
@@ -173,14 +181,16 @@ impl Built {
         if tier1::ALL.iter().any(|(known, ..)| *known == name) {
             let services = tier1::needs_helper(name)
                 .then(|| &*self.services.get_or_insert_with(|| tiers::Services::of(tree, Profile::Prove)));
-            let library = tier1::needs_library(name)
-                .then(|| &*self.library.get_or_insert_with(|| tiers::Library::of(tree, Profile::Prove)));
+            let library = self.libraries.for_scenario(name);
             let module = self.modules.for_scenario(name);
             let (passed, text, _) = tiers::tier1_scenario(programs, module, services, library, name, false);
             return (passed, text);
         }
         if let Some((known, client)) = third(name) {
             let product = self.product.get_or_insert_with(|| tiers::product(tree, Profile::Prove));
+            if known.needs_apache() {
+                install::layout_apache(tree, Profile::Prove, product);
+            }
             let outcome = vm::run(&vm::Run {
                 suite: image::SUITES[0],
                 client,

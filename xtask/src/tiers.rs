@@ -11,7 +11,7 @@ use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Outcome, Run};
 use crate::shell::{MACHINES, Profile, build, need_packages, sh, target_of, top};
-use crate::{cache, image, install, libpag, roots, vm};
+use crate::{apache, cache, image, install, libpag, roots, vm};
 
 /// Which tests to run.
 #[derive(Debug, Default, clap::Args)]
@@ -89,8 +89,14 @@ pub(crate) fn run(choice: &Choice) -> bool {
     }
     let wanted = |tier: u8| choice.tier.is_none_or(|only| only == tier);
     let second = wanted(2) && tier2::ALL.iter().any(|scenario| choice.chose(scenario.name));
-    let third = wanted(3) && tier3::ALL.iter().any(|scenario| choice.chose(scenario.name));
-    need_packages(if third { &MACHINES } else { &[] });
+    let mut in_third = tier3::ALL.iter().filter(|scenario| wanted(3) && choice.chose(scenario.name)).peekable();
+    let third = in_third.peek().is_some();
+    let third_server = in_third.any(tier3::Scenario::needs_apache);
+    let first_server = wanted(1) && tier1::ALL.iter().any(|(name, ..)| tier1::needs_apache(name) && choice.chose(name));
+    let server = first_server || third_server;
+    need_packages(
+        &[third.then_some(&MACHINES[..]), server.then_some(&apache::PACKAGES)].map(Option::unwrap_or_default).concat(),
+    );
     refuse_on_a_machine_in_use();
     let mut count = Count::default();
     if wanted(0) && choice.only.is_empty() {
@@ -103,6 +109,9 @@ pub(crate) fn run(choice: &Choice) -> bool {
     if second || third {
         println!("tiers 2 and 3: building");
         let (programs, product) = (machine::programs(), product(&top(), choice.profile()));
+        if third_server {
+            install::layout_apache(&top(), choice.profile(), &product);
+        }
         let built = Installed { programs: &programs, product: &product };
         let queue = Mutex::new(if third { third_tier(choice) } else { VecDeque::new() });
         std::thread::scope(|workers| {
@@ -197,13 +206,30 @@ fn module(tree: &Path, profile: Profile, name: &str, features: &[&str]) -> PathB
     place
 }
 
-/// The C library, and programs that use it.
-pub(crate) struct Library(PathBuf);
+/// The C library with programs and modules that use it, built from one tree. Each kind is built when the first scenario
+/// needs it.
+pub(crate) struct Libraries {
+    tree: PathBuf,
+    profile: Profile,
+    library: Option<PathBuf>,
+    apache: Option<PathBuf>,
+}
 
-impl Library {
-    /// Builds them from the tree at `tree`.
+impl Libraries {
     pub(crate) fn of(tree: &Path, profile: Profile) -> Self {
-        Library(libpag::for_tests(tree, profile))
+        Libraries { tree: tree.to_owned(), profile, library: None, apache: None }
+    }
+
+    /// What a scenario needs: the variable that names the directory, and the directory.
+    pub(crate) fn for_scenario(&mut self, name: &str) -> Option<(&'static str, &Path)> {
+        let Libraries { tree, profile, library, apache } = self;
+        if tier1::needs_library(name) {
+            Some(("PAG_LIBPAG", library.get_or_insert_with(|| libpag::for_tests(tree, *profile))))
+        } else if tier1::needs_apache(name) {
+            Some(("PAG_APACHE", apache.get_or_insert_with(|| apache::for_tests(tree, *profile))))
+        } else {
+            None
+        }
     }
 }
 
@@ -235,12 +261,12 @@ fn first_tier(choice: &Choice, count: &mut Count) {
     println!("tier 1: building");
     let programs = machine::programs();
     let mut modules = Modules::of(&top(), choice.profile());
-    let (mut services, mut library) = (None, None);
+    let mut libraries = Libraries::of(&top(), choice.profile());
+    let mut services = None;
     for (name, ..) in tier1::ALL.iter().filter(|(name, ..)| choice.chose(name)) {
         let services =
             tier1::needs_helper(name).then(|| &*services.get_or_insert_with(|| Services::of(&top(), choice.profile())));
-        let library =
-            tier1::needs_library(name).then(|| &*library.get_or_insert_with(|| Library::of(&top(), choice.profile())));
+        let library = libraries.for_scenario(name);
         let module = modules.for_scenario(name);
         let (passed, output, seconds) = tier1_scenario(&programs, module, services, library, name, choice.long);
         println!("tier 1: {name}: {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
@@ -259,7 +285,7 @@ pub(crate) fn tier1_scenario(
     programs: &Path,
     module: &Path,
     services: Option<&Services>,
-    library: Option<&Library>,
+    library: Option<(&str, &Path)>,
     name: &str,
     long: bool,
 ) -> (bool, String, f64) {
@@ -290,8 +316,8 @@ pub(crate) fn tier1_scenario(
     if let Some(services) = services {
         services.name_to(&mut command);
     }
-    if let Some(Library(place)) = library {
-        command.env("PAG_LIBPAG", place);
+    if let Some((variable, place)) = library {
+        command.env(variable, place);
     }
     if long {
         command.env("PAG_LONG", "1");

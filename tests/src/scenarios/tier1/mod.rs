@@ -1,5 +1,6 @@
 //! Scenarios on this host's kernel and libpam, in a [`Sandbox`].
 
+mod apache;
 mod bus;
 mod ccaches;
 mod ends;
@@ -367,6 +368,26 @@ pub const ALL: &[Scenario] = &[
         "The manual's examples in C and Python serve each user with its own PAG.",
         libpag_c::examples,
     ),
+    (
+        "apache_serves_users_at_once",
+        "Under each MPM requests of two users and of none, at once and over restarts, have their own identity each.",
+        apache::serves_users_at_once,
+    ),
+    (
+        "apache_keeps_files_inside",
+        "mod_pag enters a PAG before a path is looked at, and leaves it after the last file is read and closed.",
+        apache::keeps_files_inside,
+    ),
+    (
+        "apache_serves_by_keytab",
+        "A location is served under a keytab's principal, and requests without a user where PagDefault says so.",
+        apache::serves_by_keytab,
+    ),
+    (
+        "apache_refuses_with_a_line",
+        "What mod_pag cannot serve under its own identity is refused with 503, or at the start, and a line that says why.",
+        apache::refuses_with_a_line,
+    ),
     ("bus_pagctl", "pagctl lists, shows, renews, discards, chooses and monitors over D-Bus.", bus::pagctl_verbs),
     (
         "libpag_model",
@@ -417,6 +438,11 @@ pub fn needs_helper(name: &str) -> bool {
 /// Whether a scenario uses libpag: its C library, and programs with several PAGs.
 pub fn needs_library(name: &str) -> bool {
     name.starts_with("libpag_")
+}
+
+/// Whether a scenario uses Apache with mod_pag.
+pub fn needs_apache(name: &str) -> bool {
+    name.starts_with("apache_")
 }
 
 /// Whether the scenarios are to run in their long form.

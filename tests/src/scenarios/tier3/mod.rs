@@ -69,6 +69,11 @@ impl Scenario {
         Scenario { name, shows, product: true, clients: &[Client::OpenAfs, Client::Kafs], long: &[], run }
     }
 
+    /// Whether it uses Apache with mod_pag.
+    pub fn needs_apache(&self) -> bool {
+        self.name.starts_with("afs_apache_")
+    }
+
     /// Whether it is run with this client in the long form alone.
     pub fn is_long(&self, client: Client) -> bool {
         self.long.contains(&client)
