@@ -15,6 +15,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::guard::HandleGroup;
 use crate::keyring::{self, Mask, Serial};
+use crate::process_ring::{Kind, ProcessRing};
 use crate::store::ring::Ring;
 use crate::sys;
 use crate::types::Client;
@@ -51,6 +52,9 @@ pub struct Membership {
     pub session: Option<Serial>,
     /// The session keyring as a ring, if the PAM module made it.
     pub ring: Option<Ring>,
+    /// The session keyring as a ring that a process has made for itself, or as the one in which that process keeps its
+    /// other threads.
+    pub process_ring: Option<(ProcessRing, Kind)>,
     /// Whether the session keyring looks like a ring, but this user namespace hides the group that would prove
     /// it.
     pub unproven: bool,
@@ -65,6 +69,10 @@ impl Membership {
     pub fn here(settings: &Settings) -> Self {
         let mut by_session = Client::present(settings);
         by_session.retain(|client| *client != Client::OpenAfs);
+        let process_ring = ProcessRing::current();
+        if matches!(process_ring, Some((_, Kind::NoPag))) {
+            by_session.clear();
+        }
         let user_session = keyring::resolve(keyring::user_session_id()).ok();
         let session = keyring::session().ok().filter(|session| Some(*session) != user_session);
         // A user can give a keyring such a name and mask, but not the handle group.
@@ -72,6 +80,7 @@ impl Membership {
         Membership {
             session,
             ring,
+            process_ring,
             unproven: ring.is_none() && !ids_are_visible() && session.is_some_and(Ring::looks_like_one),
             openafs: OpenAfs::here(),
             by_session,
@@ -86,6 +95,7 @@ impl Membership {
     /// Whether the thread is in a PAG of any client.
     pub fn is_in_pag(&self) -> bool {
         self.ring.is_some()
+            || matches!(self.process_ring, Some((_, Kind::Pag)))
             || matches!(self.openafs, OpenAfs::Pag(_))
             || (self.session.is_some() && !self.by_session.is_empty())
     }

@@ -4,16 +4,17 @@ use std::time::{Duration, Instant};
 
 use pag::config::{self, Dirs};
 use pag::guard::{Guard, HandleGroup};
+use pag::process_ring::{Kind, ProcessRing};
 use pag::report::User;
 use pag::store::record::{Record, Unreadable};
 use pag::store::registry::{Pag, Registry};
-use pag::store::ring::Ring;
+use pag::store::ring::{Enter, Ring};
 use pag::types::Client;
-use pag::{afs, membership};
+use pag::{afs, membership, sys};
 use serde::Serialize;
 
 use crate::output::{
-    self, Answer, LeaseJson, PagJson, RegistryJson, TokenJson, known_time, out, token_lines, user_name,
+    self, Answer, LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, out, token_lines, user_name,
 };
 
 /// Longest wait for the tokens of one ring.
@@ -34,6 +35,9 @@ struct Mine {
     ring: i32,
     /// The owner of the ring; none where this user namespace does not show it.
     uid: Option<u32>,
+    /// The process that made the PAG for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maker: Option<MakerJson>,
     tokens: Vec<TokenJson>,
     /// Why the tokens could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,18 +60,26 @@ pub(crate) fn run(json: bool) -> pag::Result<Answer> {
     Ok(if some { Answer::AllRight } else { Answer::ToDo })
 }
 
-fn tokens(ring: &Ring) -> pag::Result<Vec<TokenJson>> {
+fn tokens(ring: &dyn Enter) -> pag::Result<Vec<TokenJson>> {
     Ok(afs::tokens(ring, Instant::now() + LOOK)?.iter().map(TokenJson::from).collect())
 }
 
 fn mine() -> Option<Mine> {
-    let ring = Ring::current()?;
-    let uid = Some(ring.owner).filter(|_| membership::ids_are_visible());
-    let (tokens, trouble) = match tokens(&ring) {
+    let ring = Ring::current();
+    let of_process = ProcessRing::current().filter(|(_, kind)| *kind == Kind::Pag).map(|(ring, _)| ring);
+    let maker = of_process.as_ref().map(MakerJson::from);
+    // A process makes a ring as its own uid.
+    let owner = || ring.map_or_else(|| sys::ids().fsuid, |ring| ring.owner);
+    let uid = membership::ids_are_visible().then(owner);
+    let ring: &dyn Enter = match (&ring, &of_process) {
+        (Some(ring), _) => ring,
+        (None, ring) => ring.as_ref()?,
+    };
+    let (tokens, trouble) = match tokens(ring) {
         Ok(tokens) => (tokens, None),
         Err(why) => (Vec::new(), Some(why.to_string())),
     };
-    Some(Mine { ring: ring.serial.get(), uid, tokens, trouble })
+    Some(Mine { ring: ring.serial().get(), uid, maker, tokens, trouble })
 }
 
 /// All PAGs; none for callers that are not root, since only root can read records.
@@ -130,7 +142,8 @@ fn words(status: &Status) -> String {
                 Some(uid) => User(uid).to_string(),
                 None => "an owner that this user namespace does not show".to_owned(),
             };
-            lines.push(format!("You are in a PAG: ring {} of {owner}.", mine.ring));
+            let maker = mine.maker.as_ref().map(|maker| format!(", {maker}")).unwrap_or_default();
+            lines.push(format!("You are in a PAG: ring {} of {owner}{maker}.", mine.ring));
             match &mine.trouble {
                 Some(why) => lines.push(format!("  {why}")),
                 None => lines.extend(token_lines(&mine.tokens)),
@@ -156,7 +169,7 @@ mod tests {
     fn the_words_say_what_there_is_and_what_there_is_not() {
         let outside = words(&Status { mine: None, all: None });
         assert_eq!(outside, "You are in no PAG.\n");
-        let mine = |trouble| Some(Mine { ring: 7, uid: Some(4_294_967_294), tokens: Vec::new(), trouble });
+        let mine = |trouble| Some(Mine { ring: 7, uid: Some(4_294_967_294), maker: None, tokens: Vec::new(), trouble });
         let inside = words(&Status { mine: mine(None), all: Some(vec![]) });
         assert!(inside.starts_with("You are in a PAG: ring 7 of uid 4294967294.\n  no tokens\n"), "{inside}");
         assert!(inside.contains("no PAGs"), "{inside}");

@@ -151,7 +151,8 @@ mod tests {
         let of = |kind| Making { name: name.as_c(), kind, holder: None, openafs: None };
         let serial = of(Kind::Pag).make().unwrap();
         let ring = ProcessRing { serial, name: name.clone() };
-        assert_eq!(ProcessRing::current().unwrap().name.maker(), name.maker());
+        let (current, kind) = ProcessRing::current().unwrap();
+        assert_eq!((current.name.maker(), kind), (name.maker(), Kind::Pag));
         assert!(keyring::link(serial, keyring::user_id()).is_err(), "no member can pass it on");
         let held = keyring::add("keyring", "holder", b"", keyring::process_id()).unwrap();
         let thread = std::thread::spawn(move || {

@@ -2,10 +2,11 @@
 
 use pag::config::Settings;
 use pag::membership::{Membership, OpenAfs};
+use pag::process_ring::{Kind, ProcessRing};
 use pag::report::User;
 use serde::Serialize;
 
-use crate::output::{self, Answer, out};
+use crate::output::{self, Answer, MakerJson, out};
 
 /// Why there may be no PAG at all.
 pub(super) const NO_CLIENT: &str = "this host has no AFS client, or pag.conf(5) names none that it has";
@@ -17,6 +18,8 @@ struct IdJson {
     member: bool,
     /// The ring, where the PAM module made the PAG.
     ring: Option<i32>,
+    /// The process that made the PAG for itself.
+    maker: Option<MakerJson>,
     /// Whether the session keyring may be such a ring: this user namespace hides the group that would prove it.
     untold: bool,
     /// The session keyring; none for the one that all processes of the uid share which have no other.
@@ -51,6 +54,7 @@ pub(super) fn show(settings: &Settings, json: bool) -> Answer {
         let id = IdJson {
             member: here.is_in_pag(),
             ring: here.ring.map(|ring| ring.serial.get()),
+            maker: of_process(&here).map(MakerJson::from),
             untold: here.unproven,
             session: here.session.map(|session| session.get()),
             by_session: here.by_session.iter().map(|client| client.as_str()).collect(),
@@ -63,6 +67,11 @@ pub(super) fn show(settings: &Settings, json: bool) -> Answer {
     if here.is_in_pag() { Answer::AllRight } else { Answer::ToDo }
 }
 
+/// The ring that a process has made for itself, if this process is in its PAG.
+fn of_process(here: &Membership) -> Option<&ProcessRing> {
+    here.process_ring.as_ref().filter(|(_, kind)| *kind == Kind::Pag).map(|(ring, _)| ring)
+}
+
 /// The PAG of this process, for people.
 fn words(here: &Membership) -> String {
     let first = match () {
@@ -71,7 +80,15 @@ fn words(here: &Membership) -> String {
         () => "You are in no PAG.",
     };
     let mut lines = vec![first.to_owned()];
+    if let Some((ring, kind)) = &here.process_ring {
+        let serial = ring.serial;
+        lines.push(match kind {
+            Kind::Pag => format!("  ring       {serial}, {}", MakerJson::from(ring)),
+            Kind::NoPag => format!("  keyring    {serial}, of threads that are in no PAG of {}", ring.name.maker()),
+        });
+    }
     match (&here.ring, here.session) {
+        (None, Some(_)) if here.process_ring.is_some() => {}
         (None, Some(session)) if here.unproven => lines.push(format!(
             "  keyring    {session}, which looks like a ring of pam_pag: inside this user namespace (PrivateUsers=, unshare) the \
              kernel does not show the group that would prove it; run pagctl outside of it"
@@ -113,7 +130,7 @@ mod tests {
     use pag::types::Client;
 
     fn here(openafs: OpenAfs, by_session: Vec<Client>) -> Membership {
-        Membership { session: Serial::new(7), ring: None, unproven: false, openafs, by_session }
+        Membership { session: Serial::new(7), ring: None, process_ring: None, unproven: false, openafs, by_session }
     }
 
     #[test]

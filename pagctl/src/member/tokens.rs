@@ -125,7 +125,14 @@ mod tests {
     use pag::types::{Client, TokenKind};
 
     fn here(openafs: OpenAfs) -> Membership {
-        Membership { session: Serial::new(7), ring: None, unproven: false, openafs, by_session: vec![Client::Kafs] }
+        Membership {
+            session: Serial::new(7),
+            ring: None,
+            process_ring: None,
+            unproven: false,
+            openafs,
+            by_session: vec![Client::Kafs],
+        }
     }
 
     fn token(expires: u64, state: TokenState) -> Token {

@@ -33,7 +33,7 @@ macro_rules! errln {
 }
 
 pub(crate) use error::Error;
-pub(crate) use model::{LeaseJson, PagJson, RegistryJson, TokenJson, known_time, token_lines, user_name};
+pub(crate) use model::{LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, token_lines, user_name};
 pub(crate) use table::table;
 pub(crate) use {errln, out, outln};
 

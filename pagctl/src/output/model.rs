@@ -3,6 +3,9 @@
 //! A key has the same meaning in every command, and what is not known is `null`: the end of a token, too, which the AFS
 //! clients and the helper mark by 0.
 
+use std::fmt;
+
+use pag::process_ring::ProcessRing;
 use pag::report::User;
 use pag::store::lease::Lease;
 use pag::sys::{self, Who};
@@ -103,6 +106,33 @@ pub(crate) struct PagJson {
     pub(crate) chosen: bool,
     pub(crate) leases: Vec<LeaseJson>,
     pub(crate) tokens: Vec<TokenJson>,
+}
+
+/// The process that made a PAG, in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct MakerJson {
+    pid: u32,
+    program: String,
+    /// How often the kernel has the ring in use.
+    uses: Option<u32>,
+}
+
+impl From<&ProcessRing> for MakerJson {
+    fn from(ring: &ProcessRing) -> Self {
+        let maker = ring.name.maker();
+        MakerJson { pid: maker.pid, program: maker.program, uses: ring.uses() }
+    }
+}
+
+impl fmt::Display for MakerJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MakerJson { pid, program, .. } = self;
+        write!(f, "made by process {pid} ({program}) for itself")?;
+        match self.uses {
+            Some(uses) => write!(f, "; threads, children and that process hold it {uses} times"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What root reads in the registry, and the helper does not pass on.

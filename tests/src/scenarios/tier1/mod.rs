@@ -424,6 +424,11 @@ pub const ALL: &[Scenario] = &[
         "A full quota, a hung or failing seeder and a missing keytab are named, and leave nothing.",
         process_pags::faults,
     ),
+    (
+        "libpag_is_told_apart",
+        "pagctl tells which process has made a PAG for itself, and how often it is held.",
+        process_pags::is_told_apart,
+    ),
     ("libpag_thousand", "A thousand PAGs of one process leave no key.", process_pags::thousand),
 ];
 

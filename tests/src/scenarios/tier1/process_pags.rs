@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::uid;
-use crate::sandbox::{QuickCollection, Sandbox, eventually, key_count, patience};
+use crate::sandbox::{QuickCollection, Sandbox, eventually, key_count, pagctl, patience};
 use crate::server::{PROGRAMS, Server, built};
 
 // The codes of pag.h.
@@ -434,6 +436,54 @@ pub(super) fn faults(sandbox: &mut Sandbox) {
         server.ok("close");
         assert!(server.finish().success());
     }
+}
+
+pub(super) fn is_told_apart(sandbox: &mut Sandbox) {
+    fs::copy(pagctl(), "/run/pagctl").unwrap();
+    let mut server = Server::start_as(uid("carol"), &programs(sandbox)[1]);
+    server.ok("open");
+    create_both(&mut server);
+    let (pid, program) = (server.pid(), "pag-chost");
+    let json = |server: &mut Server, words: &str| -> Value {
+        let (status, text) = server.ask(&format!("run /run/pagctl {words} --json"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words}: {error}: {status} {text}"))
+    };
+    server.ok("enter a");
+    let ring = server.ring("");
+    let id = json(&mut server, "id");
+    assert_eq!((&id["member"], &id["maker"]["pid"]), (&true.into(), &pid.into()), "made by the server: {id}");
+    assert_eq!((&id["maker"]["program"], &id["session"]), (&program.into(), &ring.into()), "{id}");
+    let text = server.ok("run /run/pagctl id");
+    assert!(text.contains(&format!("{ring}, made by process {pid} ({program}) for itself")), "in words: {text}");
+    let status = json(&mut server, "status");
+    assert_eq!((&status["mine"]["ring"], &status["mine"]["maker"]["pid"]), (&ring.into(), &pid.into()), "{status}");
+    assert_eq!(status["mine"]["tokens"].as_array().unwrap().len(), 1, "with its token: {status}");
+    let text = server.ok("run /run/pagctl status");
+    assert!(text.contains(&format!("made by process {pid} ({program}) for itself")), "in words: {text}");
+    // The kernel frees the credentials of processes that have ended a moment later: the least of several looks counts.
+    let uses = |server: &mut Server| {
+        let look = |_| {
+            std::thread::sleep(Duration::from_millis(30));
+            json(server, "id")["maker"]["uses"].as_u64().unwrap()
+        };
+        (0..10).map(look).min().unwrap()
+    };
+    let before = uses(&mut server);
+    for thread in ["t", "u"] {
+        server.ok(&format!("thread {thread} enter a"));
+    }
+    let after = uses(&mut server);
+    assert!(after >= before + 2, "two threads more hold it: {before} {after}");
+    // A thread that has left is in no PAG, whatever the client takes for one.
+    server.ok("leave");
+    let (status, text) = server.ask("run /run/pagctl id");
+    assert_ne!(status, 0, "no PAG is none: {text}");
+    assert!(
+        text.contains("You are in no PAG.") && text.contains(&format!("no PAG of process {pid} ({program})")),
+        "{text}"
+    );
+    server.ok("close");
+    assert!(server.finish().success());
 }
 
 pub(super) fn thousand(sandbox: &mut Sandbox) {
