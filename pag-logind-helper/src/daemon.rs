@@ -217,10 +217,7 @@ impl<'a> Helper<'a> {
             self.errands.add(copy.uid, copy.errand(), copy.work(self.pags.group()));
         }
         let now = Instant::now();
-        for uid in self.pags.uids().into_iter().filter(|uid| names::must_ask(*uid, now)) {
-            let work = move || passwd(uid).name.to_string_lossy().into_owned();
-            self.errands.add(uid, Errand::Name, Box::new(work));
-        }
+        self.pags.in_want_of_names().into_iter().for_each(|uid| self.ask_for_name(uid));
         let rest = (now - begun).max(REST);
         self.clock.round = Some(now + if self.agenda.users.is_empty() { rest } else { rest.max(AGAIN) });
         // A round for one user puts off no survey.
@@ -247,8 +244,19 @@ impl<'a> Helper<'a> {
                 if reconciled.ask_logind {
                     self.bus.ask_for_sessions(uid);
                 }
+                if reconciled.ask_for_name {
+                    self.ask_for_name(uid);
+                }
             }
             Err(error) => complain(format!("cannot look after the PAGs of uid {uid}: {error}")),
+        }
+    }
+
+    /// Sends a child to ask for the name of a user, unless it is known, or one has asked.
+    fn ask_for_name(&mut self, uid: u32) {
+        if names::must_ask(uid, Instant::now()) {
+            let work = move || passwd(uid).name.to_string_lossy().into_owned();
+            self.errands.add(uid, Errand::Name, Box::new(work));
         }
     }
 

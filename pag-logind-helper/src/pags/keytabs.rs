@@ -16,9 +16,14 @@ impl Keytabs {
         Keytabs(all)
     }
 
+    /// Whether there is any.
+    pub(crate) fn is_any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Whether one of them is for this PAG. Not before its user's name is known.
     pub(crate) fn has_one_for(&self, known: &Known) -> bool {
-        !self.0.is_empty()
+        self.is_any()
             && names::find(known.uid).is_some_and(|name| policy::keytab(&self.0, &name, &known.record.leases).is_some())
     }
 }

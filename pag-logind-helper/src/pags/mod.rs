@@ -83,9 +83,10 @@ impl Pags {
         self.known.values().filter(|known| known.uid == uid).cloned().collect()
     }
 
-    /// The users of them.
-    pub(crate) fn uids(&self) -> BTreeSet<u32> {
-        self.all().map(|known| known.uid).collect()
+    /// The users with names that matter: by these keytabs are found, and whether a manager without a login lingers.
+    pub(crate) fn in_want_of_names(&self) -> BTreeSet<u32> {
+        let matters = |known: &&Known| known.record.has_manager() && !known.record.has_login();
+        self.all().filter(|known| self.keytabs.is_any() || matters(known)).map(|known| known.uid).collect()
     }
 
     /// The users with PAGs that have changed since the last call.

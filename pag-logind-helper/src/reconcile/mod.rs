@@ -62,6 +62,8 @@ pub(crate) struct Reconciled {
     pub(crate) again: bool,
     /// What logind says of this user decides which session the services follow: it is to be asked.
     pub(crate) ask_logind: bool,
+    /// Leases that have ended stay until the user's name is known.
+    pub(crate) ask_for_name: bool,
 }
 
 impl Reconciler {
@@ -143,10 +145,11 @@ impl Reconciler {
         report_lost(uid, &found, pags);
         result.again = found.iter().any(|pag| login::out_of_sight(pag).is_some());
         self.repairs.set_aside(&user, &mut found, pags, self.users.as_ref());
-        // As soon as a child knows the name, this is done again.
-        let waits = !names::is_settled(uid) && found.iter().any(may_linger);
-        if !waits && found.iter().any(is_over_or_broken) {
-            login::reap(&user, &mut found, &name, PagKind::User);
+        if found.iter().any(is_over_or_broken) {
+            result.ask_for_name = !names::is_settled(uid) && found.iter().any(may_linger);
+            if !result.ask_for_name {
+                login::reap(&user, &mut found, &name, PagKind::User);
+            }
         }
         self.end_leaving(&user, &mut found, pags, &name);
         for pag in &mut found {
