@@ -18,7 +18,7 @@
  *     read FILE   write FILE            the first line of a file, read by this thread; one line, written by it
  *     files COUNT NAME NAME FILE FILE   two threads in opposite phase, with a file for each PAG; words: how often one read
  *                                       what it must not, or did not read what it must
- *     bench COUNT NAME                  nanoseconds, as medians: a bare join by name, and half of an enter and a leave
+ *     bench COUNT NAME                  a bare join in nanoseconds, and an enter and a leave in times of bare joins, with spreads
  *     thread T COMMAND...               in the thread T, which is started outside all PAGs by its first command
  *     start T COMMAND...   wait T       the same, and the answer later
  *     fork C   child C COMMAND...       in a child process, which was forked by the calling thread
@@ -213,19 +213,27 @@ static int both(int times, pag *one, pag *other, const char *its_file, const cha
     return phases[0].wrong + phases[1].wrong;
 }
 
-static long now(void)
+static double now(void)
 {
     struct timespec time;
 
     clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000000L + time.tv_nsec;
+    return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
 }
 
 static int order(const void *one, const void *other)
 {
-    long a = *(const long *)one, b = *(const long *)other;
+    double a = *(const double *)one, b = *(const double *)other;
 
     return (a > b) - (a < b);
+}
+
+/* The median, and the distance of the quartiles. */
+static void middle(double *values, int times, double *median, double *spread)
+{
+    qsort(values, (size_t)times, sizeof *values, order);
+    *median = values[(times - 1) / 2];
+    *spread = values[(times - 1) * 3 / 4] - values[(times - 1) / 4];
 }
 
 /* The name of this thread's session keyring, by which it can be joined. */
@@ -246,31 +254,32 @@ static int bench(int times, pag *pag, char *words, size_t size)
 {
     char text[2][256];
     const char *inside, *outside;
-    long *bare = malloc((size_t)times * sizeof *bare), *ours = malloc((size_t)times * sizeof *ours);
+    double *bare = malloc((size_t)times * sizeof *bare), *ratios = malloc((size_t)times * sizeof *ratios);
     int i, code = pag_enter(pag);
 
     inside = own_name(text[0], sizeof text[0]);
     if (code == PAG_OK)
         code = pag_leave(process);
     outside = own_name(text[1], sizeof text[1]);
-    if (!inside || !outside || !bare || !ours)
+    if (!inside || !outside || !bare || !ratios || times < 1)
         code = -1;
     for (i = 0; i < times && code == PAG_OK; i++) {
-        long begun = now();
+        double begun = now();
         syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, inside);
         syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, outside);
         bare[i] = (now() - begun) / 2;
         begun = now();
         code = pag_enter(pag) | pag_leave(process);
-        ours[i] = (now() - begun) / 2;
+        ratios[i] = (now() - begun) / 2 / bare[i];
     }
     if (code == PAG_OK) {
-        qsort(bare, (size_t)times, sizeof *bare, order);
-        qsort(ours, (size_t)times, sizeof *ours, order);
-        snprintf(words, size, "%ld %ld", bare[times / 2], ours[times / 2]);
+        double join, join_spread, ratio, ratio_spread;
+        middle(bare, times, &join, &join_spread);
+        middle(ratios, times, &ratio, &ratio_spread);
+        snprintf(words, size, "%.0f %.0f %.3f %.3f", join, join_spread, ratio, ratio_spread);
     }
     free(bare);
-    free(ours);
+    free(ratios);
     return code;
 }
 

@@ -87,6 +87,8 @@ fn on_this_kernel() -> Vec<Line> {
     let mut lines = cycles(module, &empty);
     let size = std::fs::metadata(module).unwrap().len() as f64 / 1000.0;
     lines.push(Line::new("the stripped module", size, "KB", None));
+    let size = std::fs::metadata(libpag::link(&top(), Profile::Release)).unwrap().len() as f64 / 1000.0;
+    lines.push(Line::new("the stripped libpag.so", size, "KB", None));
     lines.extend(switches());
     lines.extend(helper(&programs));
     lines
@@ -113,6 +115,13 @@ fn switches() -> Vec<Line> {
         lines.push(Line { bound: Some(1.3), ..Line::new(names[0], ratio * 1000.0, "x", Some(ratio_spread * 1000.0)) });
         lines.push(Line::new(names[1], join, "us", Some(spread)));
     }
+    server.ok("close");
+    let mut server = Server::start_as(0, &libpag::for_tests(&top(), Profile::Release).join("pag-chost"));
+    server.ok("open");
+    (0..10).for_each(|number| drop(server.ok(&format!("create {number}"))));
+    let answer = server.ok(&format!("bench {SWITCHES} 9"));
+    let times: Vec<f64> = answer.split(' ').map(|time| time.parse::<f64>().unwrap()).collect();
+    lines.push(Line { bound: Some(1.3), ..Line::new("  from C, beside 10 PAGs", times[2], "x", Some(times[3])) });
     server.ok("close");
     lines
 }

@@ -46,7 +46,7 @@ pub(crate) fn for_tests(tree: &Path, profile: Profile) -> PathBuf {
     let programs = files(&top().join("tests/c")).into_iter().chain(files(&tree.join("libpag/examples")));
     for source in programs {
         if source.extension().is_some_and(|name| name == "c") {
-            compile(&source, &place);
+            compile(&source, &place, &place.join(SONAME), &place);
         } else {
             copy(&source);
         }
@@ -71,16 +71,25 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
 }
 
-/// Compiles a C program with the library in `place`, and puts it there.
-fn compile(source: &Path, place: &Path) {
+/// Puts the programs that do what a scenario tells them beside a product that has been laid out in `product`. The one in C
+/// finds the library in the place where it is installed.
+pub(crate) fn servers(tree: &Path, profile: Profile, product: &Path) {
+    let place = product.join("usr/local/bin");
+    fs::create_dir_all(&place).unwrap();
+    run(Command::new("strip").arg("-o").arg(place.join("pag-rusthost")).arg(rust_server(tree, profile)));
+    compile(&top().join("tests/c/pag-chost.c"), &tree.join("libpag/include"), &link(tree, profile), &place);
+}
+
+/// Compiles a C program with a header in the directory `headers`, and with a library, and puts it into `place`.
+fn compile(source: &Path, headers: &Path, library: &Path, place: &Path) {
     run(Command::new("cc")
         .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-g"])
         .arg("-I")
-        .arg(place)
+        .arg(headers)
         .arg(source)
         .arg("-o")
         .arg(place.join(source.file_stem().unwrap()))
-        .arg(place.join(SONAME))
+        .arg(library)
         .args(["-ldl", "-Wl,-rpath,$ORIGIN"]));
 }
 

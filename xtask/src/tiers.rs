@@ -440,9 +440,6 @@ pub(crate) fn product(tree: &Path, profile: Profile) -> PathBuf {
     let place = target.join(format!("product-{own}"));
     install::layout(tree, profile, &place);
     // For scenarios of tier 3: made of the library of the tree that is tested.
-    let programs = place.join("usr/local/bin");
-    std::fs::create_dir_all(&programs).unwrap();
-    let server = libpag::rust_server(tree, profile);
-    sh(&format!("strip -o '{}/pag-rusthost' '{}'", programs.display(), server.display()));
+    libpag::servers(tree, profile, &place);
     place
 }

@@ -163,8 +163,9 @@ pub(super) fn model(sandbox: &mut Sandbox) {
     );
 
     let times = server.ok("bench 500 alice");
-    let (bare, ours) = times.split_once(' ').unwrap();
-    println!("figures: from C, half of an enter and a leave: {ours} ns, and a bare join by name: {bare} ns");
+    println!(
+        "figures: a bare join in ns, and an enter and a leave from C in times of bare joins, with spreads: {times}"
+    );
 
     let end = |server: &mut Server| server.ok("expires bob").parse::<u64>().unwrap();
     let first = end(&mut server);
