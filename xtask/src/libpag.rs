@@ -152,7 +152,7 @@ mod tests {
         let page = fs::read_to_string(top().join("docs/man/libpag.3")).unwrap();
         let file = |name: &str| fs::read_to_string(top().join("libpag/examples").join(name)).unwrap();
         let shown = examples(&page);
-        for name in ["together.c", "serve.py"] {
+        for name in ["together.c", "serve.py", "serve.rs"] {
             assert!(shown.contains(&file(name)), "docs/man/libpag.3 does not show libpag/examples/{name} as it is");
         }
     }
