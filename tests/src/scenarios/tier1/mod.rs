@@ -365,7 +365,7 @@ pub const ALL: &[Scenario] = &[
     ),
     (
         "libpag_c_examples",
-        "The manual's examples in C and Python serve each user with its own PAG.",
+        "The manual's examples in C, Python and Rust serve each user with its own PAG.",
         libpag_c::examples,
     ),
     (
