@@ -29,18 +29,27 @@ pub fn write(path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> Str
 
 /// As above, for a user who authenticated at `authenticated`. A renewed ticket keeps that time.
 pub fn write_since(authenticated: u64, path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> String {
+    write_for(&format!("krbtgt/{realm}"), authenticated, path, uid, name, realm, expires)
+}
+
+/// As [`write`], with one ticket for the service `host/afs.example.test` in place of a TGT.
+pub fn write_of_service(path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> String {
+    write_for("host/afs.example.test", now(), path, uid, name, realm, expires)
+}
+
+fn write_for(server: &str, authenticated: u64, path: &str, uid: u32, name: &str, realm: &str, expires: u64) -> String {
     let mut out = vec![5, 4, 0, 0];
     principal(&mut out, name, realm);
-    credential(&mut out, authenticated, name, realm, expires);
+    credential(&mut out, authenticated, name, server, realm, expires);
     std::fs::write(path, out).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     chown(path, Some(uid), Some(uid)).unwrap();
     format!("FILE:{path}")
 }
 
-fn credential(out: &mut Vec<u8>, authenticated: u64, name: &str, realm: &str, expires: u64) {
+fn credential(out: &mut Vec<u8>, authenticated: u64, name: &str, server: &str, realm: &str, expires: u64) {
     principal(out, name, realm);
-    principal(out, &format!("krbtgt/{realm}"), realm);
+    principal(out, server, realm);
     out.extend(18_u16.to_be_bytes());
     data(out, &[7; 32]);
     for time in [authenticated, now(), expires, expires] {
@@ -59,7 +68,7 @@ fn credential(out: &mut Vec<u8>, authenticated: u64, name: &str, realm: &str, ex
 pub fn keyring_script(anchor: &str, collection: &str, called: &str, name: &str, realm: &str, expires: u64) -> String {
     let (mut who, mut ticket) = (Vec::new(), Vec::new());
     principal(&mut who, name, realm);
-    credential(&mut ticket, now(), name, realm, expires);
+    credential(&mut ticket, now(), name, &format!("krbtgt/{realm}"), realm, expires);
     let octal = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\{byte:03o}")).collect::<String>();
     format!(
         "c=$(keyctl search {anchor} keyring {collection} 2>/dev/null) || c=$(keyctl newring {collection} {anchor})\n\

@@ -3,9 +3,10 @@
 
 use std::fs;
 
-use super::{life, login, pags, ticketed};
+use super::{life, login, pags, ticketed, uid};
 use crate::ring::Ring;
 use crate::sandbox::{CELL, Host, Sandbox, exists, module};
+use crate::ticket;
 
 /// The results of one whole login.
 struct Seen {
@@ -137,6 +138,16 @@ pub(super) fn pam_afs_session_options(sandbox: &mut Sandbox) {
     assert!(found.during.token(CELL).is_none(), "the seeder has failed");
     assert!(exists("/run/home/alice/cc.alice"), "kdestroy leaves the ccache of a failed login");
     sandbox.seeder(crate::sandbox::SEEDER);
+
+    // Nor a ccache of service tickets: the PAG has no copy of those.
+    sandbox.stack("optional", &format!("session required {} kdestroy\n", module().display()));
+    let path = "/run/home/alice/cc.service";
+    let name = ticket::write_of_service(path, uid("alice"), "alice", "EXAMPLE.TEST", ticket::now() + 3600);
+    let mut host = sandbox.host("optional", "alice");
+    host.all_ok(&[&format!("putenv KRB5CCNAME={name}"), "open"]);
+    assert!(host.ring().token(CELL).is_some(), "a ccache of service tickets serves the seeder");
+    assert!(exists(path), "kdestroy leaves tickets of which the PAG has no copy");
+    host.all_ok(&["close", "end"]);
 
     let found = seen(sandbox, "alice", "debug", true);
     for step in ["is placed as", "is in ring", "the lease of"] {

@@ -502,12 +502,13 @@ pub(super) fn failure_is_a_line(sandbox: &mut Sandbox) {
     assert!(pags("alice").is_empty(), "and ends");
 }
 
-/// A login of alice with a call to `keyctl` that fails: the first with these words in its arguments.
-fn strikes(sandbox: &mut Sandbox, words: &str, error: &str) -> Host {
+/// A login of `user` with a call to `keyctl` that fails: the first with these words in its arguments. So do the calls of
+/// `others`, as strace's option `inject` names them.
+fn strikes(sandbox: &mut Sandbox, user: &str, words: &str, error: &str, others: &[&str]) -> Host {
     let traced = |options: &[&str]| {
         let mut strace = Command::new("strace");
-        strace.args(["-qq", "-e", "trace=keyctl"]).args(options).arg(own_program("pag-pamhost"));
-        let mut host = Host::start(strace, &["sshd", "alice"]);
+        strace.args(["-qq", "-e", "trace=keyctl,add_key"]).args(options).arg(own_program("pag-pamhost"));
+        let mut host = Host::start(strace, &["sshd", user]);
         host.ok("open");
         host
     };
@@ -517,8 +518,19 @@ fn strikes(sandbox: &mut Sandbox, words: &str, error: &str) -> Host {
     let calls = std::fs::read_to_string("/run/trace").unwrap();
     let mut calls = calls.lines().filter(|line| line.starts_with("keyctl("));
     let number = 1 + calls.position(|line| line.contains(words)).unwrap_or_else(|| panic!("no call has {words}"));
-    sandbox.messages();
-    traced(&["-o", "/dev/null", "-e", &format!("inject=keyctl:error={error}:when={number}")])
+    let strike = format!("inject=keyctl:error={error}:when={number}");
+    for _ in 0..20 {
+        sandbox.messages();
+        let mut host = traced(&[&["-o", "/run/struck", "-e", &strike], others].concat());
+        let calls = std::fs::read_to_string("/run/struck").unwrap();
+        if calls.lines().any(|line| line.contains("(INJECTED)") && line.contains(words)) {
+            return host;
+        }
+        // A login makes a call more while the kernel still describes the holder of a PAG that has just ended.
+        host.ask("close");
+        host.ask("end");
+    }
+    panic!("no call with {words} was struck");
 }
 
 pub(super) fn trouble_of_one_login(sandbox: &mut Sandbox) {
@@ -536,7 +548,7 @@ pub(super) fn trouble_of_one_login(sandbox: &mut Sandbox) {
     let record_now = || pags("alice").into_iter().find(|pag| pag.holder == before.holder).map(|pag| pag.text);
     for (call, error, said) in troubles {
         let text = record_now();
-        let mut struck = strikes(sandbox, &call, error);
+        let mut struck = strikes(sandbox, "alice", &call, error, &[]);
         let what = format!("{error} at {call}");
         sandbox.heard(said);
         assert!(struck.ring().is_pag(), "{what}: the login has a PAG");
@@ -547,6 +559,15 @@ pub(super) fn trouble_of_one_login(sandbox: &mut Sandbox) {
         third.all_ok(&["close", "end"]);
         struck.all_ok(&["close", "end"]);
     }
+    // The record of a new PAG, with the login's ticket, can neither be changed nor made anew. Ring, holder and record are
+    // the keys that were made before.
+    login(sandbox, "bob").all_ok(&["close", "end"]);
+    let mut struck = strikes(sandbox, "bob", "KEYCTL_UPDATE", "ENOMEM", &["-e", "inject=add_key:error=EDQUOT:when=4"]);
+    let said = sandbox.heard("goes on without a PAG and without tokens");
+    assert!(said.text().contains("cannot make pag:record"), "it says why: {}", said.text());
+    assert!(!struck.ring().is_pag(), "a login is in no ring of a PAG that is not in the registry: {:?}", struck.ring());
+    assert!(pags("bob").is_empty(), "and that PAG has ended");
+    struck.all_ok(&["close", "end"]);
     assert!(first.ring().token(CELL).is_some(), "the other login has its token all the time");
     first.all_ok(&["close", "end"]);
     assert!(pags("alice").is_empty(), "and all PAGs end");
