@@ -22,7 +22,8 @@ pub(crate) const SUITES: [&str; 2] = ["bookworm", "trixie"];
 const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dbus,dbus-user-session,libpam-systemd,systemd-container,\
     openssh-server,openssh-client,sshpass,keyutils,procps,psmisc,strace,cron,at,sudo,login,passwd,util-linux,krb5-kdc,\
     krb5-admin-server,krb5-user,libpam-krb5,libpam-afs-session,openafs-client,openafs-fileserver,openafs-dbserver,\
-    openafs-krb5,kafs-client,kstart,busybox-static,iproute2,libgcc-s1,xz-utils";
+    openafs-krb5,kafs-client,kstart,busybox-static,iproute2,libgcc-s1,xz-utils,apache2-bin,\
+    libapache2-mod-auth-gssapi,curl";
 
 /// The packages that build the module, in a tree of their own, since the machine needs no compiler.
 const BUILDER: &str = "linux-headers-amd64,openafs-modules-dkms";

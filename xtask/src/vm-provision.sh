@@ -14,6 +14,7 @@ servers() {
 	pts createuser bob -id 61002 -localauth
 	pts createuser alice.admin -id 61011 -localauth
 	pts createuser bob.admin -id 61012 -localauth
+	pts createuser web -id 61013 -localauth
 	bos create $HOST dafs dafs "$BIN/dafileserver -p 8" "$BIN/davolserver -p 4" $BIN/salvageserver $BIN/dasalvager -localauth
 	# Never by itself: see lab-cell.
 	bos stop $HOST dafs -localauth -wait
@@ -44,6 +45,10 @@ homes() {
 		echo "a secret of $user/admin's" > /afs/$CELL/admin/$user/secret
 		fs setacl /afs/$CELL/admin/$user -clear -acl $user.admin all
 	done
+	# What a service of the web server can read, and no user.
+	mkdir /afs/$CELL/web
+	echo "a secret of web's" > /afs/$CELL/web/secret
+	fs setacl /afs/$CELL/web -clear -acl web read
 	unlog
 	kdestroy
 	if cat /afs/$CELL/user/alice/secret; then exit 1; fi

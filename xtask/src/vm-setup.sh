@@ -57,10 +57,15 @@ addprinc -pw adminpw bob/admin
 addprinc -pw adminpw admin
 addprinc -randkey host/$HOST
 ktadd host/$HOST
+addprinc -randkey HTTP/$HOST
+ktadd -k /etc/http.keytab HTTP/$HOST
+addprinc -randkey web
+ktadd -k /etc/web.keytab web
 addprinc -randkey -e $ENCTYPE afs/$CELL
 ktadd -k $KEYTAB -e $ENCTYPE afs/$CELL
 X
 test -s /etc/krb5.keytab && test -s $KEYTAB
+chown www-data /etc/http.keytab /etc/web.keytab
 
 # The cell, for its servers and for OpenAFS's client. The client's cache is in memory: no partition, nothing to scan.
 echo $CELL > /etc/openafs/ThisCell

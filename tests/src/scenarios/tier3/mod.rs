@@ -1,6 +1,7 @@
 //! Scenarios on a virtual machine with a real AFS cell, and homes in it.
 
 mod adopt;
+mod apache;
 mod both;
 mod control;
 mod ends;
@@ -172,6 +173,18 @@ pub const ALL: &[Scenario] = &[
          a child stays, the end is final",
         process_pags::afs_one_process_serves_two_users,
     ),
+    Scenario::new(
+        "afs_apache_serves_users_at_once",
+        "Apache serves files and programs to two users at once over 16 connections and a restart, each as their own \
+         delegated identity, beside a service's by keytab",
+        apache::afs_apache_serves_users_at_once,
+    ),
+    Scenario::new(
+        "afs_apache_reads_no_file_outside",
+        "a slow client gets a file to its last byte, read inside its user's PAG",
+        apache::afs_apache_reads_no_file_outside,
+    )
+    .in_short_without(&[Client::Kafs]),
     Scenario::new(
         "afs_both_clients_at_once",
         "OpenAFS and kAFS on one host: each has its token in the one PAG, got, listed and discarded apart or together",

@@ -1,0 +1,196 @@
+//! Apache with mod_pag and mod_auth_gssapi: users' files in AFS, served as the users whose browsers delegate their tickets.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::{Client, long};
+use crate::cell;
+use crate::guest::{Proof, Session, eventually, key_count, patience, sh};
+
+const SERVER: &str = "http://afs.example.test:8080";
+const WWW_DATA: u32 = 33;
+
+/// Homes by delegated tickets, a service's files by a keytab, and a program that reads what it is asked for.
+const CONFIGURATION: &str = r#"
+ServerRoot /run/apache
+ServerName afs.example.test
+Listen 10.99.0.10:8080
+PidFile /run/apache/pid
+DefaultRuntimeDir /run/apache
+Mutex pthread
+User www-data
+Group www-data
+ErrorLog /run/apache/error.log
+LogLevel warn pag:info
+DocumentRoot /run/www
+TypesConfig /dev/null
+Timeout 60
+StartServers 2
+PagTimeout 60
+MaxRequestWorkers 50
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authn_core_module /usr/lib/apache2/modules/mod_authn_core.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule authz_user_module /usr/lib/apache2/modules/mod_authz_user.so
+LoadModule auth_gssapi_module /usr/lib/apache2/modules/mod_auth_gssapi.so
+LoadModule alias_module /usr/lib/apache2/modules/mod_alias.so
+LoadModule mime_module /usr/lib/apache2/modules/mod_mime.so
+LoadModule cgi_module /usr/lib/apache2/modules/mod_cgi.so
+LoadModule pag_module /usr/lib/apache2/modules/mod_pag.so
+<Directory />
+  AllowOverride None
+</Directory>
+Alias /home /afs/example.test/user
+Alias /web /afs/example.test/web
+ScriptAlias /read /run/www/read
+<LocationMatch ^/(home|read)>
+  AuthType GSSAPI
+  AuthName AFS
+  GssapiCredStore keytab:/etc/http.keytab
+  GssapiDelegCcacheDir /run/tickets
+  GssapiConnectionBound On
+  Require valid-user
+  PagEnable On
+</LocationMatch>
+<Location /web>
+  PagEnable On
+  PagKeytab /etc/web.keytab web@EXAMPLE.TEST
+</Location>
+<Location /none>
+  PagEnable On
+</Location>
+"#;
+
+const PROGRAM: &str = "#!/bin/sh
+printf 'Content-Type: text/plain\\n\\n'
+cat /afs/example.test/user/$QUERY_STRING/secret 2>/dev/null || echo refused
+";
+
+fn start(client: Client) {
+    cell::let_go_of_keys_early(client);
+    sh(
+        "install -d -m 755 /run/www; install -d -m 755 -o www-data /run/apache; install -d -m 700 -o www-data /run/tickets",
+    );
+    fs::write("/run/apache/httpd.conf", CONFIGURATION).unwrap();
+    fs::write("/run/www/read", PROGRAM).unwrap();
+    fs::write("/run/www/none", "for all\n").unwrap();
+    sh("chmod 755 /run/www/read; systemd-run --quiet --unit=web --property=KeyringMode=private \
+        /usr/sbin/apache2 -DFOREGROUND -f /run/apache/httpd.conf");
+    for user in ["alice", "bob"] {
+        sh(&format!("echo {user}pw | kinit -f -c FILE:/run/ticket.{user} {user}"));
+    }
+    eventually("Apache answers", Duration::from_secs(20), || {
+        fetch("", &["/none"]).first().is_some_and(|(status, _)| *status == 200).then_some(())
+    });
+}
+
+fn log() -> String {
+    fs::read_to_string("/run/apache/error.log").unwrap_or_default()
+}
+
+/// curl, as a user who delegates their ticket, or as none, asks for paths one after the other on one connection.
+fn curl(user: &str, paths: &[&str]) -> Child {
+    let mut command = Command::new("curl");
+    command.args(["-s", "-f", "--negotiate", "-u", ":", "--delegation", "always", "-w", "\n=== %{http_code}\n"]);
+    command.args(paths.iter().map(|path| format!("{SERVER}{path}")));
+    command
+        .env("KRB5CCNAME", if user.is_empty() { "FILE:/none".to_owned() } else { format!("FILE:/run/ticket.{user}") });
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// The answers: status and body each.
+fn answers(child: Child) -> Vec<(u16, String)> {
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (mut all, mut body) = (Vec::new(), String::new());
+    for line in text.lines() {
+        match line.strip_prefix("=== ") {
+            Some(status) => all.push((status.parse().unwrap(), std::mem::take(&mut body).trim().to_owned())),
+            None => body.push_str(&format!("{line}\n")),
+        }
+    }
+    all
+}
+
+fn fetch(user: &str, paths: &[&str]) -> Vec<(u16, String)> {
+    answers(curl(user, paths))
+}
+
+pub(super) fn afs_apache_serves_users_at_once(client: Client) {
+    start(client);
+    let rounds = if long() { 350 } else { 2 };
+    // Successes between refusals: after ten refusals in a row the file server answers slowly.
+    let of = |user: &'static str| {
+        let other = if user == "alice" { "bob" } else { "alice" };
+        let secret = |name: &str| format!("a secret of {name}'s");
+        let one = vec![
+            (format!("/home/{user}/secret"), 200, secret(user)),
+            (format!("/home/{other}/secret"), 403, String::new()),
+            (format!("/read?{user}"), 200, secret(user)),
+            (format!("/read?{other}"), 200, "refused".to_owned()),
+            ("/web/secret".to_owned(), 200, secret("web")),
+            ("/none".to_owned(), 200, "for all".to_owned()),
+        ];
+        (0..rounds).flat_map(|_| one.clone()).collect::<Vec<_>>()
+    };
+    let wanted: Vec<_> = (0..16).map(|number| ["alice", "bob"][number % 2]).map(|user| (user, of(user))).collect();
+    let running: Vec<Child> = wanted
+        .iter()
+        .map(|(user, wanted)| curl(user, &wanted.iter().map(|(path, ..)| &path[..]).collect::<Vec<_>>()))
+        .collect();
+    eventually("both users are served", Duration::from_secs(60), || {
+        let log = log();
+        ["alice@", "bob@", "web@"]
+            .iter()
+            .all(|who| log.contains(&format!("of {who}EXAMPLE.TEST is made from")))
+            .then_some(())
+    });
+    sh("kill -USR1 $(cat /run/apache/pid)");
+    for ((user, wanted), child) in wanted.iter().zip(running) {
+        let got = answers(child);
+        assert_eq!(got.len(), wanted.len(), "each request of {user} has an answer; {}", log());
+        for ((path, status, body), got) in wanted.iter().zip(&got) {
+            assert_eq!((*status, &body[..]), (got.0, &got.1[..]), "{path} for {user}; {}", log());
+        }
+    }
+    let nobody = fetch("", &["/home/alice/secret", "/read?alice", "/none"]);
+    let statuses: Vec<u16> = nobody.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, [401, 401, 200], "without a ticket: {nobody:?}");
+    sh("systemctl stop web");
+    if client == Client::Kafs {
+        // It keeps dead tokens with the permissions of directories that are mount points.
+        cell::load(Client::None);
+    }
+    let end = Instant::now() + Duration::from_secs(10) * patience();
+    while key_count(WWW_DATA) > 2 {
+        assert!(Instant::now() < end, "the server's keys are gone: {}", sh("cat /proc/key-users /proc/keys"));
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// A file is read to its end inside its user's PAG, however slowly the client takes it.
+pub(super) fn afs_apache_reads_no_file_outside(client: Client) {
+    start(client);
+    let mut alice = Session::ssh("alice", Proof::Password);
+    alice.say("head -c 6000000 /dev/urandom > ~/big");
+    let sum = alice.say("sha256sum < ~/big");
+    alice.log_out();
+    // What the client has in its cache could be read by all.
+    if client == Client::OpenAfs {
+        sh("fs flushall >/dev/null 2>&1 || true");
+    }
+    let slow = sh(&format!(
+        "export KRB5CCNAME=FILE:/run/ticket.alice; curl -s --negotiate -u : --delegation always --limit-rate 2M \
+         {SERVER}/home/alice/big | sha256sum"
+    ));
+    assert_eq!(slow, sum, "a file that a slow client gets; {}", log());
+    let part = sh(&format!(
+        "export KRB5CCNAME=FILE:/run/ticket.alice; curl -s --negotiate -u : --delegation always -r 5000000-5000999 \
+         {SERVER}/home/alice/big | wc -c"
+    ));
+    assert_eq!(part.trim(), "1000", "a part of it");
+    assert_eq!(fetch("bob", &["/home/alice/big"]), [(403, String::new())], "and nothing of it for bob");
+    sh("systemctl stop web");
+}
