@@ -412,15 +412,16 @@ int pag_pool_enter(request_rec *r, const pag_wish *wish)
         if (error == PAG_OK) {
             return HTTP_OK;
         }
-        /* The library has taken the thread out of all PAGs. */
-        refuse(r, wish, pag_last_error());
-        if (error == PAG_ENDED) {
-            pthread_mutex_lock(&lock);
-            take_out(member);
-            pthread_mutex_unlock(&lock);
-        }
+        /* The library has taken the thread out of all PAGs. Other processes of the server's uid can end a PAG; then it is made
+         * anew. */
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "PAG %u of %s is given up: %s", member->number, member->who, pag_last_error());
+        pthread_mutex_lock(&lock);
+        take_out(member);
+        pthread_mutex_unlock(&lock);
         pag_pool_leave(r->server);
     }
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "no PAG for %s (%s), so the answer is 503: it could not be entered twice; see the "
+                  "lines before", wish->who, wish->source);
     return HTTP_SERVICE_UNAVAILABLE;
 }
 

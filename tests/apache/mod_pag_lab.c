@@ -157,6 +157,11 @@ static int handler(request_rec *r)
         ap_rprintf(r, "%s\n", whoami(name, sizeof name));
         return OK;
     }
+    if (strcmp(r->handler, "lab-ring") == 0) {
+        ap_set_content_type(r, "text/plain");
+        ap_rprintf(r, "%ld\n", syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, (long)KEY_SPEC_SESSION_KEYRING, 0L, 0L, 0L));
+        return OK;
+    }
     if (strcmp(r->handler, "lab-readers") == 0) {
         apr_bucket_brigade *brigade = apr_brigade_create(r->pool, r->connection->bucket_alloc);
         apr_size_t length = r->args ? apr_atoi64(r->args) : LINE;

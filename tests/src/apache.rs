@@ -1,8 +1,10 @@
 //! Apache httpd with mod_pag, in the sandbox of tier 1, and a small HTTP client for it.
+#![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -239,7 +241,17 @@ impl Client {
         self.stream.get_mut().write_all(text.as_bytes()).unwrap();
     }
 
-    /// Reads so many bytes of a body, slowly enough that the server has to wait.
+    /// Has the kernel keep little of what the server sends, so that the server waits for this client.
+    pub fn keep_little(&self) {
+        let size: libc::c_int = 32768;
+        let length = size_of::<libc::c_int>() as libc::socklen_t;
+        let socket = self.stream.get_ref().as_raw_fd();
+        let result =
+            unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, (&raw const size).cast(), length) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// Reads so many bytes of a body.
     pub fn read(&mut self, length: usize) -> String {
         let mut text = vec![0; length];
         self.stream.read_exact(&mut text).unwrap();

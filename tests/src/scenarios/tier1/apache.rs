@@ -32,6 +32,9 @@ const LOCATIONS: &str = "
 <LocationMatch ^/(own|open|off)/redirect>
   SetHandler lab-redirect
 </LocationMatch>
+<Location /own/ring>
+  SetHandler lab-ring
+</Location>
 <Location /own/suspend>
   SetHandler lab-suspend
 </Location>
@@ -48,6 +51,17 @@ who
     who > /run/apache/new.$QUERY_STRING && mv /run/apache/new.$QUERY_STRING /run/apache/later.$QUERY_STRING
   ) </dev/null >/dev/null 2>&1 &
 }
+";
+
+/// Tries to get at another user's PAG, by the number of its ring, and prints what worked.
+const HOSTILE: &str = "#!/bin/sh
+ring=$QUERY_STRING
+printf 'Content-Type: text/plain\\n\\n'
+try() { keyctl \"$@\" >/dev/null 2>&1 && echo \"can $*\"; }
+try rlist $ring; try rdescribe $ring; try search $ring user afs@example.test; try link $ring @s; try link $ring @p
+try add user afs@example.test evil $ring; try setperm $ring 0x3f3f3f3f; try clear $ring; try timeout $ring 1
+try revoke $ring; grep ' keyring *pag:' /proc/keys | grep -v \"^$(printf %08x $(keyctl id @s))\"; try invalidate $ring
+echo tried
 ";
 
 fn serve(sandbox: &Sandbox) {
@@ -171,29 +185,32 @@ pub(super) fn keeps_files_inside(sandbox: &mut Sandbox) {
     page("own/other.shtml", "<!--#include virtual=\"/off/whoami\" -->", 0o644);
     page("own/service.shtml", "<!--#include virtual=\"/service/whoami\" -->", 0o644);
     page("open/parts.shtml", "<!--#include virtual=\"/own/whoami\" -->", 0o644);
+    page("own/hostile.cgi", HOSTILE, 0o755);
     page("own/secret.txt", "a secret\n", 0o000);
     page("own/index.html", "an index\n", 0o644);
     let server = Server::start(
         "event",
         &format!(
-            "{LOCATIONS}SendBufferSize 4096\nErrorDocument 403 /off/whoami\n<Location /own/told>\nErrorDocument 404 /own/whoami\n</Location>\n\
+            "{LOCATIONS}SendBufferSize 32768\nErrorDocument 403 /off/whoami\n<Location /own/told>\nErrorDocument 404 /own/whoami\n</Location>\n\
              <Location /service>\nPagEnable On\nPagKeytab /run/no.keytab HTTP/lab@EXAMPLE.TEST\n</Location>\nDirectoryIndex index.html\nRewriteEngine On\nRewriteRule ^/short$ /own/whoami [PT]\n"
         ),
     );
     // What a slow client has not read yet when the handler is done is read inside, too.
-    const LENGTH: usize = 1_000_000;
+    const LENGTH: usize = 600_000;
     let mut slow = Client::of(ALICE);
+    slow.keep_little();
     slow.ask(&format!("/own/readers?{LENGTH}"), "");
     let head = slow.head().unwrap();
     assert_eq!(head.status, 200, "{head:?}");
-    let first = slow.read(LENGTH - 72_000);
-    // The rest fits into what Apache keeps without waiting for the client.
-    std::thread::sleep(Duration::from_millis(300));
-    let rest = slow.read(72_000);
-    assert_read_by("what a slow client reads", ALICE, &format!("{first}{rest}"));
-    server.says("lab: closed /own/readers?1000000 as");
+    let mut body = slow.read(LENGTH - 40 * 8000);
+    for _ in 0..40 {
+        body.push_str(&slow.read(8000));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_read_by("what a slow client reads", ALICE, &body);
+    server.says("lab: closed /own/readers?600000 as");
     assert!(
-        server.log().contains("closed /own/readers?1000000 as alice@"),
+        server.log().contains("closed /own/readers?600000 as alice@"),
         "a request's files are closed inside its PAG: {}",
         server.log()
     );
@@ -279,6 +296,17 @@ pub(super) fn keeps_files_inside(sandbox: &mut Sandbox) {
         let later = eventually(&path, Duration::from_secs(10), || fs::read_to_string(&path).ok());
         assert_eq!(later.trim(), principal(user), "a program after its request");
     }
+
+    // A program of alice's does not get at bob's PAG, although both belong to the server's uid.
+    let ring = get(BOB, "/own/ring").body;
+    let tried = get(ALICE, &format!("/own/hostile.cgi?{}", ring.trim())).body;
+    assert_eq!(tried, format!("can invalidate {}\ntried\n", ring.trim()), "what a program can do to another PAG");
+    // It can end the PAG, as it could kill the server's processes. The PAG is then made anew.
+    eventually("bob is served again", Duration::from_secs(10), || {
+        let body = get(BOB, "/own/whoami").body;
+        assert!(["nobody\n", "bob@EXAMPLE.TEST\n"].contains(&&body[..]), "in an ended PAG: {body}");
+        (get(BOB, "/own/ring").body != ring && body.starts_with("bob")).then_some(())
+    });
 
     // A handler that would go on in another thread is cut off.
     let mut suspended = Client::of(ALICE);
