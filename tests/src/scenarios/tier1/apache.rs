@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::apache::{Answer, Client, Server, WWW_DATA, get, page, prepare, refused};
 use crate::sandbox::{Sandbox, eventually, key_count, reap};
@@ -159,6 +159,16 @@ fn many(mpm: &str, requests: usize) {
         });
         server.restart_gracefully();
     });
+    let time = |path: &str| {
+        // Apache closes a connection after 100 requests.
+        let mut client = Client::of(ALICE);
+        client.get(path);
+        let begun = Instant::now();
+        (0..90).for_each(|_| drop(client.get(path)));
+        begun.elapsed().as_micros() / 90
+    };
+    let (outside, inside) = (time("/off/whoami"), time("/own/whoami"));
+    println!("figures: mpm_{mpm}: {outside} µs for a request outside, {inside} µs for one in a PAG");
     let log = server.log();
     assert!(
         log.contains("is served in PAG") && log.contains("of alice@EXAMPLE.TEST"),
