@@ -77,7 +77,8 @@ static int user_wish(request_rec *r, pag_wish **made)
                       "network.negotiate-auth.delegation-uris), or GssapiDelegCcacheDir is missing", r->user, variable);
         return HTTP_SERVICE_UNAVAILABLE;
     }
-    *made = wish(r, apr_pstrcat(r->pool, "user ", r->user, " ", principal ? principal : ccache, NULL),
+    /* With its length, since a user's name may hold anything. */
+    *made = wish(r, apr_psprintf(r->pool, "user %" APR_SIZE_T_FMT " %s %s", strlen(r->user), r->user, principal ? principal : ccache),
                  principal ? principal : r->user, ccache);
     (*made)->seed.ccache = ccache;
     return OK;
