@@ -7,6 +7,7 @@ use super::Client;
 use crate::cell::{self, home, let_go_of_keys_early};
 use crate::guest::{QuickCollection, eventually, key_count, sh};
 use crate::server::{PROGRAMS, Server};
+use crate::ticket;
 
 /// The account of a server: Debian's www-data.
 const ACCOUNT: u32 = 33;
@@ -32,7 +33,7 @@ pub(super) fn afs_one_process_serves_two_users(client: Client) {
     let_go_of_keys_early(client);
     sh(
         "mkdir -p /run/server; for user in alice bob; do echo ${user}pw | kinit -c FILE:/run/server/$user $user >/dev/null; done; \
-        chown -R 33:33 /run/server",
+        kadmin.local ktadd -k /run/server/keytab -norandkey alice >/dev/null; chown -R 33:33 /run/server",
     );
     // Nothing of the product but the library and pag.conf is needed.
     sh("systemctl stop pag-logind-helper");
@@ -91,6 +92,16 @@ fn serves_two_users(client: Client, program: &str) {
         assert_eq!(outside, "none", "a thread that has left is in no PAG of OpenAFS");
         assert!(of_a != "none" && of_b != "none" && of_a != of_b, "{of_a} {of_b}");
     }
+
+    // A keytab, for which no user has a ticket here.
+    server.ok("create k keytab=/run/server/keytab principal=alice@EXAMPLE.TEST ms=60000");
+    server.ok("enter k");
+    reads(&mut server, "", "alice");
+    server.ok("leave");
+    let left = sh("ls /tmp");
+    assert!(!left.lines().any(|name| name.starts_with("pag-")), "the ticket is gone: {left}");
+    let (expires, now) = (server.ok("expires k").parse::<u64>().unwrap(), ticket::now());
+    assert!(expires > now, "the end of its token is known: {expires}, now {now}");
 
     // A child stays where it was born.
     server.ok("enter a");
