@@ -174,6 +174,8 @@ pub(super) fn afs_apache_serves_users_at_once(client: Client) {
 /// A file is read to its end inside its user's PAG, however slowly the client takes it.
 pub(super) fn afs_apache_reads_no_file_outside(client: Client) {
     start(client);
+    // The kernel would take the whole file at once.
+    sh("cd /proc/sys/net/ipv4; for size in tcp_rmem tcp_wmem; do echo 4096 16384 65536 > $size; done");
     let mut alice = Session::ssh("alice", Proof::Password);
     alice.say("head -c 6000000 /dev/urandom > ~/big");
     let sum = alice.say("sha256sum < ~/big");
