@@ -230,8 +230,8 @@ int pag_identity_decide(request_rec *r)
         kind = PAG_OFF;
     }
     else if (r->connection->master) {
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "no PAG for %s, so the answer is 503: it came by HTTP/2, whose threads share "
-                      "requests; take h2 and h2c out of Protocols", r->uri);
+        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "no PAG for %s, so the answer is 503: it came by HTTP/2, which hands a "
+                      "request from thread to thread; take h2 and h2c out of Protocols", r->uri);
         return HTTP_SERVICE_UNAVAILABLE;
     }
     else if (location->keytab) {

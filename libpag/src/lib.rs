@@ -23,7 +23,7 @@
 //! * Outside of all its PAGs a thread is in the process's default PAG ([`Process::set_default`]), or in *no PAG*: an empty
 //!   keyring in which no client finds a token.
 //! * A child process inherits the PAG of the thread that made it, for good.
-//! * The way into a ring is its name: 128 random bits, which the library shows to nobody. The kernel wipes them from
+//! * The way into a ring is its name: 128 random bits, which the library shows to no one. The kernel wipes them from
 //!   the memory of forked children.
 //! * If a thread cannot enter a PAG, it is in no PAG afterwards, never in the PAG where it was before.
 //!

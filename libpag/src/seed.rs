@@ -78,7 +78,7 @@ impl Seed {
     }
 }
 
-/// A seed whose words have been checked.
+/// A seed, after a check of its words.
 #[derive(Debug)]
 pub(crate) struct Seeding<'a> {
     source: &'a Source,

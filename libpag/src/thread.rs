@@ -104,7 +104,7 @@ pub(crate) fn out(names: &Names, no_pag: Ring) {
     let before = keyring::session().ok();
     let is_out = keyring::join(None).is_ok() && keyring::session().is_ok_and(|session| Some(session) != before);
     if !is_out {
-        // The thread would go on as the one whose PAG it was in.
+        // The thread would go on under the identity of the PAG that it was in.
         std::process::abort();
     }
 }

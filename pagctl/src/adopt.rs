@@ -61,8 +61,8 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
     let Some(mut pag) = pag_to_join(pags, &user.name) else {
         service.end("")?;
         let why = format!(
-            "{} has no PAG whose tokens the manager could have; a login through a stack with pam_pag makes one, unless its \
-             ticket is of another identity than the account's own",
+            "{} has no PAG with tokens for the manager; a login through a stack with pam_pag makes one, unless its ticket is \
+             of another identity than the account's own",
             User(user.uid)
         );
         return Err(Error::Refused(why));

@@ -21,7 +21,7 @@ pub enum Event {
         /// Its ring.
         ring: Serial,
     },
-    /// A ticket names somebody who is not the account's own identity, as far as can be told.
+    /// A ticket is of another identity than the account's own, as far as can be told.
     Apart {
         /// The user.
         uid: u32,
