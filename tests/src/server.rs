@@ -5,6 +5,24 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
+/// The codes of pag.h.
+pub mod code {
+    /// An argument is wrong.
+    pub const INVALID: i32 = 1;
+    /// The handle belongs to the parent process.
+    pub const FORKED: i32 = 2;
+    /// The process has been opened already.
+    pub const OPEN: i32 = 3;
+    /// The PAG has ended, or the process was closed.
+    pub const ENDED: i32 = 4;
+    /// The uid has no room for more keys.
+    pub const QUOTA: i32 = 5;
+    /// It was not done in time.
+    pub const TIMEOUT: i32 = 6;
+    /// No token could be made.
+    pub const SEED: i32 = 7;
+}
+
 /// The programs, by the interface that they use.
 pub const PROGRAMS: [&str; 2] = ["pag-rusthost", "pag-chost"];
 

@@ -356,14 +356,19 @@ pub(super) mod tests {
 
     #[test]
     fn a_child_that_does_not_end_is_killed() {
-        let sleep = || {
-            std::thread::sleep(Duration::from_secs(60));
-            0
-        };
+        let sleep = || std::thread::sleep(Duration::from_secs(60));
         let begun = Instant::now();
         let deadline = begun + Duration::from_millis(50);
-        assert_eq!(child(sleep).unwrap().wait(deadline).unwrap(), Exit::TimedOut);
-        let answer = ask(deadline, |_| sleep() == 0).unwrap();
+        let ends_well = || {
+            sleep();
+            0
+        };
+        assert_eq!(child(ends_well).unwrap().wait(deadline).unwrap(), Exit::TimedOut);
+        let answer = ask(deadline, |_| {
+            sleep();
+            true
+        })
+        .unwrap();
         assert_eq!(answer.exit, Exit::TimedOut);
         assert_eq!(answer.bytes().unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() < Duration::from_secs(2));

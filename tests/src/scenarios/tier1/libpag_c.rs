@@ -9,19 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::uid;
 use crate::sandbox::{QuickCollection, Sandbox, eventually, patience, reap};
+use crate::server::code::{ENDED, FORKED, INVALID, OPEN, QUOTA, SEED, TIMEOUT};
 use crate::server::{Server, built};
 use crate::ticket;
 
-/// The codes of pag.h.
-const INVALID: i32 = 1;
-const FORKED: i32 = 2;
-const OPEN: i32 = 3;
-const ENDED: i32 = 4;
-const QUOTA: i32 = 5;
-const TIMEOUT: i32 = 6;
-const SEED: i32 = 7;
-
-/// A seeder whose token is for the principal of the ccache.
+/// A seeder that makes a token for the principal of the ccache.
 const SEEDER: &str = "#!/bin/sh
 who=$(klist 2>/dev/null | sed -n 's/^Default principal: //p')
 [ \"$who\" ] || exit 1

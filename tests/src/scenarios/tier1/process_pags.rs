@@ -11,15 +11,8 @@ use serde_json::Value;
 
 use super::uid;
 use crate::sandbox::{QuickCollection, Sandbox, eventually, key_count, pagctl, patience};
+use crate::server::code::{ENDED, FORKED, OPEN, QUOTA, SEED, TIMEOUT};
 use crate::server::{PROGRAMS, Server, built};
-
-// The codes of pag.h.
-const FORKED: i32 = 2;
-const OPEN: i32 = 3;
-const ENDED: i32 = 4;
-const QUOTA: i32 = 5;
-const TIMEOUT: i32 = 6;
-const SEED: i32 = 7;
 
 /// A seeder that makes the token of the identity after which the ccache is named.
 const SEEDER: &str = "#!/bin/sh
@@ -307,7 +300,7 @@ pub(super) fn outsiders(sandbox: &mut Sandbox) {
             outside("keyctl clear @u");
             assert!(!works, "a process of the same uid can: {tried}");
         }
-        // A member can use the ring, and pass it on to nobody.
+        // A member can use the ring. It cannot pass the ring on.
         for tried in ["keyctl link @s @u", "keyctl link @s @us", "keyctl setperm @s 0x3f3f3f3f", "keyctl timeout @s 1"]
         {
             let (status, words) = server.ask(&format!("run {tried}"));

@@ -68,7 +68,7 @@ pub(super) fn unseen_tokens_are_not_missing(sandbox: &mut Sandbox) {
     }
     alice.all_ok(&["close", "end"]);
     sandbox.messages();
-    // The last login, and the one whose configuration names the device.
+    // This login is the last one, and its configuration names the device.
     third.all_ok(&["close", "end"]);
     let messages = sandbox.messages();
     let has = |words: &str| messages.iter().any(|message| message.text().contains(words));

@@ -1,4 +1,4 @@
-//! Apache with mod_pag and mod_auth_gssapi: users' files in AFS, served as the users whose browsers delegate their tickets.
+//! Apache with mod_pag and mod_auth_gssapi: it serves files in AFS to the users who delegate their tickets, as these users.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
