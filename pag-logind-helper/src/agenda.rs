@@ -1,10 +1,15 @@
 //! What the helper's loop is to do, and when.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::notify;
 
+/// Pause before the helper tries again to take a lock that a login held, or looks again for tickets that were written.
+pub(crate) const AGAIN: Duration = Duration::from_millis(250);
+/// A round is followed by a pause as long as itself, and no shorter than this. No nudges are read in it either: however many
+/// come, the helper leaves half of one processor alone.
+pub(crate) const REST: Duration = Duration::from_millis(10);
 /// If more users than this are to be reconciled, all PAGs are surveyed instead.
 const MOST_USERS: usize = 4096;
 

@@ -19,6 +19,7 @@ mod pags;
 mod reconcile;
 mod systemd;
 mod tickets;
+mod work;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

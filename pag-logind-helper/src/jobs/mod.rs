@@ -3,6 +3,7 @@
 //! A job is for one PAG. [`plan`] says when it is due, [`renewals`] asks that for all PAGs, and [`queue`] starts it in its
 //! turn. It runs as a unit of systemd's.
 
+pub(crate) mod job;
 pub(crate) mod plan;
 mod queue;
 mod records;
@@ -14,8 +15,9 @@ use std::time::Instant;
 use pag::report::{Event, report};
 use pag::types::PagId;
 
+use self::job::JobNeed;
 use self::plan::RenewVia;
-use self::queue::{JobNeed, Queue, Ran, Run, answer};
+use self::queue::{Queue, Ran, Run, answer};
 use self::records::Unnoted;
 use self::renewals::Renewals;
 pub(crate) use self::renewals::Upcoming;
@@ -64,7 +66,7 @@ impl TokenJobs {
             match start_unit(&run, pags, bus) {
                 Ok(true) => {}
                 Ok(false) => self.queue.forget(run.pag, &Err(Trouble::Gone)),
-                Err(Trouble::Busy) if self.queue.put_off(run.pag, Instant::now()) => {}
+                Err(Trouble::Busy) if self.queue.get_mut(run.pag).is_some_and(|job| job.put_off(Instant::now())) => {}
                 Err(trouble) => {
                     records::not_seeded(pags, run.pag, &trouble.to_string(), run.need != JobNeed::Asked);
                     answer(self.queue.not_started(run.pag, Instant::now()), &Err(trouble));

@@ -356,7 +356,8 @@ mod tests {
     /// PAG is without a token at any moment.
     #[test]
     fn a_thousand_pags_are_served_before_their_end() {
-        use crate::jobs::queue::{JobNeed, Queue, Run};
+        use crate::jobs::job::JobNeed;
+        use crate::jobs::queue::{Queue, Run};
         use std::collections::BTreeMap;
         use std::time::Instant;
 

@@ -1,12 +1,12 @@
-//! Which PAGs wait for a token job, and when each job runs: in `pag-seed@UID.service`, a few at once, with a pause after
-//! each failure that doubles.
+//! Which token jobs wait, which of them runs next, and who is told of its end. A few run at once, each in
+//! `pag-seed@UID.service`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pag::types::PagId;
 
-use super::plan::RenewVia;
+use super::job::{Job, JobNeed, State};
 use crate::order::{Order, Outcome, Trouble};
 use crate::systemd::RunId;
 
@@ -16,18 +16,6 @@ const AT_ONCE: usize = 4;
 const ASKED_AT_ONCE: usize = 2;
 /// Pause between two jobs that one user asks for.
 const ASKED_PAUSE: Duration = Duration::from_secs(5);
-/// Pause after the first failure.
-const PAUSE: Duration = Duration::from_secs(30);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
-/// Pause before a job is tried again that a login's lock has put off.
-const LOCK_PAUSE: Duration = Duration::from_millis(250);
-/// How often a lock puts a job off. Then that is a failure like others.
-const LOCK_TRIES: u32 = 20;
-/// systemd kills a unit after a minute. If the helper has not heard of the end of a job's unit by now, the unit has ended
-/// while there was no bus.
-const LOST_AFTER: Duration = Duration::from_secs(120);
-
 /// The token jobs that wait or run: at most one for each PAG.
 #[derive(Default)]
 pub(crate) struct Queue {
@@ -36,37 +24,6 @@ pub(crate) struct Queue {
     answered: BTreeMap<u32, Instant>,
     /// How many runs were started.
     runs: u64,
-}
-
-/// A job that gets tokens for one PAG.
-struct Job {
-    uid: u32,
-    need: JobNeed,
-    /// Callers over D-Bus that wait for its end.
-    waiters: Vec<Order>,
-    /// A caller asked for it while it ran, and for more than it gets: it is to run once more.
-    again: bool,
-    failures: u32,
-    /// How often a lock has put it off since its last run.
-    put_off: u32,
-    state: State,
-}
-
-/// Why a PAG is to get tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum JobNeed {
-    /// Only a caller asks for it. If it fails, it is not tried again.
-    Asked,
-    /// The PAG lacks tokens.
-    Missing,
-    /// Its tokens are good, and are to be renewed in this way. If it fails, the PAG's record says when the next is due.
-    Renewal(RenewVia),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Waiting { until: Instant },
-    Running { run: RunId, until: Instant },
 }
 
 /// A job that is to be started.
@@ -90,44 +47,34 @@ pub(crate) struct Ran {
 }
 
 impl Queue {
-    fn job(&mut self, pag: PagId, uid: u32, now: Instant) -> &mut Job {
-        self.jobs.entry(pag).or_insert(Job {
-            uid,
-            need: JobNeed::Asked,
-            waiters: Vec::new(),
-            again: false,
-            failures: 0,
-            put_off: 0,
-            state: State::Waiting { until: now },
-        })
+    /// The job of this PAG, if there is one.
+    pub(crate) fn get(&self, pag: PagId) -> Option<&Job> {
+        self.jobs.get(&pag)
+    }
+
+    /// The job of this PAG, if there is one.
+    pub(super) fn get_mut(&mut self, pag: PagId) -> Option<&mut Job> {
+        self.jobs.get_mut(&pag)
+    }
+
+    /// The job with this run, and its PAG. None if the run is over.
+    pub(crate) fn run(&mut self, id: RunId) -> Option<(PagId, &mut Job)> {
+        self.jobs.iter_mut().find(|(_, job)| job.runs_as(id)).map(|(pag, job)| (*pag, job))
     }
 
     /// This PAG of `uid` is to get tokens. If it waits for them already, that stays as it is.
     pub(crate) fn add(&mut self, pag: PagId, uid: u32, need: JobNeed, now: Instant) {
-        let job = self.job(pag, uid, now);
-        if job.need == JobNeed::Asked {
+        let job = self.jobs.entry(pag).or_insert_with(|| Job::asked(uid, now));
+        if !job.is_needed() {
             job.need = need;
         }
     }
 
-    /// There is a new ticket for this PAG: if it waits for its next attempt, that is now.
-    pub(crate) fn hurry(&mut self, pag: PagId, now: Instant) {
-        if let Some(State::Waiting { until }) = self.jobs.get_mut(&pag).map(|job| &mut job.state) {
-            *until = now.min(*until);
-        }
-    }
-
-    /// A caller asks for new tokens in a PAG of `uid`. It does not wait out the pause after a failure, but a short one after
-    /// its last question. A job that runs already answers it, too, unless it wants `more` than that job gets.
+    /// A caller asks for new tokens in a PAG of `uid`: see [`Job::ask`]. It waits a short while after its user's last answer.
     pub(crate) fn ask(&mut self, order: Order, uid: u32, more: bool, now: Instant) {
         let earliest = self.answered.get(&uid).map_or(now, |last| now.max(*last + ASKED_PAUSE));
-        let job = self.job(order.pag, uid, now);
-        match &mut job.state {
-            State::Waiting { until } if job.need != JobNeed::Asked => *until = earliest.min(*until),
-            State::Waiting { until } => *until = earliest,
-            State::Running { .. } => job.again |= more,
-        }
-        job.waiters.push(order);
+        let job = self.jobs.entry(order.pag).or_insert_with(|| Job::asked(uid, now));
+        job.ask(order, more, earliest);
     }
 
     /// Drops the job of this PAG, and answers its callers.
@@ -140,7 +87,7 @@ impl Queue {
     /// Drops all renewals: they are planned anew.
     pub(crate) fn forget_renewals(&mut self) {
         self.jobs.retain(|_, job| {
-            let is_renewal = matches!(job.need, JobNeed::Renewal(_));
+            let is_renewal = job.is_renewal();
             if is_renewal {
                 answer(std::mem::take(&mut job.waiters), &lost());
             }
@@ -168,7 +115,7 @@ impl Queue {
             if running.have_room_for(job) {
                 self.runs += 1;
                 let id = RunId(self.runs);
-                job.state = State::Running { run: id, until: now + LOST_AFTER };
+                job.starts(id, now);
                 running.add(job);
                 started.push(Run { id, pag, uid: job.uid, need: job.need, asked: !job.waiters.is_empty() });
             }
@@ -179,7 +126,7 @@ impl Queue {
     /// Takes a job for failed if the helper should have heard of its end by now.
     fn give_up_lost(&mut self, now: Instant) {
         self.jobs.retain(|_, job| {
-            if !matches!(job.state, State::Running { until, .. } if until <= now) {
+            if !job.is_lost(now) {
                 return true;
             }
             answer(std::mem::take(&mut job.waiters), &lost());
@@ -187,44 +134,21 @@ impl Queue {
         });
     }
 
-    /// The first unit of a run has ended well, and another one is started. False if the run is over.
-    pub(crate) fn goes_on(&mut self, id: RunId, now: Instant) -> bool {
-        let running = self.jobs.values_mut().find(|job| job.runs_as(id));
-        let is_there = running.is_some();
-        running.into_iter().for_each(|job| job.state = State::Running { run: id, until: now + LOST_AFTER });
-        is_there
-    }
-
     /// A run has ended. Says which it was.
     pub(crate) fn finish(&mut self, id: RunId, ok: bool, now: Instant) -> Option<Ran> {
-        let (pag, job) = self.jobs.iter_mut().find(|(_, job)| job.runs_as(id))?;
-        let (pag, uid, need) = (*pag, job.uid, job.need);
-        job.put_off = 0;
-        let is_renewal = matches!(need, JobNeed::Renewal(_));
-        if std::mem::take(&mut job.again) && (ok || !is_renewal) {
-            if is_renewal {
-                job.need = JobNeed::Missing;
-            }
-            job.state = State::Waiting { until: now };
+        let (pag, job) = self.run(id)?;
+        let (uid, need) = (job.uid, job.need);
+        if job.must_run_again(ok, now) {
             return Some(Ran { pag, uid, need, waiters: Vec::new() });
         }
         let waiters = std::mem::take(&mut job.waiters);
-        if ok || is_renewal || !job.fail(now) {
+        if ok || job.is_renewal() || !job.fail(now) {
             self.jobs.remove(&pag);
         }
         if !waiters.is_empty() {
             self.answered.insert(uid, now);
         }
         Some(Ran { pag, uid, need, waiters })
-    }
-
-    /// A login holds the lock of the user. The job of this PAG is tried again soon, and its callers wait. False if that has
-    /// happened too often.
-    pub(crate) fn put_off(&mut self, pag: PagId, now: Instant) -> bool {
-        let Some(job) = self.jobs.get_mut(&pag).filter(|job| job.put_off < LOCK_TRIES) else { return false };
-        job.put_off += 1;
-        job.state = State::Waiting { until: now + LOCK_PAUSE };
-        true
     }
 
     /// The job of this PAG could not be started. Gives the callers that are to be told.
@@ -240,25 +164,10 @@ impl Queue {
         waiters
     }
 
-    /// Whether this PAG is to get tokens already, whether or not a caller asks for it.
-    pub(crate) fn is_needed(&self, pag: PagId) -> bool {
-        self.jobs.get(&pag).is_some_and(|job| job.need != JobNeed::Asked)
-    }
-
-    /// The PAG that this run is for. None if the run is over.
-    pub(crate) fn pag_of(&self, id: RunId) -> Option<PagId> {
-        self.jobs.iter().find(|(_, job)| job.runs_as(id)).map(|(pag, _)| *pag)
-    }
-
-    /// Whether a job runs for this PAG.
-    pub(crate) fn runs_for(&self, pag: PagId) -> bool {
-        self.jobs.get(&pag).is_some_and(Job::is_running)
-    }
-
     /// When [`Queue::start`] has something to do next.
     pub(crate) fn next(&self) -> Option<Instant> {
         let running = Running::of(&self.jobs);
-        let moments = self.jobs.values().filter_map(|job| match job.state {
+        let moments = self.jobs.values().filter_map(|job| match job.state() {
             State::Running { until, .. } => Some(until),
             State::Waiting { until } => running.have_room_for(job).then_some(until),
         });
@@ -293,46 +202,19 @@ impl Running {
 
     fn add(&mut self, job: &Job) {
         self.uids.push(job.uid);
-        self.asked += usize::from(job.need == JobNeed::Asked);
+        self.asked += usize::from(!job.is_needed());
     }
 
     fn have_room_for(&self, job: &Job) -> bool {
-        let is_asked = job.need == JobNeed::Asked;
-        self.uids.len() < AT_ONCE && !self.uids.contains(&job.uid) && (!is_asked || self.asked < ASKED_AT_ONCE)
-    }
-}
-
-impl Job {
-    /// Since when it waits for its start.
-    fn due(&self, now: Instant) -> Option<Instant> {
-        match self.state {
-            State::Waiting { until } if until <= now => Some(until),
-            _ => None,
-        }
-    }
-
-    fn is_running(&self) -> bool {
-        matches!(self.state, State::Running { .. })
-    }
-
-    fn runs_as(&self, id: RunId) -> bool {
-        matches!(self.state, State::Running { run, .. } if run == id)
-    }
-
-    /// Has it wait for its next attempt after a failure. False if there is to be none.
-    fn fail(&mut self, now: Instant) -> bool {
-        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        self.put_off = 0;
-        self.again = false;
-        self.state = State::Waiting { until: now + pause };
-        self.need != JobNeed::Asked
+        let has_turn = job.is_needed() || self.asked < ASKED_AT_ONCE;
+        self.uids.len() < AT_ONCE && !self.uids.contains(&job.uid) && has_turn
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::job::{LOCK_PAUSE, LOCK_TRIES, LOST_AFTER, PAUSE};
     use crate::order::Action;
     use std::rc::Rc;
 
@@ -347,7 +229,7 @@ mod tests {
     /// The running job of `uid` has ended.
     fn finish(jobs: &mut Queue, uid: u32, ok: bool, now: Instant) -> Option<Ran> {
         let mut all = jobs.jobs.values().filter(|job| job.uid == uid);
-        let run = all.find_map(|job| if let State::Running { run, .. } = job.state { Some(run) } else { None })?;
+        let run = all.find_map(|job| if let State::Running { run, .. } = job.state() { Some(run) } else { None })?;
         jobs.finish(run, ok, now)
     }
 
@@ -397,7 +279,7 @@ mod tests {
         }
         assert_eq!(start(&mut jobs, now), [61001]);
         finish(&mut jobs, 61001, false, now);
-        jobs.hurry(pag(1), now);
+        jobs.get_mut(pag(1)).unwrap().hurry(now);
         assert_eq!(start(&mut jobs, now), [61001], "with a new ticket it is at once");
     }
 
@@ -417,12 +299,12 @@ mod tests {
         ask(&mut jobs, pag(1), 61001, false, now);
         for _ in 0..LOCK_TRIES {
             assert_eq!(start(&mut jobs, now), [61001]);
-            assert!(jobs.put_off(pag(1), now) && is_asked(&jobs, pag(1)), "its caller waits");
+            assert!(jobs.get_mut(pag(1)).unwrap().put_off(now) && is_asked(&jobs, pag(1)), "its caller waits");
             assert_eq!(jobs.next(), Some(now + LOCK_PAUSE));
             now += LOCK_PAUSE;
         }
         assert_eq!(start(&mut jobs, now), [61001]);
-        assert!(!jobs.put_off(pag(1), now), "in the end it has failed");
+        assert!(!jobs.get_mut(pag(1)).unwrap().put_off(now), "in the end it has failed");
         assert_eq!(jobs.not_started(pag(1), now).len(), 1);
         assert!(LOCK_PAUSE * LOCK_TRIES < PAUSE);
     }
@@ -433,11 +315,11 @@ mod tests {
         want(&mut jobs, pag(1), 61001, now);
         let run = jobs.start(now)[0].id;
         let first = now + LOST_AFTER - Duration::from_secs(1);
-        assert!(jobs.goes_on(run, first));
+        jobs.run(run).unwrap().1.starts(run, first);
         assert_eq!(start(&mut jobs, now + LOST_AFTER), []);
         assert_eq!(jobs.next(), Some(first + LOST_AFTER), "it is not given up while its second unit may run");
         assert!(jobs.finish(run, true, now + LOST_AFTER).is_some());
-        assert!(!jobs.goes_on(run, now), "one that is over does not go on");
+        assert!(jobs.run(run).is_none(), "one that is over does not go on");
     }
 
     #[test]
@@ -449,8 +331,8 @@ mod tests {
         let later = now + LOST_AFTER;
         let next = jobs.start(later)[0];
         assert_eq!((lost.pag, next.pag), (pag(1), pag(2)), "the first is given up, and the other runs");
-        assert!(jobs.pag_of(lost.id).is_none() && jobs.finish(lost.id, true, later).is_none());
-        assert!(jobs.runs_for(pag(2)), "the other one still runs");
+        assert!(jobs.run(lost.id).is_none() && jobs.finish(lost.id, true, later).is_none());
+        assert!(jobs.get(pag(2)).is_some_and(Job::is_running), "the other one still runs");
         assert_eq!(jobs.finish(next.id, true, later).unwrap().pag, pag(2));
     }
 

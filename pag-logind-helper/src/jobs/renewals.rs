@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use pag::types::PagId;
 
+use super::job::{Job, JobNeed};
 use super::plan::{self, Notice, Plan, RenewVia};
-use super::queue::{JobNeed, Queue};
+use super::queue::Queue;
 use super::records::note_tokens;
 use crate::pags::Pags;
 
@@ -76,7 +77,7 @@ impl Round<'_> {
     /// Does what is due by the plan of one PAG, and says when something is due next.
     fn follow(&mut self, pag: PagId, uid: u32, plan: &Plan, past: &mut Past) -> Option<u64> {
         // Without a bus no job can be started. When it is back, all is planned anew.
-        let has_job = self.has_bus && self.queue.is_needed(pag);
+        let has_job = self.has_bus && self.queue.get(pag).is_some_and(Job::is_needed);
         let due = plan.job.filter(|(moment, _)| *moment <= self.now && self.has_bus && !has_job);
         let is_sure = |notice: &Notice| notice.is_sure(has_job || due.is_some());
         let news = plan.notice.filter(|notice| past.is_news(notice) && is_sure(notice));
@@ -88,7 +89,7 @@ impl Round<'_> {
             if past.last_token_check.is_some_and(|last| self.instant < last + TOKEN_CHECK_PAUSE) {
                 return Some(self.now.saturating_add(TOKEN_CHECK_PAUSE.as_secs()));
             }
-            if note_tokens(self.pags, pag, !self.queue.is_needed(pag)) {
+            if note_tokens(self.pags, pag, !self.queue.get(pag).is_some_and(Job::is_needed)) {
                 past.last_token_check = Some(self.instant);
                 self.dirty.insert(uid);
                 return None;
@@ -133,7 +134,9 @@ impl Past {
 /// Has the tokens of a PAG renewed in its turn: see [`TokenJobs::renew`](super::TokenJobs::renew).
 pub(super) fn add(queue: &mut Queue, pag: PagId, via: RenewVia, pags: &Pags, dirty: &BTreeSet<u32>) {
     let now = Instant::now();
-    queue.hurry(pag, now);
+    if let Some(job) = queue.get_mut(pag) {
+        job.hurry(now);
+    }
     if let Some(uid) = pags.user_of(pag).filter(|uid| !dirty.contains(uid)) {
         queue.add(pag, uid, JobNeed::Renewal(via), now);
     }

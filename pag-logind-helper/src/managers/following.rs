@@ -7,23 +7,22 @@ use pag::ccache;
 use pag::error::Result;
 use pag::keyring::Serial;
 use pag::mirror::follow;
-use pag::policy::{self, Sessions, candidates};
+use pag::policy;
 use pag::report::{Event, report};
 use pag::store::locked::LockedUser;
 use pag::store::record::Record;
 use pag::store::registry::Pag;
-use pag::types::{Follow, PagId};
+use pag::types::PagId;
 
+use crate::managers::leaders::Leaders;
 use crate::messages::HelperEvent;
 use crate::pags::rings::{self, keys_of};
 use crate::tickets::copy::{COPIED, TicketCopy};
 
 /// The followers of this host.
 pub(crate) struct Following {
-    /// The setting `follow`.
-    pub(crate) setting: Follow,
-    /// What logind has said of users when it was asked.
-    sessions: BTreeMap<u32, Sessions>,
+    /// Which PAG each of them should follow.
+    pub(crate) leaders: Leaders,
     /// What the rings of followers had when they were last brought into step.
     steps: BTreeMap<PagId, Step>,
     /// Followers that are out of step for a reason that was reported.
@@ -49,8 +48,7 @@ impl Following {
     /// Knows no follower yet.
     pub(crate) fn new() -> Self {
         Following {
-            setting: Follow::Display,
-            sessions: BTreeMap::new(),
+            leaders: Leaders::new(),
             steps: BTreeMap::new(),
             reported: BTreeSet::new(),
             without_ticket: BTreeSet::new(),
@@ -63,32 +61,11 @@ impl Following {
         !self.steps.is_empty() || !self.reported.is_empty()
     }
 
-    /// Takes over what logind says of a user. True if that is news.
-    pub(crate) fn hear(&mut self, uid: u32, sessions: Sessions) -> bool {
-        let news = self.sessions.get(&uid) != Some(&sessions);
-        self.sessions.insert(uid, sessions);
-        news
-    }
-
-    /// logind cannot be asked any more.
-    pub(crate) fn forget_sessions(&mut self) {
-        self.sessions.clear();
-    }
-
-    /// The PAG that the follower with this record should follow.
-    fn leader(&self, uid: u32, pags: &[Pag], record: &Record) -> Option<PagId> {
-        if !policy::is_follower(record, pag::sys::now()) {
-            return None;
-        }
-        let sessions = self.sessions.get(&uid);
-        policy::followed(self.setting, &candidates(pags), record.follows, sessions, scope_of)
-    }
-
     /// Whether something is to be done about a follower among a user's PAGs.
     pub(crate) fn is_out_of_step(&self, uid: u32, pags: &[Pag]) -> bool {
         pags.iter().any(|pag| {
             let Ok(record) = &pag.record else { return false };
-            let leader = self.leader(uid, pags, record);
+            let leader = self.leaders.choose(uid, pags, record);
             if leader != record.follows {
                 return true;
             }
@@ -107,7 +84,7 @@ impl Following {
             let Some(mut pag) = pags.iter().find(|pag| pag.id == id).cloned() else { continue };
             let Ok(record) = pag.record.clone() else { continue };
             has_follower |= policy::is_follower(&record, pag::sys::now());
-            let leader = self.leader(uid, pags, &record);
+            let leader = self.leaders.choose(uid, pags, &record);
             let leader = leader.and_then(|id| pags.iter().find(|other| other.id == id)).cloned();
             let done = match &leader {
                 Some(leader) => self.follow(user, &mut pag, leader),
@@ -125,7 +102,7 @@ impl Following {
             }
         }
         if !has_follower {
-            self.sessions.remove(&uid);
+            self.leaders.forget(uid);
         }
         has_follower
     }
@@ -178,8 +155,7 @@ impl Following {
         let seen = step(pag, leader);
         follow::mirror(user, pag, leader)?;
         if before != Some(leader.id) {
-            let sessions = self.sessions.get(&uid).zip(leader.record.as_ref().ok());
-            let session = sessions.and_then(|(known, record)| known.of(record, scope_of)).map(|one| one.id.clone());
+            let session = leader.record.as_ref().ok().and_then(|record| self.leaders.session_of(uid, record));
             report(&Event::Follows { uid: pag.uid, pag: pag.id, followed: leader.id, session });
         }
         let last = self.steps.get(&pag.id).filter(|last| last.leader == leader.id);
@@ -237,44 +213,4 @@ fn forget_own(user: &LockedUser<'_>, pag: &mut Pag) -> Result<()> {
         ..record
     };
     user.store(pag, blank)
-}
-
-/// The session that a process is in, by its control group: logind calls that `session-ID.scope` (src/login/logind-session.c,
-/// session_start_scope).
-fn scope_of(pid: i32) -> Option<String> {
-    session_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
-}
-
-fn session_in(cgroup: &str) -> Option<String> {
-    let mut parts = cgroup.lines().flat_map(|line| line.split('/'));
-    parts.find_map(|part| Some(part.strip_prefix("session-")?.strip_suffix(".scope")?.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_is_in_the_session_that_its_control_group_names() {
-        let session = "0::/user.slice/user-61001.slice/session-c2.scope\n";
-        assert_eq!(session_in(session).as_deref(), Some("c2"));
-        let old = "12:pids:/user.slice\n1:name=systemd:/user.slice/user-61001.slice/session-7.scope\n0::/\n";
-        assert_eq!(session_in(old).as_deref(), Some("7"));
-        for other in
-            ["", "0::/system.slice/ssh.service\n", "0::/user.slice/user-61001.slice/user@61001.service/init.scope\n"]
-        {
-            assert_eq!(session_in(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn logind_is_heard_once() {
-        let mut following = Following::new();
-        let said = Sessions { display: Some("1".to_owned()), all: Vec::new() };
-        assert!(following.hear(61001, said.clone()));
-        assert!(!following.hear(61001, said.clone()));
-        assert!(following.hear(61001, Sessions::default()));
-        following.forget_sessions();
-        assert!(following.hear(61001, Sessions::default()));
-    }
 }

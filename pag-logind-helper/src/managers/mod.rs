@@ -3,4 +3,5 @@
 pub(crate) mod adopted;
 pub(crate) mod choose;
 pub(crate) mod following;
+pub(crate) mod leaders;
 pub(crate) mod outside;
