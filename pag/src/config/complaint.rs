@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::types::printable;
+
 /// The place of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigSource {
@@ -41,7 +43,7 @@ impl fmt::Display for Complaint {
 
 /// A text as a message may repeat it: without control characters, and at most 200 characters long.
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
+    text.chars().map(printable).take(200).collect()
 }
 
 pub(super) fn quoted(text: &str) -> String {

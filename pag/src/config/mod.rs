@@ -54,7 +54,7 @@ pub fn load(
 /// The settings of the host as a whole, for the helper. The other sections are read for their mistakes only.
 pub fn host(dirs: &Dirs) -> (Settings, Vec<Complaint>) {
     let mut reading = Reading::new(dirs, None);
-    let of_host = reading.settings.clone();
+    let (of_host, decisions) = (reading.settings.clone(), reading.decisions.clone());
     let services: Vec<String> = std::mem::take(&mut reading.services);
     for service in &services {
         reading.settings.placement = default_role(&service.to_ascii_lowercase());
@@ -66,7 +66,7 @@ pub fn host(dirs: &Dirs) -> (Settings, Vec<Complaint>) {
     for user in reading.users.clone() {
         reading.apply(Level::User(&user));
     }
-    reading.settings = of_host;
+    (reading.settings, reading.decisions) = (of_host, decisions);
     reading.finish(dirs)
 }
 
@@ -107,14 +107,10 @@ pub struct Explained {
 pub fn explain(dirs: &Dirs, service: Option<&str>, subject: Option<&Subject<'_>>) -> (Vec<Explained>, Vec<Complaint>) {
     let mut reading = Reading::new(dirs, service);
     reading.apply_user(subject);
-    let decided = |name| {
-        let decisions = reading.decisions.iter().rev();
-        decisions.into_iter().find(|(setting, _)| *setting == name).map(|(_, place)| place.clone())
-    };
     let one = |option: &Opt| Explained {
         name: option.name,
         value: shown(option.name, &reading.settings).unwrap_or_default(),
-        place: decided(setting(option.name)),
+        place: reading.decided(setting(option.name)),
     };
     let explained = OPTIONS.iter().map(one).collect();
     (explained, reading.finish(dirs).1)

@@ -288,6 +288,7 @@ impl Default for Settings {
             strict: false,
             program: None,
             kafs_program: None,
+            program_places: [None, None],
             afs_cells: Vec::new(),
             always_aklog: false,
             aklog_homedir: false,

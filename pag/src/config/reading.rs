@@ -174,7 +174,14 @@ impl Reading {
             let place = ConfigSource::File(dirs.main.clone(), 0);
             self.complaints.push(Complaint { place, what, right: "what pag.conf(5) says".to_owned() });
         }
+        self.settings.program_places = ["program", "kafs_program"].map(|name| self.decided(name));
         (self.settings, self.complaints)
+    }
+
+    /// The place that decides an option. None for the built-in default.
+    pub(super) fn decided(&self, name: &str) -> Option<ConfigSource> {
+        let last = self.decisions.iter().rev().find(|(setting, _)| *setting == name);
+        last.map(|(_, place)| place.clone())
     }
 
     pub(super) fn complain(&mut self, place: ConfigSource, what: String, right: String) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::complaint::ConfigSource;
 use crate::types::{Cell, ClientChoice, Follow, Join, Retain, Scope, ServiceKind};
 
 /// The settings for one user at one PAM service, or for the host.
@@ -22,6 +23,8 @@ pub struct Settings {
     pub program: Option<Vec<String>>,
     /// The seeder of kAFS.
     pub kafs_program: Option<Vec<String>>,
+    /// The places that set `program` and `kafs_program`, for messages about these programs.
+    pub program_places: [Option<ConfigSource>; 2],
     /// The cells that tokens are wanted for.
     pub afs_cells: Vec<Cell>,
     /// Whether the seeder runs without a ticket, too.

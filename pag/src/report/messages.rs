@@ -357,11 +357,7 @@ impl fmt::Display for Event {
                 write!(f, "got tokens of cell {cell} for {} in {millis} ms", User(*uid))
             }
             Event::SeedFailed { uid, cell, why, .. } => {
-                write!(
-                    f,
-                    "no tokens of cell {cell} for {}: {why}. To see more, run the seeder as that user",
-                    User(*uid)
-                )
+                write!(f, "no tokens of cell {cell} for {}: {why}", User(*uid))
             }
             Event::SeedPutOff { uid, pag } => {
                 write!(f, "no seeder runs for PAG {pag} of {}: an attempt has just been made", User(*uid))

@@ -8,11 +8,11 @@ use super::budget::Budget;
 use super::excluded::Excluded;
 use super::wanted::{Wanted, cell_of_path, cells, named};
 use crate::afs::openafs::Device;
-use crate::config::{AKLOG, AKLOG_KAFS, Settings};
+use crate::config::{AKLOG, AKLOG_KAFS, ConfigSource, Settings};
 use crate::error::{Error, Result};
 use crate::store::ring::Enter;
-use crate::sys::{self, Exit, Identity, Passwd, Program};
-use crate::types::{Cell, Client};
+use crate::sys::{self, Exit, Identity, Passwd, Program, Said};
+use crate::types::{Cell, Client, quoted_words};
 
 /// The seeders to run for one user: one or more for each client.
 #[derive(Debug)]
@@ -45,42 +45,56 @@ pub(super) struct Run {
     pub(super) openafs: bool,
     /// The cell that it gets a token for. None if it gets tokens for several cells, or for its default.
     pub(super) cell: Option<Cell>,
+    /// The place that names the program. None for the default.
+    pub(super) place: Option<ConfigSource>,
 }
 
 impl Run {
     /// A run of a kAFS seeder for one cell.
-    fn of_cell(words: &[String], cell: &Cell) -> Self {
-        Run { words: [words, &[cell.to_string()]].concat(), openafs: false, cell: Some(cell.clone()) }
+    fn of_cell(words: &[String], cell: &Cell, place: Option<ConfigSource>) -> Self {
+        Run { words: [words, &[cell.to_string()]].concat(), openafs: false, cell: Some(cell.clone()), place }
     }
 
-    /// Its name in a message about several runs.
+    /// Its name in messages.
     fn name(&self) -> String {
         let program = self.words.first().map_or("", String::as_str);
         self.cell.as_ref().map_or_else(|| program.to_owned(), |cell| format!("{program} {cell}"))
     }
 }
 
+/// What is run, and where its words go.
+struct Task<'a> {
+    /// Its name in messages.
+    name: &'a str,
+    /// The place that names the program.
+    place: Option<&'a ConfigSource>,
+    program: &'a Program,
+    identity: &'a Identity,
+}
+
 impl Job<'_> {
     /// Runs the seeders of all clients that are served. They run in `ring`, or, without a ring (`nopag`), where the
-    /// caller is. A seeder that fails does not stop the others.
+    /// caller is. A seeder that fails does not stop the others. Also returns what seeders said that ended with status 0.
     ///
     /// # Errors
     /// `System` when the kernel makes no child.
-    pub fn run(&self, ring: Option<&dyn Enter>, budget: &Budget) -> Result<Outcome> {
-        let mut failures = Vec::new();
+    pub fn run(&self, ring: Option<&dyn Enter>, budget: &Budget) -> Result<(Outcome, Vec<String>)> {
+        let (mut failures, mut words) = (Vec::new(), Vec::new());
         let (clients, exists) = (Client::present(self.settings), |path: &str| Path::new(path).exists());
         let (runs, missing) = runs(&clients, self.settings, self.user, &self.excluded, exists, Client::own_cell);
         failures.extend(missing);
-        let several = runs.len() + failures.len() > 1;
         for one in runs {
             let name = one.name();
-            let done = match self.program(one.words) {
-                Some(program) => run(&program, self.identity, ring, one.openafs, budget)?,
-                None => Err("its command line holds a NUL".to_owned()),
+            let Some(program) = self.program(one.words) else {
+                failures.push(format!("the command line of {name} holds a NUL"));
+                continue;
             };
-            failures.extend(done.err().map(|why| if several { format!("{name}: {why}") } else { why }));
+            let task = Task { name: &name, place: one.place.as_ref(), program: &program, identity: self.identity };
+            let (outcome, said) = run(&task, ring, one.openafs, budget)?;
+            failures.extend(outcome.err());
+            words.extend(said);
         }
-        Ok(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
+        Ok((if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }, words))
     }
 
     /// The tokens that the seeders should get.
@@ -94,10 +108,7 @@ impl Job<'_> {
     /// # Errors
     /// As [`Job::run`].
     pub fn kdestroy(&self, budget: &Budget) -> Result<Outcome> {
-        match self.program(vec!["/usr/bin/kdestroy".to_owned(), "-q".to_owned()]) {
-            Some(program) => run(&program, self.identity, None, false, budget),
-            None => Ok(Err("its environment holds a NUL".to_owned())),
-        }
+        self.tool("kdestroy", &["/usr/bin/kdestroy", "-q"], budget)
     }
 
     /// Renews the ticket-granting ticket, as the user, where the caller is.
@@ -105,11 +116,7 @@ impl Job<'_> {
     /// # Errors
     /// As [`Job::run`].
     pub fn renew(&self, budget: &Budget) -> Result<Outcome> {
-        match self.program(vec!["/usr/bin/kinit".to_owned(), "-R".to_owned()]) {
-            Some(program) => Ok(run(&program, self.identity, None, false, budget)?
-                .map_err(|why| why.replacen("the seeder", "kinit -R", 1))),
-            None => Ok(Err("its environment holds a NUL".to_owned())),
-        }
+        self.tool("kinit -R", &["/usr/bin/kinit", "-R"], budget)
     }
 
     /// Gets a ticket for `principal` from a keytab into the job's ccache, as the user, where the caller is.
@@ -117,11 +124,16 @@ impl Job<'_> {
     /// # Errors
     /// As [`Job::run`].
     pub fn kinit(&self, keytab: &str, principal: &str, budget: &Budget) -> Result<Outcome> {
-        let words = ["/usr/bin/kinit", "-k", "-t", keytab, "--", principal].map(str::to_owned);
-        match self.program(words.into()) {
-            Some(program) => Ok(run(&program, self.identity, None, false, budget)?
-                .map_err(|why| why.replacen("the seeder", "kinit", 1))),
-            None => Ok(Err("its command line holds a NUL".to_owned())),
+        self.tool("kinit", &["/usr/bin/kinit", "-k", "-t", keytab, "--", principal], budget)
+    }
+
+    /// Runs a program of Kerberos, as the user, where the caller is.
+    fn tool(&self, name: &str, words: &[&str], budget: &Budget) -> Result<Outcome> {
+        match self.program(words.iter().copied().map(str::to_owned).collect()) {
+            Some(program) => {
+                Ok(run(&Task { name, place: None, program: &program, identity: self.identity }, None, false, budget)?.0)
+            }
+            None => Ok(Err(format!("the command line or the environment of {name} holds a NUL"))),
         }
     }
 
@@ -166,11 +178,12 @@ pub(super) fn runs(
     let clients: Vec<Client> = clients.iter().copied().filter(|client| !is_left_out(client)).collect();
     let (openafs, keyring) = (clients.contains(&Client::OpenAfs), clients.contains(&Client::Keyring));
     let default = |path: &str| exists(path).then(|| vec![path.to_owned()]);
+    let [place, kafs_place] = settings.program_places.clone();
     match settings.program.clone() {
         // One run serves both clients.
-        Some(words) if openafs || keyring => runs.push(Run { words, openafs, cell: None }),
+        Some(words) if openafs || keyring => runs.push(Run { words, openafs, cell: None, place }),
         None if openafs => match default(AKLOG) {
-            Some(words) => runs.push(Run { words, openafs, cell: None }),
+            Some(words) => runs.push(Run { words, openafs, cell: None, place: None }),
             None => missing.push(format!("there is no {AKLOG}: install OpenAFS's, or set program in pag.conf")),
         },
         _ => {}
@@ -183,8 +196,10 @@ pub(super) fn runs(
     }
     if clients.contains(&Client::Kafs) {
         match settings.kafs_program.clone().or_else(|| default(AKLOG_KAFS)) {
-            Some(words) if named.is_empty() => runs.push(Run { words, openafs: false, cell: None }),
-            Some(words) => runs.extend(cells.iter().map(|cell| Run::of_cell(&words, cell))),
+            Some(words) if named.is_empty() => {
+                runs.push(Run { words, openafs: false, cell: None, place: kafs_place });
+            }
+            Some(words) => runs.extend(cells.iter().map(|cell| Run::of_cell(&words, cell, kafs_place.clone()))),
             None => missing.push(format!("there is no {AKLOG_KAFS}: install it, or set kafs_program in pag.conf")),
         }
     }
@@ -207,18 +222,13 @@ fn aklog_arguments(settings: &Settings, user: &Passwd, excluded: &Excluded, cell
 /// The result of a program. The error says in words what went wrong.
 pub type Outcome = std::result::Result<(), String>;
 
-/// Runs a program in `ring`, as the user. With `openafs`, it runs only in a PAG of OpenAFS.
+/// Runs a program in `ring`, as the user. With `openafs`, it runs only in a PAG of OpenAFS. Returns how it ended, and, if
+/// that was with status 0, what it said.
 #[allow(unsafe_code)] // makes a child
-fn run(
-    program: &Program,
-    identity: &Identity,
-    ring: Option<&dyn Enter>,
-    openafs: bool,
-    budget: &Budget,
-) -> Result<Outcome> {
+fn run(task: &Task<'_>, ring: Option<&dyn Enter>, openafs: bool, budget: &Budget) -> Result<(Outcome, Option<String>)> {
     let left = budget.left();
     if left.is_zero() {
-        return Ok(Err("the time of this login is used up".to_owned()));
+        return Ok((Err(format!("{} was not run: the time of this login is used up", task.name)), None));
     }
     let device = if openafs { Device::served() } else { None };
     let enter = || {
@@ -230,27 +240,43 @@ fn run(
         let is_member = |device: &Device| device.open().is_ok_and(|interface| interface.is_member());
         if openafs && !device.as_ref().is_some_and(is_member) { Err(STATUS_NO_PAG) } else { Ok(()) }
     };
+    // Without room for its words, the program runs all the same.
+    let said = Said::new().ok();
     // SAFETY: `enter` makes system calls into memory that is there; it allocates nothing and takes no lock.
-    let end = unsafe { sys::run(program, identity, left, enter) }.map_err(Error::system("run a seeder"))?;
-    Ok(in_words(end, left))
+    let end = unsafe { sys::run(task.program, task.identity, left, said.as_ref(), enter) };
+    let end = end.map_err(Error::system(format!("run {}", task.name)))?;
+    let words = words_of(said.as_ref()).filter(|_| end == Exit::Status(0));
+    Ok((in_words(task, end, left, said.as_ref()), words.map(|words| format!("{} said {words}", task.name))))
 }
 
-/// The end of a seeder, in words.
-fn in_words(end: Exit, left: Duration) -> Outcome {
-    match end {
-        Exit::Status(0) => Ok(()),
-        Exit::Status(sys::STATUS_NOT_STARTED) => {
-            Err("the seeder could not be started, or ended with status 127".to_owned())
+/// The words of a program.
+fn words_of(said: Option<&Said>) -> Option<String> {
+    said.and_then(|said| quoted_words(&said.bytes()))
+}
+
+/// The end of a program, in words, and its own words.
+fn in_words(task: &Task<'_>, end: Exit, left: Duration, said: Option<&Said>) -> Outcome {
+    let name = task.name;
+    let why = match end {
+        Exit::Status(0) => return Ok(()),
+        Exit::Status(STATUS_OUTSIDE) => {
+            return Err(format!("the ring could not be entered, so {name} was not run"));
         }
-        Exit::Status(STATUS_OUTSIDE) => Err("the ring could not be entered, so the seeder was not run".to_owned()),
         Exit::Status(STATUS_NO_PAG) => {
-            Err("this ring has no PAG of OpenAFS, so the seeder was not run: its tokens would go to all processes with this uid".to_owned())
+            return Err(format!(
+                "this ring has no PAG of OpenAFS, so {name} was not run: its tokens would go to all processes with this uid"
+            ));
         }
-        Exit::Status(sys::STATUS_SIGNAL) => Err("a signal ended the seeder".to_owned()),
+        Exit::Status(sys::STATUS_NOT_STARTED) => {
+            let place = task.place.map(|place| format!(" (set at {place})")).unwrap_or_default();
+            format!("{name}{place} could not be started, or ended with status 127")
+        }
+        Exit::Status(sys::STATUS_SIGNAL) => format!("a signal ended {name}"),
         Exit::Status(sys::STATUS_DEADLINE) | Exit::TimedOut => {
-            Err(format!("the seeder was killed: it had not ended within {} ms", sys::millis(left)))
+            format!("{name} was killed: it had not ended within {} ms", sys::millis(left))
         }
-        Exit::Status(status) => Err(format!("the seeder ended with status {status}")),
-        Exit::Signal(signal) => Err(format!("signal {signal} ended the seeder's supervisor")),
-    }
+        Exit::Status(status) => format!("{name} ended with status {status}"),
+        Exit::Signal(signal) => format!("signal {signal} ended the supervisor of {name}"),
+    };
+    Err(words_of(said).map_or_else(|| format!("{why}; it said nothing"), |words| format!("{why}: {words}")))
 }

@@ -72,14 +72,15 @@ pub fn run_and_judge(job: &Job<'_>, ring: Option<&dyn Enter>, before: Option<&Ve
     let look = |time: Duration| afs::tokens(ring.filter(|_| !time.is_zero())?, Instant::now() + time).ok();
     let before = before.cloned().or_else(|| look(budget.left().min(LOOK)));
     let before = before.as_deref();
-    let result = job.run(ring, budget).unwrap_or_else(|error| Err(error.to_string()));
+    let (result, words) = job.run(ring, budget).unwrap_or_else(|error| (Err(error.to_string()), Vec::new()));
     let after = look(LOOK);
     let (brought, result) = match (result, &after) {
         (Ok(()), None) => (Brought { got: wanted, ..Brought::default() }, Ok(())),
         (Ok(()), Some(after)) => {
             let brought = brought(&wanted, before, after);
             let all = brought.missed.is_empty();
-            (brought, if all { Ok(()) } else { Err(NOTHING_THERE.to_owned()) })
+            let why = || [&[NOTHING_THERE.to_owned()], &words[..]].concat().join("; ");
+            (brought, if all { Ok(()) } else { Err(why()) })
         }
         // A seeder of several cells does not say for which of them it has failed.
         (Err(why), after) => {

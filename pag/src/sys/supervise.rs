@@ -9,6 +9,7 @@ use std::{io, ptr};
 use super::descriptors::close_range;
 use super::fork::Exit;
 use super::identity::Identity;
+use super::said::{Said, say_why_not_executed};
 
 /// A program with all that its start needs. The parent makes it, since a child must not allocate.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub const STATUS_SIGNAL: u8 = 125;
 /// Extra time that a supervisor has for killing what its program has left behind.
 const CLEARING: Duration = Duration::from_millis(1500);
 
-/// Runs `program` as `identity`, for at most `time`. `enter` runs first, in the child that starts the program: it
+/// Runs `program` as `identity`, for at most `time`. It gets `said` as its standard error. `enter` runs first, in the child that starts the program: it
 /// moves that child to where it belongs, or returns the status with which the child ends instead.
 ///
 /// The child is a supervisor. It becomes the reaper of the processes that the program leaves behind
@@ -63,6 +64,7 @@ pub unsafe fn run(
     program: &Program,
     identity: &Identity,
     time: Duration,
+    said: Option<&Said>,
     enter: impl FnOnce() -> Result<(), u8>,
 ) -> io::Result<Exit> {
     let end = Instant::now() + time;
@@ -71,7 +73,7 @@ pub unsafe fn run(
     // executes the program.
     let supervisor = unsafe {
         child(|| match enter() {
-            Ok(()) => supervise(program, identity, end, host),
+            Ok(()) => supervise(program, identity, said, end, host),
             Err(status) => status,
         })
     }?;
@@ -79,7 +81,7 @@ pub unsafe fn run(
 }
 
 /// The supervisor's work. Returns the status to end with. Allocates nothing.
-fn supervise(program: &Program, identity: &Identity, end: Instant, host: u32) -> u8 {
+fn supervise(program: &Program, identity: &Identity, said: Option<&Said>, end: Instant, host: u32) -> u8 {
     // SAFETY: takes integers.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     reset_signals();
@@ -95,7 +97,7 @@ fn supervise(program: &Program, identity: &Identity, end: Instant, host: u32) ->
     // SAFETY: as in `fork`.
     let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) };
     if pid == 0 {
-        execute(program, identity);
+        execute(program, identity, said);
         // SAFETY: ends the grandchild.
         unsafe { libc::_exit(c_int::from(STATUS_NOT_STARTED)) };
     }
@@ -216,7 +218,7 @@ fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
 }
 
 /// Makes the grandchild ready and executes its program. Returns only if that failed.
-fn execute(program: &Program, identity: &Identity) {
+fn execute(program: &Program, identity: &Identity, said: Option<&Said>) {
     // SAFETY: no arguments: a session and process group of its own, without the host's terminal.
     unsafe { libc::setsid() };
     // SAFETY: takes an integer.
@@ -231,6 +233,10 @@ fn execute(program: &Program, identity: &Identity) {
     for fd in 0..3 {
         // SAFETY: takes integers.
         unsafe { libc::dup2(null, fd) };
+    }
+    if let Some(said) = said {
+        // SAFETY: takes integers.
+        unsafe { libc::dup2(said.as_raw_fd(), 2) };
     }
     // The program gets nothing of the host's (sockets, keys, the terminal).
     close_range(3, c_uint::MAX);
@@ -248,6 +254,7 @@ fn execute(program: &Program, identity: &Identity) {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) };
     // SAFETY: vectors made by `Program::new`: terminated, and alive in this process.
     unsafe { libc::execve(program.path.as_ptr(), program.argv.as_ptr(), program.envp.as_ptr()) };
+    say_why_not_executed();
 }
 
 #[cfg(test)]
@@ -264,7 +271,7 @@ mod tests {
         let program = Program::new(c"/bin/sh".to_owned(), words(&["sh", "-c", script]), words(&["PATH=/usr/bin:/bin"]));
         let us = Identity { uid: ids().uid[1], gid: ids().gid[1], groups: vec![] };
         // SAFETY: `enter` does nothing.
-        let end = unsafe { run(&program, &us, Duration::from_secs(20), || Ok(())) };
+        let end = unsafe { run(&program, &us, Duration::from_secs(20), None, || Ok(())) };
         assert_eq!(end.unwrap(), Exit::Status(7));
     }
 

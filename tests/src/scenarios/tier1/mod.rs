@@ -236,6 +236,11 @@ pub const ALL: &[Scenario] = &[
         "A user who fills their PAG's ccache takes no room from other users or from /run.",
         seeders::ccaches_share_no_room,
     ),
+    (
+        "seeders_own_words",
+        "What a failed seeder said stands in the journal, in one line that forges nothing, and its program is named.",
+        seeders::seeders_own_words,
+    ),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
     (
         "bus_shows_own_pags_only",

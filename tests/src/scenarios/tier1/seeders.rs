@@ -288,6 +288,55 @@ pub(super) fn bad_seeders(sandbox: &mut Sandbox) {
     eventually("a seeder goes with its host", Duration::from_secs(5), || (running() == b"0\n").then_some(()));
 }
 
+/// A seeder runs as the user, who can have it say whatever they like (by a ccache, or a file that the seeder reads).
+pub(super) fn seeders_own_words(sandbox: &mut Sandbox) {
+    sandbox.configure("timeout = 2s");
+    let failure = |sandbox: &mut Sandbox, script: &str| {
+        sandbox.seeder(script);
+        let mut host = ticketed(sandbox, "sshd", "dave", "dave");
+        sandbox.messages();
+        let begun = Instant::now();
+        host.all_ok(&["establish", "open"]);
+        assert!(begun.elapsed() < Duration::from_millis(4500), "no words hold a login up: {:?}", begun.elapsed());
+        let message = sandbox.heard("no tokens of cell example.test for dave (uid 61004)");
+        host.all_ok(&["close", "end"]);
+        message
+    };
+    let plain = failure(sandbox, "#!/bin/sh\necho \"aklog: can't get afs configuration\" >&2\nexit 3\n");
+    let words = "/run/seeder ended with status 3: \"aklog: can't get afs configuration\"";
+    assert!(plain.text().ends_with(words), "the seeder's own words are told: {}", plain.text());
+    let silent = failure(sandbox, "#!/bin/sh\nexit 3\n");
+    assert!(silent.text().ends_with("/run/seeder ended with status 3; it said nothing"), "{}", silent.text());
+
+    // Words that would be fields, or another line on a terminal.
+    let hostile = "#!/bin/sh\nprintf 'x\\033[2J\\nMESSAGE_ID=forged\\nPRIORITY=0\\nUSER_ID=0\\r\\342\\200\\256\\377\"; all is well\\n' >&2\nexit 3\n";
+    let hostile = failure(sandbox, hostile);
+    let field = |name: &str| hostile.0.get(name).map(String::as_str);
+    assert_eq!(field("USER_ID"), Some("61004"), "no field is forged: {hostile:?}");
+    assert_eq!((field("PRIORITY"), field("MESSAGE_ID")), (Some("4"), Some("a4ea3938d4294c52810915b0875b0b21")));
+    let hidden = |c: char| c.is_control() || c == '\u{202e}';
+    assert!(!hostile.text().contains(hidden) && hostile.text().ends_with("all is well\""), "{:?}", hostile.text());
+    assert_eq!(hostile.text().matches('"').count(), 2, "and what is quoted stays so: {}", hostile.text());
+
+    // Words without end, and a process that keeps the seeder's standard error open.
+    let endless = failure(sandbox, "#!/bin/sh\nwhile :; do echo words; done >&2\n");
+    assert!(endless.text().contains("/run/seeder was killed"), "{}", endless.text());
+    assert!(endless.text().contains("words / words") && endless.text().len() < 700, "{}", endless.text());
+    let kept = failure(sandbox, "#!/bin/sh\nsetsid sleep 1017 &\necho kept >&2\nexit 4\n");
+    assert!(kept.text().ends_with("ended with status 4: \"kept\""), "{}", kept.text());
+    let background = failure(sandbox, "#!/bin/sh\necho refused >&2\nexit 0\n");
+    assert!(background.text().ends_with("/run/seeder said \"refused\""), "status 0: {}", background.text());
+
+    // A program that is not there is named, with the line that names it.
+    sandbox.configure("timeout = 2s\nprogram = /usr/bin/aklgo");
+    let line =
+        fs::read_to_string("/etc/pag/pag.conf").unwrap().lines().position(|line| line.contains("aklgo")).unwrap();
+    let missing = failure(sandbox, "");
+    let words = format!("/usr/bin/aklgo (set at /etc/pag/pag.conf:{}) could not be started", line + 1);
+    assert!(missing.text().contains(&words), "the line that names the program is told: {}", missing.text());
+    assert!(missing.text().contains("there is no such file"), "and why it does not start: {}", missing.text());
+}
+
 /// A process that the seeder leaves in the background is killed: the seeder has brought no token, whatever its
 /// status is.
 pub(super) fn background_seeder(sandbox: &mut Sandbox) {
