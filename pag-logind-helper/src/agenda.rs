@@ -54,6 +54,8 @@ pub(crate) struct Clock {
     pub(crate) survey: Option<Instant>,
     /// A renewal is due, or something is to be announced.
     pub(crate) renew: Option<Instant>,
+    /// The AFS clients that are configured are looked for.
+    pub(crate) clients: Option<Instant>,
     /// The pause after a round ends. None: it has ended.
     pub(crate) round: Option<Instant>,
     /// Nudges are read again. None: they are being read.
@@ -65,8 +67,8 @@ pub(crate) struct Clock {
 impl Clock {
     /// The next of them.
     pub(crate) fn next(&self) -> Option<Instant> {
-        let Clock { alive, survey, renew, round, read, written } = *self;
-        [alive, survey, renew, round, read, written].into_iter().flatten().min()
+        let Clock { alive, survey, renew, clients, round, read, written } = *self;
+        [alive, survey, renew, clients, round, read, written].into_iter().flatten().min()
     }
 
     /// Ends the pauses that are over.

@@ -161,6 +161,9 @@ impl<'a> Helper<'a> {
             }
             self.work.choices.answer(&self.work.pags, |uid| self.work.agenda.users.contains(&uid));
         }
+        if self.work.clock.clients.is_some_and(|moment| moment <= now) {
+            self.work.look_for_clients();
+        }
         if self.work.clock.renew.is_some_and(|moment| moment <= now) {
             self.work.plan_renewals();
         }

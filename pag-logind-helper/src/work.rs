@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use pag::afs::MissingClients;
 use pag::config::{self, Dirs};
 use pag::report::{Event, report, set_debug};
 use pag::types::{Client, PagId};
@@ -28,6 +29,9 @@ use crate::tickets::{Errand, Tickets, feed};
 
 /// How often all PAGs are surveyed while something may change and the helper is not told.
 const SURVEY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Time after the start of the host in which no AFS client is missed: its module is loaded after the helper has begun.
+const BOOT: Duration = Duration::from_secs(180);
 
 /// All that the helper works with.
 pub(crate) struct Work<'a> {
@@ -76,9 +80,24 @@ impl<'a> Work<'a> {
         set_debug(settings.debug);
         self.reconciler.following.leaders.setting = settings.follow;
         self.pags.keytabs = Keytabs::new(config::keytabs(&dirs));
-        let served: Vec<&str> = Client::present(&settings).into_iter().map(Client::as_str).collect();
-        log::debug!("AFS clients on this host: {}", served.join(" "));
+        Client::configure(&settings);
+        let now = Instant::now();
+        self.clock.clients = Some(boot_is_over(now).unwrap_or(now));
         complaints.iter().for_each(|complaint| complain(complaint.to_string()));
+    }
+
+    /// Reports AFS clients that are configured, if the host has none.
+    pub(crate) fn look_for_clients(&mut self) {
+        self.clock.clients = None;
+        let (settings, _) = config::host(&Dirs::default());
+        let present = Client::present(&settings);
+        log::debug!(
+            "AFS clients on this host: {}",
+            present.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(" ")
+        );
+        if let Some(missing) = MissingClients::find(&settings, &present).filter(|_| !settings.notokens) {
+            report(&Event::ClientMissing { uid: None, why: missing.to_string() });
+        }
     }
 
     /// Reconciles the PAGs of all users for whom something may have changed.
@@ -284,6 +303,13 @@ impl<'a> Work<'a> {
             self.interface.publish(uid, self.pags.of_user(uid));
         }
     }
+}
+
+/// When the host has had time to load the modules of its AFS clients. None if it is up for longer.
+fn boot_is_over(now: Instant) -> Option<Instant> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let up = Duration::from_secs(text.split('.').next()?.parse().ok()?);
+    BOOT.checked_sub(up).map(|left| now + left)
 }
 
 fn complain(what: String) {

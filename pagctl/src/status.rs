@@ -9,12 +9,12 @@ use pag::report::User;
 use pag::store::record::{Record, Unreadable};
 use pag::store::registry::{Pag, Registry};
 use pag::store::ring::{Enter, Ring};
-use pag::types::Client;
 use pag::{afs, membership, sys};
 use serde::Serialize;
 
 use crate::output::{
-    self, Answer, LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, out, token_lines, user_name,
+    self, Answer, LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, missing_client, out, token_lines,
+    user_name,
 };
 
 /// Longest wait for the tokens of one ring.
@@ -28,6 +28,9 @@ struct Status {
     /// All PAGs, for root.
     #[serde(skip_serializing_if = "Option::is_none")]
     all: Option<Vec<PagJson>>,
+    /// Which AFS client is configured and not loaded, and what helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing_client: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,8 +52,9 @@ struct Mine {
 /// # Errors
 /// When root cannot read the registry.
 pub(crate) fn run(json: bool) -> pag::Result<Answer> {
-    Client::configure(&config::host(&Dirs::default()).0);
-    let status = Status { mine: mine(), all: all()? };
+    let (settings, _) = config::host(&Dirs::default());
+    let missing_client = missing_client(&settings);
+    let status = Status { mine: mine(), all: all()?, missing_client };
     if json {
         output::json(&status);
     } else {
@@ -158,6 +162,9 @@ fn words(status: &Status) -> String {
     if status.all.as_ref().is_some_and(Vec::is_empty) {
         lines.push("There are no PAGs on this host.".to_owned());
     }
+    if let Some(missing) = &status.missing_client {
+        lines.push(format!("No login gets tokens of AFS: {missing}."));
+    }
     lines.join("\n") + "\n"
 }
 
@@ -167,13 +174,14 @@ mod tests {
 
     #[test]
     fn the_words_say_what_there_is_and_what_there_is_not() {
-        let outside = words(&Status { mine: None, all: None });
+        let outside = words(&Status { mine: None, all: None, missing_client: None });
         assert_eq!(outside, "You are in no PAG.\n");
         let mine = |trouble| Some(Mine { ring: 7, uid: Some(4_294_967_294), maker: None, tokens: Vec::new(), trouble });
-        let inside = words(&Status { mine: mine(None), all: Some(vec![]) });
+        let inside = words(&Status { mine: mine(None), all: Some(vec![]), missing_client: None });
         assert!(inside.starts_with("You are in a PAG: ring 7 of uid 4294967294.\n  no tokens\n"), "{inside}");
         assert!(inside.contains("no PAGs"), "{inside}");
-        let unread = words(&Status { mine: mine(Some("cannot list the tokens".to_owned())), all: None });
+        let unread =
+            words(&Status { mine: mine(Some("cannot list the tokens".to_owned())), all: None, missing_client: None });
         assert!(unread.ends_with("of uid 4294967294.\n  cannot list the tokens\n"), "{unread}");
     }
 }

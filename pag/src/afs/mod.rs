@@ -9,6 +9,7 @@ mod dead;
 mod kafs;
 mod keyring;
 mod keys;
+mod missing;
 pub mod openafs;
 pub mod s0;
 mod seen;
@@ -16,4 +17,5 @@ mod tokens;
 mod xdr;
 
 pub(crate) use self::keys::discard_keys;
+pub use self::missing::MissingClients;
 pub use self::tokens::{discard, discard_as_member, discard_cell, discard_here, tokens, tokens_as_member, tokens_here};

@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::state::Request;
+use crate::afs::MissingClients;
 use crate::ccache::{self, CcacheName, Contents, Unread};
 use crate::config::account::Account;
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::store::lease::{self, Lease, LeaseKind};
 use crate::store::record::Record;
 use crate::store::ring::Ring;
 use crate::sys::{self, Identity, Process};
-use crate::types::{ServiceKind, Token};
+use crate::types::{Client, ServiceKind, Token};
 
 /// Longest wait for a uid's lock. Processes hold it for about a millisecond, or a few more with a ccache.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -32,6 +33,7 @@ pub(super) struct LoginAttempt<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) identity: OnceCell<Identity>,
     pub(super) process: OnceCell<Option<Process>>,
+    clients: OnceCell<Vec<Client>>,
     /// The tokens in the ring before a seeder runs. Unset while this login has not read an old ring.
     pub(super) before: OnceCell<Vec<Token>>,
     pub(super) budget: Budget,
@@ -49,6 +51,7 @@ impl<'a> LoginAttempt<'a> {
             request,
             identity: OnceCell::new(),
             process: OnceCell::new(),
+            clients: OnceCell::new(),
             before: OnceCell::new(),
             budget,
             group,
@@ -77,6 +80,29 @@ impl<'a> LoginAttempt<'a> {
     pub(super) fn owner(&self) -> Identity {
         let user = self.request.user;
         Identity { uid: user.uid, gid: user.gid, groups: vec![user.gid] }
+    }
+
+    /// The AFS clients that are served. The host is asked once.
+    pub(super) fn clients(&self) -> &[Client] {
+        self.clients.get_or_init(|| Client::present(self.request.settings))
+    }
+
+    /// Reports, once for a login that may want tokens, that an AFS client is configured and its module not loaded. A cron
+    /// job without a ticket wants none.
+    pub(super) fn report_missing_client(&self) {
+        let Request { settings, state, .. } = self.request;
+        let may_want_tokens = match settings.placement {
+            ServiceKind::Login => true,
+            ServiceKind::Own => self.may_have_ticket || settings.always_aklog,
+            ServiceKind::Manager | ServiceKind::Seed | ServiceKind::Nothing => false,
+        };
+        if state.is_none()
+            && may_want_tokens
+            && !settings.notokens
+            && let Some(missing) = MissingClients::find(settings, self.clients())
+        {
+            report(&Event::ClientMissing { uid: Some(self.uid()), why: missing.to_string() });
+        }
     }
 
     /// The Kerberos names that this account may have.

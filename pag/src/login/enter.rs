@@ -48,6 +48,7 @@ pub fn enter(request: &Request<'_>) -> Result<Entered> {
     let budget = Budget::new(request.settings.timeout, request.state.map_or(Duration::ZERO, |m| m.spent));
     let mut attempt = LoginAttempt::new(request, budget, HandleGroup::read());
     attempt.look_for_ticket();
+    attempt.report_missing_client();
     if request.settings.nopag {
         return without_pag(&attempt);
     }
@@ -87,8 +88,8 @@ fn without_pag(attempt: &LoginAttempt<'_>) -> Result<Entered> {
     let process = attempt.process()?;
     let tried = attempt.request.state.is_some_and(|state| state.seeded);
     let ticket = attempt.may_have_ticket.then_some(0);
-    let clients = Client::present(attempt.request.settings);
-    let need = seed::need(attempt.request.settings, &clients, None, ticket, attempt.is_manager(), crate::sys::now());
+    let clients = attempt.clients();
+    let need = seed::need(attempt.request.settings, clients, None, ticket, attempt.is_manager(), crate::sys::now());
     if !tried && !attempt.is_manager() && need == Need::Now {
         let job = Job {
             settings: attempt.request.settings,

@@ -10,7 +10,7 @@ use crate::report::{Event, report};
 use crate::seed::{self, Excluded, Job, Need, note_seeding, run_seeder};
 use crate::store::record::{LastSeeding, Record};
 use crate::store::ring::Ring;
-use crate::types::{Client, PagId, ServiceKind};
+use crate::types::{PagId, ServiceKind};
 use crate::{afs, ccache};
 
 /// What this login knows of the PAG that it takes its ticket into.
@@ -97,8 +97,8 @@ pub(super) fn need(attempt: &LoginAttempt<'_>, record: Option<&Record>, ring: &R
         return Need::No;
     }
     // The tokens are read only if they can change the answer.
-    let clients = Client::present(settings);
-    match seed::need(settings, &clients, last, ticket, attempt.is_manager(), now) {
+    let clients = attempt.clients();
+    match seed::need(settings, clients, last, ticket, attempt.is_manager(), now) {
         Need::No => Need::No,
         need if new => {
             let _ = attempt.before.set(Vec::new());
@@ -114,7 +114,7 @@ pub(super) fn need(attempt: &LoginAttempt<'_>, record: Option<&Record>, ring: &R
                     known.to_vec()
                 }
             };
-            if seed::are_good(&held, &seed::cells(&clients, settings, attempt.request.user), now) {
+            if seed::are_good(&held, &seed::cells(clients, settings, attempt.request.user), now) {
                 Need::Good
             } else {
                 need

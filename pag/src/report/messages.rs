@@ -161,6 +161,13 @@ pub enum Event {
         /// In words.
         why: String,
     },
+    /// An AFS client is configured, and the kernel does not have it.
+    ClientMissing {
+        /// The user of a login. None: no login is at hand.
+        uid: Option<u32>,
+        /// In words.
+        why: String,
+    },
     /// Seeding is not repeated for 30 s.
     SeedPutOff {
         /// The user.
@@ -359,6 +366,8 @@ impl fmt::Display for Event {
             Event::SeedFailed { uid, cell, why, .. } => {
                 write!(f, "no tokens of cell {cell} for {}: {why}", User(*uid))
             }
+            Event::ClientMissing { uid: Some(uid), why } => write!(f, "{} gets no tokens of AFS: {why}", User(*uid)),
+            Event::ClientMissing { uid: None, why } => write!(f, "no login gets tokens of AFS: {why}"),
             Event::SeedPutOff { uid, pag } => {
                 write!(f, "no seeder runs for PAG {pag} of {}: an attempt has just been made", User(*uid))
             }
@@ -435,6 +444,7 @@ impl Message for Event {
             | Event::Displaced { .. }
             | Event::NotEquipped { .. }
             | Event::SeedFailed { .. }
+            | Event::ClientMissing { .. }
             | Event::NotRenewed { .. }
             | Event::KeytabRefused { .. }
             | Event::SeveralUsers { .. }
@@ -465,6 +475,7 @@ impl Message for Event {
             Event::NotEquipped { .. } => "a9ba53d89fe84c52b2be24b2cabc37df",
             Event::Seeded { .. } => "135d63cf1293424c802a2e8f96fc5ce8",
             Event::SeedFailed { .. } => "a4ea3938d4294c52810915b0875b0b21",
+            Event::ClientMissing { .. } => "1c050e5366d146bd8d6296b4fa7d51a7",
             Event::SeedPutOff { .. } => "bdfaef428c7d4431b331dab129ea3a7b",
             Event::CcacheRefused { .. } => "4260ce86ca964d78ba569ee452a5d423",
             Event::CcacheFed { .. } => "44e767f743bb4898ac59157196f119be",
@@ -526,6 +537,7 @@ impl Message for Event {
                 let about = [("AFS_CLIENT", client.clone()), ("AFS_CELL", cell.clone())];
                 [("USER_ID", uid.to_string())].into_iter().chain(ring).chain(about).collect()
             }
+            Event::ClientMissing { uid, .. } => uid.iter().map(|uid| ("USER_ID", uid.to_string())).collect(),
             Event::Complaint { .. } | Event::Panicked { .. } => Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use pag::types::{Cell, Token, TokenState};
 use serde::Serialize;
 
 use super::id::{NO_CLIENT, OpenAfsJson};
-use crate::output::{self, Answer, Error, TokenJson, out, outln, table};
+use crate::output::{self, Answer, Error, TokenJson, missing_client, out, outln, table};
 
 /// Longest wait for the clients: OpenAFS's module may wait for a server.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -21,6 +21,9 @@ struct Tokens {
     member: bool,
     openafs: OpenAfsJson,
     tokens: Vec<TokenJson>,
+    /// Which AFS client is configured and not loaded, and what helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing_client: Option<String>,
 }
 
 /// Shows the tokens. There is something to do when none is good.
@@ -32,17 +35,18 @@ pub(super) fn show(settings: &Settings, json: bool) -> Result<Answer, Error> {
     let tokens = afs::tokens_here(Instant::now() + LIMIT)?;
     let some_good = tokens.iter().any(|token| token.state == TokenState::Good);
     let tokens = tokens.iter().map(TokenJson::from).collect();
-    let found = Tokens { member: here.is_in_pag(), openafs: OpenAfsJson::from(&here.openafs), tokens };
+    let missing_client = missing_client(settings);
+    let found = Tokens { member: here.is_in_pag(), openafs: OpenAfsJson::from(&here.openafs), tokens, missing_client };
     if json {
         output::json(&found);
     } else {
-        out!("{}", words(&here, &found.tokens));
+        out!("{}", words(&here, found.missing_client.as_deref(), &found.tokens));
     }
     Ok(if some_good { Answer::AllRight } else { Answer::ToDo })
 }
 
 /// The tokens for people, and which tokens may be missing there.
-fn words(here: &Membership, tokens: &[TokenJson]) -> String {
+fn words(here: &Membership, missing: Option<&str>, tokens: &[TokenJson]) -> String {
     let mut text = String::new();
     if !here.is_in_pag() {
         text.push_str("You are in no PAG.\n");
@@ -54,6 +58,9 @@ fn words(here: &Membership, tokens: &[TokenJson]) -> String {
         ),
         OpenAfs::Silent(why) => text.push_str(&format!("OpenAFS does not tell which PAG you are in: {why}.\n")),
         OpenAfs::Absent | OpenAfs::Pag(_) => {}
+    }
+    if let Some(missing) = missing {
+        text.push_str(&format!("There are no tokens of AFS: {missing}.\n"));
     }
     if tokens.is_empty() {
         return text + if here.is_in_pag() { "This PAG has no tokens.\n" } else { "There are no tokens of a PAG.\n" };
@@ -156,8 +163,11 @@ mod tests {
             kind: None,
             ..token(0, TokenState::Good)
         };
-        let text =
-            words(&here(OpenAfs::Pag(1)), &[TokenJson::from(&token(5, TokenState::Expired)), TokenJson::from(&other)]);
+        let text = words(
+            &here(OpenAfs::Pag(1)),
+            None,
+            &[TokenJson::from(&token(5, TokenState::Expired)), TokenJson::from(&other)],
+        );
         assert_eq!(
             text,
             "CELL          IDENTITY     CLIENT   KIND   STATE\n\
@@ -168,16 +178,16 @@ mod tests {
 
     #[test]
     fn a_user_in_no_pag_of_openafs_is_told_so() {
-        let text = words(&here(OpenAfs::Outside), &[]);
+        let text = words(&here(OpenAfs::Outside), None, &[]);
         assert!(
             text.starts_with("You are in no PAG of OpenAFS.") && text.ends_with("This PAG has no tokens.\n"),
             "{text}"
         );
-        assert!(!words(&here(OpenAfs::Absent), &[]).contains("OpenAFS"));
+        assert!(!words(&here(OpenAfs::Absent), None, &[]).contains("OpenAFS"));
         let nowhere = Membership { by_session: Vec::new(), ..here(OpenAfs::Outside) };
-        let text = words(&nowhere, &[]);
+        let text = words(&nowhere, None, &[]);
         assert!(text.starts_with("You are in no PAG.\n") && text.ends_with("no tokens of a PAG.\n"), "{text}");
-        let silent = words(&here(OpenAfs::Silent(std::io::Error::from_raw_os_error(5))), &[]);
+        let silent = words(&here(OpenAfs::Silent(std::io::Error::from_raw_os_error(5))), None, &[]);
         assert!(silent.starts_with("OpenAFS does not tell"), "{silent}");
     }
 }

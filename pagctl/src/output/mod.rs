@@ -33,7 +33,9 @@ macro_rules! errln {
 }
 
 pub(crate) use error::Error;
-pub(crate) use model::{LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, token_lines, user_name};
+pub(crate) use model::{
+    LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, missing_client, token_lines, user_name,
+};
 pub(crate) use table::table;
 pub(crate) use {errln, out, outln};
 

@@ -5,11 +5,13 @@
 
 use std::fmt;
 
+use pag::afs::MissingClients;
+use pag::config::Settings;
 use pag::process_ring::ProcessRing;
 use pag::report::User;
 use pag::store::lease::Lease;
 use pag::sys::{self, Who};
-use pag::types::{Token, TokenState};
+use pag::types::{Client, Token, TokenState};
 use serde::Serialize;
 
 /// A token.
@@ -211,6 +213,11 @@ fn left(end: u64) -> String {
     }
 }
 
+/// Which AFS client is configured and not loaded, and what helps.
+pub(crate) fn missing_client(settings: &Settings) -> Option<String> {
+    MissingClients::find(settings, &Client::present(settings)).map(|missing| missing.to_string())
+}
+
 /// The name of a user.
 pub(crate) fn user_name(uid: u32) -> Option<String> {
     sys::passwd(Who::Uid(uid)).ok().flatten().map(|user| user.name.to_string_lossy().into_owned())
@@ -219,7 +226,6 @@ pub(crate) fn user_name(uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pag::types::Client;
 
     fn token(expires: u64, state: TokenState) -> Token {
         let (cell, principal) = ("example.test".parse().unwrap(), None);

@@ -6,13 +6,15 @@ mod monitor;
 mod reply;
 
 use clap::Subcommand;
+use pag::config::{self, Dirs, Settings};
+use pag::report::User;
 use pag::sys;
-use pag::types::Cell;
+use pag::types::{Cell, Client, ClientChoice, TokenState};
 
 use self::choose::{Chosen, choose};
 use self::connection::{ANSWER, Helper, PATIENCE};
 use self::reply::ListedPag;
-use crate::output::{self, Answer, Error, errln, out, outln, table};
+use crate::output::{self, Answer, Error, errln, missing_client, out, outln, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -37,7 +39,7 @@ pub(crate) enum Verb {
     },
     /// Get new tokens for a PAG; by default for the one that you are in
     ///
-    /// Exit status 1: you are in none.
+    /// Exit status 1: you are in none, or there are no tokens afterwards.
     Renew {
         /// Its id, the beginning of it, or a user: see `pagctl list`
         pag: Option<String>,
@@ -147,13 +149,40 @@ async fn renew(helper: &Helper, word: Option<&str>) -> Result<Answer, Error> {
     let mut result = Ok(Answer::AllRight);
     for id in chosen.ids() {
         let renewed = helper.wait(&format!("renew the tokens of PAG {id}"), PATIENCE, helper.manager.renew(&id)).await;
-        if let Err(error) = renewed
-            && let Err(before) = std::mem::replace(&mut result, Err(error))
-        {
-            errln!("pagctl: {before}");
+        let has_some = match renewed {
+            Ok(()) => has_tokens(helper, &id).await,
+            Err(error) => Err(error),
+        };
+        match has_some {
+            Ok(true) => {}
+            Ok(false) if result.is_ok() => result = Ok(Answer::ToDo),
+            Ok(false) => {}
+            Err(error) => {
+                if let Err(before) = std::mem::replace(&mut result, Err(error)) {
+                    errln!("pagctl: {before}");
+                }
+            }
         }
     }
     result
+}
+
+/// Whether a PAG has a good token after a renewal without an error. If it has none, the reason is printed: there may have
+/// been none to get.
+async fn has_tokens(helper: &Helper, id: &str) -> Result<bool, Error> {
+    let pag = helper.pag(id).await?;
+    if pag.tokens.iter().any(|token| token.state == TokenState::Good.as_str()) {
+        return Ok(true);
+    }
+    let (settings, _) = config::host(&Dirs::default());
+    let why = missing_client(&settings).unwrap_or_else(|| match settings {
+        Settings { client: ClientChoice::None, .. } => "pag.conf(5) has 'client = none'".to_owned(),
+        Settings { notokens: true, .. } => "pag.conf(5) has 'notokens'".to_owned(),
+        _ if Client::present(&settings).is_empty() => "this host has no AFS client".to_owned(),
+        _ => "its seeder has brought none; see 'pagctl log'".to_owned(),
+    });
+    outln!("PAG {id} of {} has no tokens: {why}.", User(pag.uid));
+    Ok(false)
 }
 
 async fn follow(helper: &Helper, word: Option<&str>) -> Result<Answer, Error> {

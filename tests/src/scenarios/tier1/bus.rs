@@ -1348,6 +1348,40 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert!(inside_registry <= 1, "bob's is left: {:?}", super::registry().map(describe));
 }
 
+/// OpenAFS is configured, and its module is not loaded.
+pub(super) fn missing_client(sandbox: &mut Sandbox) {
+    const WORDS: &str = "no login gets tokens of AFS: OpenAFS is configured (client in pag.conf)";
+    seed_stack(sandbox);
+    let (_bus, helper) = (Bus::start(), Helper::serving());
+    systemd(run_seed_unit);
+    let told = |sandbox: &mut Sandbox| sandbox.messages().iter().filter(|one| one.text().contains(WORDS)).count();
+    assert_eq!(told(sandbox), 0, "with the client keyring nothing is missed");
+    let config = format!("[pag]\nclient = openafs\nprogram = /run/seeder\nafs_cells = {CELL}\n");
+    fs::write("/etc/pag/pag.conf", config).unwrap();
+    shell(&format!("kill -HUP {}", helper.pid()));
+    let mut count = 0;
+    // In the first minutes of a host's life its modules may still be on their way.
+    let up = fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse().unwrap();
+    let limit = Duration::from_secs(20) + Duration::from_secs(180).saturating_sub(Duration::from_secs(up));
+    eventually("the helper names the client when it is reloaded", limit, || {
+        count += told(sandbox);
+        (count > 0).then_some(())
+    });
+    drop(helper);
+    let _helper = Helper::serving();
+    eventually("and at its start", limit, || (told(sandbox) > 0).then_some(()));
+    let mut alices = login(sandbox, "alice");
+    let hers = id("alice");
+    sees(&mut Caller::new(uid("alice")), &[&hers]);
+    let (status, said) = pagctl(uid("alice"), &["renew", &hers]);
+    assert_eq!(status, Some(1), "a renewal that leaves no tokens is no success: {said}");
+    assert!(
+        said.starts_with(&format!("PAG {hers} of alice (uid 61001) has no tokens: OpenAFS is configured")),
+        "{said}"
+    );
+    alices.all_ok(&["close", "end"]);
+}
+
 /// The end of a run of pagctl that wrote there: its status, and its standard error.
 fn pagctl_to(words: &[&str], output: Stdio, errors: Stdio) -> (Option<i32>, String) {
     let mut command = Command::new(crate::sandbox::pagctl());

@@ -241,6 +241,11 @@ pub const ALL: &[Scenario] = &[
         "What a failed seeder said stands in the journal, in one line that forges nothing, and its program is named.",
         seeders::seeders_own_words,
     ),
+    (
+        "client_is_not_loaded",
+        "A login, pagctl and the helper name an AFS client that is configured and not loaded; other hosts stay silent.",
+        seeders::client_is_not_loaded,
+    ),
     ("bad_seeders", "A seeder that hangs, dies, forks or floods delays no login for long.", seeders::bad_seeders),
     (
         "bus_shows_own_pags_only",
@@ -392,6 +397,11 @@ pub const ALL: &[Scenario] = &[
         "apache_refuses_with_a_line",
         "What mod_pag cannot serve under its own identity is refused with 503, or at the start, and a line that says why.",
         apache::refuses_with_a_line,
+    ),
+    (
+        "bus_missing_client",
+        "The helper names an AFS client that is not loaded, and a renewal that leaves no tokens is no success.",
+        bus::missing_client,
     ),
     ("bus_pagctl", "pagctl lists, shows, renews, discards, chooses and monitors over D-Bus.", bus::pagctl_verbs),
     (

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::{inside, login, pags, shell, ticketed, uid};
-use crate::sandbox::{CELL, Sandbox, eventually, own_tmp, silent_server};
+use crate::sandbox::{CELL, Sandbox, eventually, exists, own_tmp, silent_server};
 use crate::ticket;
 
 /// [`pag::seed::note_seeding`] looks after a member has emptied the ring and the seeder has ended.
@@ -335,6 +335,63 @@ pub(super) fn seeders_own_words(sandbox: &mut Sandbox) {
     let words = format!("/usr/bin/aklgo (set at /etc/pag/pag.conf:{}) could not be started", line + 1);
     assert!(missing.text().contains(&words), "the line that names the program is told: {}", missing.text());
     assert!(missing.text().contains("there is no such file"), "and why it does not start: {}", missing.text());
+}
+
+/// After an update of the kernel, for which no module was built.
+pub(super) fn client_is_not_loaded(sandbox: &mut Sandbox) {
+    const WORDS: &str = "alice (uid 61001) gets no tokens of AFS: ";
+    for path in ["/proc/fs/openafs", "/proc/fs/afs", "/etc/openafs", "/usr/vice/etc", "/etc/kafs"] {
+        assert!(!exists(path), "this scenario needs a host without AFS, and there is {path}");
+    }
+    let configure = |lines: &str| {
+        fs::write("/etc/pag/pag.conf", format!("[pag]\nprogram = /run/seeder\nafs_cells = {CELL}\n{lines}\n")).unwrap();
+    };
+    let said = |sandbox: &mut Sandbox, service: &str| {
+        sandbox.messages();
+        let mut host = ticketed(sandbox, service, "alice", "alice");
+        host.all_ok(&["establish", "open", "close", "end"]);
+        let all: Vec<_> = sandbox.messages().into_iter().filter(|message| message.text().contains(WORDS)).collect();
+        all
+    };
+    for quiet in ["", "client = keyring", "client = none", "client = openafs\nnotokens = yes"] {
+        configure(quiet);
+        assert!(said(sandbox, "sshd").is_empty(), "a host without AFS stays silent with '{quiet}'");
+    }
+    fs::create_dir("/etc/openafs").unwrap();
+    fs::write("/etc/openafs/ThisCell", "example.test\n").unwrap();
+    fs::write("/etc/openafs/afs.conf.client", "AFS_CLIENT=false\n").unwrap();
+    configure("");
+    assert!(said(sandbox, "sshd").is_empty(), "a client that is switched off is not missed");
+    fs::remove_file("/etc/openafs/afs.conf.client").unwrap();
+    let found = said(sandbox, "sshd");
+    assert_eq!(found.len(), 1, "a login names the client that is not loaded, once: {found:#?}");
+    let field = |name: &str| found[0].0.get(name).map(String::as_str);
+    assert_eq!((field("PRIORITY"), field("USER_ID")), (Some("4"), Some("61001")), "{found:#?}");
+    for words in
+        ["OpenAFS is configured (/etc/openafs/ThisCell)", "modprobe openafs", "systemctl status openafs-client"]
+    {
+        assert!(found[0].text().contains(words), "{words}: {found:#?}");
+    }
+    assert!(said(sandbox, "systemd-user").is_empty(), "the user manager does not say it again");
+    configure("client = kafs");
+    let found = said(sandbox, "login");
+    assert!(found.len() == 1 && found[0].text().contains("modprobe kafs"), "{found:#?}");
+
+    // What the user is told.
+    fs::copy(crate::sandbox::pagctl(), "/run/pagctl").unwrap();
+    let mut host = login(sandbox, "alice");
+    let tokens = inside(&mut host, "alice", "/run/pagctl tokens");
+    assert_eq!(tokens["status"], 1, "{tokens}");
+    for words in ["tokens", "status"] {
+        let told = inside(&mut host, "alice", &format!("/run/pagctl {words} || true"));
+        assert!(told["stdout"].as_str().unwrap().contains("modprobe kafs"), "pagctl {words} names it, too: {told}");
+        let told = inside(&mut host, "alice", &format!("/run/pagctl {words} --json || true"));
+        assert!(told["stdout"].as_str().unwrap().contains("\"missing_client\": \"kAFS is"), "{told}");
+    }
+    sandbox.configure("");
+    let told = inside(&mut host, "alice", "/run/pagctl tokens --json || true");
+    assert!(!told["stdout"].as_str().unwrap().contains("missing_client"), "{told}");
+    host.all_ok(&["close", "end"]);
 }
 
 /// A process that the seeder leaves in the background is killed: the seeder has brought no token, whatever its
