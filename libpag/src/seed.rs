@@ -6,11 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pag::config::{self, Dirs};
+use pag::config::{self, Dirs, Settings};
 use pag::process_ring::ProcessRing;
 use pag::seed::{Excluded, Job, run_and_judge};
 use pag::sys::{self, Identity, Passwd};
-use pag::types::{Cell, TokenState};
+use pag::types::{Cell, Client, TokenState};
 
 use crate::error::{Error, Limit, Result};
 use crate::shared::Origin;
@@ -78,15 +78,16 @@ impl Seed {
     }
 }
 
-/// A seed, after a check of its words.
+/// A seed, after a check of its words, and the configuration that counts for it.
 #[derive(Debug)]
 pub(crate) struct Seeding<'a> {
     source: &'a Source,
-    cells: Vec<Cell>,
+    settings: Settings,
 }
 
 impl Seed {
-    /// Checks its words.
+    /// Checks its words, and reads the configuration: it says which AFS clients a PAG is made for, so this comes before
+    /// the PAG is made.
     pub(crate) fn prepare(&self) -> Result<Seeding<'_>> {
         let is_empty = match &self.source {
             Source::Nothing => false,
@@ -97,7 +98,15 @@ impl Seed {
             return Err(Error::Invalid("the name of a ccache, keytab or principal is empty".to_owned()));
         }
         let cell = |name: &String| name.parse().map_err(|_| Error::Invalid(format!("'{name}' is no name of a cell")));
-        Ok(Seeding { source: &self.source, cells: self.cells.iter().map(cell).collect::<Result<_>>()? })
+        let cells: Vec<Cell> = self.cells.iter().map(cell).collect::<Result<_>>()?;
+        let mut settings = config::host(&Dirs::default()).0;
+        // The home is that of the account, not of the identity that is served.
+        settings.aklog_homedir = false;
+        Client::configure(&settings);
+        if !cells.is_empty() {
+            settings.afs_cells = cells;
+        }
+        Ok(Seeding { source: &self.source, settings })
     }
 }
 
@@ -141,17 +150,11 @@ impl Seeding<'_> {
     }
 
     fn job<T>(&self, origin: &Origin, ccache: &str, work: impl FnOnce(&Job<'_>) -> T) -> T {
-        let mut settings = config::host(&Dirs::default()).0;
-        // The home is that of the account, not of the identity that is served.
-        settings.aklog_homedir = false;
-        if !self.cells.is_empty() {
-            settings.afs_cells.clone_from(&self.cells);
-        }
         let Identity { uid, gid, .. } = origin.identity;
         // Nothing that a seeder needs is in the password database.
         let user = Passwd { name: CString::default(), uid, gid, home: c"/".to_owned() };
         work(&Job {
-            settings: &settings,
+            settings: &self.settings,
             user: &user,
             identity: &origin.identity,
             ccache: Some(ccache),

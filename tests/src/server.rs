@@ -21,6 +21,10 @@ pub mod code {
     pub const TIMEOUT: i32 = 6;
     /// No token could be made.
     pub const SEED: i32 = 7;
+    /// An AFS client makes no PAG.
+    pub const NOPAG: i32 = 8;
+    /// A system call failed.
+    pub const SYSTEM: i32 = 9;
 }
 
 /// The programs, by the interface that they use.

@@ -31,8 +31,8 @@ pub(crate) fn link(tree: &Path, profile: Profile) -> PathBuf {
         // The parts of an archive are linked for those who need them: here, for the exported calls.
         .args(calls(tree).iter().map(|name| format!("-Wl,--undefined,{name}")))
         .arg(built.join("liblibpag.a"))
-        // `nodelete`: a thread of the library sleeps in its code, so dlclose(3) must not take that away.
-        .args(["-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-z,defs,-z,relro,-z,now,-z,nodelete", "-s"]));
+        // `nodelete` in it: a thread of the library sleeps in its code, so dlclose(3) must not take that away.
+        .arg(format!("@{}", tree.join("libpag/libpag.link").display())));
     library
 }
 

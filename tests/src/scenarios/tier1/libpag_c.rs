@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::uid;
 use crate::sandbox::{QuickCollection, Sandbox, eventually, patience, reap};
-use crate::server::code::{ENDED, FORKED, INVALID, OPEN, QUOTA, SEED, TIMEOUT};
+use crate::server::code::{ENDED, FORKED, INVALID, NOPAG, OPEN, QUOTA, SEED, SYSTEM, TIMEOUT};
 use crate::server::{Server, built};
 use crate::ticket;
 
@@ -277,6 +277,32 @@ pub(super) fn errors(sandbox: &mut Sandbox) {
     eventually("the room is given back", Duration::from_secs(20), || {
         reap();
         (sandbox.keys_of(uid(ACCOUNT)) < keys).then_some(())
+    });
+
+    // An AFS client that makes no PAG: the configured device is none, or is closed. The first PAG of a process minds that, too.
+    let before = sandbox.keys_of(uid(ACCOUNT));
+    let mut server = Server::start(program("pag-chost"));
+    server.ok("open 0");
+    for (device, words) in
+        [("/proc/uptime", "(setpag)"), ("/proc/kmsg", "open the device of OpenAFS: Permission denied")]
+    {
+        fs::write("/etc/pag/pag.conf", format!("[pag]\nclient = openafs\nopenafs_device = {device}\n")).unwrap();
+        server.fails("create wrong", NOPAG, words);
+    }
+    sandbox.configure("");
+    create(&mut server, "alice");
+    server.finish();
+    // A system call that fails: the account may have no process more than this one and its second thread.
+    let id = uid(ACCOUNT).to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "prlimit", "--nproc=2", "/run/libpag/pag-chost"]);
+    command.env("LD_LIBRARY_PATH", "/run/libpag");
+    let mut server = Server::start(command);
+    server.fails("open 0", SYSTEM, "make a PAG: Resource temporarily unavailable");
+    server.finish();
+    eventually("nothing is left of PAGs that were not made", Duration::from_secs(20), || {
+        reap();
+        (sandbox.keys_of(uid(ACCOUNT)) <= before).then_some(())
     });
 }
 
