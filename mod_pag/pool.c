@@ -258,7 +258,7 @@ static int make(pag_member *member, const pag_wish *wish, pag **made, time_t *ex
 }
 
 /* What the administrator or the user can do about a failure. */
-static const char *remedy(int error)
+static const char *remedy(int error, const pag_wish *wish)
 {
     switch (error) {
     case PAG_EQUOTA:
@@ -266,6 +266,10 @@ static const char *remedy(int error)
     case PAG_ETIMEOUT:
         return "; look whether the KDC and the cell's servers answer this host";
     case PAG_ESEED:
+        if (wish->seed.keytab) {
+            return "; look whether the KDC answers, and whether 'kinit -k -t' with this keytab and principal, and then aklog, "
+                   "work by hand as the server's user";
+        }
         return "; look whether the ticket is good, and whether aklog makes a token from it by hand";
     default:
         return "";
@@ -273,12 +277,12 @@ static const char *remedy(int error)
 }
 
 /* A failure to make or renew a PAG is noted for the requests that wait, and for those of the next moment. */
-static int failed(request_rec *r, pag_member *member, int error, const char *why)
+static int failed(request_rec *r, pag_member *member, const pag_wish *wish, int error, const char *why)
 {
     say_why(member, why);
     member->again = apr_time_now() + PAUSE;
     ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "no PAG for %s (%s), so the answer is 503: %s%s", member->who, member->source,
-                  why, remedy(error));
+                  why, remedy(error, wish));
     return HTTP_SERVICE_UNAVAILABLE;
 }
 
@@ -375,12 +379,12 @@ static int get(request_rec *r, const pag_wish *wish, pag_member **result)
                 error = bring(r, member, wish);
                 good = member->pag && (!member->expires || apr_time_from_sec(member->expires) > apr_time_now());
                 if (!good) {
-                    return failed(r, member, error, error ? pag_last_error() : "the ticket has ended; get a new one");
+                    return failed(r, member, wish, error, error ? pag_last_error() : "the ticket has ended; get a new one");
                 }
                 if (error) {
                     say_why(member, pag_last_error());
                     ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "PAG %u of %s is not renewed, and lasts until its tokens end: "
-                                  "%s%s", member->number, member->who, member->why, remedy(error));
+                                  "%s%s", member->number, member->who, member->why, remedy(error, wish));
                 }
             }
         }

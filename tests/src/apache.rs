@@ -19,11 +19,14 @@ const ADDRESS: &str = "127.0.0.1:61080";
 /// The uid of its children.
 pub const WWW_DATA: u32 = 33;
 
-/// The server's aklog: the principal is that of the ccache. It waits, fails and makes short tokens as a test says.
+/// The server's aklog: the principal is that of the ccache, and its ticket must be good. It fails, hangs for a principal, and
+/// makes short tokens as a test says.
 const SEEDER: &str = "#!/bin/sh
 [ -e /run/seeder.fails ] && exit 1
+klist -s || exit 1
 echo \"$$ $KRB5CCNAME $*\" >> /run/seeder.log
 who=$(klist 2>/dev/null | sed -n 's/^Default principal: //p')
+grep -qsx \"$who\" /run/seeder.hangs && exec sleep 600
 expires=$(($(date +%s) + $(cat /run/seeder.life 2>/dev/null || echo 3600)))
 exec keyctl add user afs@example.test \"$who $expires\" @s >/dev/null
 ";
@@ -73,6 +76,7 @@ fn built() -> PathBuf {
 
 /// Stands in for kinit, since tier 1 has no KDC: what a keytab would get lies in /run/cc.
 const KINIT: &str = "#!/bin/sh
+[ -e /run/kdc.away ] && exit 1
 [ \"$1 $2\" = '-k -t' ] && exec cp \"/run/cc/${5%%@*}\" \"${KRB5CCNAME#FILE:}\"
 ";
 

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crate::apache::{Answer, Client, Server, WWW_DATA, get, page, prepare, refused};
 use crate::sandbox::{Sandbox, eventually, key_count, reap};
 
-const ALICE: Option<&str> = Some("alice");
-const BOB: Option<&str> = Some("bob");
+pub(super) const ALICE: Option<&str> = Some("alice");
+pub(super) const BOB: Option<&str> = Some("bob");
 
 /// Users have their own PAG below /own, and requests below /open need no user. Nothing is said of /off.
-const LOCATIONS: &str = "
+pub(super) const LOCATIONS: &str = "
 <Location /own>
   AuthType Lab
   AuthName lab
@@ -53,7 +53,7 @@ who
 }
 ";
 
-/// Tries to get at another user's PAG, by the number of its ring, and prints what worked.
+/// Tries to get at another user's PAG, by the number of its ring, at the server and at the ticket, and prints what worked.
 const HOSTILE: &str = "#!/bin/sh
 ring=$QUERY_STRING
 printf 'Content-Type: text/plain\\n\\n'
@@ -61,10 +61,19 @@ try() { keyctl \"$@\" >/dev/null 2>&1 && echo \"can $*\"; }
 try rlist $ring; try rdescribe $ring; try search $ring user afs@example.test; try link $ring @s; try link $ring @p
 try add user afs@example.test evil $ring; try setperm $ring 0x3f3f3f3f; try clear $ring; try timeout $ring 1
 try revoke $ring; grep ' keyring *pag:' /proc/keys | grep -v \"^$(printf %08x $(keyctl id @s))\"; try invalidate $ring
+works() { what=$1; shift; \"$@\" >/dev/null 2>&1 && echo \"can $what\"; }
+works 'see the memory of the server' cat /proc/$PPID/maps
+works 'read the memory of the server' head -c 1 /proc/$PPID/mem
+works 'read the environment of the server' cat /proc/$PPID/environ
+works 'see the files of the server' ls /proc/$PPID/fd/
+works 'enter the namespaces of the server' ls -L /proc/$PPID/ns/mnt
+works 'write to the log of the server' sh -c 'echo >> /run/apache/error.log'
+works 'signal the server' kill -0 $PPID
+works 'read the ticket' cat /run/cc/bob
 echo tried
 ";
 
-fn serve(sandbox: &Sandbox) {
+pub(super) fn serve(sandbox: &Sandbox) {
     prepare(sandbox);
     std::os::unix::fs::chown("/run/apache", Some(WWW_DATA), None).unwrap();
     for place in ["own", "open", "off", "late"] {
@@ -310,8 +319,10 @@ pub(super) fn keeps_files_inside(sandbox: &mut Sandbox) {
     // A program of alice's does not get at bob's PAG, although both belong to the server's uid.
     let ring = get(BOB, "/own/ring").body;
     let tried = get(ALICE, &format!("/own/hostile.cgi?{}", ring.trim())).body;
-    assert_eq!(tried, format!("can invalidate {}\ntried\n", ring.trim()), "what a program can do to another PAG");
-    // It can end the PAG, as it could kill the server's processes. The PAG is then made anew.
+    let can = format!("can invalidate {}\ncan signal the server\ncan read the ticket\ntried\n", ring.trim());
+    assert_eq!(tried, can, "what a program can do to another PAG");
+    // It can end the PAG, as it could kill the server's processes. The PAG is then made anew. With the ticket it can make a PAG
+    // of its own.
     eventually("bob is served again", Duration::from_secs(10), || {
         let body = get(BOB, "/own/whoami").body;
         assert!(["nobody\n", "bob@EXAMPLE.TEST\n"].contains(&&body[..]), "in an ended PAG: {body}");
@@ -327,7 +338,7 @@ pub(super) fn keeps_files_inside(sandbox: &mut Sandbox) {
 }
 
 /// Fails unless an answer is 503, and the log says these words.
-fn assert_refused(server: &Server, what: &str, answer: &Answer, words: &str) {
+pub(super) fn assert_refused(server: &Server, what: &str, answer: &Answer, words: &str) {
     assert_eq!(answer.status, 503, "{what}: {answer:?}");
     assert!(!answer.body.contains("EXAMPLE.TEST"), "{what}: the answer is no content: {answer:?}");
     server.says(words);

@@ -1,6 +1,7 @@
 //! Scenarios on this host's kernel and libpam, in a [`Sandbox`].
 
 mod apache;
+mod apache_faults;
 mod bus;
 mod ccaches;
 mod ends;
@@ -402,6 +403,11 @@ pub const ALL: &[Scenario] = &[
         "bus_missing_client",
         "The helper names an AFS client that is not loaded, and a renewal that leaves no tokens is no success.",
         bus::missing_client,
+    ),
+    (
+        "apache_names_faults",
+        "A hung seeder, a KDC that is away, an ended ticket and a full quota are 503 and a line; no request is another's.",
+        apache_faults::faults,
     ),
     ("bus_pagctl", "pagctl lists, shows, renews, discards, chooses and monitors over D-Bus.", bus::pagctl_verbs),
     (
