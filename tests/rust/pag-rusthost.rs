@@ -28,6 +28,13 @@
 //! files COUNT A B FILEA FILEB       two threads in opposite phase, one file for each PAG; words: how often one read what it
 //!                                   must not, or did not read what it must, or was in another PAG of OpenAFS
 //! keyctl OPERATION A B C            one keyctl call of this thread; words: its result, or the error's name
+//! personalities COUNT               an open by io_uring in nanoseconds, and how much longer it takes with credentials that were
+//!                                   registered before, with spreads; -1 where the kernel has no io_uring
+//! requests WAY DIRECTORY NAME...    serves one request of each identity NAME, for DIRECTORY/NAME/page; words: nanoseconds for
+//!                                   all. WAY is "libpag": in the PAG NAME;
+//!                                   "settok": with the token of the PAG NAME, which this thread sets in its own; "fork": in a
+//!                                   child, which makes a PAG and runs aklog with the ccache /run/tickets/NAME; "same": as this
+//!                                   thread is
 //! ```
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)] // for tests alone
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
@@ -36,8 +43,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -352,9 +360,16 @@ unsafe impl Send for Uring {}
 impl Uring {
     /// Numbers of linux/io_uring.h: struct io_uring_params has 120 bytes, sq_off at 40, cq_off at 80.
     fn open() -> Self {
+        Self::try_open().unwrap_or_else(|| panic!("io_uring_setup: {}", std::io::Error::last_os_error()))
+    }
+
+    /// None where the kernel has no io_uring, or does not let this process have one.
+    fn try_open() -> Option<Self> {
         let mut parameters = [0_u32; 30];
         let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, parameters.as_mut_ptr()) };
-        assert!(fd >= 0, "io_uring_setup: {}", std::io::Error::last_os_error());
+        if fd < 0 {
+            return None;
+        }
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         let map = |offset: i64| unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -370,7 +385,7 @@ impl Uring {
         let null = ptr::null::<u8>();
         let personality = unsafe { libc::syscall(libc::SYS_io_uring_register, fd.as_raw_fd(), register, null, 0) };
         assert!(personality > 0, "io_uring_register: {}", std::io::Error::last_os_error());
-        Uring { fd, personality: personality as u16, rings, entries, offsets }
+        Some(Uring { fd, personality: personality as u16, rings, entries, offsets })
     }
 
     /// Opens a file with the registered credentials.
@@ -413,6 +428,88 @@ fn peek() -> Answer {
         }
         Err(error) => (1, error.to_string()),
     }
+}
+
+/// What an open by io_uring costs with and without registered credentials, measured by turns.
+fn personalities(count: usize) -> String {
+    let Some(mut uring) = Uring::try_open() else { return "-1".to_owned() };
+    let registered = uring.personality;
+    let mut times = [Vec::new(), Vec::new()];
+    for turn in 0..2 * count {
+        uring.personality = if turn % 2 == 0 { 0 } else { registered };
+        let begun = Instant::now();
+        drop(uring.open_file(c"/dev/null").unwrap());
+        times[turn % 2].push(begun.elapsed().as_nanos() as f64);
+    }
+    let [without, with] = times.map(middle);
+    format!("{} {} {} {}", without[0], without[1], with[0] - without[0], with[1])
+}
+
+/// VIOCGETTOK and VIOCSETTOK of OpenAFS (src/config/vioc.h): the group and the numbers.
+const TOKENS: (u8, u8, u8) = (b'V', 8, 3);
+
+/// The token of this thread's PAG, in the form in which VIOCSETTOK takes it, which is that of VIOCGETTOK's answer.
+fn own_token(module: &OwnedFd) -> Vec<u8> {
+    let mut answer = vec![0; 12 * 1024];
+    pag::sys::afs_pioctl(module.as_fd(), TOKENS.0, TOKENS.1, &0_i32.to_ne_bytes(), &mut answer).unwrap();
+    let number = |at: usize| i32::from_ne_bytes(answer[at..at + 4].try_into().unwrap()) as usize;
+    let clear = 4 + number(0);
+    let cell = clear + 4 + number(clear) + 4;
+    let length = answer[cell..].iter().position(|byte| *byte == 0).unwrap();
+    answer.truncate(cell + length + 1);
+    answer
+}
+
+/// What Apache does for a request of a page: it looks at each part of the path, and reads the file in pieces of 8,000 bytes.
+fn request(directory: &str) -> bool {
+    let page = Path::new(directory).join("page");
+    if !page.ancestors().all(|part| std::fs::symlink_metadata(part).is_ok()) {
+        return false;
+    }
+    let (mut piece, mut length) = ([0; 8000], 0);
+    let Ok(mut file) = File::open(&page) else { return false };
+    while let Ok(read @ 1..) = file.read(&mut piece) {
+        length += read as u64;
+    }
+    length > 0 && file.metadata().is_ok_and(|found| found.len() == length)
+}
+
+/// The same in a child with a new PAG of OpenAFS, as a CGI program of today that runs `pagsh` and `aklog`.
+fn request_of_child(directory: &str, ccache: &str) -> bool {
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let is_in = Device::opened().unwrap().is_some_and(|interface| interface.setpag().is_ok());
+        let seeded = || Command::new("aklog").env("KRB5CCNAME", ccache).status().is_ok_and(|status| status.success());
+        let served = is_in && seeded() && request(directory);
+        unsafe { libc::_exit(i32::from(!served)) };
+    }
+    let mut status = 0;
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    status == 0
+}
+
+fn requests(way: &str, directory: &str, names: &[&str]) -> Answer {
+    let pags: Vec<Pag> = names.iter().filter(|_| ["libpag", "settok"].contains(&way)).map(|name| pag(name)).collect();
+    let module = pag::sys::open_file(c"/proc/fs/openafs/afs_ioctl").unwrap();
+    let settok = way == "settok";
+    let tokens: Vec<_> = pags.iter().filter(|_| settok).map(|pag| pag.within(|| own_token(&module)).unwrap()).collect();
+    let begun = Instant::now();
+    for (number, name) in names.iter().enumerate() {
+        let directory = &format!("{directory}/{name}");
+        let served = match way {
+            "libpag" => pags[number].within(|| request(directory)).unwrap(),
+            "settok" => {
+                pag::sys::afs_pioctl(module.as_fd(), TOKENS.0, TOKENS.2, &tokens[number], &mut []).unwrap();
+                request(directory)
+            }
+            "fork" => request_of_child(directory, &format!("FILE:/run/tickets/{name}")),
+            _ => request(directory),
+        };
+        if !served {
+            return (1, format!("{way}: {name} is not served"));
+        }
+    }
+    (0, begun.elapsed().as_nanos().to_string())
 }
 
 fn obey(line: &str) -> Answer {
@@ -479,6 +576,11 @@ fn obey(line: &str) -> Answer {
             (0, String::new())
         }
         "peek" => peek(),
+        "personalities" => (0, personalities(first.parse().unwrap())),
+        "requests" => {
+            let words: Vec<&str> = more.split(' ').collect();
+            requests(first, words[0], &words[1..])
+        }
         "read" => read(rest).map_or_else(|error| (1, error.to_string()), |text| (0, text)),
         "write" => {
             std::fs::write(rest, "written\n").map_or_else(|error| (1, error.to_string()), |()| (0, String::new()))

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::cell::{self, todays_module};
 use crate::guest::{Proof, Session, eventually, journal, sh};
+use crate::server::Server;
 
 /// Number of pairs of runs. The runs of a pair follow each other, so that a disturbance hits both.
 const PAIRS: usize = 60;
@@ -143,6 +144,106 @@ fn pairs(times: &mut Times, what: &str) {
             times.entry(format!("first {what}: {stack}")).or_default().push(Host::start().open(stack));
         }
     }
+}
+
+/// The identities that a server has at once.
+const IDENTITIES: usize = 50;
+/// The rounds that are measured, in each of which each identity asks once. The quick ways go in pairs.
+const QUICK: usize = 100;
+/// Rounds with a token that is set for each request, which takes a hundred times as long.
+const SET: usize = 6;
+/// Rounds with a child for each request, which takes a thousand times as long.
+const FORKED: usize = 2;
+/// The bytes of a page.
+const PAGE: usize = 65536;
+const PLACE: &str = "/afs/example.test/requests";
+
+/// Makes the identities: each has a directory with a page that it alone can read, beside one identity that reads all.
+fn make_identities(names: &[String]) {
+    let all = names.join(" ");
+    sh(&format!(
+        "{{ echo addprinc -pw pw reader; for name in {all}; do echo addprinc -pw pw $name; done; }} | kadmin.local >/dev/null 2>&1
+         {{ echo createuser reader; for name in {all}; do echo createuser $name; done; }} | pts interactive -localauth >/dev/null
+         mkdir -p /run/tickets; for name in reader {all}; do echo pw | kinit -c FILE:/run/tickets/$name $name >/dev/null; done
+         echo adminpw | kinit -c FILE:/run/tickets/admin admin >/dev/null
+         head -c {PAGE} /dev/urandom > /run/page
+         pagsh -c 'export KRB5CCNAME=FILE:/run/tickets/admin; set -e; aklog; mkdir {PLACE}
+         for name in {all}; do
+            mkdir {PLACE}/$name; cp /run/page {PLACE}/$name/page
+            fs setacl {PLACE}/$name -clear -acl $name read reader read
+         done'"
+    ));
+}
+
+/// How often the file server was asked for the status of a file, and how many connections it has.
+fn asked() -> [f64; 2] {
+    let calls = sh("xstat_fs_test -fsname afs.example.test -collID 2 -onceonly");
+    let server = sh("rxdebug afs.example.test 7000 -rxstats -noconns");
+    let number = |text: &str, before: &str, after: &str| {
+        let line = text.lines().find(|line| line.contains(before) && line.contains(after));
+        let words = line.and_then(|line| line[line.find(before)? + before.len()..].split_whitespace().next());
+        words.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no '{before}' before '{after}': {text}"))
+    };
+    [number(&calls, "FetchStatus:", " ops"), number(&server, "   ", " server connections")]
+}
+
+/// Serves requests of many identities by turns: by libpag, with a token that is set for each, with a child for each, and with no
+/// switch at all. Prints one line of JSON: the microseconds of a request by round, and what a request has cost the file server.
+pub fn requests() {
+    let mut times = Times::new();
+    let names: Vec<String> = (0..IDENTITIES).map(|number| format!("u{number}")).collect();
+    make_identities(&names);
+    println!("{PROGRESS}requests: {IDENTITIES} identities are there");
+    // As root, whom OpenAFS lets make PAGs without a pause.
+    let mut server = Server::start_as(0, "/usr/local/bin/pag-rusthost".as_ref());
+    server.ok("open");
+    for name in names.iter().map(String::as_str).chain(["reader"]) {
+        server.ok(&format!("create {name} ccache=FILE:/run/tickets/{name} ms=60000"));
+    }
+    server.ok("create setter");
+    println!("{PROGRESS}requests: each has its PAG");
+    let all = names.join(" ");
+    let mut round = |way: &str| -> f64 {
+        match way {
+            "same" => server.ok("enter reader"),
+            "settok" => server.ok("enter setter"),
+            _ => server.ok("leave"),
+        };
+        let nanoseconds: f64 = server.ok(&format!("requests {way} {PLACE} {all}")).parse().unwrap();
+        nanoseconds / 1000.0 / IDENTITIES as f64
+    };
+    // Not measured: the first look of each identity at its files.
+    for way in ["libpag", "same", "settok"] {
+        round(way);
+    }
+    let mut note = |way: &str, what: &str, value: f64| {
+        times.entry(format!("{what}: {way}")).or_default().push(value);
+    };
+    for number in 0..QUICK {
+        let mut pair = ["libpag", "same"];
+        pair.rotate_left(number % 2);
+        for way in pair {
+            note(way, "request", round(way));
+        }
+    }
+    println!("{PROGRESS}requests: in PAGs, and without a switch");
+    for (way, count) in [("settok", SET), ("fork", FORKED)] {
+        for _ in 0..count {
+            note(way, "request", round(way));
+        }
+        println!("{PROGRESS}requests: {way}");
+    }
+    for way in ["libpag", "same", "settok", "fork"] {
+        let before = asked();
+        round(way);
+        let after = asked();
+        for (what, place) in [("status calls", 0), ("connections", 1)] {
+            note(way, what, (after[place] - before[place]) / IDENTITIES as f64);
+        }
+    }
+    server.ok("close");
+    assert!(server.finish().success());
+    println!("{}", serde_json::to_string(&times).unwrap());
 }
 
 /// Measures, and prints the times as one line of JSON.

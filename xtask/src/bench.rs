@@ -115,6 +115,7 @@ fn switches() -> Vec<Line> {
         lines.push(Line { bound: Some(1.3), ..Line::new(names[0], ratio * 1000.0, "x", Some(ratio_spread * 1000.0)) });
         lines.push(Line::new(names[1], join, "us", Some(spread)));
     }
+    lines.extend(personalities(&mut server));
     server.ok("close");
     let mut server = Server::start_as(0, &libpag::for_tests(&top(), Profile::Release).join("pag-chost"));
     server.ok("open");
@@ -124,6 +125,21 @@ fn switches() -> Vec<Line> {
     lines.push(Line { bound: Some(1.3), ..Line::new("  from C, beside 10 PAGs", times[2], "x", Some(times[3])) });
     server.ok("close");
     lines
+}
+
+/// Measures the other way of a thread to another identity: an io_uring opens a file with credentials that were registered with
+/// it. The kernel may have none.
+fn personalities(server: &mut Server) -> Vec<Line> {
+    let answer = server.ok(&format!("personalities {SWITCHES}"));
+    let times: Vec<f64> = answer.split(' ').map(|time| time.parse::<f64>().unwrap() / 1000.0).collect();
+    let [open, spread, more, more_spread] = times[..] else {
+        println!("this kernel has no io_uring, so nothing is said of its personalities");
+        return Vec::new();
+    };
+    vec![
+        Line::new("  an open by io_uring", open, "us", Some(spread)),
+        Line::new("  more for it with credentials that were registered", more, "us", Some(more_spread)),
+    ]
 }
 
 /// Measures the helper with many PAGs, on a real systemd.
@@ -152,25 +168,71 @@ fn helper(programs: &Path) -> Vec<Line> {
     ]
 }
 
-/// Measures on a real cell, beside pam_afs_session with the same aklog.
+/// Times by name, as a benchmark in a machine prints them.
+type Times = BTreeMap<String, Vec<f64>>;
+
+/// Measures on a real cell.
 fn on_a_cell() -> Vec<Line> {
     need_packages(&MACHINES);
     build(&top(), &["-p", "pam_empty"]);
     let programs = machine::programs();
     let product = tiers::product(&top(), Profile::Release);
-    println!("on a virtual machine with an AFS cell, which takes a quarter of an hour or more");
-    let outcome = vm::run(&vm::Run {
-        suite: image::SUITES[0],
-        client: Client::OpenAfs,
-        command: "exec pag-scenario bench_afs\n",
-        product: Some(&product),
-        programs: &programs,
-        long: true,
-    });
-    assert!(outcome.passed, "{}", outcome.output);
-    let answer = outcome.output.lines().last().unwrap_or_default();
-    let times: BTreeMap<String, Vec<f64>> =
-        serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {}", outcome.output));
+    println!("on virtual machines with an AFS cell, which takes a quarter of an hour or more");
+    let measured = |name: &str| -> Times {
+        let outcome = vm::run(&vm::Run {
+            suite: image::SUITES[0],
+            client: Client::OpenAfs,
+            command: &format!("exec pag-scenario {name}\n"),
+            product: Some(&product),
+            programs: &programs,
+            long: true,
+        });
+        assert!(outcome.passed, "{}", outcome.output);
+        let answer = outcome.output.lines().last().unwrap_or_default();
+        serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {}", outcome.output))
+    };
+    let mut lines = requests(&measured("bench_requests"));
+    lines.extend(logins(&measured("bench_afs")));
+    lines
+}
+
+/// Requests of 50 identities, one after the other, which libpag serves in a PAG each.
+fn requests(times: &Times) -> Vec<Line> {
+    let of = |what: &str, way: &str| &times[&format!("{what}: {way}")][..];
+    let time = |way: &str| middle(of("request", way).to_vec());
+    let pairs = of("request", "libpag").iter().zip(of("request", "same")).map(|(one, other)| one / other).collect();
+    let (ratio, spread) = middle(pairs);
+    let name = "requests of 50 identities by libpag, in times of those without a switch";
+    let mut lines = vec![Line { bound: Some(1.2), ..Line::new(name, ratio, "x", Some(spread)) }];
+    for (way, name, bound) in [
+        ("settok", "  in parts of those with a token that is set for each, as by mod_waklog", 0.5),
+        ("fork", "  in parts of those with a child, setpag and aklog for each", 0.1),
+    ] {
+        let value = time("libpag").0 / time(way).0;
+        lines.push(Line { bound: Some(bound), ..Line::new(name, value, "x", None) });
+    }
+    for (way, names) in [
+        (
+            "libpag",
+            ["  a request by libpag", "    calls of FetchStatus for it", "    new connections to the file server"],
+        ),
+        ("same", ["  without a switch", "    calls of FetchStatus for it", "    new connections"]),
+        ("settok", ["  with a token that is set", "    calls of FetchStatus for it", "    new connections"]),
+        ("fork", ["  with a child, setpag and aklog", "    calls of FetchStatus for it", "    new connections"]),
+    ] {
+        let (value, spread) = time(way);
+        lines.push(Line::new(names[0], value, "us", Some(spread)));
+        for (name, what) in names[1..].iter().zip(["status calls", "connections"]) {
+            // Identities that come back find what the client has cached for them, and their connections.
+            let bound = (way == "libpag").then_some(0.05);
+            lines.push(Line { bound, ..Line::new(name, of(what, way)[0], "", None) });
+        }
+    }
+    lines
+}
+
+/// Logins, beside pam_afs_session with the same aklog.
+fn logins(times: &Times) -> Vec<Line> {
     let of = |what: &str| (&times[&format!("{what}: pam_pag")][..], &times[&format!("{what}: pam_afs_session")][..]);
     let mut lines = Vec::new();
     for (what, names) in [

@@ -14,6 +14,7 @@ fn main() {
         "demo_afs_with" | "demo_afs_without" => return pag_tests::demo::afs_act(name == "demo_afs_with"),
         "bench_helper" => return pag_tests::speed::helper(),
         "bench_afs" => return pag_tests::speed::afs(),
+        "bench_requests" => return pag_tests::speed::requests(),
         _ => {}
     }
     if let Some(scenario) = tier2::ALL.iter().find(|scenario| scenario.name == name) {
