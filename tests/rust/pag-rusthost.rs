@@ -24,6 +24,8 @@
 //! uring                             opens an io_uring and registers this thread's credentials with it
 //! peek                              /proc/keys in one line, opened by the io_uring with those credentials
 //! read FILE   write FILE            the beginning of a file, read by this thread; one line, written by it
+//! steal                             enters each PAG by the names that stand in this process's memory, and leaves; words: their number
+//!                                   and the tokens
 //! getpag                            the PAG of OpenAFS that this thread is in, or "none"
 //! files COUNT A B FILEA FILEB       two threads in opposite phase, one file for each PAG; words: how often one read what it
 //!                                   must not, or did not read what it must, or was in another PAG of OpenAFS
@@ -41,6 +43,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -430,6 +433,41 @@ fn peek() -> Answer {
     }
 }
 
+/// The names of rings in the memory of this process.
+fn names_in_memory() -> Vec<CString> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut names = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw") && !line.ends_with("[stack]")) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|number| usize::from_str_radix(number, 16).unwrap());
+        // Memory that was given back since is not read: the kernel copies.
+        let mut bytes = vec![0_u8; to - from];
+        let (into, out) = (
+            libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() },
+            libc::iovec { iov_base: from as *mut libc::c_void, iov_len: bytes.len() },
+        );
+        unsafe { libc::process_vm_readv(libc::getpid(), &raw const into, 1, &raw const out, 1, 0) };
+        let is_hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let begins = |part: &[u8]| part.starts_with(b"pag:") && part[36] == b':' && is_hex(&part[4..36]);
+        let places = bytes.windows(37).enumerate().filter(|(_, part)| begins(part)).map(|(place, _)| place);
+        let name = |place: usize| CString::new(bytes[place..].split(|byte| *byte == 0).next().unwrap()).unwrap();
+        names.extend(places.map(name).filter(|name| name.as_bytes().len() < 80));
+        bytes.fill(0);
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn steal() -> String {
+    let names = names_in_memory();
+    let token_of = |name: &CString| {
+        keyctl(libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr() as i64, 0, 0).map_or("refused".to_owned(), |_| token())
+    };
+    let tokens: Vec<String> = names.iter().map(token_of).collect();
+    format!("{} {}", names.len(), tokens.join(" "))
+}
+
 /// What an open by io_uring costs with and without registered credentials, measured by turns.
 fn personalities(count: usize) -> String {
     let Some(mut uring) = Uring::try_open() else { return "-1".to_owned() };
@@ -542,6 +580,7 @@ fn obey(line: &str) -> Answer {
             (0, end.unwrap_or(0).to_string())
         }
         "token" => (0, token()),
+        "steal" => (0, steal()),
         "ring" => (0, ring().to_string()),
         "run" => run(rest),
         "alternate" => {

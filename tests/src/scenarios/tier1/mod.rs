@@ -436,6 +436,12 @@ pub const ALL: &[Scenario] = &[
         process_pags::outsiders,
     ),
     (
+        "libpag_hostile_thread",
+        "Code in one thread has all PAGs of its process, moves no other thread, has none of another process, and none after \
+         its end.",
+        process_pags::hostile_thread,
+    ),
+    (
         "libpag_end_is_final",
         "The end of a process's PAG ends it for parked threads, children and io_uring credentials.",
         process_pags::end_is_final,
@@ -450,7 +456,11 @@ pub const ALL: &[Scenario] = &[
         "pagctl tells which process has made a PAG for itself, and how often it is held.",
         process_pags::is_told_apart,
     ),
-    ("libpag_thousand", "A thousand PAGs of one process leave no key.", process_pags::thousand),
+    (
+        "libpag_thousand",
+        "A thousand PAGs of one process, and ten thousand in the long form, leave no key.",
+        process_pags::thousand,
+    ),
 ];
 
 /// Scenarios for which the module must be built with the feature `fault`.

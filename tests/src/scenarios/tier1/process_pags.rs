@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::uid;
+use super::{long, uid};
 use crate::sandbox::{QuickCollection, Sandbox, eventually, key_count, pagctl, patience};
 use crate::server::code::{ENDED, FORKED, OPEN, QUOTA, SEED, TIMEOUT};
 use crate::server::{PROGRAMS, Server, built};
@@ -318,6 +318,75 @@ pub(super) fn outsiders(sandbox: &mut Sandbox) {
     }
 }
 
+/// What code of an attacker's choice in one thread of a server can do, and what it cannot.
+pub(super) fn hostile_thread(sandbox: &mut Sandbox) {
+    let program = &programs(sandbox)[0];
+    let carol = uid("carol");
+    let mut other = Server::start_as(carol, program);
+    other.ok("open");
+    other.ok("create d ccache=FILE:/run/cc/dave");
+    other.ok("enter d");
+    let others_ring = other.ring("");
+    let mut server = Server::start_as(carol, program);
+    server.ok("open");
+    create_both(&mut server);
+    server.ok("thread victim enter b");
+    let in_b = server.ring("thread victim");
+    server.ok("thread evil enter a");
+
+    // It has all PAGs of its process, since the names are in the memory that it shares: no PAG, alice's and bob's.
+    let stolen = server.ok("thread evil steal");
+    let tokens = |stolen: &str| {
+        let users: Vec<&str> = ["alice@", "bob@", "dave@"].into_iter().filter(|user| stolen.contains(user)).collect();
+        (stolen.split(' ').next().unwrap().to_owned(), users.concat())
+    };
+    assert_eq!(tokens(&stolen), ("3".to_owned(), "alice@bob@".to_owned()), "what a thread gets: {stolen}");
+    // So it can put a token of its own into bob's PAG, for all who are in it.
+    server.ok("thread evil enter b");
+    let planted = server.ok("thread evil run keyctl add user afs@example.test 'evil@EXAMPLE.TEST 4000000000' @s");
+    let token = server.token("thread victim");
+    assert!(is_of(&token, "evil"), "a member can put a token into the ring ({planted}): {token}");
+    server.ok("renew b ccache=FILE:/run/cc/bob");
+    assert!(is_of(&server.token("thread victim"), "bob"), "a renewal takes its place");
+
+    // It moves no other thread, and gets nothing of another process of its uid.
+    assert_eq!(server.ring("thread victim"), in_b, "another thread is where it was");
+    for tried in [
+        format!("keyctl describe {others_ring}"),
+        format!("keyctl search {others_ring} user afs@example.test"),
+        format!("keyctl link {others_ring} @s"),
+        format!("keyctl add user x y {others_ring}"),
+        format!("cat /proc/{}/maps", other.pid()),
+    ] {
+        let (status, words) = server.ask(&format!("thread evil run {tried}"));
+        assert_ne!(status, 0, "a thread of another process can: {tried}: {words}");
+    }
+
+    // It keeps nothing over the end: a child, a thread, the token's key in a keyring of its own, the name.
+    server.ok("thread evil fork accomplice");
+    let key: i64 = server.ok("thread evil run keyctl search @s user afs@example.test").parse().unwrap();
+    let (link, thread_keyring) = (8, -1); // KEYCTL_LINK, KEY_SPEC_THREAD_KEYRING
+    server.ok(&format!("thread evil keyctl {link} {key} {thread_keyring}"));
+    server.ok("end b");
+    for member in ["child accomplice", "thread evil", "thread victim"] {
+        assert_eq!(server.token(member), "none", "{member} has bob's token after the end");
+    }
+    let (read, describe) = (11, 6); // KEYCTL_READ, KEYCTL_DESCRIBE
+    for operation in [read, describe] {
+        let (status, words) = server.ask(&format!("thread evil keyctl {operation} {key} 0 0"));
+        assert_ne!(status, 0, "the token's key is there after the end, for keyctl {operation}: {words}");
+    }
+    let stolen = server.ok("thread evil steal");
+    assert_eq!(tokens(&stolen), ("2".to_owned(), "alice@".to_owned()), "what a thread gets after the end: {stolen}");
+    server.ok("thread evil leave");
+    assert_eq!(server.token("thread evil"), "none");
+    server.ok("close");
+    assert!(server.finish().success());
+    assert!(is_of(&other.token(""), "dave"), "the other process goes on");
+    other.ok("close");
+    assert!(other.finish().success());
+}
+
 /// What an io_uring credential sees of its ring: how many keys are in it. None if the ring has been revoked.
 fn ring_seen(server: &mut Server) -> Option<String> {
     let keys = server.ok("peek");
@@ -497,13 +566,14 @@ pub(super) fn thousand(sandbox: &mut Sandbox) {
         })
     };
     let before = count(&mut server);
-    for number in 0..1000 {
+    let many = if long() { 10_000 } else { 1000 };
+    for number in 0..many {
         server.ok(&format!("create {number}"));
     }
-    assert!(key_count(0) >= before.1 + 1000, "a thousand PAGs are there: {}", root());
-    server.ok("enter 999");
+    assert!(key_count(0) >= before.1 + many, "{many} PAGs are there: {}", root());
+    server.ok(&format!("enter {}", many - 1));
     server.ok("leave");
-    for number in 0..1000 {
+    for number in 0..many {
         server.ok(&format!("end {number}"));
     }
     let last = eventually("all are gone", Duration::from_secs(30), || {
