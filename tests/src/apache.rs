@@ -74,9 +74,9 @@ fn built() -> PathBuf {
     std::env::var_os("PAG_APACHE").expect("PAG_APACHE names what is under test").into()
 }
 
-/// Stands in for kinit, since tier 1 has no KDC: what a keytab would get lies in /run/cc.
+/// Stands in for kinit, since tier 1 has no KDC: what a keytab would get lies in /run/cc. The words are kinit's.
 const KINIT: &str = "#!/bin/sh
-[ -e /run/kdc.away ] && exit 1
+[ -e /run/kdc.away ] && echo \"kinit: Cannot contact any KDC for realm 'EXAMPLE.TEST'\" >&2 && exit 1
 [ \"$1 $2\" = '-k -t' ] && exec cp \"/run/cc/${5%%@*}\" \"${KRB5CCNAME#FILE:}\"
 ";
 
