@@ -1,6 +1,7 @@
 //! `pagctl`: shows PAGs, and looks after them, from the command line. Here are the arguments, and which room does what.
 
 mod adopt;
+mod doctor;
 mod explain;
 mod log;
 mod member;
@@ -66,6 +67,11 @@ enum Verb {
     ///
     /// Each has its explanation from the catalog. Needs root, or the group adm.
     Log(log::Log),
+    /// Examine this machine: what is wrong, why it matters, what mends it
+    ///
+    /// It changes nothing. Exit status by the worst finding: 0 all is fine, 1 warning,
+    /// 2 error; these are Nagios's, too.
+    Doctor(doctor::Doctor),
     #[command(flatten)]
     Member(member::Verb),
     /// Print what a shell needs to complete these commands
@@ -89,6 +95,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         Verb::Adopt { user: Some(user), .. } => adopt::run(user),
         Verb::Adopt { user: None, .. } => adopt::inside(),
         Verb::Log(log) => match log::run(log)? {},
+        Verb::Doctor(doctor) => doctor::run(doctor),
         Verb::Member(verb) => member::run(verb),
         Verb::Remote(verb) => remote::run(verb),
         Verb::Completion { shell } => {
@@ -107,6 +114,7 @@ fn main() -> ExitCode {
         Ok(cli) => match run(&cli) {
             Ok(Answer::AllRight) => 0,
             Ok(Answer::ToDo) => 1,
+            Ok(Answer::Broken) => 2,
             Err(error) => {
                 errln!("pagctl: {error}");
                 error.status()

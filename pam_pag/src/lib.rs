@@ -15,6 +15,10 @@ use std::ffi::CStr;
 use pam::constants::{PAM_DELETE_CRED, PAM_REFRESH_CRED, PAM_REINITIALIZE_CRED, PamFlag, PamResultCode};
 use pam::module::{PamHandle, PamHooks};
 
+/// The release, which `pagctl doctor` reads in the module's file: there is no other way to tell it without a login.
+#[used]
+static RELEASE: &str = concat!("pam_pag-release=", env!("CARGO_PKG_VERSION"), ";");
+
 struct PamPag;
 
 /// The exported symbols, which a macro makes without documentation.

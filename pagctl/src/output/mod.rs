@@ -95,4 +95,6 @@ pub(crate) enum Answer {
     AllRight,
     /// The user has something to do: the exit status is 1.
     ToDo,
+    /// Something is broken: the exit status is 2.
+    Broken,
 }

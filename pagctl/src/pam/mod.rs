@@ -18,9 +18,9 @@ mod run;
 mod stack;
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use self::finding::{Finding, Level, Problem};
+pub(crate) use self::finding::{Finding, Level, Problem};
 use self::host::Host;
 use self::inspect::{inspect, surroundings};
 use self::manager::Run;
@@ -81,6 +81,14 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
             carry_out(change, &host, plan, false)
         }
     }
+}
+
+/// What `check` finds below `root`: the services that are all right, and the findings about stacks.
+///
+/// # Errors
+/// There is no such directory.
+pub(crate) fn survey(root: &Path) -> Result<(Vec<String>, Vec<Finding>), Error> {
+    Ok(inspect(&Host::new(root)?))
 }
 
 fn look_at(look: &Look) -> Result<Answer, Error> {

@@ -3,6 +3,7 @@
 mod cycles;
 mod dbus;
 mod desktop;
+mod doctor;
 mod identity;
 mod logins;
 mod main_job;
@@ -207,6 +208,11 @@ pub const ALL: &[Scenario] = &[
         "a_lock_out_is_found_and_mended",
         "a control that takes our answer for a denial locks users out; check names the line, enable repairs it",
         upkeep::a_lock_out_is_found_and_mended,
+    ),
+    Scenario::new(
+        "doctor_names_the_cause_first",
+        "`pagctl doctor` names the cause on 27 machines that are each broken in one way, and its command mends it",
+        doctor::doctor_names_the_cause_first,
     ),
     Scenario::new(
         "manager_from_before_is_adopted",
