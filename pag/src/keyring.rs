@@ -187,6 +187,12 @@ pub fn describe<T>(key: Serial, look: impl FnOnce(Description<'_>) -> T) -> io::
     describe_into(key, &mut buffer).map(look)
 }
 
+/// Whether the kernel has destroyed a key: nothing holds it any more. Needs no permission.
+pub fn is_gone(key: Serial) -> bool {
+    // Without VIEW the kernel refuses to describe a key that is there (EACCES).
+    describe(key, |_| ()).is_err_and(|error| error.raw_os_error() == Some(libc::ENOKEY))
+}
+
 /// The keys in a keyring. Needs READ.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use pag::sys::{self, Who};
 use crate::output::Error;
 
 /// Those who speak: `SYSLOG_IDENTIFIER` in the journal.
-const SPEAKERS: [&str; 5] = ["pam_pag", "pag-logind-helper", "pag-seed", "pag-keytab", "pag-ccache"];
+const SPEAKERS: [&str; 6] = ["pam_pag", "pag-logind-helper", "pag-seed", "pag-keytab", "pag-ccache", "pagctl"];
 
 /// The units without an instance. systemd's messages about them say why one did not start.
 const UNITS: [&str; 2] = ["pag-logind-helper.service", "pag-ccache.service"];

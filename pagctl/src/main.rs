@@ -8,6 +8,7 @@ mod member;
 mod output;
 mod pam;
 mod remote;
+mod run;
 mod status;
 
 use std::process::ExitCode;
@@ -18,8 +19,8 @@ use crate::output::{Answer, Error, errln, out};
 
 /// Shows and looks after AFS authentication groups (PAGs).
 ///
-/// Exit status: 0 all right, 1 something is to be done, 2 error. new and leave
-/// have that of their command, log has that of journalctl.
+/// Exit status: 0 all right, 1 something is to be done, 2 error. run, new and
+/// leave have that of their command, log has that of journalctl.
 #[derive(Debug, Parser)]
 #[command(name = "pagctl", version, max_term_width = 80)]
 struct Cli {
@@ -74,6 +75,11 @@ enum Verb {
     Doctor(doctor::Doctor),
     #[command(flatten)]
     Member(member::Verb),
+    /// Run a command in a new PAG with tokens, and renew them while it runs
+    ///
+    /// The tokens are there before the command starts. Exit status: that of the
+    /// command, 125 if there are no tokens, 126 or 127 if it cannot be run.
+    Run(run::Options),
     /// Print what a shell needs to complete these commands
     ///
     /// It is installed for bash, zsh and fish.
@@ -97,6 +103,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         Verb::Log(log) => match log::run(log)? {},
         Verb::Doctor(doctor) => doctor::run(doctor),
         Verb::Member(verb) => member::run(verb),
+        Verb::Run(options) => match run::run(options)? {},
         Verb::Remote(verb) => remote::run(verb),
         Verb::Completion { shell } => {
             let mut text = Vec::new();
@@ -117,7 +124,7 @@ fn main() -> ExitCode {
             Ok(Answer::Broken) => 2,
             Err(error) => {
                 errln!("pagctl: {error}");
-                error.status()
+                if matches!(cli.verb, Verb::Run(_)) { error.status_before_command() } else { error.status() }
             }
         },
         Err(help) if !help.use_stderr() => {
@@ -126,7 +133,8 @@ fn main() -> ExitCode {
         }
         Err(wrong) => {
             let _ = wrong.print();
-            2
+            let is_run = std::env::args_os().nth(1).is_some_and(|verb| verb == "run");
+            if is_run { output::NOT_STARTED } else { 2 }
         }
     };
     match output::finish() {

@@ -11,7 +11,7 @@ use pag::policy;
 use pag::store::record::Record;
 use pag::types::PagId;
 
-/// Shortest pause after an attempt that has brought nothing.
+/// Shortest time between two looks for other tokens.
 const SHORTEST: u64 = 5;
 /// Longest one.
 const LONGEST: u64 = 600;
@@ -94,8 +94,7 @@ impl Life {
 
 /// How tokens can be had that end later than `life`. None: only if the user gets a new ticket.
 fn renew_via(record: &Record, keytab: bool, life: Option<Life>, now: u64) -> Option<RenewVia> {
-    // Some clients take a second off; a ticket that ends a little later only is the one that the token was made of.
-    let later = |moment: u64| life.is_none_or(|life| moment > life.end.saturating_add(2 + life.length() / 16));
+    let later = |ticket: u64| life.is_none_or(|life| policy::is_later(ticket, life.since, life.end));
     let ticket_lives = record.ticket > now;
     let renewable = record.renewable > record.ticket.saturating_add(2);
     if ticket_lives && (renewable || later(record.ticket)) {
@@ -107,11 +106,6 @@ fn renew_via(record: &Record, keytab: bool, life: Option<Life>, now: u64) -> Opt
     }
 }
 
-/// When the next attempt is due after one at `at`: the nearer the end, the sooner. After the end, pauses get longer.
-fn again(at: u64, end: u64) -> u64 {
-    at.saturating_add(if at < end { (end - at) / 4 } else { (at - end) / 2 }.clamp(SHORTEST, LONGEST))
-}
-
 /// The plan for a PAG. `keytab` is whether the administrator has given it one. A PAG that never had tokens, and has no keytab,
 /// is left to its logins.
 pub(crate) fn plan(pag: PagId, record: &Record, keytab: bool, now: u64) -> Plan {
@@ -121,8 +115,8 @@ pub(crate) fn plan(pag: PagId, record: &Record, keytab: bool, now: u64) -> Plan 
     let due = match (life, tried) {
         (None, _) if !keytab => return Plan::default(),
         (None, None) => now,
-        (None, Some(at)) => again(at, record.made.min(at)),
-        (Some(life), Some(at)) if at >= life.due(pag) => again(at, life.end),
+        (None, Some(at)) => policy::next_attempt(at, record.made.min(at)),
+        (Some(life), Some(at)) if at >= life.due(pag) => policy::next_attempt(at, life.end),
         (Some(life), _) => life.due(pag),
     };
     // After a clock that was set back, no attempt lies in the future.

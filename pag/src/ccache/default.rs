@@ -17,7 +17,12 @@ impl DefaultName {
     /// The default ccache of this uid. None if the module reads no ccaches of its type, or if only the user's own
     /// processes can tell its name.
     pub fn of(&self, uid: u32) -> Option<CcacheName> {
-        CcacheName::parse(&expand(&self.0, uid)?).ok()
+        CcacheName::parse(&self.name_of(uid)?).ok()
+    }
+
+    /// The name of that ccache, as in KRB5CCNAME. None if only the user's own processes can tell it.
+    pub fn name_of(&self, uid: u32) -> Option<String> {
+        expand(&self.0, uid)
     }
 }
 

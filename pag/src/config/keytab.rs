@@ -37,7 +37,7 @@ pub fn check(path: &Path, owner: u32) -> Result<(), String> {
             Err(error) => return wrong(directory, &error.to_string()),
             Ok(found) if !found.is_dir() => return wrong(directory, "it is a link or no directory"),
             Ok(found) if (found.uid() != owner && found.uid() != 0) || found.mode() & 0o022 != 0 => {
-                return wrong(directory, "other accounts than root can write it");
+                return wrong(directory, &format!("other accounts than {} can write it", account(owner)));
             }
             Ok(_) => {}
         }
@@ -45,10 +45,22 @@ pub fn check(path: &Path, owner: u32) -> Result<(), String> {
     match path.symlink_metadata() {
         Err(error) => wrong(path, &error.to_string()),
         Ok(found) if !found.is_file() => wrong(path, "it is a link or no file"),
-        Ok(found) if found.uid() != owner => wrong(path, "it does not belong to root"),
+        Ok(found) if found.uid() != owner => wrong(
+            path,
+            &if owner == 0 {
+                "it does not belong to root".to_owned()
+            } else {
+                format!("it does not belong to uid {owner}")
+            },
+        ),
         Ok(found) if found.mode() & 0o077 != 0 => wrong(path, "group or others may use it; right would be mode 0600"),
         Ok(_) => Ok(()),
     }
+}
+
+/// The owner of a keytab, for a message.
+fn account(owner: u32) -> String {
+    if owner == 0 { "root".to_owned() } else { format!("root and uid {owner}") }
 }
 
 #[cfg(test)]

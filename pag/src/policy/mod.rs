@@ -14,4 +14,6 @@ pub use self::keytab::keytab;
 pub use self::place::{
     Candidate, Newcomer, Placement, Refreshed, candidates, may_bring, of_principal, place, refreshed, takes_refreshed,
 };
-pub use self::renewal::{RETRY_SECONDS, is_good, is_ticket_due, renewal_of_token, worth_seeding};
+pub use self::renewal::{
+    RETRY_SECONDS, is_good, is_later, is_ticket_due, next_attempt, renewal_of_token, worth_seeding,
+};

@@ -33,6 +33,23 @@ pub fn renewal_of_token(pag: PagId, since: u64, end: u64) -> u64 {
     since.saturating_add(life / 2).saturating_add(spread)
 }
 
+/// Shortest and longest pause after an attempt that has brought nothing, in seconds.
+const PAUSES: (u64, u64) = (5, 600);
+
+/// When the next attempt is due after one at `at`: the nearer the end of the tokens, the sooner. After the end, pauses
+/// get longer.
+pub fn next_attempt(at: u64, end: u64) -> u64 {
+    let (shortest, longest) = PAUSES;
+    at.saturating_add(if at < end { (end - at) / 4 } else { (at - end) / 2 }.clamp(shortest, longest))
+}
+
+/// Whether a ticket that ends at `ticket` brings tokens that end later than those that are there since `since` and end at
+/// `end`. Some clients take a second off: a ticket that ends a little later only is the one that the tokens were made
+/// of.
+pub fn is_later(ticket: u64, since: u64, end: u64) -> bool {
+    ticket > end.saturating_add(2 + end.saturating_sub(since) / 16)
+}
+
 /// Whether a job renews a ticket that is valid since `starts`, ends at `end` and can be renewed until `until`: it does if
 /// the ticket has two fifths of its life behind it. The helper starts a job for that later ([`renewal_of_token`]). A job
 /// that runs earlier, for another reason, needs no new ticket.
@@ -54,6 +71,19 @@ mod tests {
         assert!(!is_ticket_due(1000, 1600, 9000, 1239) && is_ticket_due(1000, 1600, 9000, 1240));
         assert!(!is_ticket_due(1000, 1600, 1600, 1500), "it cannot be renewed");
         assert!(!is_ticket_due(1000, 1600, 9000, 1600), "it has ended");
+    }
+
+    #[test]
+    fn attempts_come_closer_together_until_the_end() {
+        assert_eq!(next_attempt(6000, 10_000), 6600);
+        assert_eq!(next_attempt(9900, 10_000), 9925);
+        assert_eq!(next_attempt(9999, 10_000), 10_004);
+        assert_eq!([next_attempt(10_000, 10_000), next_attempt(10_100, 10_000)], [10_005, 10_150]);
+    }
+
+    #[test]
+    fn a_ticket_that_is_a_second_later_is_the_same() {
+        assert!(!is_later(1602, 1000, 1600) && !is_later(1639, 1000, 1600) && is_later(1640, 1000, 1600));
     }
 
     #[test]

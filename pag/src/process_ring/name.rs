@@ -14,6 +14,9 @@ use crate::sys::{SECRET, Secrets};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Name(Box<Zeroizing<[u8; SECRET]>>);
 
+/// Longest name of a program, in bytes, as the kernel keeps it.
+const LONGEST_PROGRAM: usize = 15;
+
 /// The process that made a ring, as the ring's name says. Whoever makes a ring chooses its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Maker {
@@ -29,9 +32,17 @@ impl Name {
     /// # Errors
     /// If the kernel gives no random bits.
     pub fn random() -> Result<Self> {
-        let random = RingName::random()?;
         let program = std::fs::read("/proc/self/comm").unwrap_or_default();
-        Ok(Self::new(random, std::process::id(), program.trim_ascii_end()))
+        Self::random_of(program.trim_ascii_end())
+    }
+
+    /// As [`Name::random`], for a process that will have another name. Of a long one the first 15 bytes count.
+    ///
+    /// # Errors
+    /// As [`Name::random`].
+    pub fn random_of(program: &[u8]) -> Result<Self> {
+        let program = program.get(..LONGEST_PROGRAM).unwrap_or(program);
+        Ok(Self::new(RingName::random()?, std::process::id(), program))
     }
 
     fn new(random: RingName, pid: u32, program: &[u8]) -> Self {

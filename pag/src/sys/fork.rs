@@ -57,6 +57,60 @@ pub unsafe fn child(work: impl FnOnce() -> u8) -> io::Result<Child> {
     unsafe { fork(None, work) }
 }
 
+/// Makes a process that is no child of this one, and runs `work` in it: in a session of its own, in the root directory,
+/// with all signals blocked, and without this process's descriptors. `enter` runs before that: it moves the new process to
+/// where it belongs, or returns false. An open file keeps the credentials, and so the session keyring, of the process that
+/// opened it; so the new process opens its standard files behind `enter`.
+///
+/// Returns when `work` has called [`Ready::tell`].
+///
+/// # Errors
+/// As [`child`]; `Other` if the new process ends instead; `TimedOut` if it says nothing for seconds.
+///
+/// # Safety
+/// As [`child`].
+pub unsafe fn detached(enter: impl FnOnce() -> bool, work: impl FnOnce(Ready) -> u8) -> io::Result<()> {
+    let deadline = Instant::now() + DETACHING;
+    let (told, tell) = pipe()?;
+    let in_between = || {
+        // SAFETY: no arguments.
+        unsafe { libc::setsid() };
+        // SAFETY: a terminated path.
+        unsafe { libc::chdir(c"/".as_ptr()) };
+        let detached = || {
+            if !enter() {
+                return 1;
+            }
+            close_even_standard_but(tell.as_fd());
+            work(Ready(tell))
+        };
+        // SAFETY: as this function asks for. Its parent ends at once, so init or a subreaper inherits it.
+        u8::from(unsafe { fork(None, detached) }.is_err())
+    };
+    // SAFETY: as this function asks for. This process's copy of the writing end is closed with `in_between`.
+    unsafe { child(in_between) }?.wait(deadline)?;
+    let mut one = [0];
+    match readable(told.as_fd(), deadline.saturating_duration_since(Instant::now())) {
+        false => Err(io::ErrorKind::TimedOut.into()),
+        true if read(told.as_fd(), &mut one)? == 1 => Ok(()),
+        true => Err(io::Error::other("it has ended at once")),
+    }
+}
+
+/// With this a [detached] process tells its maker that it is at work.
+#[derive(Debug)]
+pub struct Ready(OwnedFd);
+
+impl Ready {
+    /// Tells it.
+    pub fn tell(self) {
+        write_all(self.0.as_fd(), b"x");
+    }
+}
+
+/// Longest time for making a process that is no child.
+const DETACHING: Duration = Duration::from_secs(10);
+
 /// Writes a piece of a child's answer; false if the child can write no more. Allocates nothing.
 pub type Put<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
 

@@ -16,6 +16,7 @@ mod locks;
 mod message;
 mod mount;
 mod parked;
+mod pin;
 mod process;
 mod said;
 mod secrets;
@@ -26,7 +27,7 @@ mod word_size;
 pub use self::afs_call::{afs_pioctl, afs_setpag};
 pub use self::descriptors::{close_all_but, pipe, read, readable, send_to, write_all};
 pub use self::files::{LOOK, copy_file_to, make_directory, open_beneath, open_file, remove_file, write_file};
-pub use self::fork::{Answer, Child, Exit, Put, ask, ask_as, child, wait_for_left};
+pub use self::fork::{Answer, Child, Exit, Put, Ready, ask, ask_as, child, detached, wait_for_left};
 pub use self::host::{
     RootDirectory, is_process, join_session, kill_all_others, local_time, millis, now, pidfd_open, random,
     root_directory, utc_time, yield_now,
@@ -37,6 +38,7 @@ pub use self::locks::lock_briefly;
 pub use self::message::{Fields, length_of, write_fields};
 pub use self::mount::{Mount, detach_mount, mount_for_all};
 pub use self::parked::Parked;
+pub use self::pin::pin_session_keyring;
 pub use self::process::Process;
 pub use self::said::Said;
 pub use self::secrets::{SECRET, Secrets};

@@ -33,7 +33,7 @@ pub(crate) enum Error {
     },
     /// The command cannot do its work as things are: why, and the remedy.
     Refused(String),
-    /// The command of `new` or `leave` could not be run.
+    /// The command of `run`, `new` or `leave` could not be run.
     Run {
         /// Its name, as the user gave it.
         program: String,
@@ -41,6 +41,9 @@ pub(crate) enum Error {
         source: io::Error,
     },
 }
+
+/// Exit status of `run` if its command was not started, and pagctl is to blame.
+pub(crate) const NOT_STARTED: u8 = 125;
 
 impl Error {
     /// For `map_err`: adds the operation and the file to the system's error.
@@ -55,6 +58,12 @@ impl Error {
             Self::Run { .. } => 126,
             _ => 2,
         }
+    }
+
+    /// As [`Error::status`], for a verb that has the status of its command: what pagctl itself could not do has a status
+    /// that few commands have, as with env(1) and timeout(1).
+    pub(crate) fn status_before_command(&self) -> u8 {
+        if matches!(self, Self::Run { .. }) { self.status() } else { NOT_STARTED }
     }
 }
 

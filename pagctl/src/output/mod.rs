@@ -32,7 +32,7 @@ macro_rules! errln {
     ($($text:tt)*) => { $crate::output::write_error(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-pub(crate) use error::Error;
+pub(crate) use error::{Error, NOT_STARTED};
 pub(crate) use model::{
     LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, missing_client, token_lines, user_name,
 };

@@ -12,6 +12,7 @@ mod life;
 mod member;
 mod options;
 mod process_pags;
+mod run;
 mod safety;
 mod scope;
 mod seeders;
@@ -460,6 +461,26 @@ pub const ALL: &[Scenario] = &[
         "libpag_thousand",
         "A thousand PAGs of one process, and ten thousand in the long form, leave no key.",
         process_pags::thousand,
+    ),
+    (
+        "run_command_has_tokens",
+        "pagctl run gives a command tokens before it starts, and is the command for its caller, its shell and its terminal.",
+        run::command_has_tokens,
+    ),
+    (
+        "run_keeper_renews",
+        "The tokens of pagctl run are renewed until the last process of the PAG has ended, and then nothing is left.",
+        run::keeper_renews,
+    ),
+    (
+        "run_refuses_with_a_line",
+        "Without tokens pagctl run does not start the command, says why in time, and tries again with --wait.",
+        run::refuses_with_a_line,
+    ),
+    (
+        "run_keeps_to_itself",
+        "No process outside gets at the PAG of pagctl run, and its command gets at no keytab or ticket of root's.",
+        run::keeps_to_itself,
     ),
 ];
 
