@@ -64,9 +64,13 @@ fn files(tree: &Path) -> Vec<(PathBuf, Source)> {
         let section = page.rsplit('.').next().unwrap();
         files.push((format!("usr/share/man/man{section}/{page}").into(), Source::File(pages.join(page))));
     }
-    // One page tells all calls of the library. Each call's name leads to it.
-    let link = |call| (format!("usr/share/man/man3/{call}.3").into(), Source::Text(".so man3/libpag.3\n".to_owned()));
-    files.extend(libpag::calls(tree).into_iter().map(link));
+    // One page tells all calls of the library, and one all programs that the helper starts. Each name leads to it.
+    let link = |name: &str, section: u8, page: &str| {
+        let place = format!("usr/share/man/man{section}/{name}.{section}");
+        (place.into(), Source::Text(format!(".so man{section}/{page}.{section}\n")))
+    };
+    files.extend(libpag::calls(tree).iter().map(|call| link(call, 3, "libpag")));
+    files.extend(["pag-ccache", "pag-keytab"].map(|name| link(name, 8, "pag-logind-helper")));
     files
 }
 

@@ -1,4 +1,5 @@
-//! The project's tasks: `cargo xtask demo`, `test`, `prove`, `vm`, `bench`, `install`, `uninstall`.
+//! The project's tasks: `cargo xtask demo`, `test`, `prove`, `vm`, `bench`, `install`, `dist`,
+//! `uninstall`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,6 +15,7 @@ mod bench;
 mod breaks;
 mod cache;
 mod demo;
+mod dist;
 #[cfg(test)]
 mod docs;
 mod image;
@@ -82,6 +84,8 @@ enum Task {
         #[arg(long)]
         apache: bool,
     },
+    /// Build Debian packages of a release, in target/dist, and run lintian on them
+    Dist,
     /// Remove the installed files, except the configuration
     Uninstall {
         /// The directory that `install --destdir` was given
@@ -100,6 +104,7 @@ fn main() -> ExitCode {
         Task::Vm(choice) => vm::command(&choice),
         Task::Bench { json, afs } => bench::run(json, afs),
         Task::Install { destdir, apache } => install::install(&destdir, apache),
+        Task::Dist => dist::run(),
         Task::Uninstall { destdir } => install::uninstall(&destdir),
     };
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
