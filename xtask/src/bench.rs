@@ -149,6 +149,7 @@ fn helper(programs: &Path) -> Vec<Line> {
         suite: roots::SUITES[0],
         scenario: "bench_helper",
         product: Some(&product),
+        packages: &[],
         programs,
         linger: &[],
         boots: 1,

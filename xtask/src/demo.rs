@@ -18,7 +18,8 @@ pub(crate) fn run() -> bool {
     for (title, scenario, product) in
         [("Act 1, without pam_pag", "demo_without", None), ("Act 2, with pam_pag", "demo_with", Some(&*product))]
     {
-        let run = Run { suite, scenario, product, programs: &programs, linger: &[], boots: 1, long: false };
+        let run =
+            Run { suite, scenario, product, packages: &[], programs: &programs, linger: &[], boots: 1, long: false };
         let outcome = machine::run(&run);
         println!("{title} ({:.1} s)\n{}", outcome.took.as_secs_f64(), outcome.output);
         well &= outcome.passed;

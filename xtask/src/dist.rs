@@ -20,7 +20,7 @@ pub(crate) fn run() -> bool {
     install::layout(&top(), Profile::Release, &layout);
     install::layout_apache(&top(), Profile::Release, &layout);
     println!("building packages");
-    let packages = debian(&layout, &place);
+    let packages = debian(&top(), &layout, &place);
     packages.iter().for_each(|package| println!("{}", package.display()));
     println!("running lintian");
     // These packages are not Debian's, so there is no bug that asks for them.
@@ -29,18 +29,28 @@ pub(crate) fn run() -> bool {
     lintian.is_ok_and(|status| status.success())
 }
 
+/// Builds the packages of a product that the tests have built from the tree at `source`, and returns them.
+pub(crate) fn for_tests(source: &Path, product: &Path) -> Vec<PathBuf> {
+    let place = product.with_extension("dist");
+    let layout = place.join("layout");
+    fs::remove_dir_all(&place).ok();
+    fs::create_dir_all(&layout).unwrap();
+    // The tests' own programs are in usr/local.
+    sh(&format!(
+        "cp -a '{}/.' '{layout}' && rm -rf '{layout}/usr/local'",
+        product.display(),
+        layout = layout.display()
+    ));
+    debian(source, &layout, &place)
+}
+
 /// Builds Debian's packages of the files in `layout`, in a directory below `place`, and returns them. What `debian/rules`
 /// prints is shown if it fails.
-pub(crate) fn debian(layout: &Path, place: &Path) -> Vec<PathBuf> {
+fn debian(source: &Path, layout: &Path, place: &Path) -> Vec<PathBuf> {
     let tree = place.join("pam-pag");
     fs::remove_dir_all(&tree).ok();
     fs::create_dir_all(&tree).unwrap();
-    sh(&format!(
-        "cd '{}' && git ls-files --cached --others --exclude-standard debian docs README.md | \
-         xargs cp --parents -t '{}'",
-        top().display(),
-        tree.display()
-    ));
+    sh(&format!("cd '{}' && cp -a --parents debian docs README.md '{}'", source.display(), tree.display()));
     // Rust comes from rustup where Debian's is too old, so dpkg does not know of it.
     let output = Command::new("dpkg-buildpackage")
         .args(["--build=binary", "--no-sign", "--no-check-builddeps"])

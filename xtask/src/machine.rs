@@ -32,6 +32,8 @@ pub(crate) struct Run<'a> {
     pub(crate) scenario: &'a str,
     /// The directory of the product that is installed first. None for a machine without it.
     pub(crate) product: Option<&'a Path>,
+    /// Debian's packages that the machine has at hand.
+    pub(crate) packages: &'a [PathBuf],
     /// The directory of the tests' programs.
     pub(crate) programs: &'a Path,
     /// Users that linger.
@@ -149,6 +151,11 @@ pub(crate) fn run(run: &Run<'_>) -> Outcome {
     }
     if let Some(product) = run.product {
         install::into_root(product, &tree);
+    }
+    for package in run.packages {
+        let place = copy.share().join("packages");
+        fs::create_dir_all(&place).unwrap();
+        fs::copy(package, place.join(package.file_name().unwrap())).unwrap();
     }
     let (mut passed, mut output, mut journal) = (true, String::new(), String::new());
     for boot in 1..=run.boots {

@@ -13,7 +13,7 @@ use pag_tests::scenarios::{tier1, tier2, tier3};
 use crate::breaks::{self, Break};
 use crate::machine::{self, Run};
 use crate::shell::{MACHINES, Profile, need_packages, sh, target, top};
-use crate::{apache, cache, image, install, tiers, vm};
+use crate::{apache, cache, dist, image, install, tiers, vm};
 
 /// The crates of the product.
 const PRODUCT: [&str; 5] = ["pag", "libpag", "pam_pag", "pag-logind-helper", "pagctl"];
@@ -24,9 +24,11 @@ pub(crate) fn run(only: &[String]) -> bool {
     let breaks = chosen(only);
     let machines = breaks.iter().any(|one| third(&one.scenario).is_some());
     let in_third = |name| third(name).is_some_and(|(known, _)| known.needs_apache());
+    let second = |name: &str| tier2::ALL.iter().find(|scenario| scenario.name == name);
+    let dist = breaks.iter().any(|one| second(&one.scenario).is_some_and(|known| known.packages));
     let server = breaks.iter().any(|one| tier1::needs_apache(&one.scenario) || in_third(&one.scenario));
     need_packages(
-        &[machines.then_some(&MACHINES[..]), server.then_some(&apache::PACKAGES)]
+        &[machines.then_some(&MACHINES[..]), server.then_some(&apache::PACKAGES), dist.then_some(&dist::PACKAGES)]
             .map(Option::unwrap_or_default)
             .concat(),
     );
@@ -204,10 +206,17 @@ impl Built {
         let known = tier2::ALL.iter().find(|scenario| scenario.name == name);
         let known = known.unwrap_or_else(|| panic!("there is no scenario {name}"));
         let product = self.product.get_or_insert_with(|| tiers::product(tree, Profile::Prove));
+        let packages = if known.packages {
+            install::layout_apache(tree, Profile::Prove, product);
+            dist::for_tests(tree, product)
+        } else {
+            Vec::new()
+        };
         let outcome = machine::run(&Run {
             suite,
             scenario: name,
             product: known.product.then_some(product),
+            packages: &packages,
             programs,
             linger: known.linger,
             boots: known.boots,

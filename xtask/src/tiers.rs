@@ -11,7 +11,7 @@ use pag_tests::scenarios::{tier1, tier2, tier3};
 
 use crate::machine::{self, Outcome, Run};
 use crate::shell::{MACHINES, Profile, build, need_packages, sh, target_of, top};
-use crate::{apache, cache, image, install, libpag, roots, vm};
+use crate::{apache, cache, dist, image, install, libpag, roots, vm};
 
 /// Which tests to run.
 #[derive(Debug, Default, clap::Args)]
@@ -94,8 +94,11 @@ pub(crate) fn run(choice: &Choice) -> bool {
     let third_server = in_third.any(tier3::Scenario::needs_apache);
     let first_server = wanted(1) && tier1::ALL.iter().any(|(name, ..)| tier1::needs_apache(name) && choice.chose(name));
     let server = first_server || third_server;
+    let dist = wanted(2) && tier2::ALL.iter().any(|scenario| scenario.packages && choice.chose(scenario.name));
     need_packages(
-        &[third.then_some(&MACHINES[..]), server.then_some(&apache::PACKAGES)].map(Option::unwrap_or_default).concat(),
+        &[third.then_some(&MACHINES[..]), server.then_some(&apache::PACKAGES), dist.then_some(&dist::PACKAGES)]
+            .map(Option::unwrap_or_default)
+            .concat(),
     );
     refuse_on_a_machine_in_use();
     let mut count = Count::default();
@@ -109,10 +112,11 @@ pub(crate) fn run(choice: &Choice) -> bool {
     if second || third {
         println!("tiers 2 and 3: building");
         let (programs, product) = (machine::programs(), product(&top(), choice.profile()));
-        if third_server {
+        if third_server || dist {
             install::layout_apache(&top(), choice.profile(), &product);
         }
-        let built = Installed { programs: &programs, product: &product };
+        let packages = if dist { dist::for_tests(&top(), &product) } else { Vec::new() };
+        let built = Installed { programs: &programs, product: &product, packages: &packages };
         let queue = Mutex::new(if third { third_tier(choice) } else { VecDeque::new() });
         std::thread::scope(|workers| {
             // Containers wait for most of their time, so machines run beside them.
@@ -331,6 +335,7 @@ pub(crate) fn tier1_scenario(
 struct Installed<'a> {
     programs: &'a Path,
     product: &'a Path,
+    packages: &'a [PathBuf],
 }
 
 fn second_tier(choice: &Choice, built: &Installed<'_>, count: &Mutex<Count>) {
@@ -345,6 +350,7 @@ fn second_tier(choice: &Choice, built: &Installed<'_>, count: &Mutex<Count>) {
                 suite,
                 scenario: scenario.name,
                 product: scenario.product.then_some(built.product),
+                packages: if scenario.packages { built.packages } else { &[] },
                 programs: built.programs,
                 linger: scenario.linger,
                 boots: scenario.boots,
@@ -432,7 +438,7 @@ pub(crate) fn product(tree: &Path, profile: Profile) -> PathBuf {
     let own = std::process::id().to_string();
     for entry in std::fs::read_dir(&target).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let of = name.strip_prefix("product-");
+        let of = name.strip_prefix("product-").map(|of| of.trim_end_matches(".dist"));
         if of.is_some_and(|pid| pid == own || !Path::new("/proc").join(pid).exists()) {
             std::fs::remove_dir_all(entry.path()).ok();
         }

@@ -9,6 +9,7 @@ mod logins;
 mod main_job;
 mod midway;
 mod outages;
+mod packages;
 mod renewal;
 mod scope;
 mod upkeep;
@@ -21,6 +22,8 @@ pub struct Scenario {
     pub shows: &'static str,
     /// Whether the product is installed before the machine boots.
     pub product: bool,
+    /// Whether the machine has Debian's packages of the product, to install them.
+    pub packages: bool,
     /// Users that linger from the first boot on.
     pub linger: &'static [&'static str],
     /// Whether the short form runs it on every systemd version, or on the oldest alone.
@@ -33,7 +36,7 @@ pub struct Scenario {
 
 impl Scenario {
     const fn new(name: &'static str, shows: &'static str, run: fn(u32)) -> Self {
-        Scenario { name, shows, product: true, linger: &[], everywhere: false, boots: 1, run }
+        Scenario { name, shows, product: true, packages: false, linger: &[], everywhere: false, boots: 1, run }
     }
 
     const fn everywhere(self) -> Self {
@@ -42,6 +45,10 @@ impl Scenario {
 
     const fn without_product(self) -> Self {
         Scenario { product: false, ..self }
+    }
+
+    const fn with_packages(self) -> Self {
+        Scenario { product: false, packages: true, ..self }
     }
 
     const fn linger(self, users: &'static [&'static str]) -> Self {
@@ -220,6 +227,12 @@ pub const ALL: &[Scenario] = &[
         main_job::manager_from_before_is_adopted,
     )
     .everywhere(),
+    Scenario::new(
+        "packages_come_and_go",
+        "Debian's packages are installed, upgraded, removed and purged beside open logins, and leave no trace",
+        packages::packages_come_and_go,
+    )
+    .with_packages(),
     Scenario::new(
         "wrong_order_is_said_and_put_right",
         "with pam_keyinit after us a real login is put back into its PAG, and the journal says why",
