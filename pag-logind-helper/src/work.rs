@@ -24,7 +24,7 @@ use crate::pags::users::passwd;
 use crate::pags::{Edit, Pags};
 use crate::reconcile::Reconciler;
 use crate::systemd::{Bus, JobUnit, News, RunId};
-use crate::tickets::look::{end_of_ticket, look_at_ticket, note_ticket};
+use crate::tickets::look::{end_of_ticket, look_at_ticket, note_ticket, parts_of};
 use crate::tickets::{Errand, Tickets, feed};
 
 /// How often all PAGs are surveyed while something may change and the helper is not told.
@@ -170,7 +170,8 @@ impl<'a> Work<'a> {
     /// Sends a child to see which ticket is in a PAG's own ccache. A run that has `ended` is over when that is known; at once, if
     /// there is no ticket to be seen.
     pub(crate) fn look_at_ticket(&mut self, pag: PagId, ours: bool, ended: Option<(RunId, Result<(), String>)>) {
-        match look_at_ticket(&self.pags, pag) {
+        let failed = matches!(ended, Some((_, Err(_))));
+        match look_at_ticket(&self.pags, pag, failed) {
             Some((uid, work)) => self.errands.add(uid, Errand::Look { pag, ours, ended }, work),
             None => {
                 if let Some((run, result)) = ended {
@@ -185,12 +186,16 @@ impl<'a> Work<'a> {
         match errand {
             Errand::Look { pag, ours, ended } => {
                 let before = end_of_ticket(&self.pags, pag);
-                let is_wanted = note_ticket(&mut self.pags, pag, &report, ours).unwrap_or_else(|_| {
+                let (reason, ticket) = parts_of(&report);
+                let is_wanted = note_ticket(&mut self.pags, pag, ticket, ours).unwrap_or_else(|_| {
                     self.tickets.own.read_again(pag);
                     false
                 });
                 match ended {
-                    Some((run, result)) => self.job_finished(run, result, before),
+                    Some((run, result)) => {
+                        let result = result.map_err(|why| reason.map_or(why, str::to_owned));
+                        self.job_finished(run, result, before);
+                    }
                     None if is_wanted => self.jobs.renew(pag, RenewVia::Ticket, &self.pags, &self.agenda.users),
                     None => {}
                 }

@@ -33,11 +33,19 @@ fn main() -> ExitCode {
     }
     speak_as("pag-seed");
     name_users_by(name_of);
+    let ccache = std::env::var("KRB5CCNAME").ok().and_then(|name| CcacheName::parse(&name).ok());
+    // The helper tells who asked for tokens.
+    let leave = |why: Option<&str>| ccache.iter().for_each(|place| ccache::leave_reason(place, why));
+    leave(None);
     match seed() {
-        Ok(true) => ExitCode::SUCCESS,
-        // `run_seeder` has reported why.
-        Ok(false) => ExitCode::FAILURE,
+        Ok(failures) if failures.is_empty() => ExitCode::SUCCESS,
+        // These are reported.
+        Ok(failures) => {
+            leave(Some(&failures.join("; ")));
+            ExitCode::FAILURE
+        }
         Err(why) => {
+            leave(Some(&why));
             let [uid, ..] = sys::ids().uid;
             report(&Event::NotPlaced { uid, why });
             ExitCode::FAILURE
@@ -45,8 +53,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the configured seeder. Says whether it succeeded, or that there was nothing to do.
-fn seed() -> Result<bool, String> {
+/// Runs the configured seeder, and renews the ticket where its time has come. Gives what has failed of that, in words.
+///
+/// # Errors
+/// If this job is in no PAG of its user.
+fn seed() -> Result<Vec<String>, String> {
     let [uid, ..] = sys::ids().uid;
     let ring = own_ring(uid)?;
     let user = user(uid)?;
@@ -60,7 +71,7 @@ fn seed() -> Result<bool, String> {
         report(&Event::Complaint { what: complaint.to_string() });
     }
     if settings.notokens || Client::present(&settings).is_empty() {
-        return Ok(true);
+        return Ok(Vec::new());
     }
     let identity = Identity { uid, gid: user.gid, groups: sys::groups_of(&user.name, user.gid) };
     let ccache = std::env::var("KRB5CCNAME").ok().filter(|name| !name.is_empty());
@@ -79,20 +90,20 @@ fn seed() -> Result<bool, String> {
     if let (Some(ticket), Ok(identity)) = (&ticket, std::env::var(IDENTITY_ENV)) {
         let account = Account::new(&user.name, &settings);
         if let Some(why) = seed::not_of_pag(&ticket.summary.principal, &identity, &account) {
-            report(&Event::CcacheRefused { uid, why });
-            return Ok(false);
+            report(&Event::CcacheRefused { uid, why: why.clone() });
+            return Ok(vec![why]);
         }
     }
-    let renewed = renew(&job, ticket.as_ref(), &budget);
+    let not_renewed = renew(&job, ticket.as_ref(), &budget).err();
     // If the ticket could not be renewed, the seeder uses what is left of it.
-    let seeded = run_seeder(&job, Some(&ring), None, &budget).ok;
+    let not_seeded = run_seeder(&job, Some(&ring), None, &budget).failure;
     // A seeder may choose the cell, and the configuration may name it by an alias: the token tells which it was.
     for cell in &job.excluded.cells {
         if let Err(why) = afs::discard_here(Some(cell), Instant::now() + DISCARDING) {
             report(&Event::Complaint { what: why.to_string() });
         }
     }
-    Ok(seeded && renewed)
+    Ok(not_renewed.into_iter().chain(not_seeded).collect())
 }
 
 /// Time for a token to be discarded.
@@ -107,19 +118,20 @@ fn ticket(job: &Job<'_>) -> Option<Contents> {
     ccache::read(&place, job.identity, Instant::now() + Duration::from_secs(5)).ok()
 }
 
-/// Renews the ticket where its time has come. False when that has failed.
-fn renew(job: &Job<'_>, ticket: Option<&Contents>, budget: &Budget) -> bool {
+/// Renews the ticket where its time has come, and reports a failure.
+///
+/// # Errors
+/// Why it has failed, in words.
+fn renew(job: &Job<'_>, ticket: Option<&Contents>, budget: &Budget) -> Result<(), String> {
     if !ticket.is_some_and(|contents| is_time(&contents.summary, pag::sys::now())) {
-        return true;
+        return Ok(());
     }
     let limited = Budget::new(RENEWAL.min(budget.left()), Duration::ZERO);
-    match job.renew(&limited).unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(()) => true,
-        Err(why) => {
-            report(&Event::NotRenewed { uid: job.user.uid, why });
-            false
-        }
-    }
+    let renewed = job.renew(&limited).unwrap_or_else(|error| Err(error.to_string()));
+    renewed.map_err(|why| {
+        report(&Event::NotRenewed { uid: job.user.uid, why: why.clone() });
+        format!("the ticket was not renewed: {why}")
+    })
 }
 
 /// Whether a ticket is to be renewed now.

@@ -128,7 +128,8 @@ impl Unnoted {
             if known.uid != uid {
                 return true;
             }
-            let seeding = seed::Seeding { ok: true, tokens: tokens_in(&known.ring).ok(), aliases: Vec::new() };
+            let seeding =
+                seed::Seeding { ok: true, failure: None, tokens: tokens_in(&known.ring).ok(), aliases: Vec::new() };
             let noted = seed::note_seeding(group, uid, *id, &seeding, LOCK_WAIT);
             let later = matches!(noted, Err(Error::Lock { source, .. }) if source.kind() == io::ErrorKind::TimedOut);
             done &= !later;

@@ -23,12 +23,13 @@ pub(crate) fn end_of_ticket(pags: &Pags, id: PagId) -> Option<u64> {
     pags.get(id).map(|known| known.record.ticket)
 }
 
-/// The errand that reads the ticket in a PAG's own ccache, as its user. It reports what [`note_ticket`] takes.
-pub(crate) fn look_at_ticket(pags: &Pags, id: PagId) -> Option<(u32, Work)> {
+/// The errand that reads the ticket in a PAG's own ccache, as its user, and, if a job has `failed`, the reason that it has
+/// left there. It reports what [`parts_of`] takes.
+pub(crate) fn look_at_ticket(pags: &Pags, id: PagId, failed: bool) -> Option<(u32, Work)> {
     let known = pags.get(id).filter(|known| known.has_own_ccache())?;
     let (uid, has_identity) = (known.uid, known.record.principal.is_some());
     let place = CcacheName::Dir(ccache::directory(uid, id).display().to_string());
-    let work = move || {
+    let read = move || {
         let Ok(contents) = ccache::read(&place, &reader(uid), Instant::now() + errands::TIME) else {
             return String::new();
         };
@@ -36,7 +37,15 @@ pub(crate) fn look_at_ticket(pags: &Pags, id: PagId) -> Option<(u32, Work)> {
         let owned = !has_identity && Account::configured(&passwd(uid).name).owns(&contents.summary.principal);
         Ticket::of(contents.summary, owned).to_string()
     };
-    Some((uid, Box::new(work)))
+    let reason =
+        move || failed.then(|| ccache::take_reason(&reader(uid), id, Instant::now() + errands::TIME)).flatten();
+    Some((uid, Box::new(move || format!("{}\n{}", reason().unwrap_or_default(), read()))))
+}
+
+/// The parts of what a child reports: the reason of a failed job, if there is one, and what [`note_ticket`] takes.
+pub(crate) fn parts_of(report: &str) -> (Option<&str>, &str) {
+    let (reason, ticket) = report.split_once('\n').unwrap_or_default();
+    (Some(reason).filter(|reason| !reason.is_empty()), ticket)
 }
 
 /// Notes the ticket that was found in a PAG's own ccache. True if it is another than the record says, and tokens are to be had

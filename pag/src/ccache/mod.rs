@@ -15,6 +15,7 @@ mod name;
 mod own;
 mod pieces;
 mod read;
+mod reason;
 
 pub use self::contents::{Contents, Unread};
 pub use self::default::DefaultName;
@@ -24,3 +25,4 @@ pub use self::own::{
     unmount, users,
 };
 pub use self::read::{read, read_all};
+pub use self::reason::{leave_reason, take_reason};

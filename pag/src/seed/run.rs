@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Seeding {
     /// Whether the ring has all tokens that it should get. True, too, if there were none to get.
     pub ok: bool,
+    /// Why it has not, in words.
+    pub failure: Option<String>,
     /// The tokens in the ring afterwards. None if they could not be read.
     pub tokens: Option<Vec<Token>>,
     /// The tokens that came under another name of their cell.
@@ -48,7 +50,7 @@ pub struct Judged {
 pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>>, budget: &Budget) -> Seeding {
     let begun = Instant::now();
     if job.wanted().is_empty() && !job.excluded.is_nothing() {
-        return Seeding { ok: true, tokens: None, aliases: Vec::new() };
+        return Seeding { ok: true, failure: None, tokens: None, aliases: Vec::new() };
     }
     let uid = job.user.uid;
     let place = ring.map(|ring| ring.serial);
@@ -58,11 +60,12 @@ pub fn run_seeder(job: &Job<'_>, ring: Option<&Ring>, before: Option<&Vec<Token>
         let (client, cell) = names(&brought.got);
         report(&Event::Seeded { uid, ring: place, client, cell, millis: sys::millis(begun.elapsed()) });
     }
-    if let Err(why) = result {
+    let failure = result.err();
+    if let Some(why) = failure.clone() {
         let (client, cell) = names(&brought.missed);
         report(&Event::SeedFailed { uid, ring: place, client, cell, why });
     }
-    Seeding { ok, tokens, aliases: brought.aliases }
+    Seeding { ok, failure, tokens, aliases: brought.aliases }
 }
 
 /// Runs the seeders of a job. The tokens in the ring decide, not the status of a seeder. `before` are the tokens in the

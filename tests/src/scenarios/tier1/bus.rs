@@ -1348,6 +1348,54 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert!(inside_registry <= 1, "bob's is left: {:?}", super::registry().map(describe));
 }
 
+/// Users ask for tokens, and their seeder fails. They can put anything where its reason is left for the helper.
+pub(super) fn renewal_says_why(sandbox: &mut Sandbox) {
+    seed_stack(sandbox);
+    let (_bus, mut helper) = (Bus::start(), Helper::serving());
+    // What a user puts there after the job, before the helper looks.
+    systemd(|unit| {
+        let ended = run_seed_unit(unit);
+        let uid = unit.trim_start_matches("pag-seed@").trim_end_matches(".service");
+        shell(&format!("[ ! -e /run/put ] || setpriv --reuid {uid} --regid {uid} --clear-groups sh -e /run/put"));
+        ended
+    });
+    let words = "/run/seeder ended with status 7: \"aklog: can't get afs configuration?[2J / really\"";
+    for (user, put, told) in [
+        ("alice", None, words),
+        ("bob", Some("printf 'x\\nPRIORITY=0\\033[2J' > $f"), "x?PRIORITY=0?[2J"),
+        ("carol", Some("mkfifo $f"), "its job ended with 'failed'"),
+        ("dave", Some("ln -s /etc/passwd $f"), "its job ended with 'failed'"),
+    ] {
+        sandbox.seeder(crate::sandbox::SEEDER);
+        let mut host = login(sandbox, user);
+        let own = id(user);
+        sees(&mut Caller::new(uid(user)), &[&own]);
+        let ccache = super::seeders::ccache_of(&pags(user)[0]);
+        inside(&mut host, user, &format!("mkfifo {ccache}/.reason {ccache}/.reason.new"));
+        let say = "printf \"aklog: can't get afs configuration\\033[2J\\nreally\\n\" >&2";
+        sandbox.seeder(&format!("#!/bin/sh\n{say}\nexit 7\n"));
+        fs::write("/run/put", put.map(|put| format!("f={ccache}/.reason; rm -f $f; {put}\n")).unwrap_or_default())
+            .unwrap();
+        sandbox.messages();
+        let begun = Instant::now();
+        let (status, said) = pagctl(uid(user), &["renew", &own]);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{user}: nothing there holds it up: {:?}", begun.elapsed());
+        assert!(status == Some(2) && said.lines().count() == 1 && !said.contains('\u{1b}'), "{user}: {said:?}");
+        assert!(said.contains(told), "{user}: pagctl renew tells why: {said}");
+        let messages = sandbox.messages();
+        let says = |speaker: &str, words: &str| {
+            let of = messages.iter().filter(|one| one.0.get("SYSLOG_IDENTIFIER").is_some_and(|name| name == speaker));
+            of.filter(|one| one.text().contains(words)).count() > 0
+        };
+        assert!(says("pag-seed", words), "{user}: the job says it: {messages:#?}");
+        assert!(says("pag-logind-helper", told), "{user}: so does the helper: {messages:#?}");
+        let left = shell(&format!("cd {ccache}; ls -A"));
+        assert!(put.is_some() || !left.contains("reason"), "what was told is gone: {left}");
+        host.all_ok(&["close", "end"]);
+    }
+    helper.lives();
+}
+
 /// OpenAFS is configured, and its module is not loaded.
 pub(super) fn missing_client(sandbox: &mut Sandbox) {
     const WORDS: &str = "no login gets tokens of AFS: OpenAFS is configured (client in pag.conf)";

@@ -401,6 +401,11 @@ pub const ALL: &[Scenario] = &[
         apache::refuses_with_a_line,
     ),
     (
+        "bus_renewal_says_why",
+        "A renewal that fails tells its caller what the seeder said; users put nothing else into that than one line.",
+        bus::renewal_says_why,
+    ),
+    (
         "bus_missing_client",
         "The helper names an AFS client that is not loaded, and a renewal that leaves no tokens is no success.",
         bus::missing_client,
