@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use pag::seed::Budget;
+use pag::types::without_codes;
 use pag::{keyring, sys};
 
 /// Result of this library's operations.
@@ -163,7 +164,9 @@ impl fmt::Display for Error {
                 write!(f, "cannot {doing}: it was not done within {} ms", time.as_millis())
             }
             Error::Seed(why) => write!(f, "cannot get a token: {why}"),
-            Error::NoPag { doing, source } | Error::System { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::NoPag { doing, source } | Error::System { doing, source } => {
+                write!(f, "cannot {doing}: {}", without_codes(&source.to_string()))
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pag::report::{Date, Field, Message, Severity, User};
+use pag::report::{Field, Message, Severity, Until, User};
 use pag::types::PagId;
 
 /// Something that happened to the helper, or that it did.
@@ -54,9 +54,9 @@ impl fmt::Display for HelperEvent {
             HelperEvent::Expiring { uid, pag, expires, why } => {
                 write!(
                     f,
-                    "the tokens of PAG {pag} of {} end at {}: {why}; a new ticket of the user's, by kinit or a login, brings new ones",
+                    "the tokens of PAG {pag} of {} are good until {}: {why}; a new ticket of the user's, by kinit or a login, brings new ones",
                     User(*uid),
-                    Date(*expires)
+                    Until(*expires)
                 )
             }
             HelperEvent::Expired { uid, pag, why } => {

@@ -6,6 +6,8 @@ use std::fmt::Display;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pag::types::without_codes;
+
 use crate::error::{Code, Error};
 
 use super::raw::thread_id;
@@ -39,7 +41,7 @@ pub(super) fn note(words: &dyn Display) {
 }
 
 fn keep(words: &dyn Display) {
-    let words = CString::new(words.to_string().replace('\0', "\\0")).unwrap_or_default();
+    let words = CString::new(without_codes(&words.to_string()).replace('\0', "\\0")).unwrap_or_default();
     // A thread that ends has no place for words any more.
     let _ = WORDS.try_with(|place| place.replace(words));
 }
@@ -131,6 +133,6 @@ mod tests {
         note_switch(Switch::Leave, Code::Forked, 0, false);
         assert!(now().ends_with("; the thread is where it was"), "{}", now());
         note_switch(Switch::Leave, Code::System, libc::EACCES, true);
-        assert_eq!(now(), "cannot leave the PAG: Permission denied (os error 13); the thread is in no PAG");
+        assert_eq!(now(), "cannot leave the PAG: Permission denied; the thread is in no PAG");
     }
 }

@@ -7,18 +7,21 @@ use std::time::Duration;
 
 use pag::ccache;
 use pag::guard::{Guard, HandleGroup};
-use pag::report::{Event, report, speak_as};
+use pag::report::{Event, User, name_users_by, report, speak_as};
 use pag::store::locked::LockedUser;
+use pag::sys::{self, Who};
 
 /// Longest wait for a uid's lock: a login has it, and the user is to keep the file system.
 const WAIT: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     speak_as("pag-ccache");
+    name_users_by(name_of);
     let group = HandleGroup::read();
-    let failed: Vec<String> = ccache::users().into_iter().filter_map(|uid| tidy(uid, group).err()).collect();
-    for what in &failed {
-        report(&Event::Complaint { what: what.clone() });
+    let tidied = ccache::users().into_iter().filter_map(|uid| Some((uid, tidy(uid, group).err()?)));
+    let failed: Vec<(u32, String)> = tidied.collect();
+    for (uid, why) in &failed {
+        report(&Event::Complaint { what: format!("the ccaches of {} stay: {why}", User(*uid)) });
     }
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
 /// makes the PAG. A PAG with a directory that is missing in the registry has not ended: root has cut it out, and its
 /// members still use the ccache.
 fn tidy(uid: u32, group: HandleGroup) -> Result<(), String> {
-    let words = |error: pag::Error| format!("cannot look for PAGs of uid {uid}: {error}");
+    let words = |error: pag::Error| format!("cannot look for the user's PAGs: {error}");
     let guard = Guard::enter(group).map_err(words)?;
     let Ok(user) = LockedUser::lock(&guard, uid, WAIT) else { return Ok(()) };
     // Root has removed the registry, or no login has made one.
@@ -36,7 +39,13 @@ fn tidy(uid: u32, group: HandleGroup) -> Result<(), String> {
     }
     let has_pag = !user.pags().map_err(words)?.is_empty() || !ccache::of_user(uid).is_empty();
     if !has_pag && !ccache::unmount(uid) {
-        return Err(format!("the ccaches of uid {uid} cannot be unmounted, and the user has no PAG any more"));
+        return Err("they cannot be unmounted, and the user has no PAG any more".to_owned());
     }
     Ok(())
+}
+
+/// The name of a user, for messages. This job may wait for a name service: no lock is held then.
+fn name_of(uid: u32) -> Option<String> {
+    let user = sys::passwd(Who::Uid(uid)).ok().flatten();
+    user.map(|user| user.name.to_string_lossy().into_owned())
 }

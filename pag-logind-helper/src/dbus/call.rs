@@ -1,6 +1,6 @@
 //! What a caller asks for: a message becomes a request that can be carried out, or a refusal that says what is wrong.
 
-use pag::types::{Cell, PagId};
+use pag::types::{Cell, PagId, without_codes};
 use zbus::DynamicType;
 use zbus::message::{Flags, Message};
 
@@ -103,7 +103,7 @@ macro_rules! refusals {
     ($($(#[$doc:meta])* $function:ident = $name:literal;)*) => {
         impl Refusal {
             $($(#[$doc])* pub(crate) fn $function(text: impl Into<String>) -> Self {
-                Refusal { name: $name, text: text.into() }
+                Refusal { name: $name, text: without_codes(&text.into()) }
             })*
         }
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use pag::keyring::Serial;
 use pag::mirror::adopt;
-use pag::report::{Event, report};
+use pag::report::{Event, User, report};
 use pag::store::locked::LockedUser;
 use pag::store::registry::Pag;
 use pag::types::PagId;
@@ -41,8 +41,8 @@ impl Adopted {
             // Read before the keyring is changed, so that what comes meanwhile is seen the next time.
             let seen = pag.ring.as_ref().map(keys_of).unwrap_or_default();
             if let Err(why) = adopt::bring_into_step(user, pag) {
-                let (uid, id) = (pag.uid, pag.id);
-                let what = format!("the adopted manager of uid {uid} is not in step with PAG {id}: {why}");
+                let (user, id) = (User(pag.uid), pag.id);
+                let what = format!("the adopted manager of {user} is not in step with PAG {id}: {why}");
                 report(&Event::Complaint { what });
             }
             self.0.insert(pag.id, seen);

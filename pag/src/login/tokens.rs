@@ -6,7 +6,7 @@ use super::attempt::{LOCK_WAIT, LOOK, LoginAttempt};
 use super::ccache_work::CcacheWork;
 use super::own_ccache::note_ticket;
 use super::placed::Placed;
-use crate::report::{Event, report};
+use crate::report::{Event, User, report};
 use crate::seed::{self, Excluded, Job, Need, note_seeding, run_seeder};
 use crate::store::record::{LastSeeding, Record};
 use crate::store::ring::Ring;
@@ -128,6 +128,20 @@ fn seeding_to_count_on(record: &Record) -> Option<LastSeeding> {
     record.last_seeding.filter(|last| record.discarded.iter().all(|one| one.at < last.at))
 }
 
+/// Why no seeder runs for a login, for those who debug it.
+fn why_none(attempt: &LoginAttempt<'_>, placed: &Placed<'_>) -> &'static str {
+    let settings = attempt.request.settings;
+    let record = placed.pag.as_ref().map(|(_, record)| record);
+    match placed.need {
+        Need::Good => "the tokens are good",
+        _ if settings.notokens => "no tokens are wanted (notokens)",
+        _ if attempt.clients().is_empty() => "this host has none of the AFS clients that are configured",
+        _ if attempt.ticket_end(record).is_none() && !settings.always_aklog => "there is no ticket",
+        _ if record.is_some_and(|record| !attempt.may_stay(record, None)) => "the ticket is of another identity",
+        _ => "the tokens were discarded, and this is no new login",
+    }
+}
+
 /// Runs a seeder if this login needs one, and notes its result. Returns whether one ran. Not under the uid's lock.
 pub(super) fn seed(attempt: &LoginAttempt<'_>, placed: &mut Placed<'_>) -> bool {
     if attempt.has_tried(&placed.ring) || attempt.request.settings.placement == ServiceKind::Seed {
@@ -135,7 +149,7 @@ pub(super) fn seed(attempt: &LoginAttempt<'_>, placed: &mut Placed<'_>) -> bool 
     }
     match placed.need {
         Need::No | Need::Good => {
-            log::debug!("no seeder for uid {}: tokens are good, not wanted, or cannot be had", attempt.uid());
+            log::debug!("no seeder for {}: {}", User(attempt.uid()), why_none(attempt, placed));
             placed.seeded |= placed.need == Need::Good;
             return false;
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::date::Date;
+use super::date::Until;
 use super::fields::{Field, Message, Severity};
 use super::user::User;
 use crate::keyring::Serial;
@@ -375,7 +375,7 @@ impl fmt::Display for Event {
                 write!(f, "the Kerberos ccache of this login of {} cannot serve the PAG: {why}", User(*uid))
             }
             Event::CcacheFed { uid, pag, expires } => {
-                write!(f, "PAG {pag} of {} has a ticket until {}", User(*uid), Date(*expires))
+                write!(f, "PAG {pag} of {} has a ticket until {}", User(*uid), Until(*expires))
             }
             Event::NotRenewed { uid, why } => {
                 write!(f, "the ticket of {} was not renewed: {why}; the helper tries again", User(*uid))
@@ -427,7 +427,6 @@ impl Message for Event {
             | Event::Seeded { .. }
             | Event::SeedPutOff { .. }
             | Event::CcacheFed { .. }
-            | Event::Reaped { .. }
             | Event::Follows { .. }
             | Event::FollowsNobody { .. } => Severity::LOG_INFO,
             Event::Apart { .. }
@@ -451,6 +450,7 @@ impl Message for Event {
             | Event::ManySessions { .. }
             | Event::RecordFull { .. }
             | Event::Complaint { .. } => Severity::LOG_WARNING,
+            Event::Reaped { .. } => Severity::LOG_DEBUG,
             Event::NotPlaced { .. } | Event::EndFailed { .. } => Severity::LOG_ERR,
             Event::Panicked { .. } => Severity::LOG_CRIT,
         }

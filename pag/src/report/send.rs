@@ -10,7 +10,7 @@ use syslog::{Facility, LogFormat};
 
 use super::fields::{Field, Message, Severity};
 use crate::sys;
-use crate::types::printable;
+use crate::types::{printable, without_codes};
 
 /// Where a message of the PAM module comes from. Holds no pointer into the host and has no destructor: a thread-local
 /// with one would keep the module mapped after its host has closed it.
@@ -89,7 +89,7 @@ fn send(severity: Severity, message: &str, fields: &[Field]) {
 
 /// Users choose names that get into messages: whatever could break a line or a terminal is replaced.
 fn one_line(text: &str) -> String {
-    text.chars().map(printable).take(1000).collect()
+    without_codes(text).chars().map(printable).take(1000).collect()
 }
 
 /// The journal's native protocol: one `FIELD=value` a line (systemd, docs/JOURNAL_NATIVE_PROTOCOL.md).

@@ -11,6 +11,23 @@ pub fn printable(c: char) -> char {
     if c.is_control() || is_hidden { '?' } else { c }
 }
 
+/// The text without the numbers of errors that Rust writes behind their words: `Permission denied (os error 13)`.
+pub fn without_codes(text: &str) -> String {
+    const BEGIN: &str = " (os error ";
+    let mut parts = text.split(BEGIN);
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => plain.push_str(rest),
+            _ => {
+                plain.push_str(BEGIN);
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
+}
+
 /// What a program said, in quotes and in one line: its last lines, as far as they have room. None if it said nothing. The
 /// bytes may be hostile, or no text: a user may have written them, to look like a message of ours.
 pub fn quoted_words(bytes: &[u8]) -> Option<String> {
@@ -49,6 +66,18 @@ mod tests {
         assert_eq!(long, "\"last\"", "a line that has no room is left out");
         assert_eq!(told(&"x".repeat(9000)).chars().count(), LONGEST + 2);
         assert_eq!(quoted_words(b"\xff\xfe"), Some("\"\u{fffd}\u{fffd}\"".to_owned()));
+    }
+
+    #[test]
+    fn errors_have_words_and_no_numbers() {
+        let error = std::io::Error::from_raw_os_error(libc::EACCES);
+        assert_eq!(
+            without_codes(&format!("cannot open x: {error}; and: {error}")),
+            "cannot open x: Permission denied; and: Permission denied"
+        );
+        for text in ["", "no code", "(os error 1)", "x (os error y)", "x (os error 1"] {
+            assert_eq!(without_codes(text), text);
+        }
     }
 
     proptest! {

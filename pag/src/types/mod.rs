@@ -10,7 +10,7 @@ mod word;
 
 pub use self::cell::Cell;
 pub use self::choice::{ClientChoice, Follow, Join, Retain, Scope, ServiceKind};
-pub use self::line::{printable, quoted_words};
+pub use self::line::{printable, quoted_words, without_codes};
 pub use self::pag_id::PagId;
 pub use self::principal::{FormatError, Principal};
 pub use self::token::{Client, Token, TokenKind, TokenState};

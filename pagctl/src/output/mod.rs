@@ -12,6 +12,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
+use pag::types::without_codes;
 use serde::Serialize;
 
 /// Why standard output takes nothing more.
@@ -42,13 +43,13 @@ pub(crate) use {errln, out, outln};
 /// See [`out!`].
 pub(crate) fn write(text: fmt::Arguments<'_>) {
     if CLOSED.get().is_none() {
-        note(io::stdout().write_fmt(text));
+        note(io::stdout().write_all(without_codes(&text.to_string()).as_bytes()));
     }
 }
 
 /// See [`errln!`].
 pub(crate) fn write_error(text: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_fmt(text);
+    let _ = io::stderr().write_all(without_codes(&text.to_string()).as_bytes());
 }
 
 /// Notes how a write to standard output ended that clap made.

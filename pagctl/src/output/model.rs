@@ -8,7 +8,7 @@ use std::fmt;
 use pag::afs::MissingClients;
 use pag::config::Settings;
 use pag::process_ring::ProcessRing;
-use pag::report::User;
+use pag::report::{User, local_until};
 use pag::store::lease::Lease;
 use pag::sys::{self, Who};
 use pag::types::{Client, Token, TokenState};
@@ -53,9 +53,11 @@ impl TokenJson {
         self.principal.clone().or_else(|| self.vice_id.map(|id| format!("AFS id {id}")))
     }
 
-    /// How long a good one will last, where its end is known.
+    /// Until when a good one lasts, where its end is known.
     pub(crate) fn lasts(&self) -> Option<String> {
-        self.expires.filter(|_| self.state == TokenState::Good.as_str()).map(|end| format!("for {}", left(end)))
+        self.expires
+            .filter(|_| self.state == TokenState::Good.as_str())
+            .map(|end| format!("until {}", local_until(end)))
     }
 }
 
@@ -167,7 +169,9 @@ impl PagJson {
         line("ccache", registry.and_then(|registry| registry.ccache.clone()));
         line(
             "ticket",
-            self.kind.is_some().then(|| self.ticket.map_or("none".to_owned(), |end| format!("for {}", left(end)))),
+            self.kind
+                .is_some()
+                .then(|| self.ticket.map_or("none".to_owned(), |end| format!("until {}", local_until(end)))),
         );
         line(
             "kind",
@@ -201,16 +205,6 @@ pub(crate) fn token_lines(tokens: &[TokenJson]) -> Vec<String> {
 /// A time in seconds since the epoch; 0 stands for one that is not known.
 pub(crate) fn known_time(seconds: u64) -> Option<u64> {
     Some(seconds).filter(|seconds| *seconds > 0)
-}
-
-/// The time until `end`, in words.
-fn left(end: u64) -> String {
-    match end.saturating_sub(pag::sys::now()) {
-        0 => "no time: it has ended".to_owned(),
-        seconds if seconds < 120 => format!("{seconds} s"),
-        seconds if seconds < 7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
 }
 
 /// Which AFS client is configured and not loaded, and what helps.
@@ -250,16 +244,7 @@ mod tests {
         let lines = token_lines(&tokens.map(|(expires, state)| TokenJson::from(&token(expires, state))));
         assert_eq!(lines[0], "  token      example.test as AFS id 1001 expired (openafs)");
         assert_eq!(lines[1], "  token      example.test as AFS id 1001 good (openafs)");
-        assert!(lines[2].starts_with("  token      example.test as AFS id 1001 for "), "{}", lines[2]);
+        assert!(lines[2].starts_with("  token      example.test as AFS id 1001 until 2"), "{}", lines[2]);
         assert_eq!(token_lines(&[]), ["  no tokens"]);
-    }
-
-    #[test]
-    fn a_time_has_a_fitting_unit() {
-        let now = pag::sys::now();
-        assert_eq!(left(now.saturating_sub(5)), "no time: it has ended");
-        assert!(left(now + 60).ends_with(" s"));
-        assert!(left(now + 600).ends_with(" min"));
-        assert!(left(now + 36_000).starts_with("9 h") || left(now + 36_000).starts_with("10 h"));
     }
 }

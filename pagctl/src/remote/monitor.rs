@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use futures_core::Stream;
+use pag::report::{User, local_moment};
+use pag::sys;
 use serde::Serialize;
 use zbus::message::{Message, Type};
 use zbus::{MatchRule, MessageStream, ObjectPath, OwnedObjectPath};
@@ -35,6 +37,9 @@ struct Change {
 pub(super) async fn run(helper: &Helper, json: bool) -> Result<Answer, Error> {
     let (mut owner, mut signals) = helper.wait(DOING, ANSWER, streams(helper)).await?;
     helper.wait(DOING, ANSWER, helper.manager.subscribe()).await?;
+    // A PAG that has ended does not tell its user any more.
+    let listed = helper.wait(DOING, ANSWER, helper.manager.list_pags()).await.unwrap_or_default();
+    let mut users: HashMap<String, u32> = listed.into_iter().map(|(id, uid, ..)| (id, uid)).collect();
     loop {
         let next = poll_fn(|cx| {
             if let Poll::Ready(message) = Pin::new(&mut owner).poll_next(cx) {
@@ -60,10 +65,16 @@ pub(super) async fn run(helper: &Helper, json: bool) -> Result<Answer, Error> {
         if change.change != "removed" {
             change.now = helper.pag_at(&path).await.ok();
         }
+        if let Some(now) = &change.now {
+            users.insert(now.pag.clone(), now.uid);
+        }
         if json {
             output::json_line(&change);
         } else {
-            outln!("{}", change.words());
+            outln!("{}  {}", local_moment(sys::now()), change.words(users.get(&change.pag).copied()));
+        }
+        if change.change == "removed" {
+            users.remove(&change.pag);
         }
         if output::is_closed() {
             return Ok(Answer::AllRight);
@@ -122,8 +133,9 @@ impl Change {
     }
 
     /// The change for people.
-    fn words(&self) -> String {
-        let mut text = format!("PAG {} {}", self.pag, self.change);
+    fn words(&self, uid: Option<u32>) -> String {
+        let user = uid.map(|uid| format!(" of {}", User(uid))).unwrap_or_default();
+        let mut text = format!("PAG {}{user} {}", self.pag, self.change);
         if !self.properties.is_empty() {
             text += &format!(": {}", self.properties.join(", "));
         }
@@ -153,6 +165,8 @@ mod tests {
         let removed = signal("/org/pam_pag/Pag1", manager, "InterfacesRemoved").build(&(&path, vec![PAG])).unwrap();
         let (_, removed) = Change::read(&removed).unwrap();
         assert_eq!((&removed.pag[..], removed.change), ("5f2e91c07ab3d846", "removed"));
+        assert_eq!(removed.words(Some(4_294_967_294)), "PAG 5f2e91c07ab3d846 of uid 4294967294 removed");
+        assert_eq!(removed.words(None), "PAG 5f2e91c07ab3d846 removed");
         let changed = HashMap::from([("Tokens", Variant::from(1_u32)), ("Leases", Variant::from(2_u32))]);
         let changed = signal(&path, "org.freedesktop.DBus.Properties", "PropertiesChanged")
             .build(&(PAG, changed, Vec::<&str>::new()))

@@ -126,7 +126,7 @@ mod tests {
             "principal  alice@EXAMPLE.TEST",
             "lease      login sshd - pid 17\n",
             "token      example.test as alice@EXAMPLE.TEST expired",
-            "token      other.test as AFS id 1017 for ",
+            "token      other.test as AFS id 1017 until a time without end",
             "token      third.test good (kafs)",
         ] {
             assert!(words.contains(line), "{line}: {words}");

@@ -60,7 +60,7 @@ pub(super) fn tokens_and_unlog(sandbox: &mut Sandbox) {
     let line =
         |cell: &str| text.lines().find(|line| line.starts_with(cell)).unwrap_or_else(|| panic!("{cell}: {text}"));
     assert!(line("ended.test").ends_with("expired"), "an expired token is one: {text}");
-    assert!(line("other.test").contains("alice@EXAMPLE.TEST  keyring  -     good for "), "in columns: {text}");
+    assert!(line("other.test").contains("alice@EXAMPLE.TEST  keyring  -     good until 2"), "in columns: {text}");
 
     let all = tokens(&mut second).0;
     let (text, status) = said(&mut first, "exec /run/pagctl unlog nowhere.test");

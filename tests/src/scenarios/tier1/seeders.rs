@@ -309,10 +309,10 @@ pub(super) fn seeders_own_words(sandbox: &mut Sandbox) {
     assert!(silent.text().ends_with("/run/seeder ended with status 3; it said nothing"), "{}", silent.text());
 
     // Words that would be fields, or another line on a terminal.
-    let hostile = "#!/bin/sh\nprintf 'x\\033[2J\\nMESSAGE_ID=forged\\nPRIORITY=0\\nUSER_ID=0\\r\\342\\200\\256\\377\"; all is well\\n' >&2\nexit 3\n";
+    let hostile = "#!/bin/sh\nprintf 'x\\033[2J\\nFORGED=yes\\nPRIORITY=0\\nUSER_ID=0\\r\\342\\200\\256\\377\"; all is well\\n' >&2\nexit 3\n";
     let hostile = failure(sandbox, hostile);
     let field = |name: &str| hostile.0.get(name).map(String::as_str);
-    assert_eq!(field("USER_ID"), Some("61004"), "no field is forged: {hostile:?}");
+    assert_eq!((field("FORGED"), field("USER_ID")), (None, Some("61004")), "no field is forged: {hostile:?}");
     assert_eq!((field("PRIORITY"), field("MESSAGE_ID")), (Some("4"), Some("a4ea3938d4294c52810915b0875b0b21")));
     let hidden = |c: char| c.is_control() || c == '\u{202e}';
     assert!(!hostile.text().contains(hidden) && hostile.text().ends_with("all is well\""), "{:?}", hostile.text());
