@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pag::afs::MissingClients;
 use pag::config::{self, Dirs};
-use pag::report::{Event, report, set_debug};
+use pag::report::{Event, User, report, set_debug};
 use pag::types::{Client, PagId};
 use zruntime::SharedRuntime;
 
@@ -32,6 +32,9 @@ const SURVEY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Time after the start of the host in which no AFS client is missed: its module is loaded after the helper has begun.
 const BOOT: Duration = Duration::from_secs(180);
+
+/// Directories that the helper's unit hides, and file systems that may not answer. Programs there are not looked for.
+const HIDDEN: [&str; 7] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp", "/afs", "/net"];
 
 /// All that the helper works with.
 pub(crate) struct Work<'a> {
@@ -83,7 +86,8 @@ impl<'a> Work<'a> {
         Client::configure(&settings);
         let now = Instant::now();
         self.clock.clients = Some(boot_is_over(now).unwrap_or(now));
-        complaints.iter().for_each(|complaint| complain(complaint.to_string()));
+        let missing = config::missing_programs(&dirs, &|path| !HIDDEN.iter().any(|top| path.starts_with(top)));
+        complaints.iter().chain(&missing).for_each(|complaint| complain(complaint.to_string()));
     }
 
     /// Reports AFS clients that are configured, if the host has none.
@@ -146,7 +150,7 @@ impl<'a> Work<'a> {
                     self.ask_for_name(uid);
                 }
             }
-            Err(error) => complain(format!("cannot look after the PAGs of uid {uid}: {error}")),
+            Err(error) => complain(format!("cannot look after the PAGs of {}: {error}", User(uid))),
         }
     }
 

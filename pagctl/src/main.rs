@@ -1,6 +1,7 @@
 //! `pagctl`: shows PAGs, and looks after them, from the command line. Here are the arguments, and which room does what.
 
 mod adopt;
+mod config;
 mod doctor;
 mod explain;
 mod log;
@@ -87,6 +88,9 @@ enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Check the configuration
+    #[command(subcommand)]
+    Config(config::Verb),
     /// Check the PAM stacks, put pam_pag into them, take it out
     #[command(subcommand)]
     Pam(pam::Verb),
@@ -111,6 +115,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
             out!("{}", String::from_utf8_lossy(&text));
             Ok(Answer::AllRight)
         }
+        Verb::Config(verb) => config::run(verb),
         Verb::Pam(verb) => pam::run(verb),
     }
 }

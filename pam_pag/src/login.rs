@@ -37,9 +37,7 @@ impl<'a, 'h> Login<'a, 'h> {
         }
         let (settings, complaints) = settings(service, user.as_deref(), args);
         report::set_debug(settings.debug);
-        for complaint in complaints {
-            report(&Event::Complaint { what: complaint.to_string() });
-        }
+        state::report_once(handle, complaints.iter().map(ToString::to_string));
         if settings.placement == ServiceKind::Nothing {
             log::debug!("nothing to do for this service");
             return Ok(None);

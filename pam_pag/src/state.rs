@@ -1,6 +1,6 @@
 //! The state of a login from call to call, which libpam keeps with the handle.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use pag::login::{self, LoginState};
 use pag::report::{self, Event, report};
@@ -10,6 +10,24 @@ use crate::sessions;
 
 /// Under which name the state of a login is kept in its PAM handle.
 const DATA: &str = "pam_pag";
+
+/// Under which name the complaints that were reported are kept in a PAM handle.
+const TOLD: &str = "pam_pag_told";
+
+/// Reports complaints about the configuration, each once for a login: every hook reads the files.
+pub(crate) fn report_once(handle: &mut Handle<'_>, complaints: impl Iterator<Item = String>) {
+    for what in complaints {
+        if handle.data::<RefCell<Vec<String>>>(TOLD).is_none() {
+            handle.set_data(TOLD, RefCell::new(Vec::<String>::new()));
+        }
+        let told = handle.data::<RefCell<Vec<String>>>(TOLD).and_then(|told| told.try_borrow_mut().ok());
+        if told.as_ref().is_some_and(|told| told.contains(&what)) {
+            continue;
+        }
+        told.into_iter().for_each(|mut told| told.push(what.clone()));
+        report(&Event::Complaint { what });
+    }
+}
 
 /// The state of a handle: none when its session has ended, or was never opened.
 struct Kept(Cell<Option<LoginState>>);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::types::printable;
 
 /// The place of a setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigSource {
     /// A line of a file, counted from 1. 0 is the file as a whole.
     File(PathBuf, usize),

@@ -1,8 +1,10 @@
 //! The files of the configuration, and which of them are trusted.
 
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
+
+use super::complaint::ConfigSource;
 
 /// The paths of the configuration.
 #[derive(Debug, Clone)]
@@ -54,4 +56,34 @@ pub(super) fn uid_min(bytes: &[u8]) -> Option<u32> {
         text.split_ascii_whitespace().next()?.parse().ok()
     };
     bytes.split(|byte| *byte == b'\n').rev().find_map(value)
+}
+
+/// A file that the configuration names.
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    /// The option that names it.
+    pub(super) option: &'static str,
+    /// The value of the option.
+    pub(super) value: String,
+    /// The line.
+    pub(super) place: ConfigSource,
+}
+
+/// What a path leads to, if that is no regular file.
+pub(super) fn other_kind(found: &Metadata) -> Option<&'static str> {
+    let kind = found.file_type();
+    Some(match () {
+        () if kind.is_file() => return None,
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    })
+}
+
+/// Where a file is not UTF-8.
+pub(super) fn not_text(bytes: &[u8], valid: usize) -> String {
+    let line = 1 + bytes.iter().take(valid).filter(|byte| **byte == b'\n').count();
+    let byte = bytes.get(valid).copied().unwrap_or_default();
+    format!("it is not UTF-8: line {line} has the byte {byte:#04x}")
 }

@@ -4,6 +4,7 @@
 //! [`Complaint`], and its option keeps its default. Reading the configuration never fails.
 
 pub mod account;
+mod check;
 mod complaint;
 #[cfg(test)]
 mod documented;
@@ -15,6 +16,7 @@ mod reading;
 mod services;
 mod settings;
 
+pub use self::check::{Names, check, check_text, missing_programs, read_text};
 use self::complaint::quoted;
 pub use self::complaint::{Complaint, ConfigSource};
 pub use self::files::Dirs;
@@ -55,17 +57,7 @@ pub fn load(
 pub fn host(dirs: &Dirs) -> (Settings, Vec<Complaint>) {
     let mut reading = Reading::new(dirs, None);
     let (of_host, decisions) = (reading.settings.clone(), reading.decisions.clone());
-    let services: Vec<String> = std::mem::take(&mut reading.services);
-    for service in &services {
-        reading.settings.placement = default_role(&service.to_ascii_lowercase());
-        reading.apply(Level::Service(service));
-    }
-    for group in reading.groups.clone() {
-        reading.apply(Level::Group(&group));
-    }
-    for user in reading.users.clone() {
-        reading.apply(Level::User(&user));
-    }
+    reading.apply_all();
     (reading.settings, reading.decisions) = (of_host, decisions);
     reading.finish(dirs)
 }
@@ -113,7 +105,8 @@ pub fn explain(dirs: &Dirs, service: Option<&str>, subject: Option<&Subject<'_>>
         place: reading.decided(setting(option.name)),
     };
     let explained = OPTIONS.iter().map(one).collect();
-    (explained, reading.finish(dirs).1)
+    // Those of all sections: a mistake may be what keeps a section from being this one's.
+    (explained, host(dirs).1)
 }
 
 #[cfg(test)]

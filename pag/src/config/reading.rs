@@ -1,7 +1,7 @@
 //! Reading the configuration: files and arguments become settings.
 
 use super::complaint::quoted;
-use super::files::{Dirs, LARGEST, MOST, TRUSTED, is_trusted, uid_min};
+use super::files::{Dirs, LARGEST, MOST, Named, TRUSTED, is_trusted, not_text, other_kind, uid_min};
 use super::options::{OPTIONS, Value, Where, nearest, setting, switched};
 use super::services::default_role;
 use super::settings::Settings;
@@ -93,7 +93,9 @@ fn lines(text: &str) -> Vec<(usize, String)> {
 pub(super) struct Reading {
     pub(super) settings: Settings,
     pub(super) complaints: Vec<Complaint>,
-    /// The number of complaints beyond [`MOST`].
+    /// The most complaints.
+    pub(super) most: usize,
+    /// The number of complaints beyond `most`.
     unreported: usize,
     texts: Vec<Text>,
     /// The services, groups and users with a section, in the order of the files.
@@ -102,21 +104,30 @@ pub(super) struct Reading {
     pub(super) users: Vec<String>,
     /// The options that were set, and the places. The last one counts.
     pub(super) decisions: Vec<(&'static str, ConfigSource)>,
+    /// The files that options name.
+    pub(super) named: Vec<Named>,
 }
 
 impl Reading {
     /// Reads the files, and applies the sections of the host and of `service`.
     pub(super) fn new(dirs: &Dirs, service: Option<&str>) -> Self {
+        Self::with_most(dirs, service, MOST)
+    }
+
+    /// As [`Reading::new`], with at most this many complaints.
+    pub(super) fn with_most(dirs: &Dirs, service: Option<&str>, most: usize) -> Self {
         let placement = service.map_or(ServiceKind::Login, default_role);
         let mut reading = Reading {
             settings: Settings { placement, ..Settings::default() },
             complaints: Vec::new(),
+            most,
             unreported: 0,
             texts: Vec::new(),
             services: Vec::new(),
             groups: Vec::new(),
             users: Vec::new(),
             decisions: Vec::new(),
+            named: Vec::new(),
         };
         if let Some(uid) = reading.file(&dirs.login_defs, dirs.owner).and_then(|text| uid_min(&text)) {
             reading.settings.minimum_uid = uid;
@@ -136,14 +147,56 @@ impl Reading {
         let mut texts = Vec::new();
         for path in self.files(dirs) {
             match self.file(&path, dirs.owner).map(String::from_utf8) {
-                Some(Ok(text)) => texts.push((path, lines(&text))),
-                Some(Err(_)) => {
-                    self.complain(ConfigSource::File(path, 0), "it is not read".to_owned(), "UTF-8 text".to_owned());
+                Some(Ok(text)) => {
+                    let text = self.without_mark(&path, &text);
+                    texts.push((path, lines(text)));
+                }
+                Some(Err(error)) => {
+                    let what = not_text(error.as_bytes(), error.utf8_error().valid_up_to());
+                    self.complain(
+                        ConfigSource::File(path, 0),
+                        format!("{what}; it is not read"),
+                        "UTF-8 text".to_owned(),
+                    );
                 }
                 None => {}
             }
         }
         texts
+    }
+
+    /// The text without a byte order mark, which some editors write at its beginning.
+    fn without_mark<'t>(&mut self, path: &Path, text: &'t str) -> &'t str {
+        let Some(rest) = text.strip_prefix('\u{feff}') else { return text };
+        let what = "it begins with a byte order mark, which is passed over".to_owned();
+        self.complain(ConfigSource::File(path.to_owned(), 1), what, "UTF-8 text without one".to_owned());
+        rest
+    }
+
+    /// Reads the text of one file alone, and applies the section of the host.
+    pub(super) fn of_text(path: &Path, text: &str) -> Self {
+        let nothing = Dirs { main: PathBuf::new(), drop_ins: Vec::new(), login_defs: PathBuf::new(), owner: 0 };
+        let mut reading = Reading::new(&nothing, None);
+        reading.complaints.clear();
+        reading.most = usize::MAX;
+        let text = reading.without_mark(path, text);
+        reading.texts = vec![(path.to_owned(), lines(text))];
+        reading.apply(Level::Host);
+        reading
+    }
+
+    /// Applies all sections that are not the host's, for their mistakes, and for what they name.
+    pub(super) fn apply_all(&mut self) {
+        for service in self.services.clone() {
+            self.settings.placement = default_role(&service.to_ascii_lowercase());
+            self.apply(Level::Service(&service));
+        }
+        for group in self.groups.clone() {
+            self.apply(Level::Group(&group));
+        }
+        for user in self.users.clone() {
+            self.apply(Level::User(&user));
+        }
     }
 
     /// Applies the sections of a user, which count over all else, and below them those of the user's groups. Of two
@@ -185,7 +238,7 @@ impl Reading {
     }
 
     pub(super) fn complain(&mut self, place: ConfigSource, what: String, right: String) {
-        if self.complaints.len() < MOST {
+        if self.complaints.len() < self.most {
             self.complaints.push(Complaint { place, what, right });
         } else {
             self.unreported += 1;
@@ -241,9 +294,13 @@ impl Reading {
                 return None;
             }
         };
-        let trusted = file.metadata().ok().filter(|metadata| metadata.is_file() && is_trusted(metadata, owner));
-        let Some(metadata) = trusted else {
-            self.complain(place(), "it is not read".to_owned(), TRUSTED.to_owned());
+        let found = file.metadata().ok();
+        let Some(metadata) = found.as_ref().filter(|metadata| metadata.is_file() && is_trusted(metadata, owner)) else {
+            let what = match found.as_ref().and_then(other_kind) {
+                Some(kind) => format!("it is {kind}, and not read"),
+                None => "it is not read".to_owned(),
+            };
+            self.complain(place(), what, TRUSTED.to_owned());
             return None;
         };
         // With one read of the size that the metadata gives, since each login does this.
@@ -376,7 +433,12 @@ impl Reading {
             (Value::Text(_), None) => Err(format!("{name}=VALUE")),
         };
         match (result, value) {
-            (Ok(()), _) => self.decisions.push((setting(option.name), place)),
+            (Ok(()), value) => {
+                if let (Some(value), "program" | "kafs_program" | "keytab") = (value, option.name) {
+                    self.named.push(Named { option: option.name, value: value.to_owned(), place: place.clone() });
+                }
+                self.decisions.push((setting(option.name), place));
+            }
             (Err(right), Some(value)) => self.complain(place, format!("{name} cannot be {}", quoted(value)), right),
             (Err(right), None) => self.complain(place, format!("'{name}' needs a value"), right),
         }

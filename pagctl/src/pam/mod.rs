@@ -21,7 +21,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 pub(crate) use self::finding::{Finding, Level, Problem};
-use self::host::Host;
+pub(crate) use self::host::Host;
 use self::inspect::{inspect, surroundings};
 use self::manager::Run;
 use self::plan::{Plan, disable, enable};

@@ -1404,7 +1404,7 @@ pub(super) fn missing_client(sandbox: &mut Sandbox) {
     systemd(run_seed_unit);
     let told = |sandbox: &mut Sandbox| sandbox.messages().iter().filter(|one| one.text().contains(WORDS)).count();
     assert_eq!(told(sandbox), 0, "with the client keyring nothing is missed");
-    let config = format!("[pag]\nclient = openafs\nprogram = /run/seeder\nafs_cells = {CELL}\n");
+    let config = format!("[pag]\nclient = openafs\nprogram = /usr/bin/aklgo\nafs_cells = {CELL}\n");
     fs::write("/etc/pag/pag.conf", config).unwrap();
     shell(&format!("kill -HUP {}", helper.pid()));
     let mut count = 0;
@@ -1416,8 +1416,15 @@ pub(super) fn missing_client(sandbox: &mut Sandbox) {
         (count > 0).then_some(())
     });
     drop(helper);
+    sandbox.messages();
     let _helper = Helper::serving();
-    eventually("and at its start", limit, || (told(sandbox) > 0).then_some(()));
+    let mut told = Vec::new();
+    eventually("and at its start", limit, || {
+        told.extend(sandbox.messages().iter().map(|one| one.text().to_owned()));
+        told.iter().any(|text| text.contains(WORDS)).then_some(())
+    });
+    let program = "/etc/pag/pag.conf:3: program /usr/bin/aklgo does not exist";
+    assert!(told.iter().any(|text| text.contains(program)), "a seeder that is not there is named: {told:#?}");
     let mut alices = login(sandbox, "alice");
     let hers = id("alice");
     sees(&mut Caller::new(uid("alice")), &[&hers]);

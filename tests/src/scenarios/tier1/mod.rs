@@ -401,6 +401,11 @@ pub const ALL: &[Scenario] = &[
         apache::refuses_with_a_line,
     ),
     (
+        "config_check",
+        "pagctl config check names every mistake with its line, and what is no configuration; a login tells one once.",
+        options::config_check,
+    ),
+    (
         "bus_renewal_says_why",
         "A renewal that fails tells its caller what the seeder said; users put nothing else into that than one line.",
         bus::renewal_says_why,

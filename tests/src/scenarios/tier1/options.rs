@@ -2,10 +2,12 @@
 //! without it.
 
 use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::{life, login, pags, ticketed, uid};
+use super::{life, login, pags, shell, ticketed, uid};
 use crate::ring::Ring;
-use crate::sandbox::{CELL, Host, Sandbox, exists, module};
+use crate::sandbox::{CELL, Host, Sandbox, exists, module, pagctl};
 use crate::ticket;
 
 /// The results of one whole login.
@@ -156,4 +158,92 @@ pub(super) fn pam_afs_session_options(sandbox: &mut Sandbox) {
     }
     let found = seen(sandbox, "alice", "debug=no", true);
     assert!(found.said.iter().all(|(_, priority)| priority != "7"), "debug=no is quiet: {:?}", found.said);
+}
+
+/// `pagctl config check` with these words: its status, and all that it says.
+fn check(words: &[&str]) -> (Option<i32>, String) {
+    let begun = Instant::now();
+    let done = Command::new(pagctl()).args(["config", "check"]).args(words).output().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{words:?}: it waits for nothing: {:?}", begun.elapsed());
+    let text = [done.stdout, done.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (done.status.code(), text)
+}
+
+/// Before a configuration is installed, as Ansible and Puppet ask for it, and afterwards.
+pub(super) fn config_check(sandbox: &mut Sandbox) {
+    assert_eq!(check(&[]), (Some(0), "No mistakes.\n".to_owned()));
+    fs::create_dir("/run/new").unwrap();
+    fs::write("/run/plain", "no program").unwrap();
+    let mistakes = "[pag]\nretian = none\nprogram = /usr/bin/aklgo\n[service cron]\nkafs_program = /run/plain,-x\n\
+                    scope = all\n[user alice]\nprincipal = alice\n[user bob]\nkeytab = /run/none\n[groop x]\n";
+    // As a tool writes it: it is not root's yet.
+    fs::write("/run/new/pag.conf", mistakes).unwrap();
+    std::os::unix::fs::chown("/run/new/pag.conf", Some(uid("alice")), None).unwrap();
+    let (status, said) = check(&["/run/new/pag.conf"]);
+    assert_eq!(status, Some(1), "mistakes have a status of their own: {said}");
+    let lines: Vec<&str> = said.lines().collect();
+    for (line, words) in [
+        (2, "unknown option 'retian'; right would be perhaps 'retain'"),
+        (3, "program /usr/bin/aklgo does not exist"),
+        (5, "kafs_program /run/plain is not executable"),
+        (6, "scope cannot be 'all'; right would be"),
+        (8, "principal alice has no keytab in its section"),
+        (10, "keytab: /run/none: No such file"),
+        (11, "unknown section 'groop x'"),
+    ] {
+        let place = format!("/run/new/pag.conf:{line}: ");
+        assert!(lines.iter().any(|one| one.starts_with(&place) && one.contains(words)), "{words} is named: {said}");
+    }
+    assert_eq!(lines.len(), 7, "and nothing else: {said}");
+    let (status, json) = check(&["/run/new/pag.conf", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let first = &json["findings"][0];
+    assert_eq!((status, &first["line"], &first["file"]), (Some(1), &2.into(), &"/run/new/pag.conf".into()), "{json}");
+    fs::write("/run/new/many", format!("[pag]\n{}", "x = 1\n".repeat(50))).unwrap();
+    assert_eq!(check(&["/run/new/many"]).1.lines().count(), 50, "all mistakes are named");
+
+    // What is no configuration is called what it is.
+    for (name, make, words) in [
+        ("fifo", "mkfifo /run/new/fifo", "it is a FIFO"),
+        ("dir", "mkdir /run/new/dir", "it is a directory"),
+        ("latin", "printf '[pag]\\n# Jos\\351\\n' > /run/new/latin", "line 2 has the byte 0xe9"),
+        ("long", "head -c 300000 /dev/zero > /run/new/long", "it is larger than 256 KiB"),
+        ("none", "true", "no such file"),
+    ] {
+        shell(make);
+        let (status, said) = check(&[&format!("/run/new/{name}")]);
+        assert_eq!(status, Some(2), "{name} cannot be read: {said}");
+        assert!(said.contains(words) && !said.contains("os error"), "{name}: {said}");
+    }
+    fs::write("/run/new/mark", "\u{feff}[pag]\nstrict = yes\n").unwrap();
+    let (status, said) = check(&["/run/new/mark"]);
+    assert!(status == Some(1) && said.contains(":1: it begins with a byte order mark"), "{said}");
+    assert_eq!(said.lines().count(), 1, "and the rest is read: {said}");
+
+    // Another root, with a link that leads to a program inside.
+    shell(
+        "mkdir -p /run/root/etc/pag/pag.conf.d /run/root/usr/bin; cp /bin/true /run/root/usr/bin/real\n\
+         ln -s /usr/bin/real /run/root/usr/bin/seeder; echo '[pag]' > /run/root/etc/pag/pag.conf\n\
+         printf '[pag]\\nprogram = /usr/bin/seeder\\n' > /run/root/etc/pag/pag.conf.d/a.conf",
+    );
+    assert_eq!(check(&["--root", "/run/root"]).0, Some(0), "{:?}", check(&["--root", "/run/root"]));
+    fs::write("/run/root/etc/pag/pag.conf.d/b.conf", "[service x]\nprogram = /bin/sh\n").unwrap();
+    let (status, said) = check(&["--root", "/run/root"]);
+    assert!(status == Some(1) && said.contains("b.conf:2: program /bin/sh does not exist"), "{said}");
+
+    // A wrong line is told once per login, by whichever hook comes first, and status --explain tells those of all sections.
+    sandbox.configure("retian = none\n[service other]\nscope = all");
+    for service in ["sshd", "su"] {
+        sandbox.messages();
+        let mut host = ticketed(sandbox, service, "alice", "alice");
+        host.all_ok(&["establish", "open", "close", "end"]);
+        let told = sandbox.messages().iter().filter(|one| one.text().contains("unknown option 'retian'")).count();
+        assert_eq!(told, 1, "a login at {service} tells a wrong line once");
+    }
+    let explained = Command::new(pagctl()).args(["status", "--explain"]).output().unwrap();
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(text.contains("scope cannot be 'all'"), "status --explain names what is wrong in any section: {text}");
+    assert_eq!(explained.status.code(), Some(1), "{text}");
+    let (status, said) = check(&[]);
+    assert!(status == Some(1) && said.contains("retian") && said.contains("scope cannot be 'all'"), "{said}");
 }
