@@ -141,6 +141,7 @@ fn fetch(user: &str, paths: &[&str]) -> Vec<(u16, String)> {
 }
 
 pub(super) fn afs_apache_serves_users_at_once(client: Client) {
+    let before = cell::afs_pags();
     start(client);
     // In the long form 2,000 requests of each user.
     let rounds = if long() { 42 } else { 2 };
@@ -189,10 +190,12 @@ pub(super) fn afs_apache_serves_users_at_once(client: Client) {
         cell::load(Client::None);
     }
     let end = Instant::now() + Duration::from_secs(10) * patience();
-    while key_count(WWW_DATA) > 2 {
+    while key_count(WWW_DATA) > 2 || cell::afs_pags() > before {
         assert!(Instant::now() < end, "the server's keys are gone: {}", sh("cat /proc/key-users /proc/keys"));
         sleep(Duration::from_millis(200));
     }
+    let left = sh("ls /tmp");
+    assert!(!left.lines().any(|name| name.starts_with("pag-")), "the service's tickets are gone: {left}");
 }
 
 /// The ticket of alice/admin ends while they use one connection: the requests are refused from then on, and a new ticket renews
