@@ -120,6 +120,9 @@ pub(super) fn command_has_tokens(sandbox: &mut Sandbox) {
     let two = says(&["--", "sh", "-c", &format!("{TOKEN}; {TOKEN}")]);
     assert_eq!(two.matches("alice@").count(), 2, "its children have them, too: {two}");
 
+    let inside = says(&["unshare", "-Ur", "sh", "-c", &format!("id -u; {TOKEN}")]);
+    assert!(inside.starts_with("0\nalice@"), "a user namespace changes nothing, as in a container: {inside}");
+
     // The command is what its caller has started: its pid, its status, its signals, its files.
     let child = alices(&["--name", "mirror", "sh", "-c", "echo $$; exec /run/pagctl id"]).spawn().unwrap();
     let pid = child.id();
@@ -317,7 +320,8 @@ pub(super) fn keeps_to_itself(sandbox: &mut Sandbox) {
     let (mut child, mut output) = waiting(&["sh", "-c", "keyctl id @s; keyctl id %user:afs@example.test; read line"]);
     let (ring, token) = (line(&mut output), line(&mut output));
     let keeper = eventually("its keeper", Duration::from_secs(10), || keepers().first().copied()).to_string();
-    for outsider in [alice, bob] {
+    // Root is that of a container without a user namespace, too.
+    for outsider in [alice, bob, 0] {
         let tries: &[&[&str]] = &[
             &["describe", &ring],
             &["link", &ring, "@s"],
@@ -331,6 +335,9 @@ pub(super) fn keeps_to_itself(sandbox: &mut Sandbox) {
         ];
         for words in tries {
             assert!(!can(outsider, outsider, "", words), "outside of the PAG uid {outsider} can: {words:?}");
+        }
+        if outsider == 0 {
+            continue;
         }
         let id = outsider.to_string();
         for script in [

@@ -11,6 +11,7 @@ mod members;
 mod process_pags;
 mod renewal;
 mod rules;
+mod run;
 mod scope;
 
 /// An AFS client that a machine can have loaded. They exclude each other, as they come.
@@ -172,6 +173,12 @@ pub const ALL: &[Scenario] = &[
         "one process without rights has a PAG for each of two users: threads in opposite phase read their own user's file alone, \
          a child stays, the end is final",
         process_pags::afs_one_process_serves_two_users,
+    ),
+    Scenario::new(
+        "afs_run_reads_a_users_files",
+        "a service of pagctl run reads and writes a user's files by a keytab, under another uid; what runs beside it is \
+         refused, and its unit stops at once",
+        run::afs_run_reads_a_users_files,
     ),
     Scenario::new(
         "afs_apache_serves_users_at_once",
