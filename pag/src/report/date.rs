@@ -31,6 +31,16 @@ pub fn local_moment(moment: u64) -> String {
     format!("{year}-{month:02}-{:02} {:02}:{:02}:{:02}", at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec)
 }
 
+/// A time in seconds, as people say it: `24 h`.
+pub fn in_words(seconds: u64) -> String {
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", (seconds + 30) / 60),
+        7200..172_800 => format!("{} h", (seconds + 1800) / 3600),
+        _ => format!("{} days", seconds.saturating_add(43_200) / 86_400),
+    }
+}
+
 fn words(end: u64, at: &libc::tm, zone: &str, now: u64) -> String {
     if end >= ENDLESS {
         return "a time without end".to_owned();
@@ -39,10 +49,7 @@ fn words(end: u64, at: &libc::tm, zone: &str, now: u64) -> String {
     let (day, hour, minute) = (at.tm_mday, at.tm_hour, at.tm_min);
     let left = match end.saturating_sub(now) {
         0 => "which is over".to_owned(),
-        seconds if seconds < 120 => format!("in {seconds} s"),
-        seconds if seconds < 7200 => format!("in {} min", (seconds + 30) / 60),
-        seconds if seconds < 172_800 => format!("in {} h", (seconds + 1800) / 3600),
-        seconds => format!("in {} days", (seconds + 43_200) / 86_400),
+        seconds => format!("in {}", in_words(seconds)),
     };
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}{zone}, {left}")
 }

@@ -8,7 +8,7 @@ mod messages;
 mod send;
 mod user;
 
-pub use self::date::{Until, local_moment, local_until};
+pub use self::date::{Until, in_words, local_moment, local_until};
 pub use self::fields::{Field, Message, Severity};
 pub use self::messages::Event;
 pub use self::send::{report, set_debug, speak_as, speak_for};

@@ -40,6 +40,14 @@ pub fn utc_time(seconds: u64) -> libc::tm {
     time
 }
 
+/// The columns of the terminal that standard output is. None if it is none.
+pub fn terminal_width() -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: a valid place for the answer.
+    let result = unsafe { libc::ioctl(1, libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
 /// Fills `buffer` with random bytes from the kernel.
 ///
 /// # Errors

@@ -30,7 +30,7 @@ pub use self::files::{LOOK, copy_file_to, make_directory, open_beneath, open_fil
 pub use self::fork::{Answer, Child, Exit, Put, Ready, ask, ask_as, child, detached, wait_for_left};
 pub use self::host::{
     RootDirectory, is_process, join_session, kill_all_others, local_time, millis, now, pidfd_open, random,
-    root_directory, utc_time, yield_now,
+    root_directory, terminal_width, utc_time, yield_now,
 };
 pub use self::identity::{Identity, close_memory};
 pub use self::ids::{Attributes, Ids, attributes, ids, setfsgid, setfsuid, setresgid, setresuid};

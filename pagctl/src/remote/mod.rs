@@ -2,6 +2,7 @@
 
 mod choose;
 mod connection;
+mod list;
 mod monitor;
 mod reply;
 
@@ -13,8 +14,7 @@ use pag::types::{Cell, Client, ClientChoice, TokenState};
 
 use self::choose::{Chosen, choose};
 use self::connection::{ANSWER, Helper, PATIENCE};
-use self::reply::ListedPag;
-use crate::output::{self, Answer, Error, errln, missing_client, out, outln, table};
+use crate::output::{self, Answer, Error, errln, missing_client, outln};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -23,6 +23,9 @@ pub(crate) enum Verb {
         /// The PAGs of all users; an administrator may
         #[arg(long)]
         all: bool,
+        /// Leave no column out, however narrow the terminal is
+        #[arg(long)]
+        wide: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -71,7 +74,7 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
     zbus::block_on(async {
         let helper = Helper::connect().await?;
         match verb {
-            Verb::List { all, json } => list(&helper, *all, *json).await,
+            Verb::List { all, json, wide } => list::run(&helper, *all, *json, *wide).await,
             Verb::Show { pag, json } => show(&helper, pag.as_deref(), *json).await,
             Verb::Renew { pag } => renew(&helper, pag.as_deref()).await,
             Verb::Follow { pag, policy: false } => follow(&helper, pag.as_deref()).await,
@@ -95,30 +98,6 @@ pub(crate) fn unlog(pag: &str, cell: Option<&Cell>) -> Result<Answer, Error> {
         }
         Ok(Answer::AllRight)
     })
-}
-
-async fn list(helper: &Helper, all: bool, json: bool) -> Result<Answer, Error> {
-    let rows = if all {
-        helper.wait("list the PAGs of all users", PATIENCE, helper.manager.list_all_pags()).await?
-    } else {
-        helper.wait("list PAGs", ANSWER, helper.manager.list_pags()).await?
-    };
-    let pags: Vec<ListedPag> = rows.into_iter().map(ListedPag::from).collect();
-    if json {
-        output::json(&pags);
-    } else if pags.is_empty() {
-        outln!("There are no PAGs that you may see.");
-    } else {
-        let head = ["PAG", "USER", "KIND", "FOLLOWS", "PRINCIPAL"].map(str::to_owned);
-        let rows: Vec<[String; 5]> = std::iter::once(head).chain(pags.into_iter().map(row)).collect();
-        out!("{}", table("", &rows));
-    }
-    Ok(Answer::AllRight)
-}
-
-fn row(ListedPag { pag, uid, user, kind, principal, follows, chosen }: ListedPag) -> [String; 5] {
-    let follows = follows.unwrap_or_else(|| if chosen { "(chosen)" } else { "-" }.to_owned());
-    [pag, user.unwrap_or_else(|| uid.to_string()), kind, follows, principal.unwrap_or_else(|| "-".to_owned())]
 }
 
 async fn show(helper: &Helper, word: Option<&str>, json: bool) -> Result<Answer, Error> {

@@ -1260,6 +1260,10 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     let (status, said) = pagctl(alice, &["list"]);
     assert_eq!(status, Some(0));
     assert!(said.contains(&hers) && said.contains("alice@EXAMPLE.TEST") && !said.contains(&his), "{said}");
+    assert!(
+        said.contains("  sshd  ") && said.contains("  for 60 min  "),
+        "list tells logins and how long tokens last: {said}"
+    );
     let (_, all) = pagctl(0, &["list", "--json"]);
     let all: Vec<Value> = serde_json::from_str(&all).unwrap();
     assert_eq!(all.len(), 2, "root sees both: {all:?}");
