@@ -33,12 +33,14 @@ mod units;
 use std::ffi::CString;
 use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use pag::sys::{self, Who};
 
 use self::finding::Severity;
-use self::host::{Host, Person};
+use self::host::{Host, Person, QUICK};
 use self::programs::OfHost;
 use self::round::{Round, Subject};
 use crate::output::{Answer, Error, out};
@@ -100,6 +102,7 @@ pub(crate) fn run(doctor: &Doctor) -> Result<Answer, Error> {
     let [uid, ..] = sys::ids().uid;
     let person = match &doctor.user {
         Some(name) => Some(person(name, uid)?),
+        // Without a name service the rest is looked at all the same.
         None if uid > 0 => person(&uid.to_string(), uid).ok(),
         None => None,
     };
@@ -120,11 +123,15 @@ pub(crate) fn run(doctor: &Doctor) -> Result<Answer, Error> {
     })
 }
 
-/// The account of a name or uid.
+/// The account of a name or uid. A name service that does not answer is not waited for.
 fn person(word: &str, own: u32) -> Result<Person, Error> {
     let name = CString::new(word).unwrap_or_default();
-    let who = word.parse().map_or(Who::Name(&name), Who::Uid);
-    let found = sys::passwd(who).map_err(pag::Error::system(format!("look up {word}")))?;
+    let (send, answer) = channel();
+    let wanted = word.parse().ok();
+    thread::spawn(move || send.send(sys::passwd(wanted.map_or(Who::Name(&name), Who::Uid))));
+    let silent = || Error::Refused(format!("the name service does not answer who {word} is; try getent passwd {word}"));
+    let found = answer.recv_timeout(QUICK).map_err(|_| silent())?;
+    let found = found.map_err(pag::Error::system(format!("look up {word}")))?;
     let found = found.ok_or_else(|| Error::Refused(format!("there is no user {word}")))?;
     if own != 0 && found.uid != own {
         return Err(Error::Refused(format!("only root can look at the login of {word}; run it as root")));

@@ -4,6 +4,7 @@ mod apache;
 mod apache_faults;
 mod bus;
 mod ccaches;
+mod doctor;
 mod ends;
 mod hosts;
 mod identity;
@@ -64,6 +65,11 @@ pub const ALL: &[Scenario] = &[
         life::rush_makes_one,
     ),
     ("killed_anywhere", "A login killed at any of its calls harms no later one.", life::killed_anywhere),
+    (
+        "doctor_waits_for_no_answer",
+        "`pagctl doctor` ends, and names what gave no answer: name service, KDC.",
+        doctor::doctor_waits_for_no_answer,
+    ),
     ("strangers_get_nothing", "No other uid and no process outside can reach the ring.", safety::strangers_get_nothing),
     (
         "member_passes_nothing_on",
