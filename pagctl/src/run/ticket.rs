@@ -180,9 +180,8 @@ impl Ticket {
                     .map_err(|error| format!("cannot make a private directory for the ticket: {error}"))?;
                 let ccache = format!("FILE:{}", private.0.join("cc").display());
                 let got = self.job(Some(&ccache), Excluded::default(), |job| job.kinit(file, principal, budget));
-                got.map_err(|error| error.to_string())?.map_err(|why| {
-                    format!("keytab {file} brings no ticket of {principal}: {why}; `kinit -k -t {file} {principal}` shows more")
-                })?;
+                got.map_err(|error| error.to_string())?
+                    .map_err(|why| format!("keytab {file} brings no ticket of {principal}: {why}"))?;
                 self.run(ring, &ccache, excluded, budget)
             }
         }

@@ -284,7 +284,7 @@ pub(super) fn refuses_with_a_line(sandbox: &mut Sandbox) {
     refuses(with(&[]), 125, "the ticket in ccache FILE:/run/home/alice/alice has ended");
     give_ticket(3600);
     sandbox.seeder("#!/bin/sh\nexit 7\n");
-    refuses(with(&[]), 125, "the seeder ended with status 7; the command was not started");
+    refuses(with(&[]), 125, "/run/seeder ended with status 7; it said nothing; the command was not started");
     sandbox.seeder("#!/bin/sh\nexit 0\n");
     refuses(with(&[]), 125, "no such token is in the ring");
     sandbox.configure("timeout = 1");
@@ -292,7 +292,7 @@ pub(super) fn refuses_with_a_line(sandbox: &mut Sandbox) {
     refuses(with(&[]), 125, "it had not ended within");
     // With --wait it tries again, and says so.
     sandbox.seeder("#!/bin/sh\nexit 7\n");
-    refuses(with(&["--wait=1"]), 125, "status 7; the next attempt is in 1 s");
+    refuses(with(&["--wait=1"]), 125, "it said nothing; the next attempt is in 1 s");
     let mut waits = alices(&["--wait", "sh", "-c", TOKEN]).spawn().unwrap();
     let mut progress = BufReader::new(waits.stderr.take().unwrap()).lines();
     assert!(progress.any(|line| line.unwrap().contains("no tokens yet for alice")), "progress is told");
