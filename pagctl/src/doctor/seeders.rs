@@ -17,6 +17,14 @@ fn seeder(host: &Host, client: Client) -> Option<(String, &'static str)> {
     }
 }
 
+/// The program that runs a script, by its first line.
+fn interpreter(host: &Host, path: &str) -> Option<String> {
+    let bytes = host.bytes(path)?;
+    let line = bytes.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line.get(..line.len().min(200))?).into_owned();
+    line.split_whitespace().next().map(str::to_owned)
+}
+
 pub(super) fn check(host: &Host, look: &mut Look) {
     if host.settings.notokens {
         look.fine("pag.conf says notokens = yes: no seeder is run");
@@ -46,6 +54,11 @@ pub(super) fn check(host: &Host, look: &mut Look) {
                 let what = format!("users may not execute the seeder of {name}: {path} has the mode {mode:04o}");
                 look.found(Finding::error(Problem::SeederNotExecutable, what, why).mend(format!("chmod 755 {path}")));
             }
+            Some(_) if interpreter(host, &path).is_some_and(|program| !host.has(&program)) => {
+                let program = interpreter(host, &path).unwrap_or_default();
+                let what = format!("the seeder of {name}, {path}, begins with #!{program}, which is not there");
+                look.found(Finding::error(Problem::SeederNotExecutable, what, why).mend(format!("head -n 1 {path}")));
+            }
             Some(_) => look.fine(format!("the seeder of {name} is there: {path}")),
         }
     }
@@ -64,6 +77,9 @@ mod tests {
         let machine = Machine::healthy();
         std::fs::set_permissions(machine.at(SEEDER), std::fs::Permissions::from_mode(0o750)).unwrap();
         assert_eq!(ids(&machine.look(check)), [Problem::SeederNotExecutable]);
+        let script = Machine::healthy();
+        std::fs::write(script.at(SEEDER), "#!/no/such/shell\n").unwrap();
+        assert_eq!(ids(&script.look(check)), [Problem::SeederNotExecutable]);
         let without = Machine::healthy().file("/etc/pag/pag.conf.d/lab.conf", "[pag]\nclient = keyring\n");
         assert_eq!(ids(&without.look(check)), [Problem::SeederMissing]);
     }

@@ -49,6 +49,7 @@ impl Machine {
             .file("/proc/key-users", "0: 9 9/9 9/1000000 99/25000000\n")
             .file("/usr/lib/x86_64-linux-gnu/security/pam_unix.so", "")
             .file(MODULE, release)
+            .file("/bin/sh", "")
             .file(SEEDER, "#!/bin/sh\n")
             .file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nalice:x:61001:61001::/home/alice:/bin/sh\n")
             .file("/etc/group", "root:x:0:\npag:x:990:\n")
