@@ -38,7 +38,7 @@ pub(super) fn unseen_tokens_are_not_missing(sandbox: &mut Sandbox) {
     fs::write("/etc/pag/pag.conf", config).unwrap();
     sandbox.messages();
     let mut second = login(sandbox, "alice");
-    sandbox.heard("this ring has no PAG of OpenAFS, so the seeder was not run");
+    sandbox.heard("this ring has no PAG of OpenAFS, so /run/seeder was not run");
     assert_eq!(lines_of("token "), tokens, "a ring that cannot be read is not noted as one without tokens");
     second.all_ok(&["close", "end"]);
 

@@ -119,7 +119,7 @@ pub(super) fn afs_no_tokens_outside_a_pag(_: Client) {
     let mut alice = Session::ssh("alice", Proof::Password);
     assert!(alice.ring().is_pag(), "a login by a device that is none has a PAG all the same");
     assert!(!bare_tokens().contains("tokens for"), "the bare uid has got tokens: {}", bare_tokens());
-    heard("pam_pag", "this ring has no PAG of OpenAFS, so the seeder was not run");
+    heard("pam_pag", "this ring has no PAG of OpenAFS, so /usr/bin/aklog was not run");
     assert_denied("a login by a device that is none", &alice.say(cell::WRITE));
     // Tokens that alice gets there belong to her uid, and pagctl says so.
     let said = alice.say("aklog; pagctl id; pagctl unlog");
