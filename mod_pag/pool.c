@@ -3,6 +3,7 @@
 #include "mod_pag.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -44,6 +45,7 @@ static pag_process *process;
 static const char *no_process = "the child process has not started";
 static pthread_t sweeper;
 static int stopping, swept;
+static unsigned int using; /* threads that are inside, or call the library */
 
 static __thread pag_member *inside;
 
@@ -102,6 +104,7 @@ static void take_out(pag_member *member)
 /* Ends and frees a member that was taken out and that no thread is in. The lock is held, but not while the PAG ends. */
 static void end(pag_member *member)
 {
+    using++;
     pthread_mutex_unlock(&lock);
     pag_end(member->pag);
     free(member->key);
@@ -110,6 +113,7 @@ static void end(pag_member *member)
     free(member->why);
     free(member);
     pthread_mutex_lock(&lock);
+    using--;
     pthread_cond_broadcast(&changed);
 }
 
@@ -196,27 +200,35 @@ static void *sweep(void *data)
     return NULL;
 }
 
-/* Ends all PAGs with the child. It may run in a signal handler (prefork), so it waits for no lock: what it leaves ends with the
- * process. */
+/* Ends all PAGs with the child. It may run in a signal handler (prefork), so it waits for no lock. mpm_event does not wait for
+ * its threads when the server is stopped, so one may still be inside. What is left here ends with the process. */
 static apr_status_t stop(void *data)
 {
+    int is_used;
+
     if (pthread_mutex_trylock(&lock) != 0) {
         return APR_SUCCESS;
     }
     stopping = 1;
+    is_used = using > 0;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
     if (swept) {
         pthread_join(sweeper, NULL);
     }
-    pag_process_close(process);
-    process = NULL;
+    /* Since `stopping` is set, no more threads have come. */
+    if (!is_used) {
+        pag_process_close(process);
+        process = NULL;
+        no_process = "the child process ends";
+    }
     return APR_SUCCESS;
 }
 
 void pag_pool_start(apr_pool_t *child, server_rec *server)
 {
     int error = pag_process_open(&process, 0);
+    sigset_t all, before;
 
     if (error) {
         no_process = apr_pstrdup(child, pag_last_error());
@@ -232,7 +244,11 @@ void pag_pool_start(apr_pool_t *child, server_rec *server)
         return;
     }
     apr_pool_cleanup_register(child, NULL, stop, apr_pool_cleanup_null);
+    /* Signals are for the child's own threads. In this one, prefork's handler would end the child beside a request. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     swept = pthread_create(&sweeper, NULL, sweep, server) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!swept) {
         ap_log_error(APLOG_MARK, APLOG_WARNING, 0, server, "PagIdle has no effect in this child process: it has no thread for it");
     }
@@ -326,6 +342,7 @@ static int bring(request_rec *r, pag_member *member, const pag_wish *wish)
     pag *made;
 
     member->busy = 1;
+    using++;
     do {
         pthread_mutex_unlock(&lock);
         error = make(member, wish, &made, &expires);
@@ -333,6 +350,7 @@ static int bring(request_rec *r, pag_member *member, const pag_wish *wish)
         /* PAGs of others that are not in use take room in the quota of the server's uid. */
     } while (error == PAG_EQUOTA && end_idlest(r->server, "the key quota is full"));
     member->busy = 0;
+    using--;
     pthread_cond_broadcast(&changed);
     member->pag = made;
     member->expires = expires;
@@ -356,6 +374,9 @@ static int get(request_rec *r, const pag_wish *wish, pag_member **result)
         apr_time_t now = apr_time_now();
         int good, due, error;
 
+        if (stopping) {
+            return refuse(r, wish, "the child process ends");
+        }
         if (!member && !(member = add(r, wish))) {
             if (wait_until(end)) {
                 return refuse(r, wish, apr_psprintf(r->pool, "all %u PAGs of this child process are in use; raise PagMax",
@@ -389,6 +410,7 @@ static int get(request_rec *r, const pag_wish *wish, pag_member **result)
             }
         }
         member->inside++;
+        using++;
         member->requests++;
         member->used = apr_time_now();
         *result = member;
@@ -436,13 +458,14 @@ void pag_pool_leave(server_rec *server)
     if (!member) {
         return;
     }
-    if (process && pag_leave(process) != PAG_OK) {
+    if (pag_leave(process) != PAG_OK) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, 0, server, "a thread has left PAG %u of %s and is in no PAG: %s", member->number,
                      member->who, pag_last_error());
     }
     inside = NULL;
     pthread_mutex_lock(&lock);
     member->inside--;
+    using--;
     member->used = apr_time_now();
     pthread_cond_broadcast(&changed);
     if (member->gone && !member->inside) {
