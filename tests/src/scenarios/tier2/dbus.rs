@@ -42,7 +42,7 @@ pub(super) fn dbus_interface_is_real(_: u32) {
 
     // The tool, and a seeder in its unit.
     let shown = alice.say("pagctl show");
-    assert!(shown.contains(&hers) && shown.contains("token      example.test as alice@EXAMPLE.TEST for "), "{shown}");
+    assert!(shown.contains(&hers) && shown.contains("token      example.test as alice@EXAMPLE.TEST until "), "{shown}");
     let runs = seeder_runs();
     assert_eq!(alice.say("pagctl renew && echo renewed"), "renewed\n");
     assert_eq!(seeder_runs(), runs + 1, "a seeder has run");
