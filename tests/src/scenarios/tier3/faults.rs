@@ -73,7 +73,13 @@ pub(super) fn afs_client_comes_and_goes(client: Client) {
     cell::load(Client::None);
     let mut alice = timed_login("no client");
     assert!(alice.ring().is_pag(), "without a client: a PAG all the same");
-    assert!(!journal("pam_pag").contains("no tokens"), "nobody wants tokens then: {}", journal("pam_pag"));
+    let said = journal("pam_pag");
+    assert!(!said.contains("no tokens of cell"), "no seeder is tried then: {said}");
+    assert_eq!(
+        said.matches("alice (uid 61001) gets no tokens of AFS: OpenAFS is configured").count(),
+        1,
+        "the cause is told once: {said}"
+    );
     // It is loaded while she is logged in: the helper notices, and her next login, or she herself, gets tokens.
     cell::load(client);
     let mut second = timed_login("the client is there");
