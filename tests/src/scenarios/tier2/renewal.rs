@@ -371,7 +371,7 @@ pub(super) fn each_session_is_renewed_in_its_own_pag(_: u32) {
         });
     }
     let from = now() + 1;
-    let until = from + 2 * life + life / 2;
+    let until = from + life + life / 2;
     wait_until(until);
     for path in &paths {
         no_gap("while sessions are renewed", path, from, until);
