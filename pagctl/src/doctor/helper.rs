@@ -51,7 +51,7 @@ pub(super) fn check(host: &Host, look: &mut Look) {
         }
         Some("not-found") => {
             let what = format!("the helper is not installed: there is no {UNIT_FILE}");
-            look.found(Finding::error(Problem::HelperNotInstalled, what, WITHOUT).mend("cargo xtask install"));
+            look.found(Finding::error(Problem::HelperNotInstalled, what, WITHOUT).mend(host.install_again()));
             return;
         }
         Some(_) => {}
@@ -102,7 +102,7 @@ fn not_running(host: &Host, look: &mut Look, unit: &BTreeMap<&str, &str>) -> Fin
     let what = format!("the helper is enabled and does not run: its state is {state}");
     let finding = |what: String, command: &str| Finding::error(Problem::HelperNotRunning, what, WITHOUT).mend(command);
     match host.mode(PROGRAM) {
-        None => return finding(format!("{what}; {PROGRAM} is not there"), "cargo xtask install"),
+        None => return finding(format!("{what}; {PROGRAM} is not there"), host.install_again()),
         Some(mode) if mode & 0o100 == 0 => {
             let command = format!("chmod 755 {PROGRAM} && systemctl restart {UNIT}");
             return finding(format!("{what}; {PROGRAM} has the mode {mode:04o}"), &command);
@@ -174,7 +174,7 @@ fn not_on_bus(host: &Host) -> Finding {
     let policy = format!("{NAME}.conf");
     if !POLICIES.iter().any(|directory| host.has(&format!("{directory}/{policy}"))) {
         let what = format!("the bus has no policy for the helper: {}/{policy} is not there", POLICIES[0]);
-        return Finding::error(Problem::BusPolicyMissing, what, why).mend("cargo xtask install");
+        return Finding::error(Problem::BusPolicyMissing, what, why).mend(host.install_again());
     }
     let what = format!("the helper runs without its name {NAME}: the bus has not read its policy");
     let command = format!("systemctl reload dbus && systemctl restart {UNIT}");

@@ -75,6 +75,15 @@ impl Host {
         self.root.join(path.trim_start_matches('/'))
     }
 
+    /// The command that puts the product's files back: that of Debian's package, if dpkg has it (its list of files says so).
+    pub(super) fn install_again(&self) -> &'static str {
+        if self.has("/var/lib/dpkg/info/libpam-pag.list") {
+            "apt-get install --reinstall libpam-pag"
+        } else {
+            "cargo xtask install"
+        }
+    }
+
     pub(super) fn has(&self, path: &str) -> bool {
         // A file that we may not look at is there.
         self.at(path).try_exists().unwrap_or(true)

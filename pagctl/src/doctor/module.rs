@@ -52,7 +52,7 @@ pub(super) fn check(host: &Host, look: &mut Look) {
         let said = if err.trim().is_empty() { format!("status {status}, a damaged file?") } else { one_line(&err) };
         let what = format!("{module} cannot be loaded: {said}");
         let why = "libpam passes over it, so logins are in no PAG";
-        look.found(Finding::error(Problem::ModuleNotLoadable, what, why).mend("cargo xtask install"));
+        look.found(Finding::error(Problem::ModuleNotLoadable, what, why).mend(host.install_again()));
         return;
     }
     let (own, its) = (env!("CARGO_PKG_VERSION"), release(&bytes));
@@ -62,7 +62,7 @@ pub(super) fn check(host: &Host, look: &mut Look) {
             let its = other.map_or("an older release".to_owned(), |its| format!("release {its}"));
             let what = format!("{module} is of {its}, pagctl of {own}");
             let why = "module, helper and pagctl are made for each other: one of them was not installed anew";
-            look.found(Finding::warning(Problem::ModuleOtherVersion, what, why).mend("cargo xtask install"));
+            look.found(Finding::warning(Problem::ModuleOtherVersion, what, why).mend(host.install_again()));
         }
     }
 }
@@ -77,7 +77,7 @@ fn missing(host: &Host, module: &str) -> Finding {
             .mend("pagctl pam disable");
     }
     let why = "no login and no user manager gets into a PAG; a line without a leading `-` makes libpam complain";
-    Finding::error(Problem::ModuleMissing, what, why).mend("cargo xtask install")
+    Finding::error(Problem::ModuleMissing, what, why).mend(host.install_again())
 }
 
 #[cfg(test)]
@@ -99,6 +99,10 @@ mod tests {
         assert_eq!(ids(&Machine::healthy().look(check)), []);
         let machine = || Machine::healthy();
         assert_eq!(ids(&machine().without(MODULE).look(check)), [Problem::ModuleMissing]);
+        let command = |machine: Machine| machine.look(check).findings[0].command.clone().unwrap();
+        assert_eq!(command(machine().without(MODULE)), "cargo xtask install");
+        let packaged = machine().without(MODULE).file("/var/lib/dpkg/info/libpam-pag.list", "");
+        assert_eq!(command(packaged), "apt-get install --reinstall libpam-pag");
         let removed = machine().without(MODULE).without("/usr/lib/systemd/system/pag-logind-helper.service");
         assert_eq!(ids(&removed.look(check)), [Problem::LeftOverLines]);
         let older = machine().file(MODULE, "ELF pam_pag-release=0.0.1;");
