@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -170,14 +170,33 @@ impl Server {
         });
     }
 
-    /// Ends it, and fails unless it was there until now.
+    /// Ends it, and fails unless it was there until now. It is idle then: mpm_event does not wait for its threads when it is
+    /// stopped (server/mpm/event/event.c, child_main), and exit(3) unloads Apache's modules under one that still works.
     pub fn stop(mut self) {
         assert!(self.child.try_wait().unwrap().is_none(), "Apache has died: {}", self.log());
+        let mut idle = 0;
+        eventually("Apache is idle", Duration::from_secs(10), || {
+            idle = if all_sleep_below(self.child.id()) { idle + 1 } else { 0 };
+            (idle == 3).then_some(())
+        });
         signal(self.child.id(), "TERM");
         self.child.wait().unwrap();
         let log = self.log();
         assert!(!log.contains("Segmentation") && !log.contains("exit signal"), "a child has crashed: {log}");
     }
+}
+
+/// Whether each thread of the children of a process sleeps.
+fn all_sleep_below(parent: u32) -> bool {
+    let field = |stat: &str, number: usize| {
+        let behind_name = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        behind_name.split(' ').nth(number).map(str::to_owned)
+    };
+    let of = |path: &Path| fs::read_to_string(path.join("stat")).unwrap_or_default();
+    let is_child = |path: &PathBuf| field(&of(path), 1) == Some(parent.to_string());
+    let below = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut threads = below(Path::new("/proc")).filter(is_child).flat_map(|child| below(&child.join("task")));
+    threads.all(|thread| field(&of(&thread), 0).is_some_and(|state| state == "S"))
 }
 
 impl Drop for Server {
