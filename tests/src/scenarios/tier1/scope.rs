@@ -33,7 +33,7 @@ pub(super) fn manager(sandbox: &Sandbox) -> Host {
     host
 }
 
-/// The user in the token of a ring, or the word "nobody" if the ring has no token.
+/// The user in the token of a ring; "nobody" where it has none.
 pub(super) fn whose(ring: &Ring) -> &str {
     let payload = ring.token(CELL).and_then(|key| key.payload.as_deref());
     payload.and_then(|text| text.split('@').next()).unwrap_or("nobody")
