@@ -9,8 +9,8 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
 
-/// The numbers of keyctl(2), each with its architecture (`AUDIT_ARCH_...`): of this one, and of those whose programs run
-/// here, too. Empty where they are not known.
+/// The numbers that keyctl(2) has, each beside its architecture (`AUDIT_ARCH_...`). A kernel also runs programs of related
+/// architectures, under other numbers. Empty where the numbers are not known.
 const KEYCTL: &[(u32, u32)] = if cfg!(target_arch = "x86_64") {
     // x86_64, x32, i386
     &[(0xc000_003e, 250), (0xc000_003e, 0x4000_0000 | 250), (0x4000_0003, 288)]
@@ -33,7 +33,7 @@ const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 /// set-user-ID bit or file capabilities gain none.
 ///
 /// # Errors
-/// `Unsupported` on processors whose numbers of system calls are not known here; what seccomp(2) answers.
+/// `Unsupported` where the number of keyctl(2) is not known; else what seccomp(2) answers.
 pub fn pin_session_keyring() -> io::Result<()> {
     let mut filter = filter().ok_or(io::ErrorKind::Unsupported)?;
     let length = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidData)?;

@@ -28,12 +28,12 @@ pub(super) fn check(host: &Host, look: &mut Look) {
         }
     }
     if found.is_empty() {
-        look.fine("there is no container whose root is the host's");
+        look.fine("no container has the host's root as its root");
         return;
     }
     let names: Vec<String> = found.into_values().collect();
     let what = format!("containers run without a user namespace of their own: {}", names.join(", "));
-    let why = "their root is the host's, and can enter every PAG whose key it learns";
+    let why = "their root is the host's root, and can enter every PAG if it learns the key";
     let command = "systemd-nspawn --private-users=pick ... (or the like of the container's manager)";
     look.found(Finding::info(Problem::ContainerEntersPags, what, why).mend(command));
 }

@@ -37,7 +37,7 @@ pub(crate) use error::{Error, NOT_STARTED};
 pub(crate) use model::{
     LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, missing_client, token_lines, user_name,
 };
-pub(crate) use table::table;
+pub(crate) use table::{line, table, widths};
 pub(crate) use {errln, out, outln};
 
 /// See [`out!`].

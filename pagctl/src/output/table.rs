@@ -2,17 +2,26 @@
 
 /// One line for each row, after `indent`. Each column is as wide as its widest cell, and two blanks stand between columns.
 pub(crate) fn table<const COLUMNS: usize>(indent: &str, rows: &[[String; COLUMNS]]) -> String {
-    let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    });
+    let widths = widths(rows);
     let mut text = String::new();
     for row in rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         text += indent;
-        text += cells.join("  ").trim_end();
-        text.push('\n');
+        text += &line(row.iter().zip(widths));
     }
     text
+}
+
+/// The widths of columns: that of the widest cell in each.
+pub(crate) fn widths<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> [usize; COLUMNS] {
+    std::array::from_fn(|column| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    })
+}
+
+/// One line of cells, each with its width.
+pub(crate) fn line<'a>(cells: impl Iterator<Item = (&'a String, usize)>) -> String {
+    let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+    format!("{}\n", cells.join("  ").trim_end())
 }
 
 #[cfg(test)]

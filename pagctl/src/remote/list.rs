@@ -88,9 +88,7 @@ fn tokens(pag: &PagJson, now: u64) -> String {
 
 /// The rows in columns. Columns give way until a line fits into the width.
 fn fitted(rows: &[Row], width: usize) -> String {
-    let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    });
+    let widths = output::widths(rows);
     let highest = COLUMNS.iter().map(|(_, order)| *order).max().unwrap_or(0);
     let is_kept = |most: u8| move |(_, order): &(&str, u8)| *order <= most;
     let taken = |most: u8| -> usize {
@@ -101,9 +99,7 @@ fn fitted(rows: &[Row], width: usize) -> String {
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(widths).zip(&COLUMNS).filter(|(_, column)| is_kept(most)(column));
-        let cells: Vec<String> = cells.map(|((cell, width), _)| format!("{cell:width$}")).collect();
-        text += cells.join("  ").trim_end();
-        text.push('\n');
+        text += &output::line(cells.map(|(cell, _)| cell));
     }
     text
 }

@@ -42,7 +42,7 @@ pub(crate) struct Options {
     /// Get tickets from this keytab, which only you can read
     #[arg(long, value_name = "FILE", requires = "principal")]
     keytab: Option<PathBuf>,
-    /// The principal whose key is taken from the keytab
+    /// Take the key of this principal from the keytab
     #[arg(long, requires = "keytab")]
     principal: Option<String>,
     /// Use the ticket in this ccache [default: $KRB5CCNAME, or krb5.conf's]
