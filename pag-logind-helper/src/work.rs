@@ -64,7 +64,7 @@ impl<'a> Work<'a> {
             interface,
             pags: Pags::new(),
             reconciler: Reconciler::new(runtime)?,
-            jobs: TokenJobs::default(),
+            jobs: TokenJobs::new(interface.job_counts.clone()),
             choices: Choices::default(),
             outside: OutsideManagers::default(),
             tickets: Tickets::new(runtime)?,

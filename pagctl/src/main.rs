@@ -6,6 +6,7 @@ mod doctor;
 mod explain;
 mod log;
 mod member;
+mod metrics;
 mod output;
 mod pam;
 mod remote;
@@ -74,6 +75,11 @@ enum Verb {
     /// It changes nothing. Exit status by the worst finding: 0 all is fine, 1 warning,
     /// 2 error; these are Nagios's, too.
     Doctor(doctor::Doctor),
+    /// Print numbers for monitoring, as Prometheus reads them. Needs root
+    ///
+    /// The numbers that the helper would tell are missing while it is away;
+    /// pag_helper_up is 0 then.
+    Metrics(metrics::Metrics),
     #[command(flatten)]
     Member(member::Verb),
     /// Run a command in a new PAG with tokens, and renew them while it runs
@@ -106,6 +112,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         Verb::Adopt { user: None, .. } => adopt::inside(),
         Verb::Log(log) => match log::run(log)? {},
         Verb::Doctor(doctor) => doctor::run(doctor),
+        Verb::Metrics(metrics) => metrics::run(metrics),
         Verb::Member(verb) => member::run(verb),
         Verb::Run(options) => match run::run(options)? {},
         Verb::Remote(verb) => remote::run(verb),

@@ -16,9 +16,11 @@ use super::call::{Call, Refusal, Request};
 use super::describe::{DbusObject, PAG};
 use super::origin::{self, CallerProcess, Origin};
 use super::service::{ANSWER, Caller, Service, object};
+use crate::jobs::Count;
 use crate::mailbox::Mailbox;
 use crate::messages::HelperEvent;
 use crate::order::{Action, Order, Trouble};
+use crate::pags::tokens::TokenName;
 
 /// Longest wait for a seeding job: the unit's deadline is a minute, and other jobs may run before it.
 const SEEDING: Duration = Duration::from_secs(180);
@@ -70,6 +72,7 @@ impl Service<'_> {
             }
             Request::Unlog(id, cell) => call.answer(&self.unlog(caller, id, cell.as_ref()).await?),
             Request::Follow(id, on) => call.answer(&self.follow(caller, id, on).await?),
+            Request::Statistics => call.answer(&self.statistics()),
             Request::Subscribe => call.answer(&self.subscribe(caller).await?),
             Request::Unsubscribe => {
                 self.view().borrow_mut().unsubscribe(caller.name);
@@ -94,6 +97,13 @@ impl Service<'_> {
             Some(object(*id).map(|path| (id.to_string(), known.uid, kind, principal, follows, chosen, path)))
         };
         pags.iter().filter_map(line).collect()
+    }
+
+    /// Since when jobs are counted, and for each client and cell how many have run, and how many of them have failed.
+    fn statistics(&self) -> (u64, Vec<(String, String, u64, u64)>) {
+        let counts = &self.interface.job_counts;
+        let row = |(name, count): (TokenName, Count)| (name.client, name.cell, count.jobs, count.failures);
+        (counts.since, counts.all().into_iter().map(row).collect())
     }
 
     async fn properties(&self, object: DbusObject) -> Result<Vec<(&'static str, Variant<'static>)>, Refusal> {

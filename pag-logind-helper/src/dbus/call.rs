@@ -27,6 +27,8 @@ pub(crate) enum Request {
     Unlog(PagId, Option<Cell>),
     /// Begin or end to follow.
     Follow(PagId, bool),
+    /// What the helper counts.
+    Statistics,
     Subscribe,
     Unsubscribe,
 }
@@ -213,6 +215,7 @@ fn manager(message: &Message, member: &str) -> Option<Result<Request, Refusal>> 
             };
             Ok(Request::Unlog(id(text)?, cell))
         }),
+        "GetStatistics" => Ok(Request::Statistics),
         "Subscribe" => Ok(Request::Subscribe),
         "Unsubscribe" => Ok(Request::Unsubscribe),
         _ => return None,
@@ -268,7 +271,7 @@ mod tests {
     #[test]
     fn every_method_is_understood() {
         let id = PagId::from(255);
-        let table: [(&str, Message, Request); 10] = [
+        let table: [(&str, Message, Request); 11] = [
             ("ListPags", call(HOST, MANAGER, "ListPags", &()), Request::ListPags),
             ("ListAllPags", call(HOST, MANAGER, "ListAllPags", &()), Request::ListAllPags),
             ("GetPag", call(HOST, MANAGER, "GetPag", &ID), Request::GetPag(id)),
@@ -277,6 +280,7 @@ mod tests {
             ("Unlog", call(HOST, MANAGER, "Unlog", &(ID, "")), Request::Unlog(id, None)),
             ("Follow", call(HOST, MANAGER, "Follow", &ID), Request::Follow(id, true)),
             ("Unfollow", call(HOST, MANAGER, "Unfollow", &ID), Request::Follow(id, false)),
+            ("GetStatistics", call(HOST, MANAGER, "GetStatistics", &()), Request::Statistics),
             ("Subscribe", call(HOST, MANAGER, "Subscribe", &()), Request::Subscribe),
             ("Unsubscribe", call(HOST, MANAGER, "Unsubscribe", &()), Request::Unsubscribe),
         ];

@@ -7,6 +7,7 @@ use pag::report::report;
 use pag::types::PagId;
 
 use super::view::View;
+use crate::jobs::JobCounts;
 use crate::jobs::plan::Notice;
 use crate::mailbox::Mailbox;
 use crate::messages::HelperEvent;
@@ -19,6 +20,8 @@ pub(crate) struct Interface {
     pub(super) view: RefCell<View>,
     /// What callers want the helper's loop to do.
     pub(crate) orders: Mailbox<Order>,
+    /// What came of token jobs.
+    pub(crate) job_counts: JobCounts,
     /// Whether the journal says that the interface is not served.
     complained: Cell<bool>,
 }

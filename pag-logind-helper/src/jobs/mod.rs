@@ -3,6 +3,7 @@
 //! A job is for one PAG. [`plan`] says when it is due, [`renewals`] asks that for all PAGs, and [`queue`] starts it in its
 //! turn. It runs as a unit of systemd's.
 
+mod counts;
 pub(crate) mod job;
 pub(crate) mod plan;
 mod queue;
@@ -15,6 +16,7 @@ use std::time::Instant;
 use pag::report::{Event, report};
 use pag::types::PagId;
 
+pub(crate) use self::counts::{Count, JobCounts};
 use self::job::JobNeed;
 use self::plan::RenewVia;
 use self::queue::{Queue, Ran, Run, answer};
@@ -34,9 +36,15 @@ pub(crate) struct TokenJobs {
     pub(crate) queue: Queue,
     renewals: Renewals,
     unnoted: Unnoted,
+    counts: JobCounts,
 }
 
 impl TokenJobs {
+    /// None yet. What comes of them is counted in `counts`.
+    pub(crate) fn new(counts: JobCounts) -> Self {
+        TokenJobs { counts, ..TokenJobs::default() }
+    }
+
     /// This PAG of `uid` lacks tokens.
     pub(crate) fn add_missing(&mut self, pag: PagId, uid: u32) {
         self.queue.add(pag, uid, JobNeed::Missing, Instant::now());
@@ -68,6 +76,7 @@ impl TokenJobs {
                 Ok(false) => self.queue.forget(run.pag, &Err(Trouble::Gone)),
                 Err(Trouble::Busy) if self.queue.get_mut(run.pag).is_some_and(|job| job.put_off(Instant::now())) => {}
                 Err(trouble) => {
+                    self.count(run.pag, false, pags);
                     records::not_seeded(pags, run.pag, &trouble.to_string(), run.need != JobNeed::Asked);
                     answer(self.queue.not_started(run.pag, Instant::now()), &Err(trouble));
                 }
@@ -86,6 +95,7 @@ impl TokenJobs {
     ) -> Option<u32> {
         let Ran { pag, uid, need, waiters } = self.queue.finish(run, result.is_ok(), Instant::now())?;
         records::discard_again(pags, pag);
+        self.count(pag, result.is_ok(), pags);
         match &result {
             Ok(()) => self.unnoted.seeded(pags, pag, need == JobNeed::Missing),
             // If the ticket was renewed, it was the seeder that failed.
@@ -98,6 +108,10 @@ impl TokenJobs {
         }
         answer(waiters, &result.map_err(Trouble::Failed));
         Some(uid)
+    }
+
+    fn count(&self, pag: PagId, ok: bool, pags: &Pags) {
+        self.counts.add(&records::outcome(pags, pag, ok), ok);
     }
 
     /// Notes which tokens jobs have brought into the PAGs of `uid`. False if a login holds the lock: this is then to be done

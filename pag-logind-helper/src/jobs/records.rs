@@ -12,6 +12,7 @@ use pag::store::record::{LastSeeding, Record};
 use pag::types::{Client, PagId, Token};
 
 use crate::pags::rings::{self, is_cut, keys_of, lacks_tokens, tokens_in};
+use crate::pags::tokens::TokenName;
 use crate::pags::{Edit, LOCK_WAIT, Pags, tokens};
 
 /// Makes this PAG the one that the next job of its user is for. False in three cases. The PAG has ended. It lacks no tokens
@@ -93,11 +94,18 @@ pub(super) fn discard_again(pags: &Pags, id: PagId) {
     }
 }
 
+/// The tokens that a job which has ended `ok` has got for this PAG, or those that one which has failed has not.
+pub(super) fn outcome(pags: &Pags, id: PagId, ok: bool) -> Vec<TokenName> {
+    let Some(known) = pags.get(id) else { return Vec::new() };
+    let found = tokens_in(&known.ring).unwrap_or_default();
+    if ok { tokens::good(&found) } else { tokens::missed(&known.record, &found) }
+}
+
 /// Reports that a seeder has brought this PAG nothing. If the PAG does not need it, it is not tried again.
 pub(super) fn not_seeded(pags: &Pags, id: PagId, why: &str, needed: bool) {
     let Some(known) = pags.get(id) else { return };
     let found = tokens_in(&known.ring).unwrap_or_default();
-    let (client, cell) = tokens::missed(&known.record, &found);
+    let (client, cell) = tokens::in_words(&tokens::missed(&known.record, &found));
     let why = format!("{why}; it will {}be tried again", if needed { "" } else { "not " });
     report(&Event::SeedFailed { uid: known.uid, ring: Some(known.ring.serial), client, cell, why });
 }

@@ -1,5 +1,7 @@
 //! Compares the tokens that a record names with those that are in the ring: pure functions.
 
+use std::collections::BTreeSet;
+
 use pag::store::record::{Held, Record};
 use pag::types::{Cell, Client, Token, TokenState};
 
@@ -34,9 +36,22 @@ pub(crate) fn discarded(record: &Record, tokens: &[Token], now: u64, is_there: i
     cells
 }
 
-/// The clients and cells for which a seeder that has failed did not get tokens, for a message: those for which the record
-/// names a token and none is good. If all are good, all that the record names.
-pub(crate) fn missed(record: &Record, tokens: &[Token]) -> (String, String) {
+/// Which token: its client and cell, in words. Both are empty where no token is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TokenName {
+    pub(crate) client: String,
+    pub(crate) cell: String,
+}
+
+impl TokenName {
+    fn new(client: Client, cell: &Cell) -> Self {
+        TokenName { client: client.to_string(), cell: cell.to_string() }
+    }
+}
+
+/// The tokens that a seeder that has failed did not get: those that the record names, and of which the ring has no good
+/// one. If all are good, all that the record names.
+pub(crate) fn missed(record: &Record, tokens: &[Token]) -> Vec<TokenName> {
     let is_good = |held: &&Held| {
         tokens
             .iter()
@@ -46,13 +61,26 @@ pub(crate) fn missed(record: &Record, tokens: &[Token]) -> (String, String) {
     if missed.is_empty() {
         missed.extend(&record.tokens);
     }
-    let list = |mut names: Vec<String>| {
-        names.sort();
-        names.dedup();
-        names.join(", ")
-    };
-    let clients = list(missed.iter().map(|held| held.client.to_string()).collect());
-    let cells = list(missed.iter().map(|held| held.cell.to_string()).collect());
+    sorted(missed.iter().map(|held| TokenName::new(held.client, &held.cell)).collect())
+}
+
+/// The good tokens among these, by name.
+pub(crate) fn good(tokens: &[Token]) -> Vec<TokenName> {
+    let good = tokens.iter().filter(|token| token.state == TokenState::Good);
+    sorted(good.map(|token| TokenName::new(token.client, &token.cell)).collect())
+}
+
+fn sorted(mut names: Vec<TokenName>) -> Vec<TokenName> {
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The clients and the cells of these tokens, for a message.
+pub(crate) fn in_words(names: &[TokenName]) -> (String, String) {
+    let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+    let clients = list(names.iter().map(|name| &*name.client).collect());
+    let cells = list(names.iter().map(|name| &*name.cell).collect());
     (clients, if cells.is_empty() { "the default cell".to_owned() } else { cells })
 }
 
@@ -125,8 +153,9 @@ mod tests {
         let failed = Record { last_seeding: Some(LastSeeding { at: 1, ok: false, ticket: 0 }), ..record.clone() };
         assert!(discarded(&failed, &[], NOW, |_| true).is_empty(), "nor after a seeder has failed");
         assert_eq!(told(&[], false), "", "a client that is away says nothing");
-        assert_eq!(missed(&record, &[token("a.test", TokenState::Good)]).1, "b.test, old.test");
-        assert_eq!(missed(&record, &[]), ("keyring".to_owned(), "a.test, b.test, old.test".to_owned()));
-        assert_eq!(missed(&Record { tokens: vec![], ..record.clone() }, &[]).1, "the default cell");
+        let words = |record: &Record, tokens: &[Token]| in_words(&missed(record, tokens));
+        assert_eq!(words(&record, &[token("a.test", TokenState::Good)]).1, "b.test, old.test");
+        assert_eq!(words(&record, &[]), ("keyring".to_owned(), "a.test, b.test, old.test".to_owned()));
+        assert_eq!(words(&Record { tokens: vec![], ..record.clone() }, &[]).1, "the default cell");
     }
 }

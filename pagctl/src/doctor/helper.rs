@@ -126,6 +126,15 @@ fn not_running(host: &Host, look: &mut Look, unit: &BTreeMap<&str, &str>) -> Fin
     }
 }
 
+/// How often systemd has started the helper again after it had ended. None if systemd does not tell.
+pub(super) fn restarts(host: &Host) -> Option<u64> {
+    let words = ["systemctl", "show", "--property=LoadState,NRestarts", UNIT];
+    let (_, out, _) = Look::default().ask(host, &words, QUICK)?;
+    let unit = properties(&out);
+    unit.get("LoadState").filter(|state| **state == "loaded")?;
+    unit.get("NRestarts")?.parse().ok()
+}
+
 /// Whether the helper owns its name, and answers. No call here may start it.
 fn bus(host: &Host, look: &mut Look) {
     let bus = "org.freedesktop.DBus";
@@ -220,6 +229,14 @@ mod tests {
         assert_eq!(found(unit(&[("NeedDaemonReload", "yes")])), [Problem::UnitsNotReloaded]);
         let silent = Machine::healthy().program("systemctl show", Ran::TooSlow);
         assert_eq!(found(silent), [Problem::NoAnswer]);
+    }
+
+    #[test]
+    fn restarts_are_those_of_a_unit_that_there_is() {
+        let told = |text: &str| restarts(&Machine::healthy().program("systemctl show", says(0, text)).host(true));
+        assert_eq!(told("LoadState=loaded\nNRestarts=3\n"), Some(3));
+        assert_eq!(told("LoadState=not-found\nNRestarts=0\n"), None);
+        assert_eq!(told(""), None);
     }
 
     #[test]

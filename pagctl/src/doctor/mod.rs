@@ -37,6 +37,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use pag::store::registry::Pag;
 use pag::sys::{self, Who};
 
 use self::finding::Severity;
@@ -121,6 +122,21 @@ pub(crate) fn run(doctor: &Doctor) -> Result<Answer, Error> {
         Severity::Warning => Answer::ToDo,
         Severity::Error => Answer::Broken,
     })
+}
+
+/// The users with managers that run outside of their PAGs, in a machine with these `pags`. None if systemd does not tell.
+pub(crate) fn managers_outside(pags: &[Pag]) -> Option<Vec<u32>> {
+    managers::outside(&this_host(), pags)
+}
+
+/// How often systemd has started the helper again after it had ended. None if systemd does not tell.
+pub(crate) fn helper_restarts() -> Option<u64> {
+    helper::restarts(&this_host())
+}
+
+/// This machine, for root.
+fn this_host() -> Host {
+    Host::new(Path::new("/"), Box::new(OfHost), true, None)
 }
 
 /// The account of a name or uid. A name service that does not answer is not waited for.

@@ -19,6 +19,8 @@ pub(super) const PAG: &str = "org.pam_pag.Pag1.Pag";
 
 /// Longest wait for an answer; the helper needs milliseconds.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
+/// Longest wait for what does without an answer.
+const QUICK: Duration = Duration::from_secs(5);
 /// Longest wait where polkit may ask a person for a password, or a seeder runs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(200);
 
@@ -43,6 +45,9 @@ pub(super) trait Manager {
     fn unfollow(&self, id: &str) -> zbus::Result<()>;
     fn subscribe(&self) -> zbus::Result<()>;
 }
+
+/// Since when is counted; client, cell, how many jobs have ended, and how many of them have failed.
+type StatisticsReply = (u64, Vec<(String, String, u64, u64)>);
 
 /// The helper.
 pub(super) struct Helper {
@@ -102,6 +107,12 @@ impl Helper {
             }
         }
         Ok(None)
+    }
+
+    /// What the helper has counted: since when, and its jobs by client and cell. None if it does not answer.
+    pub(super) async fn statistics(&self) -> Option<StatisticsReply> {
+        let call = self.manager.inner().call_with_flags("GetStatistics", MethodFlags::NO_AUTO_START, &());
+        self.runtime.timeout(QUICK, call).await.ok()?.ok()?
     }
 
     /// The PAG of this object.

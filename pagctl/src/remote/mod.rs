@@ -100,6 +100,35 @@ pub(crate) fn unlog(pag: &str, cell: Option<&Cell>) -> Result<Answer, Error> {
     })
 }
 
+/// What the helper has counted since its start.
+#[derive(Debug)]
+pub(crate) struct Statistics {
+    /// When it was started, in seconds since the epoch.
+    pub(crate) since: u64,
+    pub(crate) jobs: Vec<JobCount>,
+}
+
+/// The token jobs for one client and cell.
+#[derive(Debug)]
+pub(crate) struct JobCount {
+    pub(crate) client: String,
+    pub(crate) cell: String,
+    /// All that have ended.
+    pub(crate) ended: u64,
+    /// Those of them that have failed.
+    pub(crate) failed: u64,
+}
+
+/// What the helper has counted. None if it does not answer; the bus does not start it for that.
+pub(crate) fn statistics() -> Option<Statistics> {
+    zbus::block_on(async {
+        let helper = Helper::connect().await.ok()?;
+        let (since, rows) = helper.statistics().await?;
+        let job = |(client, cell, ended, failed)| JobCount { client, cell, ended, failed };
+        Some(Statistics { since, jobs: rows.into_iter().map(job).collect() })
+    })
+}
+
 async fn show(helper: &Helper, word: Option<&str>, json: bool) -> Result<Answer, Error> {
     let (pags, of_user) = match word {
         None => (helper.own_pag().await?.into_iter().collect(), false),

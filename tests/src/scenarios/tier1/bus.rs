@@ -1220,13 +1220,46 @@ pub(super) fn polkit_decides(sandbox: &mut Sandbox) {
     assert!(asked().is_empty(), "polkit is not asked about root");
 }
 
+/// What `pagctl metrics` tells root.
+struct Metrics(String);
+
+impl Metrics {
+    fn read() -> Self {
+        let (status, text) = pagctl(0, &["metrics"]);
+        assert_eq!(status, Some(0), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        Metrics(text)
+    }
+
+    /// The value of a series.
+    fn value(&self, series: &str) -> Option<u64> {
+        let value = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(value.parse().unwrap_or_else(|_| panic!("{}", self.0)))
+    }
+
+    /// The jobs for the cell of the tests: how many have ended, and how many of them have failed.
+    fn token_jobs(&self) -> (Option<u64>, Option<u64>) {
+        let of_cell = |name: &str| self.value(&format!("{name}{{client=\"keyring\",cell=\"{CELL}\"}}"));
+        (of_cell("pag_token_jobs_total"), of_cell("pag_token_job_failures_total"))
+    }
+}
+
 pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     let alice = uid("alice");
     let bus = Bus::start();
     let (status, said) = pagctl(alice, &["list"]);
     assert_eq!(status, Some(2), "without the helper: {said}");
     assert!(said.contains("pag-logind-helper does not run"), "{said}");
+    assert_eq!(Metrics::read().value("pag_helper_up"), Some(0), "metrics tell that the helper is away");
+    let before = ticket::now();
     let helper = Helper::serving();
+    let told = Metrics::read();
+    assert_eq!(told.value("pag_helper_up"), Some(1));
+    let started = told.value("pag_helper_start_time_seconds").expect("the helper tells when it was started");
+    assert!((before.saturating_sub(1)..=ticket::now()).contains(&started), "{started}");
+    assert_eq!(pagctl(alice, &["metrics"]).0, Some(2), "metrics are for root");
+    let refused = error(&Caller::new(alice).manager("GetStatistics"));
+    assert!(refused.contains("AccessDenied"), "the helper tells its numbers to root alone: {refused}");
     let (status, said) = pagctl(alice, &["list"]);
     assert_eq!((status, &said[..]), (Some(0), "There are no PAGs that you may see.\n"));
     assert_eq!(pagctl(alice, &["list", "--json"]), (Some(0), "[]\n".to_owned()));
@@ -1269,6 +1302,22 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert_eq!(all.len(), 2, "root sees both: {all:?}");
     let line = all.iter().find(|line| line["pag"] == hers).unwrap();
     assert_eq!((&line["user"], &line["uid"], &line["kind"]), (&json!("alice"), &json!(alice), &json!("user")));
+
+    // Numbers, of which none names a user.
+    let told = Metrics::read();
+    assert_eq!(told.value("pag_pags{kind=\"user\"}"), Some(2), "metrics count the PAGs");
+    assert_eq!(told.value("pag_leases{role=\"login\"}"), Some(2), "metrics count the logins");
+    let token = format!("client=\"keyring\",cell=\"{CELL}\"");
+    assert_eq!(told.value(&format!("pag_tokens{{{token},state=\"good\"}}")), Some(2), "metrics count the tokens");
+    let end = told.value(&format!("pag_first_token_end_timestamp_seconds{{{token}}}")).unwrap();
+    assert!((1..=3600).contains(&(end - ticket::now())), "the first token ends within the hour: {end}");
+    assert_eq!(told.value("pag_pags_last_seeding_failed"), Some(0));
+    assert_eq!(told.token_jobs(), (None, None), "a login's own seeder is no job");
+    assert!(!["alice", "bob", &alice.to_string()].iter().any(|name| told.0.contains(name)), "{}", told.0);
+    fs::create_dir_all("/run/collector").unwrap();
+    assert_eq!(pagctl(0, &["metrics", "--output", "/run/collector/pag.prom"]), (Some(0), String::new()));
+    let written = shell("cd /run/collector; stat -c '%n %a' *; ls -A | wc -l; tail -n 1 pag.prom");
+    assert_eq!(written, "pag.prom 644\n1\n# EOF\n");
 
     let (status, shown) = pagctl(alice, &["show", &hers, "--json"]);
     assert_eq!(status, Some(0), "{shown}");
@@ -1324,9 +1373,11 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     let (status, said) = pagctl(alice, &["renew", &hers]);
     assert_eq!(status, Some(2));
     assert!(said.contains("cannot renew the tokens of PAG"), "{said}");
+    assert_eq!(Metrics::read().token_jobs(), (Some(1), Some(1)), "metrics count a job that failed");
     systemd(|_| true);
     let (status, said) = pagctl(alice, &["renew", &hers]);
     assert_eq!((status, &said[..]), (Some(0), ""), "{said}");
+    assert_eq!(Metrics::read().token_jobs(), (Some(2), Some(1)), "metrics count a renewal");
 
     // The monitor outlives the helper.
     drop(helper);
@@ -1364,6 +1415,7 @@ pub(super) fn renewal_says_why(sandbox: &mut Sandbox) {
         ended
     });
     let words = "/run/seeder ended with status 7: \"aklog: can't get afs configuration?[2J / really\"";
+    let mut failures = 0;
     for (user, put, told) in [
         ("alice", None, words),
         ("bob", Some("printf 'x\\nPRIORITY=0\\033[2J' > $f"), "x?PRIORITY=0?[2J"),
@@ -1386,6 +1438,11 @@ pub(super) fn renewal_says_why(sandbox: &mut Sandbox) {
         assert!(begun.elapsed() < Duration::from_secs(20), "{user}: nothing there holds it up: {:?}", begun.elapsed());
         assert!(status == Some(2) && said.lines().count() == 1 && !said.contains('\u{1b}'), "{user}: {said:?}");
         assert!(said.contains(told), "{user}: pagctl renew tells why: {said}");
+        failures += 1;
+        let numbers = Metrics::read();
+        assert_eq!(numbers.token_jobs(), (Some(failures), Some(failures)), "{user}: the seeder's failure is counted");
+        let failed = numbers.value("pag_pags_last_seeding_failed").unwrap();
+        assert!(failed >= 1, "{user}: their PAG is one of those with a seeder that failed");
         let messages = sandbox.messages();
         let says = |speaker: &str, words: &str| {
             let of = messages.iter().filter(|one| one.0.get("SYSLOG_IDENTIFIER").is_some_and(|name| name == speaker));
