@@ -11,7 +11,7 @@ use crate::output::Error;
 const SPEAKERS: [&str; 6] = ["pam_pag", "pag-logind-helper", "pag-seed", "pag-keytab", "pag-ccache", "pagctl"];
 
 /// The units without an instance. systemd's messages about them say why one did not start.
-const UNITS: [&str; 2] = ["pag-logind-helper.service", "pag-ccache.service"];
+const UNITS: [&str; 3] = ["pag-logind-helper.service", "pag-ccache.service", "pag-metrics.service"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Log {
@@ -77,7 +77,9 @@ mod tests {
     fn a_users_log_is_of_their_messages_and_their_unit() {
         let log = Log { user: None, follow: false, brief: false, since: None };
         let speakers = SPEAKERS.map(|speaker| format!("SYSLOG_IDENTIFIER={speaker}")).join(" ");
-        let all = format!("--catalog {speakers} + UNIT=pag-logind-helper.service UNIT=pag-ccache.service");
+        let all = format!(
+            "--catalog {speakers} + UNIT=pag-logind-helper.service UNIT=pag-ccache.service UNIT=pag-metrics.service"
+        );
         assert_eq!(words(&log, None), all);
         let log = Log { follow: true, brief: true, since: Some("today".to_owned()), ..log };
         let alices = format!("--follow --since=today {speakers} USER_ID=61001 + UNIT=pag-seed@61001.service");

@@ -188,6 +188,9 @@ pub(crate) fn uninstall(destination: &Path) -> bool {
         }
         let _ = Command::new("systemctl").args(["disable", "--now", "pag-logind-helper"]).status();
         let _ = Command::new("systemctl").args(["stop", "pag-ccache.timer"]).status();
+        let _ = Command::new("systemctl").args(["disable", "--now", "pag-metrics.timer"]).status();
+        // Old numbers would tell that the helper is well.
+        fs::remove_file("/var/lib/prometheus/node-exporter/pag.prom").ok();
     }
     remove(files(&top()), destination);
     remove(apache_files(&top()), destination);

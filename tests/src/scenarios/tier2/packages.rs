@@ -32,7 +32,11 @@ fn verified() -> String {
     said.lines().filter(|line| !line.contains("/usr/share/man/") && !line.contains("/usr/share/doc/")).collect()
 }
 
+/// The file with numbers for monitoring, in the directory that Debian's node_exporter reads.
+const NUMBERS: &str = "/var/lib/prometheus/node-exporter/pag.prom";
+
 pub(super) fn packages_come_and_go(_: u32) {
+    sh("mkdir -p /var/lib/prometheus/node-exporter");
     let before = sh(FILES);
     let said = dpkg("-i /lab/packages/libpam-pag_*.deb /lab/packages/libpag0_*.deb");
     assert!(said.contains("pagctl pam enable"), "the package says what is next: {said}");
@@ -58,11 +62,26 @@ pub(super) fn packages_come_and_go(_: u32) {
     assert!(named_in_stacks(), "an upgrade leaves the stacks as they are");
     assert_same("alice's services after an upgrade", &ring, &alice.service_ring());
     assert_token("alice's services after an upgrade", &alice.service_ring());
+    // Numbers for monitoring, once the administrator wants them.
+    let enabled = run("systemctl", &["is-enabled", "pag-metrics.timer"]).stdout;
+    assert_eq!(String::from_utf8_lossy(&enabled), "disabled\n", "the package enables no monitoring");
+    sh("systemctl enable --now pag-metrics.timer 2>&1");
+    let told = eventually("the timer has the numbers written", Duration::from_secs(30), || {
+        std::fs::read_to_string(NUMBERS).ok()
+    });
+    for line in
+        ["pag_helper_up 1", "pag_pags{kind=\"user\"} 1", "pag_managers_outside 0", "pag_helper_restarts_total 0"]
+    {
+        assert!(told.contains(&format!("\n{line}\n")), "the numbers have {line}: {told}");
+    }
+    assert_eq!(sh(&format!("stat -c %a {NUMBERS}")), "644\n");
+
     let mut bob = Session::ssh("bob", Proof::Password);
     assert_token("bob's login after an upgrade", &bob.ring());
     bob.log_out();
 
     dpkg("-r libpam-pag");
+    assert!(!std::path::Path::new(NUMBERS).exists(), "old numbers do not tell that the helper is well");
     assert!(!named_in_stacks(), "no stack names a module that is gone: {}", sh("grep -r pam_pag /etc/pam.d || true"));
     assert_token("alice's login, which was open while the package was removed", &alice.ring());
     let mut bob = Session::ssh("bob", Proof::Password);
