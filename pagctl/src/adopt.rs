@@ -20,7 +20,7 @@ use pag::store::locked::LockedUser;
 use pag::store::registry::Pag;
 use pag::sys::{self, Passwd, Process, Who};
 
-use crate::output::{Answer, Error, outln};
+use crate::output::{self, ActionJson, Answer, Error, outln};
 
 /// The permissions of the manager's keyring while root gives it to the handle group: VIEW, READ and SETATTR for its owner;
 /// everything for its possessor, as always.
@@ -43,7 +43,7 @@ const LONGEST_LINE: usize = 1024;
 /// # Errors
 /// No manager runs, the user has no PAG, or the kernel does not let us change the keyring; the remedy is then to start
 /// the manager again.
-pub(crate) fn run(user: &str) -> Result<Answer, Error> {
+pub(crate) fn run(user: &str, json: bool) -> Result<Answer, Error> {
     let user = account(user)?;
     let unit = format!("user@{}.service", user.uid);
     let manager = manager(&unit)?;
@@ -54,8 +54,8 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
     let mut service = Service::start(&user)?;
     let keyring = service.keyring()?;
     if let Some(pag) = pags.iter().find(|pag| pag.ring.as_ref().is_ok_and(|ring| ring.serial == keyring.serial)) {
-        outln!("{unit} is in PAG {} already", pag.id);
         service.end("")?;
+        tell(pag, format!("{unit} is in PAG {} already", pag.id), json);
         return Ok(Answer::AllRight);
     }
     let Some(mut pag) = pag_to_join(pags, &user.name) else {
@@ -72,8 +72,17 @@ pub(crate) fn run(user: &str) -> Result<Answer, Error> {
     service.end(lent.as_ref().map_or("", |_| &ccache))?;
     let count = lent?;
     pag::nudge::nudge(user.uid);
-    outln!("{unit} has {count} tokens of PAG {}; new services get KRB5CCNAME={ccache}", pag.id);
+    tell(&pag, format!("{unit} has {count} tokens of PAG {}; new services get KRB5CCNAME={ccache}", pag.id), json);
     Ok(Answer::AllRight)
+}
+
+/// Prints what was done.
+fn tell(pag: &Pag, what: String, json: bool) {
+    if json {
+        output::json(&[ActionJson::new("adopt", Some(pag.id.to_string()), true, what).of(pag.uid)]);
+    } else {
+        outln!("{what}");
+    }
 }
 
 /// Gives the manager's keyring to the handle group and links the PAG's tokens into it; returns how many. From then on the

@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use pag::config::{self, Complaint, ConfigSource, Dirs, Names};
+use pag::config::{self, Dirs, Names};
 use pag::sys;
 use serde::Serialize;
 
-use crate::output::{self, Answer, Error, errln, outln};
+use crate::output::{self, Answer, Error, FindingJson, errln, outln};
 use crate::pam::Host;
 
 #[derive(Debug, Subcommand)]
@@ -33,27 +33,7 @@ pub(crate) enum Verb {
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
-    findings: Vec<Finding>,
-}
-
-#[derive(Debug, Serialize)]
-struct Finding {
-    file: String,
-    /// The line; none for the file as a whole.
-    line: Option<usize>,
-    what: String,
-    /// What would be right.
-    right: String,
-}
-
-impl From<&Complaint> for Finding {
-    fn from(complaint: &Complaint) -> Self {
-        let (file, line) = match &complaint.place {
-            ConfigSource::File(path, line) => (path.display().to_string(), Some(*line).filter(|line| *line > 0)),
-            place @ ConfigSource::Argument(..) => (place.to_string(), None),
-        };
-        Finding { file, line, what: complaint.what.clone(), right: complaint.right.clone() }
-    }
+    findings: Vec<FindingJson>,
 }
 
 /// Runs the command.
@@ -81,7 +61,7 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
         }
     };
     if *json {
-        output::json(&Report { findings: complaints.iter().map(Finding::from).collect() });
+        output::json(&Report { findings: complaints.iter().map(FindingJson::from).collect() });
     } else if complaints.is_empty() {
         outln!("No mistakes.");
     }
@@ -109,4 +89,23 @@ fn dirs(host: &Host) -> Result<Dirs, Error> {
         login_defs: find(&usual.login_defs)?,
         owner: if host.is_running() { usual.owner } else { owner },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_the_shape_of_its_page() {
+        let complaint = |line| pag::config::Complaint {
+            place: pag::config::ConfigSource::File("/etc/pag/pag.conf".into(), line),
+            what: "it is wrong".to_owned(),
+            right: "another".to_owned(),
+        };
+        let findings = [complaint(0), complaint(3)].iter().map(FindingJson::from).collect();
+        let json = serde_json::to_value(Report { findings }).unwrap();
+        output::schema::check("config check", &json);
+        let lines = (&json["findings"][0]["line"], &json["findings"][1]["line"]);
+        assert_eq!(lines, (&serde_json::Value::Null, &3.into()));
+    }
 }

@@ -6,7 +6,7 @@ use pag::config::{self, Complaint, Dirs, Explained, Subject};
 use pag::sys::UserGroups;
 use serde::Serialize;
 
-use crate::output::{self, Answer, out, table};
+use crate::output::{self, Answer, FindingJson, out, table};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -15,6 +15,9 @@ struct Explanation {
     user: Option<String>,
     options: Vec<OneOption>,
     /// What is wrong in the files, and has no effect.
+    findings: Vec<FindingJson>,
+    /// The same for people.
+    #[serde(skip)]
     complaints: Vec<String>,
 }
 
@@ -45,6 +48,7 @@ pub(crate) fn run(json: bool, service: Option<&str>, user: Option<&str>) -> Answ
         service,
         user: user.map(str::to_owned),
         options: options.into_iter().map(OneOption::from).collect(),
+        findings: complaints.iter().map(FindingJson::from).collect(),
         complaints: complaints.iter().map(Complaint::to_string).collect(),
     };
     if json {
@@ -99,12 +103,15 @@ mod tests {
             value: value.to_owned(),
             place: place.map(str::to_owned),
         };
-        let text = words(&Explanation {
+        let explanation = Explanation {
             service: Some("sshd".to_owned()),
             user: Some("alice".to_owned()),
             options: vec![option("scope", "session", Some("/etc/pag/pag.conf:3")), option("program", "", None)],
+            findings: Vec::new(),
             complaints: vec!["/etc/pag/pag.conf:9: it is wrong".to_owned()],
-        });
+        };
+        output::schema::check("status --explain", &serde_json::to_value(&explanation).unwrap());
+        let text = words(&explanation);
         let expected = "For alice at the PAM service sshd (arguments on PAM lines are not read):\n\
                         \x20 scope    = session                   /etc/pag/pag.conf:3\n\
                         \x20 program  = /usr/bin/aklog (default)  built in\n\

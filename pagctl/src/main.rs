@@ -57,11 +57,14 @@ enum Verb {
     ///
     /// That is a manager that was started outside of the user's PAG, before pam_pag
     /// was installed.
-    #[command(override_usage = "pagctl adopt USER")]
+    #[command(override_usage = "pagctl adopt [--json] USER")]
     Adopt {
         /// Name or uid
         #[arg(required_unless_present = "inside")]
         user: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         /// The part that a service of that manager does
         #[arg(long, hide = true, conflicts_with = "user")]
         inside: bool,
@@ -108,7 +111,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
             Ok(explain::run(*json, service.as_deref(), user.as_deref()))
         }
         Verb::Status { json, .. } => Ok(status::run(*json)?),
-        Verb::Adopt { user: Some(user), .. } => adopt::run(user),
+        Verb::Adopt { user: Some(user), json, .. } => adopt::run(user, *json),
         Verb::Adopt { user: None, .. } => adopt::inside(),
         Verb::Log(log) => match log::run(log)? {},
         Verb::Doctor(doctor) => doctor::run(doctor),
@@ -166,6 +169,22 @@ mod tests {
     fn each(command: &clap::Command, look: &mut dyn FnMut(&clap::Command)) {
         look(command);
         command.get_subcommands().for_each(|one| each(one, look));
+    }
+
+    #[test]
+    fn the_page_of_json_names_the_commands_that_have_it() {
+        fn look(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+            if command.get_arguments().any(|argument| argument.get_id() == "json") {
+                found.push(path.to_owned());
+            }
+            for verb in command.get_subcommands() {
+                look(verb, format!("{path} {}", verb.get_name()).trim(), found);
+            }
+        }
+        let mut found = vec!["status --explain".to_owned()];
+        look(&Cli::command(), "", &mut found);
+        found.sort_unstable();
+        assert_eq!(found, output::schema::commands().into_keys().collect::<Vec<_>>());
     }
 
     #[test]

@@ -13,8 +13,7 @@ use pag::{afs, membership, sys};
 use serde::Serialize;
 
 use crate::output::{
-    self, Answer, LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, missing_client, out, token_lines,
-    user_name,
+    self, Answer, LeaseJson, MakerJson, PagJson, TokenJson, known_time, missing_client, out, token_lines, user_name,
 };
 
 /// Longest wait for the tokens of one ring.
@@ -26,10 +25,8 @@ struct Status {
     /// The PAG that the caller is in, as far as the caller can see it.
     mine: Option<Mine>,
     /// All PAGs, for root.
-    #[serde(skip_serializing_if = "Option::is_none")]
     all: Option<Vec<PagJson>>,
     /// Which AFS client is configured and not loaded, and what helps.
-    #[serde(skip_serializing_if = "Option::is_none")]
     missing_client: Option<String>,
 }
 
@@ -39,12 +36,10 @@ struct Mine {
     /// The owner of the ring; none where this user namespace does not show it.
     uid: Option<u32>,
     /// The process that made the PAG for itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
     maker: Option<MakerJson>,
-    tokens: Vec<TokenJson>,
+    tokens: Option<Vec<TokenJson>>,
     /// Why the tokens could not be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trouble: Option<String>,
+    trouble: Vec<String>,
 }
 
 /// Prints the status. There is something to do for a caller in no PAG, and for root when there are no PAGs.
@@ -80,8 +75,8 @@ fn mine() -> Option<Mine> {
         (None, ring) => ring.as_ref()?,
     };
     let (tokens, trouble) = match tokens(ring) {
-        Ok(tokens) => (tokens, None),
-        Err(why) => (Vec::new(), Some(why.to_string())),
+        Ok(tokens) => (Some(tokens), Vec::new()),
+        Err(why) => (None, vec![why.to_string()]),
     };
     Some(Mine { ring: ring.serial().get(), uid, maker, tokens, trouble })
 }
@@ -104,13 +99,10 @@ fn all() -> pag::Result<Option<Vec<PagJson>>> {
 fn one(pag: &Pag) -> PagJson {
     let mut trouble = Vec::new();
     let found = match &pag.ring {
-        Ok(ring) => tokens(ring).unwrap_or_else(|why| {
-            trouble.push(why.to_string());
-            Vec::new()
-        }),
+        Ok(ring) => tokens(ring).map_err(|why| trouble.push(why.to_string())).ok(),
         Err(why) => {
             trouble.push(format!("its ring cannot be used: {why}"));
-            Vec::new()
+            None
         }
     };
     let (mut record, mut newer): (Option<&Record>, _) = (None, None);
@@ -130,10 +122,12 @@ fn one(pag: &Pag) -> PagJson {
         ticket: record.and_then(|record| known_time(record.ticket)),
         retain: record.map(|record| record.retain.to_string()),
         follows: record.and_then(|record| record.follows).map(|pag| pag.to_string()),
-        chosen: record.is_some_and(|record| record.chosen),
-        leases: record.map_or(&[][..], |record| &record.leases).iter().map(LeaseJson::from).collect(),
+        chosen: record.map(|record| record.chosen),
+        leases: record.map(|record| record.leases.iter().map(LeaseJson::from).collect()),
         tokens: found,
-        registry: Some(RegistryJson { trouble, newer, ccache: record.map(|record| record.ccache.clone()) }),
+        ccache: record.map(|record| record.ccache.clone()),
+        trouble: Some(trouble),
+        newer,
     }
 }
 
@@ -148,10 +142,8 @@ fn words(status: &Status) -> String {
             };
             let maker = mine.maker.as_ref().map(|maker| format!(", {maker}")).unwrap_or_default();
             lines.push(format!("You are in a PAG: ring {} of {owner}{maker}.", mine.ring));
-            match &mine.trouble {
-                Some(why) => lines.push(format!("  {why}")),
-                None => lines.extend(token_lines(&mine.tokens)),
-            }
+            lines.extend(mine.trouble.iter().map(|why| format!("  {why}")));
+            lines.extend(mine.tokens.iter().flat_map(|tokens| token_lines(tokens)));
         }
         None => lines.push("You are in no PAG.".to_owned()),
     }
@@ -176,12 +168,14 @@ mod tests {
     fn the_words_say_what_there_is_and_what_there_is_not() {
         let outside = words(&Status { mine: None, all: None, missing_client: None });
         assert_eq!(outside, "You are in no PAG.\n");
-        let mine = |trouble| Some(Mine { ring: 7, uid: Some(4_294_967_294), maker: None, tokens: Vec::new(), trouble });
-        let inside = words(&Status { mine: mine(None), all: Some(vec![]), missing_client: None });
+        let mine = |tokens, trouble| Some(Mine { ring: 7, uid: Some(4_294_967_294), maker: None, tokens, trouble });
+        let inside = words(&Status { mine: mine(Some(vec![]), vec![]), all: Some(vec![]), missing_client: None });
+        let status = Status { mine: None, all: None, missing_client: Some("OpenAFS".to_owned()) };
+        output::schema::check("status", &serde_json::to_value(&status).unwrap());
         assert!(inside.starts_with("You are in a PAG: ring 7 of uid 4294967294.\n  no tokens\n"), "{inside}");
         assert!(inside.contains("no PAGs"), "{inside}");
-        let unread =
-            words(&Status { mine: mine(Some("cannot list the tokens".to_owned())), all: None, missing_client: None });
+        let trouble = vec!["cannot list the tokens".to_owned()];
+        let unread = words(&Status { mine: mine(None, trouble), all: None, missing_client: None });
         assert!(unread.ends_with("of uid 4294967294.\n  cannot list the tokens\n"), "{unread}");
     }
 }

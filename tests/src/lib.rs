@@ -21,6 +21,9 @@ pub mod renamed;
 pub mod ring;
 pub mod sandbox;
 pub mod scenarios;
+/// The page of pagctl's JSON.
+#[path = "../../pagctl/src/output/schema.rs"]
+pub mod schema;
 pub mod server;
 pub mod speed;
 pub mod ticket;

@@ -2,30 +2,7 @@
 
 use serde::Serialize;
 
-/// How bad a finding is. The order is that of the exit status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Severity {
-    /// It is as it should be.
-    Ok,
-    /// Good to know; nothing has to be done.
-    Info,
-    /// Something does not work, or soon will not, for some users.
-    Warning,
-    /// Logins or user services are without tokens, or are open to others.
-    Error,
-}
-
-impl Severity {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Severity::Ok => "ok",
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-        }
-    }
-}
+use crate::output::{FindingJson, Severity};
 
 /// What a finding is about. Scripts may rely on these words. They stand in the order of cause and effect: of two problems
 /// that are equally bad the earlier one is printed first.
@@ -174,7 +151,7 @@ impl Problem {
 }
 
 /// One finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(super) id: Problem,
     pub(super) severity: Severity,
@@ -206,5 +183,21 @@ impl Finding {
     /// Names the command that mends it.
     pub(super) fn mend(self, command: impl Into<String>) -> Self {
         Finding { command: Some(command.into()), ..self }
+    }
+}
+
+impl From<&Finding> for FindingJson {
+    fn from(finding: &Finding) -> Self {
+        FindingJson {
+            id: finding.id.id(),
+            severity: finding.severity,
+            what: finding.what.clone(),
+            why: finding.why.clone(),
+            command: finding.command.clone(),
+            service: None,
+            file: None,
+            line: None,
+            right: None,
+        }
     }
 }

@@ -40,11 +40,10 @@ use std::time::Duration;
 use pag::store::registry::Pag;
 use pag::sys::{self, Who};
 
-use self::finding::Severity;
 use self::host::{Host, Person, QUICK};
 use self::programs::OfHost;
 use self::round::{Round, Subject};
-use crate::output::{Answer, Error, out};
+use crate::output::{Answer, Error, Severity, out};
 
 /// The longest time that all checks may take together.
 const LIMIT: Duration = Duration::from_secs(15);

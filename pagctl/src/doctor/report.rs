@@ -2,32 +2,38 @@
 
 use serde::Serialize;
 
-use super::finding::{Finding, Severity};
+use super::finding::Finding;
 use super::round::Round;
-use crate::output;
+use crate::output::{self, FindingJson, Severity};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct DoctorJson<'a> {
     /// The severity of the worst finding.
     worst: Severity,
-    findings: &'a [Finding],
+    findings: Vec<FindingJson>,
     /// Findings that those above explain.
-    consequences: &'a [Finding],
+    consequences: Vec<FindingJson>,
     fine: &'a [String],
     /// What was not looked at.
     left_out: &'a [String],
 }
 
+impl<'a> From<&'a Round> for DoctorJson<'a> {
+    fn from(round: &'a Round) -> Self {
+        DoctorJson {
+            worst: round.worst(),
+            findings: round.findings.iter().map(FindingJson::from).collect(),
+            consequences: round.consequences.iter().map(FindingJson::from).collect(),
+            fine: &round.fine,
+            left_out: &round.left_out,
+        }
+    }
+}
+
 /// Prints the whole round as JSON.
 pub(super) fn json(round: &Round) {
-    output::json(&DoctorJson {
-        worst: round.worst(),
-        findings: &round.findings,
-        consequences: &round.consequences,
-        fine: &round.fine,
-        left_out: &round.left_out,
-    });
+    output::json(&DoctorJson::from(round));
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -113,6 +119,11 @@ mod tests {
         let error = Finding::error(Problem::HelperMasked, "a is b", "so c").mend("do d");
         let warning = Finding::warning(Problem::KeyQuotaLow, "e | f", "so g");
         Round { findings: vec![error, warning], fine: vec!["h".to_owned()], ..Round::default() }
+    }
+
+    #[test]
+    fn json_has_the_shape_of_its_page() {
+        output::schema::check("doctor", &serde_json::to_value(DoctorJson::from(&round())).unwrap());
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::finding::{Finding, Problem, Severity};
+use super::finding::{Finding, Problem};
 use super::host::{Host, Look};
-use crate::output::user_name;
+use crate::output::{Severity, user_name};
 
 /// A part of the machine that is looked at.
 pub(super) struct Subject {

@@ -1,46 +1,33 @@
 //! The PAM stacks: what `pagctl pam check` finds, in the doctor's words.
 
-use super::finding::{Finding, Problem, Severity};
+use super::finding::{Finding, Problem};
 use super::host::{Host, Look};
 use super::module;
+use crate::output::Severity;
 use crate::pam;
 
-/// What an earlier check calls its problem, here.
-fn problem(of_stack: pam::Problem) -> Option<(Problem, Severity)> {
-    let (problem, severity) = match of_stack {
-        pam::Problem::Decides => (Problem::PamDecides, Severity::Error),
-        pam::Problem::SkipsOthers => (Problem::PamSkipsOthers, Severity::Error),
-        pam::Problem::Missing => (Problem::PamMissing, Severity::Error),
-        pam::Problem::NotReached => (Problem::PamNotReached, Severity::Error),
-        pam::Problem::UndoneByKeyinit => (Problem::PamUndoneByKeyinit, Severity::Error),
-        pam::Problem::BeforeKerberos => (Problem::PamBeforeKerberos, Severity::Error),
-        pam::Problem::AfterSystemd => (Problem::PamAfterSystemd, Severity::Error),
-        pam::Problem::TwoModules => (Problem::PamTwoModules, Severity::Error),
-        pam::Problem::NoUnlock => (Problem::PamNoUnlock, Severity::Warning),
-        pam::Problem::UnknownOption => (Problem::PamUnknownOption, Severity::Warning),
-        pam::Problem::NotUnderstood | pam::Problem::LeftAlone => (Problem::PamNotUnderstood, Severity::Warning),
-        pam::Problem::UnknownService => (Problem::PamUnknownService, Severity::Info),
-        // The subjects `module` and `group` look at these.
-        pam::Problem::NoModule | pam::Problem::HandleGroup => return None,
-    };
-    Some((problem, severity))
-}
-
-fn why(problem: Problem) -> &'static str {
-    match problem {
-        Problem::PamDecides => "the line decides who may log in, which is no matter of pam_pag",
-        Problem::PamSkipsOthers => "other modules of the stack are not called",
-        Problem::PamMissing => "what this service starts is in no PAG and has no tokens",
-        Problem::PamNotReached => "libpam never calls the line, so this service is in no PAG",
-        Problem::PamUndoneByKeyinit => "the PAG's ring is replaced by another keyring",
-        Problem::PamBeforeKerberos => "the login's ticket is not there yet, so the PAG gets no tokens",
-        Problem::PamAfterSystemd => "the user manager starts before this login's tokens are there",
-        Problem::PamTwoModules => "two modules make PAGs, and the last one wins",
-        Problem::PamNoUnlock => "when a screen is unlocked, tokens are not renewed",
-        Problem::PamUnknownOption => "the option has no effect",
-        Problem::PamUnknownService => "whether it needs a line cannot be told",
-        _ => "what the stack does is not certain",
-    }
+/// The doctor's problem of the same word. Another one is left to the subjects that look for it themselves.
+fn problem(of_stack: pam::Problem) -> Option<Problem> {
+    Some(match of_stack {
+        pam::Problem::Decides => Problem::PamDecides,
+        pam::Problem::SkipsOthers => Problem::PamSkipsOthers,
+        pam::Problem::Missing => Problem::PamMissing,
+        pam::Problem::NotReached => Problem::PamNotReached,
+        pam::Problem::UndoneByKeyinit => Problem::PamUndoneByKeyinit,
+        pam::Problem::BeforeKerberos => Problem::PamBeforeKerberos,
+        pam::Problem::AfterSystemd => Problem::PamAfterSystemd,
+        pam::Problem::TwoModules => Problem::PamTwoModules,
+        pam::Problem::NoUnlock => Problem::PamNoUnlock,
+        pam::Problem::UnknownOption => Problem::PamUnknownOption,
+        pam::Problem::NotUnderstood => Problem::PamNotUnderstood,
+        pam::Problem::UnknownService => Problem::PamUnknownService,
+        // `module` and `group` look at these, and `pam enable` alone leaves a file.
+        pam::Problem::ModuleMissing
+        | pam::Problem::GroupMissing
+        | pam::Problem::GroupHasMembers
+        | pam::Problem::GroupIsPrimary
+        | pam::Problem::LeftAlone => return None,
+    })
 }
 
 pub(super) fn check(host: &Host, look: &mut Look) {
@@ -59,7 +46,7 @@ pub(super) fn check(host: &Host, look: &mut Look) {
     }
     let mut told: Vec<&str> = Vec::new();
     for finding in &findings {
-        let Some((problem, severity)) = problem(finding.problem) else { continue };
+        let Some(problem) = problem(finding.problem) else { continue };
         // A finding about a shared file is told once, with all services.
         if told.contains(&finding.text.as_str()) {
             continue;
@@ -69,12 +56,12 @@ pub(super) fn check(host: &Host, look: &mut Look) {
             findings.iter().filter(|other| other.text == finding.text).filter_map(|one| one.service.as_deref());
         let services = services.collect::<Vec<_>>().join(", ");
         let what = if services.is_empty() { finding.text.clone() } else { format!("{services}: {}", finding.text) };
-        let severity = if finding.level == pam::Level::Note { Severity::Info } else { severity };
         let command = if finding.curable() { "pagctl pam enable" } else { "pagctl pam check" };
-        let told = match severity {
-            Severity::Error => Finding::error(problem, what, why(problem)),
-            Severity::Warning => Finding::warning(problem, what, why(problem)),
-            Severity::Info | Severity::Ok => Finding::info(problem, what, why(problem)),
+        let why = finding.problem.why();
+        let told = match finding.severity() {
+            Severity::Error => Finding::error(problem, what, why),
+            Severity::Warning => Finding::warning(problem, what, why),
+            Severity::Info | Severity::Ok => Finding::info(problem, what, why),
         };
         look.found(told.mend(command));
     }
@@ -87,6 +74,19 @@ pub(super) fn check(host: &Host, look: &mut Look) {
 mod tests {
     use super::*;
     use crate::doctor::testing::{Machine, ids};
+
+    #[test]
+    fn a_problem_has_the_same_word_in_pam_check() {
+        for of_stack in pam::PROBLEMS {
+            if let Some(problem) = problem(of_stack) {
+                assert_eq!(of_stack.id(), problem.id());
+            }
+        }
+        let others = [Problem::ModuleMissing, Problem::GroupMissing, Problem::GroupHasMembers, Problem::GroupIsPrimary];
+        for (other, of_stack) in others.into_iter().zip(&pam::PROBLEMS[12..]) {
+            assert_eq!(other.id(), of_stack.id());
+        }
+    }
 
     #[test]
     fn what_pam_check_finds_the_doctor_tells() {

@@ -34,7 +34,7 @@ struct IdJson {
 pub(super) struct OpenAfsJson {
     present: bool,
     pag: Option<u32>,
-    trouble: Option<String>,
+    trouble: Vec<String>,
 }
 
 impl From<&OpenAfs> for OpenAfsJson {
@@ -42,7 +42,21 @@ impl From<&OpenAfs> for OpenAfsJson {
         OpenAfsJson {
             present: !matches!(openafs, OpenAfs::Absent),
             pag: if let OpenAfs::Pag(number) = openafs { Some(*number) } else { None },
-            trouble: if let OpenAfs::Silent(why) = openafs { Some(why.to_string()) } else { None },
+            trouble: if let OpenAfs::Silent(why) = openafs { vec![why.to_string()] } else { Vec::new() },
+        }
+    }
+}
+
+impl From<&Membership> for IdJson {
+    fn from(here: &Membership) -> Self {
+        IdJson {
+            member: here.is_in_pag(),
+            ring: here.ring.map(|ring| ring.serial.get()),
+            maker: of_process(here).map(MakerJson::from),
+            untold: here.unproven,
+            session: here.session.map(|session| session.get()),
+            by_session: here.by_session.iter().map(|client| client.as_str()).collect(),
+            openafs: OpenAfsJson::from(&here.openafs),
         }
     }
 }
@@ -51,16 +65,7 @@ impl From<&OpenAfs> for OpenAfsJson {
 pub(super) fn show(settings: &Settings, json: bool) -> Answer {
     let here = Membership::here(settings);
     if json {
-        let id = IdJson {
-            member: here.is_in_pag(),
-            ring: here.ring.map(|ring| ring.serial.get()),
-            maker: of_process(&here).map(MakerJson::from),
-            untold: here.unproven,
-            session: here.session.map(|session| session.get()),
-            by_session: here.by_session.iter().map(|client| client.as_str()).collect(),
-            openafs: OpenAfsJson::from(&here.openafs),
-        };
-        output::json(&id);
+        output::json(&IdJson::from(&here));
     } else {
         out!("{}", words(&here));
     }
@@ -131,6 +136,15 @@ mod tests {
 
     fn here(openafs: OpenAfs, by_session: Vec<Client>) -> Membership {
         Membership { session: Serial::new(7), ring: None, process_ring: None, unproven: false, openafs, by_session }
+    }
+
+    #[test]
+    fn json_has_the_shape_of_its_page() {
+        let silent = || OpenAfs::Silent(std::io::Error::from_raw_os_error(5));
+        for openafs in [OpenAfs::Absent, OpenAfs::Outside, OpenAfs::Pag(0x4100_0001), silent()] {
+            let id = IdJson::from(&here(openafs, vec![Client::Kafs]));
+            output::schema::check("id", &serde_json::to_value(&id).unwrap());
+        }
     }
 
     #[test]

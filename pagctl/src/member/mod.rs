@@ -35,6 +35,9 @@ pub(crate) enum Verb {
         /// Those of this PAG instead; `pagctl list` shows the ids
         #[arg(long)]
         pag: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show which PAG you are in
     ///
@@ -86,8 +89,8 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
     let (settings, _) = config::host(&Dirs::default());
     match verb {
         Verb::Tokens { json } => tokens::show(&settings, *json),
-        Verb::Unlog { cell, pag: Some(pag) } => remote::unlog(pag, cell.as_ref()),
-        Verb::Unlog { cell, pag: None } => tokens::unlog(&settings, cell.as_ref()),
+        Verb::Unlog { cell, pag: Some(pag), json } => remote::unlog(pag, cell.as_ref(), *json),
+        Verb::Unlog { cell, pag: None, json } => tokens::unlog(&settings, cell.as_ref(), *json),
         Verb::Id { json } => Ok(id::show(&settings, *json)),
         Verb::New { program } => {
             membership::enter_new(&settings)?;

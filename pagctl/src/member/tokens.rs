@@ -9,7 +9,7 @@ use pag::types::{Cell, Token, TokenState};
 use serde::Serialize;
 
 use super::id::{NO_CLIENT, OpenAfsJson};
-use crate::output::{self, Answer, Error, TokenJson, missing_client, out, outln, table};
+use crate::output::{self, ActionJson, Answer, Error, TokenJson, missing_client, of_cell, out, outln, table};
 
 /// Longest wait for the clients: OpenAFS's module may wait for a server.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -22,7 +22,6 @@ struct Tokens {
     openafs: OpenAfsJson,
     tokens: Vec<TokenJson>,
     /// Which AFS client is configured and not loaded, and what helps.
-    #[serde(skip_serializing_if = "Option::is_none")]
     missing_client: Option<String>,
 }
 
@@ -81,37 +80,51 @@ fn row(token: &TokenJson) -> [String; 5] {
 ///
 /// # Errors
 /// When a client refuses.
-pub(super) fn unlog(settings: &Settings, cell: Option<&Cell>) -> Result<Answer, Error> {
+pub(super) fn unlog(settings: &Settings, cell: Option<&Cell>, json: bool) -> Result<Answer, Error> {
     let here = Membership::here(settings);
     if !here.is_in_pag() {
-        outln!("You are in no PAG, so nothing was discarded.");
-        outln!("{}", remedy(&here));
-        return Ok(Answer::ToDo);
+        let lines = ["You are in no PAG, so nothing was discarded.".to_owned(), remedy(&here)];
+        return Ok(told(&here, &lines, None, Answer::ToDo, json));
     }
-    let of_cell = |tokens: &[Token]| tokens.iter().filter(|token| cell.is_none_or(|cell| token.cell == *cell)).count();
-    let before = of_cell(&afs::tokens_here(Instant::now() + LIMIT)?);
+    let number = |tokens: &[Token]| tokens.iter().filter(|token| cell.is_none_or(|cell| token.cell == *cell)).count();
+    let before = number(&afs::tokens_here(Instant::now() + LIMIT)?);
     // Also where no token was seen: a garbled key is not listed as one, nor is the last in a crowded ring.
     afs::discard_here(cell, Instant::now() + LIMIT)?;
-    let after = of_cell(&afs::tokens_here(Instant::now() + LIMIT)?);
-    let of = cell.map_or(String::new(), |cell| format!(" of cell {cell}"));
+    let left = afs::tokens_here(Instant::now() + LIMIT)?;
+    let (after, of) = (number(&left), of_cell(cell));
     if after > 0 {
         return Err(Error::Refused(format!(
             "{after} tokens are still there: this process has no right to take them out of its session keyring; \
              `pagctl new` leaves them behind"
         )));
     }
-    match before {
-        0 => outln!("This PAG has no tokens{of}."),
-        1 => outln!("Discarded one token{of}."),
-        several => outln!("Discarded {several} tokens{of}."),
+    let mut lines = vec![match before {
+        0 => format!("This PAG has no tokens{of}."),
+        1 => format!("Discarded one token{of}."),
+        several => format!("Discarded {several} tokens{of}."),
+    }];
+    let mut answer = Answer::AllRight;
+    if matches!(here.openafs, OpenAfs::Outside) {
+        lines.push(format!("You are in no PAG of OpenAFS. {}", remedy(&here)));
+        answer = Answer::ToDo;
     }
-    match here.openafs {
-        OpenAfs::Outside => {
-            outln!("You are in no PAG of OpenAFS. {}", remedy(&here));
-            Ok(Answer::ToDo)
-        }
-        _ => Ok(Answer::AllRight),
+    Ok(told(&here, &lines, Some(&left), answer, json))
+}
+
+/// Prints what was discarded, and which tokens are left.
+fn told(here: &Membership, lines: &[String], left: Option<&[Token]>, answer: Answer, json: bool) -> Answer {
+    if json {
+        let action = ActionJson::new("unlog", None, answer == Answer::AllRight, lines.join(" "));
+        let action = match here.ring {
+            Some(ring) => action.of(ring.owner),
+            None => action,
+        };
+        let tokens = left.map(|left| left.iter().map(TokenJson::from).collect());
+        output::json(&[ActionJson { tokens, ..action }]);
+    } else {
+        lines.iter().for_each(|line| outln!("{line}"));
     }
+    answer
 }
 
 /// What the user can do who is in no PAG, or in none of OpenAFS.
@@ -174,6 +187,13 @@ mod tests {
              example.test  AFS id 1001  openafs  rxkad  expired\n\
              a.test        -            kafs     -      good\n"
         );
+    }
+
+    #[test]
+    fn json_has_the_shape_of_its_page() {
+        let tokens = vec![TokenJson::from(&token(0, TokenState::Good))];
+        let told = Tokens { member: true, openafs: (&OpenAfs::Absent).into(), tokens, missing_client: None };
+        output::schema::check("tokens", &serde_json::to_value(&told).unwrap());
     }
 
     #[test]

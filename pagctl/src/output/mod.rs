@@ -6,6 +6,8 @@
 
 mod error;
 mod model;
+#[cfg(test)]
+pub(crate) mod schema;
 mod table;
 
 use std::fmt;
@@ -35,7 +37,8 @@ macro_rules! errln {
 
 pub(crate) use error::{Error, NOT_STARTED};
 pub(crate) use model::{
-    LeaseJson, MakerJson, PagJson, RegistryJson, TokenJson, known_time, missing_client, token_lines, user_name,
+    ActionJson, FindingJson, LeaseJson, MakerJson, PagJson, Severity, TokenJson, known_time, known_tty, missing_client,
+    of_cell, token_lines, user_name,
 };
 pub(crate) use table::{line, table, widths};
 pub(crate) use {errln, out, outln};

@@ -1,17 +1,17 @@
-//! PAGs, tokens and leases as all commands show them: in JSON, and in lines for people.
+//! PAGs, tokens, leases and findings as all commands show them: in JSON, and in lines for people.
 //!
-//! A key has the same meaning in every command, and what is not known is `null`: the end of a token, too, which the AFS
-//! clients and the helper mark by 0.
+//! docs/json.md has the shapes, and a test compares. A key has the same meaning in every command and is always there. What
+//! is not known is `null`: the end of a token, too, which the AFS clients and the helper mark by 0.
 
 use std::fmt;
 
 use pag::afs::MissingClients;
-use pag::config::Settings;
+use pag::config::{Complaint, ConfigSource, Settings};
 use pag::process_ring::ProcessRing;
 use pag::report::{User, local_until};
 use pag::store::lease::Lease;
 use pag::sys::{self, Who};
-use pag::types::{Client, Token, TokenState};
+use pag::types::{Cell, Client, Token, TokenState};
 use serde::Serialize;
 
 /// A token.
@@ -67,10 +67,10 @@ pub(crate) struct LeaseJson {
     pub(crate) role: String,
     pub(crate) pid: i64,
     pub(crate) service: String,
-    pub(crate) tty: String,
+    /// The terminal; none for a login without one.
+    pub(crate) tty: Option<String>,
     pub(crate) alive: bool,
     /// How many sessions it stands for; the helper does not pass this on.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sessions: Option<u32>,
 }
 
@@ -80,14 +80,15 @@ impl From<&Lease> for LeaseJson {
             role: lease.role.as_str().to_owned(),
             pid: lease.process.pid.into(),
             service: lease.service.to_string(),
-            tty: lease.tty.to_string(),
+            tty: known_tty(lease.tty.to_string()),
             alive: lease.process.is_alive(),
             sessions: Some(lease.sessions),
         }
     }
 }
 
-/// A PAG, as `status` shows it to root and `show` to its user.
+/// A PAG, as `status` shows it to root, and `list` and `show` to those who may see it. Root reads the registry. The helper
+/// does not pass on all of that, and tells an administrator who is not root only what `ListedPag` has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct PagJson {
     pub(crate) pag: String,
@@ -95,8 +96,6 @@ pub(crate) struct PagJson {
     pub(crate) user: Option<String>,
     /// None when the ring cannot be used; `trouble` says why.
     pub(crate) ring: Option<i32>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub(crate) registry: Option<RegistryJson>,
     pub(crate) kind: Option<String>,
     /// When it was made; this and the other times are in seconds since the epoch.
     pub(crate) made: Option<u64>,
@@ -107,9 +106,110 @@ pub(crate) struct PagJson {
     /// The PAG that the user's services in this one follow.
     pub(crate) follows: Option<String>,
     /// Whether the user chose it as the one that the services follow.
-    pub(crate) chosen: bool,
-    pub(crate) leases: Vec<LeaseJson>,
-    pub(crate) tokens: Vec<TokenJson>,
+    pub(crate) chosen: Option<bool>,
+    pub(crate) leases: Option<Vec<LeaseJson>>,
+    pub(crate) tokens: Option<Vec<TokenJson>>,
+    pub(crate) ccache: Option<String>,
+    /// What is wrong with it; none where only the helper was asked.
+    pub(crate) trouble: Option<Vec<String>>,
+    /// The version of the record, where a newer release wrote it: this release leaves the PAG alone.
+    pub(crate) newer: Option<u32>,
+}
+
+/// How bad a finding is. The order is that of the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// It is as it should be.
+    Ok,
+    /// Good to know; nothing has to be done.
+    Info,
+    /// Something does not work, or soon will not, for some users.
+    Warning,
+    /// Logins or user services are without tokens, or are open to others.
+    Error,
+}
+
+impl Severity {
+    /// Its word, as in JSON.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Severity::Ok => "ok",
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        }
+    }
+}
+
+/// What `doctor`, `pam check`, `config check` and `status --explain` have found.
+#[derive(Debug, Serialize)]
+pub(crate) struct FindingJson {
+    /// A word that stays the same from release to release.
+    pub(crate) id: String,
+    pub(crate) severity: Severity,
+    /// What is the matter.
+    pub(crate) what: String,
+    /// What comes of it.
+    pub(crate) why: String,
+    /// The command that mends it, where there is one.
+    pub(crate) command: Option<String>,
+    /// The PAM service, where it is about one.
+    pub(crate) service: Option<String>,
+    pub(crate) file: Option<String>,
+    /// The line of the file; none for the file as a whole.
+    pub(crate) line: Option<usize>,
+    /// What would be right.
+    pub(crate) right: Option<String>,
+}
+
+impl From<&Complaint> for FindingJson {
+    fn from(complaint: &Complaint) -> Self {
+        let (file, line) = match &complaint.place {
+            ConfigSource::File(path, line) => (path.display().to_string(), Some(*line).filter(|line| *line > 0)),
+            place @ ConfigSource::Argument(..) => (place.to_string(), None),
+        };
+        FindingJson {
+            id: "config-wrong".to_owned(),
+            severity: Severity::Warning,
+            what: complaint.what.clone(),
+            why: "it has no effect, and the default holds".to_owned(),
+            command: None,
+            service: None,
+            file: Some(file),
+            line,
+            right: Some(complaint.right.clone()),
+        }
+    }
+}
+
+/// What a command has done to a PAG, or why it was not done.
+#[derive(Debug, Serialize)]
+pub(crate) struct ActionJson {
+    /// The command.
+    pub(crate) action: &'static str,
+    /// Its id; none for a PAG that only the helper could name.
+    pub(crate) pag: Option<String>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) user: Option<String>,
+    /// Whether all is now as it should be.
+    pub(crate) done: bool,
+    /// What was done, or why it was not.
+    pub(crate) what: String,
+    /// The tokens afterwards; none where they were not looked at.
+    pub(crate) tokens: Option<Vec<TokenJson>>,
+}
+
+impl ActionJson {
+    /// What was done to a PAG.
+    pub(crate) fn new(action: &'static str, pag: Option<String>, done: bool, what: String) -> Self {
+        ActionJson { action, pag, uid: None, user: None, done, what, tokens: None }
+    }
+
+    /// Names the user.
+    pub(crate) fn of(self, uid: u32) -> Self {
+        ActionJson { uid: Some(uid), user: user_name(uid), ..self }
+    }
 }
 
 /// The process that made a PAG, in JSON.
@@ -139,25 +239,15 @@ impl fmt::Display for MakerJson {
     }
 }
 
-/// What root reads in the registry, and the helper does not pass on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct RegistryJson {
-    pub(crate) trouble: Vec<String>,
-    /// The version of the record, where a newer release wrote it: this release leaves the PAG alone.
-    pub(crate) newer: Option<u32>,
-    pub(crate) ccache: Option<String>,
-}
-
 impl PagJson {
     /// What is known of the PAG, for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let ring = self.ring.map_or("unusable".to_owned(), |ring| ring.to_string());
         let mut lines = vec![format!("PAG {} of {}, ring {ring}", self.pag, User(self.uid))];
-        let registry = self.registry.as_ref();
-        for trouble in registry.iter().flat_map(|registry| &registry.trouble) {
+        for trouble in self.trouble.iter().flatten() {
             lines.push(format!("  trouble    {trouble}"));
         }
-        if let Some(version) = registry.and_then(|registry| registry.newer) {
+        if let Some(version) = self.newer {
             lines.push(format!(
                 "  record     of version {version}, left alone: this release renews no tokens there and does not end it"
             ));
@@ -166,7 +256,7 @@ impl PagJson {
             lines.extend(value.map(|value| format!("  {name:<10} {value}")));
         };
         line("principal", self.principal.clone());
-        line("ccache", registry.and_then(|registry| registry.ccache.clone()));
+        line("ccache", self.ccache.clone());
         line(
             "ticket",
             self.kind
@@ -178,13 +268,14 @@ impl PagJson {
             self.kind.as_ref().map(|kind| format!("{kind}, retain {}", self.retain.as_deref().unwrap_or("-"))),
         );
         line("follows", self.follows.as_ref().map(|pag| format!("PAG {pag}")));
-        line("chosen", self.chosen.then(|| "for the user's services to follow".to_owned()));
-        for LeaseJson { role, pid, service, tty, alive, sessions } in &self.leases {
+        line("chosen", self.chosen.filter(|chosen| *chosen).map(|_| "for the user's services to follow".to_owned()));
+        for LeaseJson { role, pid, service, tty, alive, sessions } in self.leases.iter().flatten() {
+            let tty = tty.as_deref().unwrap_or("-");
             let ended = if *alive { "" } else { " (ended)" };
             let sessions = sessions.filter(|number| *number > 1).map(|number| format!(", {number} sessions"));
             lines.push(format!("  lease      {role} {service} {tty} pid {pid}{}{ended}", sessions.unwrap_or_default()));
         }
-        lines.extend(token_lines(&self.tokens));
+        lines.extend(self.tokens.iter().flat_map(|tokens| token_lines(tokens)));
         lines
     }
 }
@@ -207,6 +298,16 @@ pub(crate) fn known_time(seconds: u64) -> Option<u64> {
     Some(seconds).filter(|seconds| *seconds > 0)
 }
 
+/// A terminal. The record and the helper have `-` for none.
+pub(crate) fn known_tty(tty: String) -> Option<String> {
+    Some(tty).filter(|tty| !tty.is_empty() && tty != "-")
+}
+
+/// For a sentence about the tokens of one cell, or of all.
+pub(crate) fn of_cell(cell: Option<&Cell>) -> String {
+    cell.map_or(String::new(), |cell| format!(" of cell {cell}"))
+}
+
 /// Which AFS client is configured and not loaded, and what helps.
 pub(crate) fn missing_client(settings: &Settings) -> Option<String> {
     MissingClients::find(settings, &Client::present(settings)).map(|missing| missing.to_string())
@@ -220,6 +321,7 @@ pub(crate) fn user_name(uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::schema;
 
     fn token(expires: u64, state: TokenState) -> Token {
         let (cell, principal) = ("example.test".parse().unwrap(), None);
@@ -228,7 +330,11 @@ mod tests {
 
     #[test]
     fn what_is_not_known_of_a_token_is_null() {
-        let json = |expires, state| serde_json::to_value(TokenJson::from(&token(expires, state))).unwrap();
+        let json = |expires, state| {
+            let json = serde_json::to_value(TokenJson::from(&token(expires, state))).unwrap();
+            schema::check("token", &json);
+            json
+        };
         let (null, unknown) = (serde_json::Value::Null, json(0, TokenState::Expired));
         for key in ["principal", "kind", "expires"] {
             assert_eq!(unknown.get(key), Some(&null), "{key}");

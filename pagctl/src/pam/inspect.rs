@@ -69,7 +69,7 @@ pub(super) fn surroundings(host: &Host) -> Vec<Finding> {
         |directory: &str| ["pam_unix.so", "pam_pag.so"].map(|name| host.has(&format!("{directory}/security/{name}")));
     if !host.library_directories().iter().any(|directory| is_in(directory) == [true, true]) {
         findings.push(Finding::wrong(
-            Problem::NoModule,
+            Problem::ModuleMissing,
             None,
             "pam_pag.so is in no directory of PAM modules; install it beside pam_unix.so",
         ));
@@ -88,17 +88,17 @@ pub(super) fn surroundings(host: &Host) -> Vec<Finding> {
              them another primary group with usermod(8)",
             its_own.join(", ")
         );
-        findings.push(Finding::wrong(Problem::HandleGroup, None, what));
+        findings.push(Finding::wrong(Problem::GroupIsPrimary, None, what));
     }
     match entry.map(|rest| rest.rsplit(':').next().unwrap_or_default().trim()) {
         None => findings.push(Finding::wrong(
-            Problem::HandleGroup,
+            Problem::GroupMissing,
             None,
             "there is no group pag, so rings belong to gid 0; make it with systemd-sysusers(8)",
         )),
         Some("") => {}
         Some(members) => findings.push(Finding::wrong(
-            Problem::HandleGroup,
+            Problem::GroupHasMembers,
             None,
             format!(
                 "group pag has the members {members}; it must have none, since its members can enter every PAG; take them \

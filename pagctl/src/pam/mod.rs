@@ -20,6 +20,8 @@ mod stack;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
+#[cfg(test)]
+pub(crate) use self::finding::PROBLEMS;
 pub(crate) use self::finding::{Finding, Level, Problem};
 pub(crate) use self::host::Host;
 use self::inspect::{inspect, surroundings};

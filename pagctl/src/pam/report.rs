@@ -1,17 +1,18 @@
 //! What `check`, `enable` and `disable` print: a report in JSON, or lines for people.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use similar::TextDiff;
 
 use super::edit::Edit;
 use super::finding::{Finding, Level};
-use crate::output::{self, out, outln};
+use crate::output::{self, FindingJson, out, outln};
 
 /// All that was found and done; the JSON answer.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     /// The services that have the right stacks.
     pub(super) all_right: Vec<String>,
+    #[serde(serialize_with = "in_json")]
     pub(super) findings: Vec<Finding>,
     pub(super) changes: Vec<Written>,
     /// Commands that were run, or would be.
@@ -20,6 +21,11 @@ pub(super) struct Report {
     pub(super) advice: Vec<String>,
     /// Whether the changes were made.
     pub(super) done: bool,
+}
+
+/// Findings in the shape that they have in the JSON of every command.
+fn in_json<S: Serializer>(findings: &[Finding], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(findings.iter().map(FindingJson::from))
 }
 
 /// A changed file.
@@ -98,5 +104,32 @@ impl Report {
                 services => outln!("{level}: {services}: {}", finding.text),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::{Cure, PROBLEMS};
+    use super::super::parse::Facility;
+    use super::*;
+    use crate::output::schema;
+
+    #[test]
+    fn json_has_the_shape_of_its_page() {
+        let cured =
+            |problem| Finding { cure: Cure::Line(Facility::Session), ..Finding::wrong(problem, Some("sshd"), "x") };
+        let findings = PROBLEMS.into_iter().flat_map(|problem| [cured(problem), Finding::note(problem, None, "y")]);
+        let edit = Edit { path: "/etc/pam.d/sshd".to_owned(), text: Some("new\n".to_owned()) };
+        let changes = vec![Written::of(&edit, None)];
+        let report = Report { findings: findings.collect(), changes, ..Report::default() };
+        let json = serde_json::to_value(&report).unwrap();
+        schema::check("pam enable", &json);
+        let first = &json["findings"][0];
+        assert_eq!((&first["id"], &first["severity"]), (&"pam-decides".into(), &"error".into()));
+        assert_eq!((&first["command"], &first["service"]), (&"pagctl pam enable".into(), &"sshd".into()));
+        assert_eq!(
+            (&json["findings"][1]["severity"], &json["findings"][1]["command"]),
+            (&"info".into(), &serde_json::Value::Null)
+        );
     }
 }

@@ -415,14 +415,14 @@ fn the_surroundings_are_looked_at() {
     let scene = Scene::new(&[]);
     assert!(surroundings(&scene.host()).is_empty());
     scene.put("/etc/group", "pag:x:995:mallory\n");
-    assert_eq!(surroundings(&scene.host())[0].problem, Problem::HandleGroup);
+    assert_eq!(surroundings(&scene.host())[0].problem, Problem::GroupHasMembers);
     scene.put("/etc/group", "pag:x:995:\n");
     scene.put("/etc/passwd", "root:x:0:0::/root:/bin/sh\nmallory:x:1002:995::/home/mallory:/bin/sh\n");
-    assert_eq!(surroundings(&scene.host())[0].problem, Problem::HandleGroup);
+    assert_eq!(surroundings(&scene.host())[0].problem, Problem::GroupIsPrimary);
     scene.put("/etc/passwd", "mallory:x:995:1002::/home/mallory:/bin/sh\n");
     assert_eq!(surroundings(&scene.host()).len(), 0);
     fs::remove_file(scene.at("/usr/lib/security/pam_pag.so")).unwrap();
-    assert_eq!(surroundings(&scene.host())[0].problem, Problem::NoModule);
+    assert_eq!(surroundings(&scene.host())[0].problem, Problem::ModuleMissing);
 }
 
 #[test]

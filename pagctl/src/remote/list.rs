@@ -6,7 +6,7 @@ use pag::types::TokenState;
 
 use super::connection::{ANSWER, Helper, PATIENCE};
 use super::reply::{ListRow, ListedPag};
-use crate::output::{self, Answer, Error, PagJson, out, outln};
+use crate::output::{self, Answer, Error, LeaseJson, PagJson, TokenJson, out, outln};
 
 /// The columns, and in which order they give way on a narrow terminal: the highest number first. 0 stays.
 const COLUMNS: [(&str, u8); 8] =
@@ -24,61 +24,61 @@ pub(super) async fn run(helper: &Helper, all: bool, json: bool, wide: bool) -> R
     } else {
         helper.wait("list PAGs", ANSWER, helper.manager.list_pags()).await?
     };
-    if json {
-        output::json(&rows.into_iter().map(ListedPag::from).collect::<Vec<_>>());
-        return Ok(Answer::AllRight);
-    }
-    if rows.is_empty() {
+    if rows.is_empty() && !json {
         outln!("There are no PAGs that you may see.");
         return Ok(Answer::AllRight);
     }
     let [own, ..] = sys::ids().uid;
-    let mut lines: Vec<Row> = vec![COLUMNS.map(|(head, _)| head.to_owned())];
+    let mut pags = Vec::new();
     for row in rows {
         // For the PAGs of other users polkit would ask for a password, for each.
         let may_look = own == 0 || row.1 == own;
         let path = row.6.clone();
         let known = if may_look { helper.wait("list PAGs", ANSWER, helper.pag_at(&path)).await.ok() } else { None };
-        lines.push(line(ListedPag::from(row), known.as_ref(), sys::now()));
+        pags.push(known.unwrap_or_else(|| ListedPag::from(row).into()));
     }
+    if json {
+        output::json(&pags);
+        return Ok(Answer::AllRight);
+    }
+    let mut lines: Vec<Row> = vec![COLUMNS.map(|(head, _)| head.to_owned())];
+    lines.extend(pags.into_iter().map(|pag| line(pag, sys::now())));
     let width = sys::terminal_width().filter(|_| !wide);
     out!("{}", fitted(&lines, width.unwrap_or(usize::MAX)));
     Ok(Answer::AllRight)
 }
 
-/// The line of a PAG. Without what is known of it, the listed PAG alone is told.
-fn line(listed: ListedPag, known: Option<&PagJson>, now: u64) -> Row {
-    let ListedPag { pag, uid, user, kind, principal, follows, chosen } = listed;
+/// The line of a PAG, with `-` for what is not known.
+fn line(pag: PagJson, now: u64) -> Row {
     let none = || "-".to_owned();
-    let follows = follows.unwrap_or_else(|| if chosen { "(chosen)" } else { "-" }.to_owned());
-    let age = known.and_then(|pag| pag.made).map(|made| in_words(now.saturating_sub(made)));
-    let user = user.unwrap_or_else(|| uid.to_string());
-    let (logins, tokens) = (known.map(logins), known.map(|pag| tokens(pag, now)));
+    let (logins, tokens) =
+        (pag.leases.as_deref().map(logins), pag.tokens.as_deref().map(|tokens| lasting(tokens, now)));
+    let follows = pag.follows.or_else(|| pag.chosen.filter(|chosen| *chosen).map(|_| "(chosen)".to_owned()));
+    let age = pag.made.map(|made| in_words(now.saturating_sub(made)));
     [
-        pag,
-        user,
-        kind,
+        pag.pag,
+        pag.user.unwrap_or_else(|| pag.uid.to_string()),
+        pag.kind.unwrap_or_else(none),
         logins.unwrap_or_else(none),
         age.unwrap_or_else(none),
         tokens.unwrap_or_else(none),
-        follows,
-        principal.unwrap_or_else(none),
+        follows.unwrap_or_else(none),
+        pag.principal.unwrap_or_else(none),
     ]
 }
 
 /// The services and terminals of a PAG's leases: the first, and how many more.
-fn logins(pag: &PagJson) -> String {
-    let living: Vec<_> = pag.leases.iter().filter(|lease| lease.alive).collect();
+fn logins(leases: &[LeaseJson]) -> String {
+    let living: Vec<_> = leases.iter().filter(|lease| lease.alive).collect();
     let Some(first) = living.first() else { return "-".to_owned() };
-    let tty = Some(first.tty.as_str()).filter(|tty| !tty.is_empty() && *tty != "-");
-    let tty = tty.map(|tty| format!(" {tty}")).unwrap_or_default();
+    let tty = first.tty.as_ref().map(|tty| format!(" {tty}")).unwrap_or_default();
     let more = if living.len() > 1 { format!(" +{}", living.len() - 1) } else { String::new() };
     format!("{}{tty}{more}", first.service)
 }
 
 /// How long the good tokens of a PAG last: until the first of them ends.
-fn tokens(pag: &PagJson, now: u64) -> String {
-    let good: Vec<_> = pag.tokens.iter().filter(|token| token.state == TokenState::Good.as_str()).collect();
+fn lasting(tokens: &[TokenJson], now: u64) -> String {
+    let good: Vec<_> = tokens.iter().filter(|token| token.state == TokenState::Good.as_str()).collect();
     match good.iter().filter_map(|token| token.expires).min() {
         _ if good.is_empty() => "none".to_owned(),
         Some(end) => format!("for {}", in_words(end.saturating_sub(now))),
@@ -107,6 +107,15 @@ fn fitted(rows: &[Row], width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pag_that_may_not_be_looked_at_has_the_same_shape() {
+        let path = zbus::ObjectPath::try_from("/org/pam_pag/Pag1/pag/5f2e91c07ab3d846").unwrap().into();
+        let row = ("5f2e91c07ab3d846".to_owned(), 1, "user".to_owned(), String::new(), String::new(), false, path);
+        let pag = PagJson::from(ListedPag::from(row));
+        output::schema::check("list", &serde_json::to_value([&pag]).unwrap());
+        assert_eq!(line(pag, 0)[3..], ["-"; 5].map(str::to_owned));
+    }
 
     #[test]
     fn columns_give_way_until_the_terminal_is_wide_enough() {

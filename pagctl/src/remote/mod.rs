@@ -14,7 +14,7 @@ use pag::types::{Cell, Client, ClientChoice, TokenState};
 
 use self::choose::{Chosen, choose};
 use self::connection::{ANSWER, Helper, PATIENCE};
-use crate::output::{self, Answer, Error, errln, missing_client, outln};
+use crate::output::{self, ActionJson, Answer, Error, PagJson, errln, missing_client, of_cell, outln};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -46,6 +46,9 @@ pub(crate) enum Verb {
     Renew {
         /// Its id, the beginning of it, or a user: see `pagctl list`
         pag: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Have your services follow a login; by default yours
     ///
@@ -57,6 +60,9 @@ pub(crate) enum Verb {
         /// Take the choice back: the configuration decides again
         #[arg(long)]
         policy: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print what happens to your PAGs, until you interrupt it
     Monitor {
@@ -76,9 +82,9 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
         match verb {
             Verb::List { all, json, wide } => list::run(&helper, *all, *json, *wide).await,
             Verb::Show { pag, json } => show(&helper, pag.as_deref(), *json).await,
-            Verb::Renew { pag } => renew(&helper, pag.as_deref()).await,
-            Verb::Follow { pag, policy: false } => follow(&helper, pag.as_deref()).await,
-            Verb::Follow { pag, policy: true } => follow_policy(&helper, pag.as_deref()).await,
+            Verb::Renew { pag, json } => renew(&helper, pag.as_deref(), *json).await,
+            Verb::Follow { pag, policy: false, json } => follow(&helper, pag.as_deref(), *json).await,
+            Verb::Follow { pag, policy: true, json } => follow_policy(&helper, pag.as_deref(), *json).await,
             Verb::Monitor { json } => monitor::run(&helper, *json).await,
         }
     })
@@ -88,13 +94,18 @@ pub(crate) fn run(verb: &Verb) -> Result<Answer, Error> {
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn unlog(pag: &str, cell: Option<&Cell>) -> Result<Answer, Error> {
+pub(crate) fn unlog(pag: &str, cell: Option<&Cell>, json: bool) -> Result<Answer, Error> {
     zbus::block_on(async {
         let helper = Helper::connect().await?;
         let name = cell.map(ToString::to_string).unwrap_or_default();
+        let mut actions = Vec::new();
         for id in choose(&helper, pag).await?.ids() {
             let doing = format!("discard the tokens of PAG {id}");
             helper.wait(&doing, PATIENCE, helper.manager.unlog(&id, &name)).await?;
+            actions.push(done("unlog", id, format!("the tokens{} were discarded", of_cell(cell))));
+        }
+        if json {
+            tell(&helper, actions).await;
         }
         Ok(Answer::AllRight)
     })
@@ -151,37 +162,81 @@ async fn show(helper: &Helper, word: Option<&str>, json: bool) -> Result<Answer,
     Ok(if pags.is_empty() { Answer::ToDo } else { Answer::AllRight })
 }
 
-async fn renew(helper: &Helper, word: Option<&str>) -> Result<Answer, Error> {
-    let Some(chosen) = chosen_or_own(helper, word).await? else { return Ok(Answer::ToDo) };
+/// Something that was done to a PAG.
+fn done(action: &'static str, id: String, what: String) -> ActionJson {
+    ActionJson::new(action, Some(id), true, what)
+}
+
+/// Prints what was done as JSON, with the users.
+async fn tell(helper: &Helper, mut actions: Vec<ActionJson>) {
+    for action in &mut actions {
+        let pag = match &action.pag {
+            Some(id) if action.uid.is_none() => helper.pag(id).await.ok(),
+            _ => None,
+        };
+        if let Some(pag) = pag {
+            (action.uid, action.user) = (Some(pag.uid), pag.user);
+        }
+    }
+    output::json(&actions);
+}
+
+/// Reports that the caller is in no PAG to which something could be done.
+fn nowhere(action: &'static str, json: bool) -> Answer {
+    let what = "You are in no PAG.";
+    if json {
+        output::json(&[ActionJson::new(action, None, false, what.to_owned())]);
+    } else {
+        outln!("{what}");
+    }
+    Answer::ToDo
+}
+
+async fn renew(helper: &Helper, word: Option<&str>, json: bool) -> Result<Answer, Error> {
+    let Some(chosen) = chosen_or_own(helper, word).await? else { return Ok(nowhere("renew", json)) };
     // One PAG without a ticket does not keep the user's others from theirs.
     let mut result = Ok(Answer::AllRight);
+    let mut actions = Vec::new();
     for id in chosen.ids() {
         let renewed = helper.wait(&format!("renew the tokens of PAG {id}"), PATIENCE, helper.manager.renew(&id)).await;
-        let has_some = match renewed {
-            Ok(()) => has_tokens(helper, &id).await,
+        let action = match renewed {
+            Ok(()) => after_renewal(helper, &id).await,
             Err(error) => Err(error),
         };
-        match has_some {
-            Ok(true) => {}
-            Ok(false) if result.is_ok() => result = Ok(Answer::ToDo),
-            Ok(false) => {}
+        match action {
+            Ok(action) => {
+                if !action.done && result.is_ok() {
+                    result = Ok(Answer::ToDo);
+                }
+                if !action.done && !json {
+                    outln!("{}", action.what);
+                }
+                actions.push(action);
+            }
             Err(error) => {
+                actions.push(ActionJson::new("renew", Some(id), false, error.to_string()));
                 if let Err(before) = std::mem::replace(&mut result, Err(error)) {
                     errln!("pagctl: {before}");
                 }
             }
         }
     }
+    if json {
+        tell(helper, actions).await;
+    }
     result
 }
 
-/// Whether a PAG has a good token after a renewal without an error. If it has none, the reason is printed: there may have
-/// been none to get.
-async fn has_tokens(helper: &Helper, id: &str) -> Result<bool, Error> {
+/// What a renewal without an error has brought: a good token, or else the reason. There may have been none to get.
+async fn after_renewal(helper: &Helper, id: &str) -> Result<ActionJson, Error> {
     let pag = helper.pag(id).await?;
-    if pag.tokens.iter().any(|token| token.state == TokenState::Good.as_str()) {
-        return Ok(true);
-    }
+    let has_tokens = pag.tokens.iter().flatten().any(|token| token.state == TokenState::Good.as_str());
+    let what = if has_tokens { "its tokens were renewed".to_owned() } else { no_tokens(&pag) };
+    Ok(ActionJson { tokens: pag.tokens, done: has_tokens, ..done("renew", pag.pag, what).of(pag.uid) })
+}
+
+/// Why a PAG has no tokens after a renewal.
+fn no_tokens(pag: &PagJson) -> String {
     let (settings, _) = config::host(&Dirs::default());
     let why = missing_client(&settings).unwrap_or_else(|| match settings {
         Settings { client: ClientChoice::None, .. } => "pag.conf(5) has 'client = none'".to_owned(),
@@ -189,19 +244,21 @@ async fn has_tokens(helper: &Helper, id: &str) -> Result<bool, Error> {
         _ if Client::present(&settings).is_empty() => "this host has no AFS client".to_owned(),
         _ => "its seeder has brought none; see 'pagctl log'".to_owned(),
     });
-    outln!("PAG {id} of {} has no tokens: {why}.", User(pag.uid));
-    Ok(false)
+    format!("PAG {} of {} has no tokens: {why}.", pag.pag, User(pag.uid))
 }
 
-async fn follow(helper: &Helper, word: Option<&str>) -> Result<Answer, Error> {
-    let Some(chosen) = chosen_or_own(helper, word).await? else { return Ok(Answer::ToDo) };
+async fn follow(helper: &Helper, word: Option<&str>, json: bool) -> Result<Answer, Error> {
+    let Some(chosen) = chosen_or_own(helper, word).await? else { return Ok(nowhere("follow", json)) };
     let id = chosen.only(word.unwrap_or_default())?;
     helper.wait(&format!("have services follow PAG {id}"), PATIENCE, helper.manager.follow(&id)).await?;
+    if json {
+        tell(helper, vec![done("follow", id, "the user's services follow it".to_owned())]).await;
+    }
     Ok(Answer::AllRight)
 }
 
 /// Takes the choice of a PAG back: of this one, or of whichever the caller has chosen.
-async fn follow_policy(helper: &Helper, word: Option<&str>) -> Result<Answer, Error> {
+async fn follow_policy(helper: &Helper, word: Option<&str>, json: bool) -> Result<Answer, Error> {
     let doing = "have services follow the PAG that the configuration names";
     let ids = match word {
         Some(word) => choose(helper, word).await?.ids(),
@@ -212,20 +269,21 @@ async fn follow_policy(helper: &Helper, word: Option<&str>) -> Result<Answer, Er
             chosen.map(|(id, ..)| id).collect()
         }
     };
+    let mut actions = Vec::new();
     for id in ids {
         helper.wait(doing, PATIENCE, helper.manager.unfollow(&id)).await?;
+        actions.push(done("follow", id, "the configuration selects the PAG that services follow".to_owned()));
+    }
+    if json {
+        tell(helper, actions).await;
     }
     Ok(Answer::AllRight)
 }
 
-/// The PAGs that `word` means, or else the caller's own PAG. That the caller is in none is printed.
+/// The PAGs that `word` means, or else the caller's own PAG, if there is one.
 async fn chosen_or_own(helper: &Helper, word: Option<&str>) -> Result<Option<Chosen>, Error> {
     if let Some(word) = word {
         return choose(helper, word).await.map(Some);
     }
-    let own = helper.own_pag().await?;
-    if own.is_none() {
-        outln!("You are in no PAG.");
-    }
-    Ok(own.map(|own| Chosen::One(own.pag)))
+    Ok(helper.own_pag().await?.map(|own| Chosen::One(own.pag)))
 }

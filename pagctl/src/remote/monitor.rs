@@ -26,10 +26,8 @@ struct Change {
     /// The properties that have changed, by the names of the interface.
     properties: Vec<String>,
     /// Why tokens end.
-    #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    /// The PAG as it is now.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The PAG as it is now; none after its end.
     now: Option<PagJson>,
 }
 
@@ -166,6 +164,7 @@ mod tests {
         let (_, removed) = Change::read(&removed).unwrap();
         assert_eq!((&removed.pag[..], removed.change), ("5f2e91c07ab3d846", "removed"));
         assert_eq!(removed.words(Some(4_294_967_294)), "PAG 5f2e91c07ab3d846 of uid 4294967294 removed");
+        output::schema::check("monitor", &serde_json::to_value(&removed).unwrap());
         assert_eq!(removed.words(None), "PAG 5f2e91c07ab3d846 removed");
         let changed = HashMap::from([("Tokens", Variant::from(1_u32)), ("Leases", Variant::from(2_u32))]);
         let changed = signal(&path, "org.freedesktop.DBus.Properties", "PropertiesChanged")
@@ -176,6 +175,7 @@ mod tests {
         assert_eq!(changed.properties.join(" "), "Leases Tokens");
         let expired = signal(&path, PAG, "Expired").build(&(7_u64, "the ticket has ended")).unwrap();
         let (_, expired) = Change::read(&expired).unwrap();
+        output::schema::check("monitor", &serde_json::to_value(&expired).unwrap());
         assert_eq!((expired.change, expired.why.as_deref()), ("expired", Some("the ticket has ended")));
         let followed = signal(&path, PAG, "Followed").build(&"").unwrap();
         assert_eq!(Change::read(&followed).unwrap().1.change, "followed");

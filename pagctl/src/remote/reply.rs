@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 
 use pag::types::TokenState;
-use serde::Serialize;
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-use crate::output::{LeaseJson, PagJson, TokenJson, known_time, user_name};
+use crate::output::{LeaseJson, PagJson, TokenJson, known_time, known_tty, user_name};
 
 /// A PAG in the answer of ListPags: id, uid, kind, principal, the PAG that the services follow, whether the user chose it
 /// for that, its object.
@@ -20,7 +19,7 @@ type TokenReply = (String, String, String, i64, u64, String);
 type LeaseReply = (u32, String, String, String, bool);
 
 /// A PAG in a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone)]
 pub(super) struct ListedPag {
     pub(super) pag: String,
     pub(super) uid: u32,
@@ -40,6 +39,30 @@ impl From<ListRow> for ListedPag {
     }
 }
 
+/// All that is known of a PAG when its object may not be looked at.
+impl From<ListedPag> for PagJson {
+    fn from(listed: ListedPag) -> Self {
+        PagJson {
+            pag: listed.pag,
+            uid: listed.uid,
+            user: listed.user,
+            ring: None,
+            kind: Some(listed.kind),
+            made: None,
+            principal: listed.principal,
+            ticket: None,
+            retain: None,
+            follows: listed.follows,
+            chosen: Some(listed.chosen),
+            leases: None,
+            tokens: None,
+            ccache: None,
+            trouble: None,
+            newer: None,
+        }
+    }
+}
+
 /// Takes the properties of a PAG's object; none when one is missing or of another type.
 pub(super) fn pag(mut all: HashMap<String, OwnedVariant>) -> Option<PagJson> {
     fn take<T: TryFrom<OwnedVariant>>(all: &mut HashMap<String, OwnedVariant>, name: &str) -> Option<T> {
@@ -51,16 +74,18 @@ pub(super) fn pag(mut all: HashMap<String, OwnedVariant>) -> Option<PagJson> {
         uid,
         user: user_name(uid),
         ring: Some(take(&mut all, "RingSerial")?),
-        registry: None,
         kind: Some(take(&mut all, "Kind")?),
         made: known_time(take(&mut all, "Made")?),
         principal: known_text(take(&mut all, "Principal")?),
         ticket: known_time(take(&mut all, "TicketExpires")?),
         retain: Some(take(&mut all, "Retain")?),
         follows: known_text(take(&mut all, "Follows")?),
-        chosen: take(&mut all, "Chosen")?,
-        tokens: take::<Vec<_>>(&mut all, "Tokens")?.into_iter().map(token).collect(),
-        leases: take::<Vec<_>>(&mut all, "Leases")?.into_iter().map(lease).collect(),
+        chosen: Some(take(&mut all, "Chosen")?),
+        tokens: Some(take::<Vec<_>>(&mut all, "Tokens")?.into_iter().map(token).collect()),
+        leases: Some(take::<Vec<_>>(&mut all, "Leases")?.into_iter().map(lease).collect()),
+        ccache: None,
+        trouble: None,
+        newer: None,
     })
 }
 
@@ -78,7 +103,7 @@ fn token((client, cell, principal, vice_id, expires, state): TokenReply) -> Toke
 }
 
 fn lease((pid, role, service, tty, alive): LeaseReply) -> LeaseJson {
-    LeaseJson { role, pid: pid.into(), service, tty, alive, sessions: None }
+    LeaseJson { role, pid: pid.into(), service, tty: known_tty(tty), alive, sessions: None }
 }
 
 fn known_text(text: String) -> Option<String> {
@@ -88,6 +113,7 @@ fn known_text(text: String) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::schema;
     use zbus::Variant;
 
     fn properties() -> HashMap<String, OwnedVariant> {
@@ -135,7 +161,10 @@ mod tests {
         assert_eq!(json["tokens"][0]["state"], "expired");
         assert_eq!(json["tokens"][2]["expires"], serde_json::Value::Null, "an end that the helper does not know");
         assert_eq!(json["leases"][0]["alive"], true);
-        assert_eq!(json.get("newer"), None, "what only root can read in the registry is left out");
+        for key in ["ccache", "trouble", "newer"] {
+            assert_eq!(json[key], serde_json::Value::Null, "only root can read it in the registry: {key}");
+        }
+        schema::check("pag", &json);
     }
 
     #[test]

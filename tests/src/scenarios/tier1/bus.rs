@@ -1148,6 +1148,10 @@ pub(super) fn follow(sandbox: &mut Sandbox) {
     for (host, name) in [(&mut admin, "alice/admin"), (&mut plain, "alice")] {
         let done = inside(host, "alice", &format!("{tool} follow"));
         assert_eq!((&done["status"], &done["stdout"]), (&json!(0), &json!("")), "{done}");
+        let done = inside(host, "alice", &format!("{tool} follow --json"));
+        let told = serde_json::from_str(done["stdout"].as_str().unwrap()).unwrap();
+        crate::schema::check("follow", &told);
+        assert_eq!((&told[0]["done"], &told[0]["user"]), (&json!(true), &json!("alice")), "{told}");
         assert_eq!(whose(&mut services), name);
     }
     assert_eq!(pagctl(uid("alice"), &["follow"]), (Some(1), "You are in no PAG.\n".to_owned()));
@@ -1242,6 +1246,22 @@ impl Metrics {
         let of_cell = |name: &str| self.value(&format!("{name}{{client=\"keyring\",cell=\"{CELL}\"}}"));
         (of_cell("pag_token_jobs_total"), of_cell("pag_token_job_failures_total"))
     }
+}
+
+/// What a command of pagctl prints as JSON.
+fn json_of(user: u32, words: &str) -> Value {
+    let (status, text) = pagctl(user, &[&words.split(' ').collect::<Vec<_>>()[..], &["--json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words}: {error}: {status:?} {text}"))
+}
+
+/// Two renewals at once, of which the helper makes one: what the first says, and the JSON of the second.
+fn renew_twice(user: u32, pag: &str) -> ((Option<i32>, String), Value) {
+    std::thread::scope(|scope| {
+        let said = scope.spawn(|| pagctl(user, &["renew", pag]));
+        let told = json_of(user, &format!("renew {pag}"));
+        crate::schema::check("renew", &told);
+        (said.join().unwrap(), told)
+    })
 }
 
 pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
@@ -1345,6 +1365,20 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert_eq!(status, Some(2), "bob's is not shown to alice by bob's name: {said}");
     assert!(said.contains("that you may see"), "{said}");
 
+    // What each command prints has the shape that docs/json.md tells, for root, for a user, and for an empty answer.
+    for (user, commands) in [
+        (0, &["status", "status --explain", "id", "tokens", "list", "show alice", "pam check", "config check"][..]),
+        (alice, &["status", "list", "show alice", "pam enable -n"]),
+        (uid("carol"), &["status", "id", "tokens", "show"]),
+    ] {
+        for words in commands {
+            let command = words.trim_end_matches(" alice").trim_end_matches(" -n");
+            crate::schema::check(command, &json_of(user, words));
+        }
+    }
+    let (listed, shown) = (json_of(0, "list"), json_of(0, &format!("show {hers}")));
+    assert!(listed.as_array().unwrap().contains(&shown), "a PAG is the same in every command: {listed:#} {shown:#}");
+
     // The PAG that one is in, which `keyctl session` leaves.
     let tool = crate::sandbox::pagctl().display().to_string();
     let done = inside(&mut alices, "alice", &format!("{tool} show --json"));
@@ -1379,6 +1413,21 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     assert_eq!((status, &said[..]), (Some(0), ""), "{said}");
     assert_eq!(Metrics::read().token_jobs(), (Some(2), Some(1)), "metrics count a renewal");
 
+    // What commands did is told in one shape.
+    let unlog = format!("unlog nowhere.test --pag {hers}");
+    for (user, words, done, pag) in [
+        (0, &format!("renew {his}")[..], true, Some((&his, "bob"))),
+        (alice, "renew", false, None),
+        (alice, "follow", false, None),
+        (alice, &unlog, true, Some((&hers, "alice"))),
+    ] {
+        let told = json_of(user, words);
+        crate::schema::check(words.split(' ').next().unwrap(), &told);
+        let expected = json!([done, pag.map(|(id, _)| id), pag.map(|(_, name)| name)]);
+        assert_eq!(json!([told[0]["done"], told[0]["pag"], told[0]["user"]]), expected, "{words}: {told}");
+    }
+    assert_eq!(json_of(alice, "follow --policy"), json!([]), "alice has chosen none");
+
     // The monitor outlives the helper.
     drop(helper);
     let _helper = Helper::serving();
@@ -1390,6 +1439,7 @@ pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
     });
     second.all_ok(&["close", "end"]);
     alices.all_ok(&["close", "end"]);
+    changes().iter().for_each(|change| crate::schema::check("monitor", change));
     eventually("monitor tells the end", Duration::from_secs(5), || {
         changes().iter().any(|change| change["change"] == "removed" && change["pag"] == hers).then_some(())
     });
@@ -1489,8 +1539,9 @@ pub(super) fn missing_client(sandbox: &mut Sandbox) {
     let mut alices = login(sandbox, "alice");
     let hers = id("alice");
     sees(&mut Caller::new(uid("alice")), &[&hers]);
-    let (status, said) = pagctl(uid("alice"), &["renew", &hers]);
+    let ((status, said), told) = renew_twice(uid("alice"), &hers);
     assert_eq!(status, Some(1), "a renewal that leaves no tokens is no success: {said}");
+    assert_eq!((&told[0]["done"], &told[0]["what"]), (&json!(false), &json!(said.trim_end())), "{told}");
     assert!(
         said.starts_with(&format!("PAG {hers} of alice (uid 61001) has no tokens: OpenAFS is configured")),
         "{said}"

@@ -28,6 +28,7 @@ pub(super) fn doctor_waits_for_no_answer(_: &mut Sandbox) {
         assert_ne!(output.status.code(), Some(124), "the doctor ends by itself");
     }
     let found: Value = serde_json::from_slice(&all.stdout).unwrap_or_else(|error| panic!("{error}: {all:?}"));
+    crate::schema::check("doctor", &found);
     let findings = found["findings"].as_array().unwrap();
     let is_told = findings.iter().any(|finding| finding["id"] == "kdc-unreachable");
     assert!(is_told && all.status.code() == Some(2), "a KDC that is silent counts as none: {found:#}");

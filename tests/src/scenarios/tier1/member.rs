@@ -10,6 +10,7 @@ use super::safety::can;
 use super::{inside, login, uid};
 use crate::ring::Ring;
 use crate::sandbox::{CELL, Host, Sandbox, pagctl};
+use crate::schema;
 
 /// Puts pagctl where every user can run it.
 fn install() {
@@ -21,6 +22,8 @@ fn told(host: &mut Host, script: &str) -> (Value, i64) {
     let done = inside(host, "alice", script);
     let text = done["stdout"].as_str().unwrap();
     let value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{script}: {error}: {done}"));
+    let verb = script.rsplit("pagctl ").next().unwrap().split(" --json").next().unwrap();
+    schema::check(verb, &value);
     (value, done["status"].as_i64().unwrap())
 }
 
@@ -91,6 +94,8 @@ pub(super) fn tokens_and_unlog(sandbox: &mut Sandbox) {
     assert!(bob.ring().token(CELL).is_some(), "another user's are there as before: {:?}", bob.ring());
     let (text, status) = said(&mut first, "exec /run/pagctl unlog");
     assert_eq!((status, &text[..]), (0, "This PAG has no tokens.\n"), "with nothing left it is no error");
+    let (json, status) = self::told(&mut first, "exec /run/pagctl unlog --json");
+    assert_eq!((status, &json[0]["done"], &json[0]["uid"]), (0, &true.into(), &uid("alice").into()), "{json}");
 
     // A user who has locked themselves out gets a message.
     let script = "k=$(keyctl add user afs@kept.test 'alice@EXAMPLE.TEST 4000000000' @s)\n\
@@ -149,6 +154,8 @@ pub(super) fn new_and_leave(sandbox: &mut Sandbox) {
     assert_eq!((status, &id["ring"]), (0, &ring.into()), "a ring is one, whatever is served: {id}");
     let (text, status) = said(&mut host, "exec /run/pagctl leave /run/pagctl id");
     assert!(status == 1 && text.starts_with("You are in no PAG.\n"), "who has left is in none: {text}");
+    let (json, status) = told(&mut host, "exec /run/pagctl leave /run/pagctl unlog --json");
+    assert_eq!((status, &json[0]["done"], &json[0]["tokens"]), (1, &false.into(), &Value::Null), "{json}");
     let script =
         add("kept.test", 4_000_000_000) + "/run/pagctl unlog || echo status $?\nkeyctl search @s user afs@kept.test";
     fs::write("/run/script", script).unwrap();

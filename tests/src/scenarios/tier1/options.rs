@@ -197,6 +197,7 @@ pub(super) fn config_check(sandbox: &mut Sandbox) {
     assert_eq!(lines.len(), 7, "and nothing else: {said}");
     let (status, json) = check(&["/run/new/pag.conf", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    crate::schema::check("config check", &json);
     let first = &json["findings"][0];
     assert_eq!((status, &first["line"], &first["file"]), (Some(1), &2.into(), &"/run/new/pag.conf".into()), "{json}");
     fs::write("/run/new/many", format!("[pag]\n{}", "x = 1\n".repeat(50))).unwrap();

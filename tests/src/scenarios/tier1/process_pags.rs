@@ -515,7 +515,9 @@ pub(super) fn is_told_apart(sandbox: &mut Sandbox) {
     let (pid, program) = (server.pid(), "pag-chost");
     let json = |server: &mut Server, words: &str| -> Value {
         let (status, text) = server.ask(&format!("run /run/pagctl {words} --json"));
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words}: {error}: {status} {text}"))
+        let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words}: {error}: {status} {text}"));
+        crate::schema::check(words, &value);
+        value
     };
     server.ok("enter a");
     let ring = server.ring("");

@@ -186,7 +186,9 @@ pub(super) fn manager_from_before_is_adopted(_: u32) {
         key(&alice.service_ring()).is_none().then_some(())
     });
     alice.say("keyring-aklog -c example.test");
-    assert!(sh("pagctl adopt alice").contains("has 1 tokens of PAG"), "once more");
+    let said = sh("pagctl adopt --json alice");
+    assert!(said.contains("has 1 tokens of PAG"), "once more: {said}");
+    crate::schema::check("adopt", &serde_json::from_str(&said).unwrap());
     let again = pags_of("alice")[0]["leases"].as_array().map(Vec::len);
     assert_eq!(again, Some(leases.len()), "one lease, however often");
     alice.log_out();
