@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use super::attempt::LOCK_WAIT;
 use super::linger::is_lingering;
 use super::state::LoginState;
-use super::upkeep::{apply_fate, with_logins};
+use super::upkeep::{apply_fate, is_elsewhere, logins};
 use crate::error::{Error, Result};
 use crate::guard::{Guard, HandleGroup};
 use crate::keyring;
@@ -144,7 +144,7 @@ pub(super) fn end_session(user: &LockedUser<'_>, mut pag: Pag, cookie: u64, name
     record.leases.retain(|lease| lease.process.is_alive());
     let stays = || {
         let pags = user.pags().unwrap_or_default();
-        with_logins(&pags).iter().any(|other| *other != id) || is_lingering(name)
+        is_elsewhere(&logins(&pags), id) || is_lingering(name)
     };
     apply_fate(user, &mut pag, record, stays);
 }

@@ -13,17 +13,22 @@ use crate::store::locked::LockedUser;
 use crate::store::record::{PagKind, Record, Unreadable};
 use crate::store::registry::Pag;
 use crate::store::ring::{Ring, RingFault};
+use crate::sys::Process;
 use crate::types::{PagId, Retain};
 use crate::{afs, ccache, keyring};
 
-/// The PAGs that a live login holds, except those of cron and the like. While there is one, logind keeps the user's
-/// manager.
-pub(super) fn with_logins(pags: &[Pag]) -> Vec<PagId> {
-    let is_one = |record: &Record| {
-        record.kind != PagKind::Own
-            && record.leases.iter().any(|lease| lease.role == LeaseKind::Login && lease.process.is_alive())
-    };
-    pags.iter().filter(|pag| pag.record.as_ref().is_ok_and(is_one)).map(|pag| pag.id).collect()
+/// The logins that hold these PAGs, except those of cron and the like.
+pub(super) fn logins(pags: &[Pag]) -> Vec<(PagId, Process)> {
+    let records = pags.iter().filter_map(|pag| Some((pag.id, pag.record.as_ref().ok()?)));
+    let leases = records
+        .filter(|(_, record)| record.kind != PagKind::Own)
+        .flat_map(|(id, record)| record.leases.iter().map(move |lease| (id, lease)));
+    leases.filter(|(_, lease)| lease.role == LeaseKind::Login).map(|(id, lease)| (id, lease.process)).collect()
+}
+
+/// Whether one of these logins is in another PAG, and lives. While there is one, logind keeps the user's manager.
+pub(super) fn is_elsewhere(logins: &[(PagId, Process)], id: PagId) -> bool {
+    logins.iter().any(|(other, process)| *other != id && process.is_alive())
 }
 
 /// The report of a PAG with a record that a newer release has written. None for any other PAG.
@@ -49,7 +54,7 @@ pub fn out_of_sight(pag: &Pag) -> Option<Event> {
 /// this process cannot look at now. Needs the uid's
 /// lock. `name` is the user's: a name service may be slow, so it is asked before the lock is taken.
 pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, name: &CStr, repaired: PagKind) {
-    let with_logins = with_logins(pags);
+    let logins = logins(pags);
     pags.retain_mut(|pag| {
         if matches!(pag.record, Err(Unreadable::Foreign(_))) {
             return false;
@@ -84,7 +89,7 @@ pub fn reap(locked: &LockedUser<'_>, pags: &mut Vec<Pag>, name: &CStr, repaired:
             return true;
         }
         let id = pag.id;
-        let stays = || with_logins.iter().any(|other| *other != id) || is_lingering(name);
+        let stays = || is_elsewhere(&logins, id) || is_lingering(name);
         apply_fate(locked, pag, record, stays)
     });
 }
