@@ -9,6 +9,7 @@
 //! * [`ccache`] is the PAG's Kerberos cache.
 //! * [`login`] strings these together for the PAM module.
 //! * [`mirror`] keeps a user manager's ring in step with the PAG that it follows or was adopted into.
+//! * [`named`] keeps the PAGs of units `pag@NAME.service`.
 //! * [`process_ring`] is the ring that a process makes for itself.
 //! * [`membership`] is what every process may do by itself.
 //! * [`report`] owns every message.
@@ -24,6 +25,7 @@ mod krb5_conf;
 pub mod login;
 pub mod membership;
 pub mod mirror;
+pub mod named;
 pub mod nudge;
 pub mod policy;
 pub mod process_ring;

@@ -90,6 +90,14 @@ enum Verb {
     /// The tokens are there before the command starts. Exit status: that of the
     /// command, 125 if there are no tokens, 126 or 127 if it cannot be run.
     Run(run::Options),
+    /// Keep the PAG of a section [pag NAME]: the program of pag@NAME.service
+    ///
+    /// It makes the PAG, renews its tokens, and ends it on SIGTERM. On SIGHUP it
+    /// gets new tokens. Needs root.
+    Keep {
+        /// The PAG's name
+        name: String,
+    },
     /// Print what a shell needs to complete these commands
     ///
     /// It is installed for bash, zsh and fish.
@@ -118,6 +126,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         Verb::Metrics(metrics) => metrics::run(metrics),
         Verb::Member(verb) => member::run(verb),
         Verb::Run(options) => match run::run(options)? {},
+        Verb::Keep { name } => run::keep(name),
         Verb::Remote(verb) => remote::run(verb),
         Verb::Completion { shell } => {
             let mut text = Vec::new();

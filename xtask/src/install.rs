@@ -189,6 +189,8 @@ pub(crate) fn uninstall(destination: &Path) -> bool {
         let _ = Command::new("systemctl").args(["disable", "--now", "pag-logind-helper"]).status();
         let _ = Command::new("systemctl").args(["stop", "pag-ccache.timer"]).status();
         let _ = Command::new("systemctl").args(["disable", "--now", "pag-metrics.timer"]).status();
+        // Keepers of named PAGs that run go on, and so do the services that require them; none is started at the next boot.
+        sh("rm -f /etc/systemd/system/multi-user.target.wants/pag@*.service");
         // Old numbers would tell that the helper is well.
         fs::remove_file("/var/lib/prometheus/node-exporter/pag.prom").ok();
     }

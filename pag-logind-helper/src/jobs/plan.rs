@@ -126,6 +126,7 @@ pub(crate) fn plan(pag: PagId, record: &Record, keytab: bool, now: u64) -> Plan 
     plan.look = discarded.map(|life| (life.length() / 8).clamp(SHORTEST, LONGEST));
     let Some(life) = life.filter(|_| !record.tokens.is_empty()) else { return plan };
     let why = match via {
+        _ if record.name().is_some() => "its unit has not renewed them so far; `systemctl status` of that says why",
         _ if record.ticket == 0 => "its ccache holds no ticket",
         None if record.ticket > now => "its ticket cannot be renewed any further",
         None => "its ticket has ended, and only a new one helps",

@@ -62,7 +62,7 @@ fn pag_conf_states_the_defaults() {
         let stated: Vec<&str> =
             lines.iter().filter(|(name, _)| *name == option.name).map(|(_, value)| *value).collect();
         match option.stands {
-            Where::Service | Where::ServiceOrUser => assert_eq!(stated.len(), 0, "{} in [pag]", option.name),
+            Where::Service | Where::Keytab => assert_eq!(stated.len(), 0, "{} in [pag]", option.name),
             Where::Anywhere | Where::Sections | Where::Host => {
                 assert_eq!(stated.len(), 1, "{} in [pag]: {stated:?}", option.name);
                 let (stated, default) = (set(option, stated[0]), default(option.name));

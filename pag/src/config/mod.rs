@@ -83,6 +83,16 @@ pub fn keytabs(dirs: &Dirs) -> Vec<(KeytabOwner, Keytab)> {
     keytabs
 }
 
+/// The settings of a named PAG: those of `[pag NAME]`, and below them those of `[pag]`. None if the
+/// configuration has no such section. [`host`] gives the complaints.
+pub fn named_pag(dirs: &Dirs, name: &str) -> Option<Settings> {
+    let mut reading = Reading::new(dirs, None);
+    reading.pags.iter().any(|known| known == name).then(|| {
+        reading.apply(Level::Named(name));
+        reading.finish(dirs).0
+    })
+}
+
 /// The value of an option, and the place that decides it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
@@ -217,6 +227,29 @@ mod tests {
     }
 
     #[test]
+    fn a_named_pag_has_its_own_settings_and_those_of_the_host() {
+        let files = files(
+            "[pag web]\nkeytab = /etc/web.keytab\nprincipal = web\ntimeout = 7s\n[pag]\nafs_cells = a.test\ntimeout = 2s\n\
+             [pag job]\nkeytab = /etc/job.keytab\n",
+        );
+        let of = |name: &str| {
+            named_pag(&files.dirs, name).map(|s| (s.keytab, s.principal, s.timeout.as_secs(), s.afs_cells))
+        };
+        let cells = vec!["a.test".parse().unwrap()];
+        assert_eq!(of("web"), Some((Some("/etc/web.keytab".into()), Some("web".to_owned()), 7, cells.clone())));
+        assert_eq!(of("job"), Some((Some("/etc/job.keytab".into()), None, 2, cells)));
+        assert_eq!([of("Web"), of(""), of("other")], [None, None, None]);
+        // Logins and the helper have nothing of it.
+        let (settings, complaints) = host(&files.dirs);
+        assert_eq!((settings.keytab, settings.timeout.as_secs(), complaints), (None, 2, vec![]));
+        assert_eq!(load(&files.dirs, "web", None, &[]).0.keytab, None);
+        let wrong = super::tests::files("[pag a/b]\nkeytab = /x\n[pag ]\n[pag web]\nscope = session\nkeytab = web\n");
+        let found: Vec<String> = host(&wrong.dirs).1.iter().map(|c| c.what.clone()).collect();
+        let expected = ["'a/b' is no name for a PAG", "'scope' is not for a named PAG", "keytab cannot be 'web'"];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn groups_are_looked_up_only_where_a_section_names_one() {
         let asked = std::cell::RefCell::new(Vec::new());
         let is_in = |group: &str| {
@@ -297,7 +330,7 @@ mod tests {
             "pag.conf:3: unknown option 'retian'; right would be perhaps 'retain'",
             "pag.conf:4: retain cannot be 'sometimes'; right would be none or processes or linger",
             "pag.conf:5: 'scope' is no setting; right would be NAME = VALUE",
-            "pag.conf:6: unknown section 'nonsense'; right would be [pag], [service NAME], [group NAME] or [user NAME]",
+            "pag.conf:6: unknown section 'nonsense'; right would be [pag], [service NAME], [group NAME], [user NAME] or [pag NAME]",
             "PAM argument 1 of sshd: timeout cannot be '1h'; right would be a time from 100ms to 60s, such as 5s",
             "PAM argument 2 of sshd: 'client' is no PAM argument; right would be a line in pag.conf",
             "PAM argument 3 of sshd: program cannot be 'aklog'; right would be an absolute path, then arguments, separated by commas",

@@ -29,8 +29,8 @@ pub enum Where {
     Sections,
     /// In `[service NAME]` alone.
     Service,
-    /// In `[service NAME]` and `[user NAME]`.
-    ServiceOrUser,
+    /// In `[service NAME]`, `[user NAME]` and `[pag NAME]`.
+    Keytab,
     /// In `[pag]` alone.
     Host,
 }
@@ -103,9 +103,21 @@ pub const OPTIONS: [Opt; 24] = [
     switch("notokens", |s, v| s.notokens = v),
     switch("kdestroy", |s, v| s.kdestroy = v),
     switch("debug", |s, v| s.debug = v),
-    only(Where::ServiceOrUser, text("keytab", |s, v| keytab(v).map(|path| s.keytab = path))),
-    only(Where::ServiceOrUser, text("principal", |s, v| principal(v).map(|principal| s.principal = principal))),
+    only(Where::Keytab, text("keytab", |s, v| keytab(v).map(|path| s.keytab = path))),
+    only(Where::Keytab, text("principal", |s, v| principal(v).map(|principal| s.principal = principal))),
 ];
+
+/// The options that may stand in `[pag NAME]`.
+pub(super) const OF_NAMED: [&str; 6] = ["keytab", "principal", "afs_cells", "program", "kafs_program", "timeout"];
+
+/// The names that [`is_pag_name`] takes, for a complaint.
+pub(super) const PAG_NAMES: &str = "up to 28 letters, digits, '.', '_' and '-', with a letter or digit first";
+
+/// Whether a PAG can have this name. A unit and a lease are called by it.
+pub(super) fn is_pag_name(name: &str) -> bool {
+    let is_usual = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
+    name.len() <= 28 && name.bytes().all(is_usual) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
 
 /// The value of an option, as a configuration file has it. None if there is no such option. This is not in the table,
 /// since the PAM module shows no options and should not carry it.

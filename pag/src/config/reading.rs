@@ -2,7 +2,7 @@
 
 use super::complaint::quoted;
 use super::files::{Dirs, LARGEST, MOST, Named, TRUSTED, is_trusted, not_text, other_kind, uid_min};
-use super::options::{OPTIONS, Value, Where, nearest, setting, switched};
+use super::options::{OF_NAMED, OPTIONS, PAG_NAMES, Value, Where, is_pag_name, nearest, setting, switched};
 use super::services::default_role;
 use super::settings::Settings;
 use crate::types::ServiceKind;
@@ -29,6 +29,8 @@ pub(super) enum Level<'a> {
     Service(&'a str),
     Group(&'a str),
     User(&'a str),
+    /// A named PAG, for which no other level counts but the host's.
+    Named(&'a str),
 }
 
 /// The head of a section.
@@ -37,6 +39,7 @@ enum Head<'a> {
     Service(&'a str),
     Group(&'a str),
     User(&'a str),
+    Named(&'a str),
     Unknown(&'a str),
 }
 
@@ -54,6 +57,8 @@ impl<'a> Head<'a> {
             Head::Group(name)
         } else if let Some(name) = named("user") {
             Head::User(name)
+        } else if let Some(name) = named("pag") {
+            Head::Named(name)
         } else {
             Head::Unknown(text)
         }
@@ -64,7 +69,9 @@ impl<'a> Head<'a> {
             (Head::Host, Level::Host) => true,
             // libpam has its services in lower case (pam_start.c, _pam_start_internal).
             (Head::Service(name), Level::Service(wanted)) => name.eq_ignore_ascii_case(wanted),
-            (Head::Group(name), Level::Group(wanted)) | (Head::User(name), Level::User(wanted)) => *name == wanted,
+            (Head::Group(name), Level::Group(wanted))
+            | (Head::User(name), Level::User(wanted))
+            | (Head::Named(name), Level::Named(wanted)) => *name == wanted,
             _ => false,
         }
     }
@@ -78,6 +85,7 @@ enum Origin {
     PamLine,
     Group,
     User,
+    Named,
 }
 
 /// A file, and its lines with their numbers. Blank lines and comments are left out.
@@ -102,6 +110,8 @@ pub(super) struct Reading {
     pub(super) services: Vec<String>,
     pub(super) groups: Vec<String>,
     pub(super) users: Vec<String>,
+    /// The PAGs with a section of their own.
+    pub(super) pags: Vec<String>,
     /// The options that were set, and the places. The last one counts.
     pub(super) decisions: Vec<(&'static str, ConfigSource)>,
     /// The files that options name.
@@ -126,6 +136,7 @@ impl Reading {
             services: Vec::new(),
             groups: Vec::new(),
             users: Vec::new(),
+            pags: Vec::new(),
             decisions: Vec::new(),
             named: Vec::new(),
         };
@@ -196,6 +207,9 @@ impl Reading {
         }
         for user in self.users.clone() {
             self.apply(Level::User(&user));
+        }
+        for pag in self.pags.clone() {
+            self.apply(Level::Named(&pag));
         }
     }
 
@@ -349,21 +363,28 @@ impl Reading {
                 Level::Service(_) => Origin::Service,
                 Level::Group(_) => Origin::Group,
                 Level::User(_) => Origin::User,
+                Level::Named(_) => Origin::Named,
             };
             self.set(place(), name, Some(value), from);
         }
     }
 
-    /// Notes the service, group or user that the head of a section names.
+    /// Notes the service, group, user or PAG that the head of a section names.
     fn head(&mut self, place: &ConfigSource, head: &Head<'_>) {
         let (names, name) = match head {
             Head::Host => return,
             Head::Service(name) => (&mut self.services, name.to_ascii_lowercase()),
             Head::Group(name) => (&mut self.groups, (*name).to_owned()),
             Head::User(name) => (&mut self.users, (*name).to_owned()),
+            Head::Named(name) if is_pag_name(name) => (&mut self.pags, (*name).to_owned()),
+            Head::Named(name) => {
+                let what = format!("{} is no name for a PAG", quoted(name));
+                self.complain(place.clone(), what, PAG_NAMES.to_owned());
+                return;
+            }
             Head::Unknown(other) => {
                 let what = format!("unknown section {}", quoted(other));
-                let right = "[pag], [service NAME], [group NAME] or [user NAME]".to_owned();
+                let right = "[pag], [service NAME], [group NAME], [user NAME] or [pag NAME]".to_owned();
                 self.complain(place.clone(), what, right);
                 return;
             }
@@ -402,18 +423,21 @@ impl Reading {
             return;
         };
         let refused = match (option.stands, from) {
-            (Where::Sections | Where::Service | Where::ServiceOrUser, Origin::PamLine) => {
+            (Where::Sections | Where::Service | Where::Keytab, Origin::PamLine) => {
                 Some(("no PAM argument", "a line in pag.conf"))
             }
             (Where::Service, Origin::Pag) => Some(("not for the whole host", "a section [service NAME]")),
             (Where::Service, Origin::Group | Origin::User) => {
                 Some(("not for a user or a group", "a section [service NAME]"))
             }
-            (Where::ServiceOrUser, Origin::Pag) => {
-                Some(("not for the whole host", "a section [service NAME] or [user NAME]"))
+            (Where::Keytab, Origin::Pag) => {
+                Some(("not for the whole host", "a section [service NAME], [user NAME] or [pag NAME]"))
             }
-            (Where::ServiceOrUser, Origin::Group) => {
-                Some(("not for a group", "a section [service NAME] or [user NAME]"))
+            (Where::Keytab, Origin::Group) => {
+                Some(("not for a group", "a section [service NAME], [user NAME] or [pag NAME]"))
+            }
+            (_, Origin::Named) if !OF_NAMED.contains(&name) => {
+                Some(("not for a named PAG", "a section for logins, or no such line"))
             }
             (Where::Host, Origin::Service | Origin::PamLine | Origin::Group | Origin::User) => {
                 Some(("for the whole host alone", "a line in the section [pag]"))

@@ -45,6 +45,9 @@ const _: () = assert!(VERSION <= READ_BEFORE && READ_BEFORE <= READS, "read it i
 /// Largest payload that the kernel takes for a `user` key (security/keys/user_defined.c, user_preparse).
 const LONGEST_RECORD: usize = 32767;
 
+/// What stands before a PAG's name in its lease, as in the name of its unit.
+pub const NAMED: &str = "pag@";
+
 /// Bytes of the record that logins' leases leave free: for a manager's lease, for tokens and for what renewal
 /// writes.
 const RESERVED: usize = 2048;
@@ -224,6 +227,12 @@ impl Record {
     /// Whether a login holds a lease.
     pub fn has_login(&self) -> bool {
         self.leases.iter().any(|lease| lease.role == LeaseKind::Login)
+    }
+
+    /// The name of a named PAG: that of the unit `pag@NAME.service`, for which root's service manager holds a lease.
+    pub fn name(&self) -> Option<&str> {
+        let mut services = self.leases.iter().map(|lease| lease.service.as_str());
+        services.find_map(|service| service.strip_prefix(NAMED)).filter(|_| self.uid == 0)
     }
 
     /// Whether a user manager holds a lease.

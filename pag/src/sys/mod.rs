@@ -20,6 +20,7 @@ mod pin;
 mod process;
 mod said;
 mod secrets;
+mod signals;
 mod supervise;
 mod users;
 mod word_size;
@@ -42,6 +43,7 @@ pub use self::pin::pin_session_keyring;
 pub use self::process::Process;
 pub use self::said::Said;
 pub use self::secrets::{SECRET, Secrets};
+pub use self::signals::{Signals, Told};
 pub use self::supervise::{Program, STATUS_DEADLINE, STATUS_NOT_STARTED, STATUS_SIGNAL, run};
 pub use self::users::{Passwd, UserGroups, Who, group, groups_of, passwd};
 

@@ -1,5 +1,6 @@
-//! The PAGs that a word on the command line means: an id, the beginning of one, or a user.
+//! The PAGs that a word on the command line means: an id, the beginning of one, a user, or the name of a named PAG.
 
+use pag::store::record::NAMED;
 use pag::types::PagId;
 
 use super::connection::{ANSWER, Helper};
@@ -52,8 +53,27 @@ pub(super) async fn choose(helper: &Helper, word: &str) -> Result<Chosen, Error>
         return Ok(Chosen::One(id.to_string()));
     }
     let rows: Vec<ListRow> = helper.wait("list PAGs", ANSWER, helper.manager.list_pags()).await?;
-    let listed: Vec<ListedPag> = rows.into_iter().map(ListedPag::from).collect();
-    meant(word, &listed).map_err(|why| not_found(word, &why))
+    let listed: Vec<ListedPag> = rows.iter().cloned().map(ListedPag::from).collect();
+    match meant(word, &listed) {
+        Ok(chosen) => Ok(chosen),
+        Err(why) => named(helper, word, &rows).await.ok_or_else(|| not_found(word, &why)),
+    }
+}
+
+/// The PAG of `pag@NAME.service`, by the name alone or by that of the unit. Only root sees these.
+async fn named(helper: &Helper, word: &str, rows: &[ListRow]) -> Option<Chosen> {
+    let name = word.strip_prefix(NAMED).map_or(word, |name| name.strip_suffix(".service").unwrap_or(name));
+    let lease = format!("{NAMED}{name}");
+    for (id, uid, .., path) in rows {
+        if *uid != 0 {
+            continue;
+        }
+        let pag = helper.wait("list PAGs", ANSWER, helper.pag_at(path)).await.ok()?;
+        if pag.leases.iter().flatten().any(|one| one.service == lease) {
+            return Some(Chosen::One(id.clone()));
+        }
+    }
+    None
 }
 
 fn not_found(word: &str, why: &str) -> Error {
@@ -74,8 +94,8 @@ fn meant(word: &str, listed: &[ListedPag]) -> Result<Chosen, String> {
         (Some(id), None) => Ok(Chosen::One(id)),
         (Some(one), Some(other)) => Err(format!("more than one begins so: {one}, {other}; name more digits")),
         (None, _) => Err(format!(
-            "no PAG that you may see is of this user, or has this id of 16 hex digits or one that begins with it (at \
-             least {SHORTEST} digits); `pagctl list` shows them"
+            "no PAG that you may see is of this user, has this name, or this id of 16 hex digits or one that begins with it \
+             (at least {SHORTEST} digits); `pagctl list` shows them"
         )),
     }
 }

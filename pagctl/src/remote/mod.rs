@@ -34,7 +34,7 @@ pub(crate) enum Verb {
     ///
     /// Exit status 1: you are in none.
     Show {
-        /// Its id, the beginning of it, or a user: see `pagctl list`
+        /// Its id, the beginning of it, a user, or its name: see `pagctl list`
         pag: Option<String>,
         /// Print JSON
         #[arg(long)]
@@ -44,7 +44,7 @@ pub(crate) enum Verb {
     ///
     /// Exit status 1: you are in none, or there are no tokens afterwards.
     Renew {
-        /// Its id, the beginning of it, or a user: see `pagctl list`
+        /// Its id, the beginning of it, a user, or its name: see `pagctl list`
         pag: Option<String>,
         /// Print JSON
         #[arg(long)]
@@ -55,7 +55,7 @@ pub(crate) enum Verb {
     /// The login has a PAG of its own (scope = session). Exit status 1: you are in
     /// none.
     Follow {
-        /// Its id, the beginning of it, or a user: see `pagctl list`
+        /// Its id, the beginning of it, a user, or its name: see `pagctl list`
         pag: Option<String>,
         /// Take the choice back: the configuration decides again
         #[arg(long)]

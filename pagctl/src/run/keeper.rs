@@ -7,9 +7,9 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use pag::process_ring::ProcessRing;
 use pag::report::{Event, report, speak_as};
 use pag::seed::Excluded;
+use pag::store::ring::Enter;
 use pag::types::{Cell, PagId, Token, TokenState};
 use pag::{afs, keyring, policy, sys};
 
@@ -17,7 +17,7 @@ use super::ticket::{Ticket, first_end};
 use crate::output::Error;
 
 /// Longest sleep while the command runs: the clock may have been set, or the machine been asleep.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// The time between two looks whether the ring is still there, after the end of the command: at first, and at last.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -29,9 +29,9 @@ const TOKENS: Duration = Duration::from_secs(2);
 const UNKNOWN_END: u64 = 1200;
 
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Keeper<R> {
     ticket: Ticket,
-    ring: ProcessRing,
+    ring: R,
     /// Fixes the place of a renewal in the life of a token.
     place: PagId,
     /// The tokens that should be there, and since when.
@@ -44,10 +44,10 @@ pub(super) struct Keeper {
     said: Option<String>,
 }
 
-impl Keeper {
+impl<R: Enter> Keeper<R> {
     /// For a ring with these tokens, which have just come.
-    pub(super) fn new(ticket: Ticket, ring: ProcessRing, held: Vec<Token>) -> Self {
-        let place = PagId::from(u64::from(ring.serial.get().unsigned_abs()));
+    pub(super) fn new(ticket: Ticket, ring: R, held: Vec<Token>) -> Self {
+        let place = PagId::from(u64::from(ring.serial().get().unsigned_abs()));
         Keeper { ticket, ring, place, held, since: sys::now(), discarded: Vec::new(), tried: None, said: None }
     }
 
@@ -59,7 +59,7 @@ impl Keeper {
     pub(super) fn start(mut self) -> Result<(), Error> {
         let doing = || pag::Error::system("start the process that renews the tokens");
         let this = i32::try_from(std::process::id()).unwrap_or(0);
-        let ring = self.ring.serial;
+        let ring = self.ring.serial();
         // It inherits the ring. If it stayed there, the PAG would never end.
         let leave = || keyring::join(None).is_ok() && keyring::session().is_ok_and(|session| session != ring);
         let work = |ready: sys::Ready| {
@@ -77,7 +77,7 @@ impl Keeper {
     fn keep(&mut self, ends: impl Fn(Duration) -> bool) {
         let (mut look, longest) = LOOKS;
         let mut is_running = true;
-        while !keyring::is_gone(self.ring.serial) {
+        while !keyring::is_gone(self.ring.serial()) {
             let now = sys::now();
             let due = self.due(now);
             if now >= due {
@@ -91,13 +91,23 @@ impl Keeper {
         }
     }
 
+    /// The tokens that should be there.
+    pub(super) fn held(&self) -> &[Token] {
+        &self.held
+    }
+
+    /// Why the last attempt has brought nothing. None if it has, or before the first.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.said.as_deref()
+    }
+
     /// Since when the token that ends first is there, and its end.
     fn life(&self) -> (u64, u64) {
         (self.since, first_end(&self.held).unwrap_or(self.since + UNKNOWN_END))
     }
 
-    /// When to renew.
-    fn due(&self, now: u64) -> u64 {
+    /// When to renew, in seconds since the epoch.
+    pub(super) fn due(&self, now: u64) -> u64 {
         let (since, end) = self.life();
         let due = policy::renewal_of_token(self.place, since, end);
         match self.tried {
@@ -108,7 +118,8 @@ impl Keeper {
         }
     }
 
-    fn renew(&mut self, now: u64) {
+    /// Gets new tokens, and reports it.
+    pub(super) fn renew(&mut self, now: u64) {
         let begun = Instant::now();
         self.tried = Some(now);
         // A ring that is gone, or does not let itself be read, tells nothing of its tokens.
@@ -118,7 +129,7 @@ impl Keeper {
         if !self.ticket.wants_any_but(&excluded) {
             return;
         }
-        let (uid, ring) = (self.ticket.uid(), Some(self.ring.serial));
+        let (uid, ring) = (self.ticket.uid(), Some(self.ring.serial()));
         match self.ticket.renew(&self.ring, excluded, self.life()) {
             Ok(tokens) => {
                 let (client, cell) = names(&tokens);
@@ -126,7 +137,7 @@ impl Keeper {
                 (self.since, self.tried, self.said) = (sys::now(), None, None);
                 report(&Event::Seeded { uid, ring, client, cell, millis: sys::millis(begun.elapsed()) });
             }
-            Err(_) if keyring::is_gone(self.ring.serial) => {}
+            Err(_) if keyring::is_gone(self.ring.serial()) => {}
             Err(why) if self.said.as_ref() == Some(&why) => {}
             Err(why) => {
                 let (client, cell) = names(&self.held);
@@ -147,7 +158,7 @@ impl Keeper {
 }
 
 /// The clients and the cells of tokens, for a message.
-fn names(tokens: &[Token]) -> (String, String) {
+pub(super) fn names(tokens: &[Token]) -> (String, String) {
     let list = |words: Vec<String>| {
         let mut words = words;
         words.dedup();

@@ -5,6 +5,7 @@
 //! process, the [keeper](keeper), which is outside of the PAG and no child of the command.
 
 mod keeper;
+mod named;
 mod ticket;
 
 use std::convert::Infallible;
@@ -17,16 +18,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pag::afs::openafs::Device;
-use pag::config::{self, Dirs};
+use pag::config::{self, Dirs, Settings};
 use pag::keyring;
 use pag::process_ring::{Kind, Making, Name, ProcessRing};
 use pag::report::User;
+use pag::store::ring::Enter;
 use pag::sys::{self, Identity, Passwd, Who};
 use pag::types::{Cell, Client};
 
 use self::keeper::Keeper;
 use self::ticket::{Source, Ticket};
-use crate::output::{Error, errln};
+use crate::output::{Answer, Error, errln};
 
 /// The variables that lead to tickets and keys of the caller.
 const SECRET_VARIABLES: [&str; 3] = ["KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME"];
@@ -36,7 +38,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// What `pagctl id` calls the PAG [default: the command's name]
+    /// Enter the PAG of pag@NAME.service. Needs root
+    ///
+    /// Without a section [pag NAME] in pag.conf(5), or with another source of tickets:
+    /// what `pagctl id` calls the new PAG [default: the command's name].
     #[arg(long)]
     name: Option<String>,
     /// Get tickets from this keytab, which only you can read
@@ -66,7 +71,7 @@ pub(crate) struct Options {
     words: Vec<OsString>,
 }
 
-/// Runs the command in a new PAG, in the place of this program.
+/// Runs the command in a PAG, in the place of this program.
 ///
 /// # Errors
 /// When there is no PAG, no token, or no such command. Nothing of the PAG is left.
@@ -78,12 +83,9 @@ pub(crate) fn run(options: &Options) -> Result<Infallible, Error> {
     let account = options.user.as_deref().map(account).transpose()?;
     let (settings, _) = config::host(&Dirs::default());
     Client::configure(&settings);
-    let source = Source::new(options.keytab.as_deref(), options.principal.as_deref(), options.ccache.as_deref())
-        .map_err(Error::Refused)?;
-    let ticket = Ticket::new(source, settings, &options.cells);
-    let ring = make(options.name.as_deref().map_or_else(|| base_name(program), str::as_bytes))?;
-    let tokens = first_tokens(&ticket, &ring, options.wait)?;
-    Keeper::new(ticket, ring, tokens).start()?;
+    if !enter_named(options)? {
+        enter_new(options, program, settings)?;
+    }
     if options.pin {
         sys::pin_session_keyring().map_err(pag::Error::system("pin the session keyring (--pin)"))?;
     }
@@ -97,6 +99,30 @@ pub(crate) fn run(options: &Options) -> Result<Infallible, Error> {
     }
     let source = command.exec();
     Err(Error::Run { program: program.to_string_lossy().into_owned(), source })
+}
+
+/// Enters a named PAG, if the options mean one: another source of tickets means a new PAG with that name.
+fn enter_named(options: &Options) -> Result<bool, Error> {
+    let Options { name: Some(name), keytab: None, ccache: None, .. } = options else { return Ok(false) };
+    if sys::ids().uid == [0; 3] { named::enter(name) } else { Ok(false) }
+}
+
+/// Makes a PAG with this process as its only member, gets its tokens, and starts the process that renews them.
+fn enter_new(options: &Options, program: &OsStr, settings: Settings) -> Result<(), Error> {
+    let source = Source::new(options.keytab.as_deref(), options.principal.as_deref(), options.ccache.as_deref())
+        .map_err(Error::Refused)?;
+    let ticket = Ticket::new(source, settings, &options.cells);
+    let ring = make(options.name.as_deref().map_or_else(|| base_name(program), str::as_bytes))?;
+    let tokens = first_tokens(&ticket, &ring, options.wait)?;
+    Keeper::new(ticket, ring, tokens).start()
+}
+
+/// Keeps a named PAG: `pagctl keep`.
+///
+/// # Errors
+/// When it cannot be made, or a member breaks it.
+pub(crate) fn keep(name: &str) -> Result<Answer, Error> {
+    named::keep(name)
 }
 
 /// The last part of a command's name.
@@ -148,11 +174,7 @@ fn make(name: &[u8]) -> Result<ProcessRing, Error> {
 }
 
 /// Gets the first tokens into the ring. With `wait` it tries again, at most for as many seconds.
-fn first_tokens(
-    ticket: &Ticket,
-    ring: &ProcessRing,
-    wait: Option<Option<u64>>,
-) -> Result<Vec<pag::types::Token>, Error> {
+fn first_tokens(ticket: &Ticket, ring: &dyn Enter, wait: Option<Option<u64>>) -> Result<Vec<pag::types::Token>, Error> {
     let begun = Instant::now();
     let end = wait.flatten().map(Duration::from_secs);
     let (mut pause, longest) = PAUSES;

@@ -11,8 +11,8 @@ use std::{env, io};
 use pag::ccache::{self, CcacheName, Contents, DefaultName, Unread};
 use pag::config::{Settings, keytab};
 use pag::policy;
-use pag::process_ring::ProcessRing;
 use pag::seed::{Budget, Excluded, Job, run_and_judge};
+use pag::store::ring::Enter;
 use pag::sys::{self, Identity, Passwd, Who};
 use pag::types::{Cell, Token, TokenState};
 
@@ -26,14 +26,19 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// A principal in a keytab.
+    pub(super) fn keytab(file: &Path, principal: &str) -> Result<Self, String> {
+        let file = file.to_str().ok_or_else(|| format!("{} is no text", file.display()))?;
+        check_keytab(file)?;
+        Ok(Source::Keytab(file.to_owned(), principal.to_owned()))
+    }
+
     /// The source that the options name, or else the caller's default ccache.
     pub(super) fn new(keytab: Option<&Path>, principal: Option<&str>, ccache: Option<&str>) -> Result<Self, String> {
         if let (Some(file), Some(principal)) = (keytab, principal) {
             // The keeper looks for it again, from another directory.
             let file = std::path::absolute(file).map_err(|error| format!("{}: {error}", file.display()))?;
-            let file = file.to_str().ok_or_else(|| format!("{} is no text", file.display()))?;
-            check_keytab(file)?;
-            return Ok(Source::Keytab(file.to_owned(), principal.to_owned()));
+            return Source::keytab(&file, principal);
         }
         let named = ccache.map(str::to_owned).or_else(|| env::var("KRB5CCNAME").ok().filter(|name| !name.is_empty()));
         let [_, uid, _] = sys::ids().uid;
@@ -112,7 +117,7 @@ impl Ticket {
     ///
     /// # Errors
     /// In words.
-    pub(super) fn fill(&self, ring: &ProcessRing) -> Result<Vec<Token>, Why> {
+    pub(super) fn fill(&self, ring: &dyn Enter) -> Result<Vec<Token>, Why> {
         let budget = Budget::new(self.time(), Duration::ZERO);
         if let Source::Ccache(name, _) = &self.source {
             let contents = self.read(budget.deadline())?;
@@ -130,7 +135,7 @@ impl Ticket {
     /// In words.
     pub(super) fn renew(
         &self,
-        ring: &ProcessRing,
+        ring: &dyn Enter,
         excluded: Excluded,
         (since, end): (u64, u64),
     ) -> Result<Vec<Token>, Why> {
@@ -171,7 +176,7 @@ impl Ticket {
         })
     }
 
-    fn seed(&self, ring: &ProcessRing, excluded: Excluded, budget: &Budget) -> Result<Vec<Token>, Why> {
+    fn seed(&self, ring: &dyn Enter, excluded: Excluded, budget: &Budget) -> Result<Vec<Token>, Why> {
         match &self.source {
             Source::Ccache(name, _) => self.run(ring, name, excluded, budget),
             Source::Keytab(file, principal) => {
@@ -188,7 +193,7 @@ impl Ticket {
     }
 
     /// Runs the seeders.
-    fn run(&self, ring: &ProcessRing, ccache: &str, excluded: Excluded, budget: &Budget) -> Result<Vec<Token>, Why> {
+    fn run(&self, ring: &dyn Enter, ccache: &str, excluded: Excluded, budget: &Budget) -> Result<Vec<Token>, Why> {
         self.job(Some(ccache), excluded, |job| {
             if job.wanted().is_empty() {
                 return Err("this host has no AFS client, or pag.conf(5) names none that it has".to_owned());

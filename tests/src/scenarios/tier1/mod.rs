@@ -11,6 +11,7 @@ mod identity;
 mod libpag_c;
 mod life;
 mod member;
+mod named;
 mod options;
 mod process_pags;
 mod run;
@@ -314,6 +315,11 @@ pub const ALL: &[Scenario] = &[
         "bus_unlog_lasts",
         "Renewal does not bring back discarded tokens; a new ticket, a login or a request does.",
         bus::unlog_lasts,
+    ),
+    (
+        "bus_named_pag",
+        "A named PAG is entered by its name, outlives a killed keeper, is known by its name, and ends with its unit.",
+        named::is_kept,
     ),
     ("bus_renew_by_keytab", "A requested renewal uses a keytab if a due one would.", bus::renew_by_keytab),
     (

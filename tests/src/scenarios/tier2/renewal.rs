@@ -464,8 +464,37 @@ pub(super) fn keytab_serves_those_who_are_not_there(boot: u32) {
     assert!(ring.token("example.test").is_some(), "a cron job, 5 s after its start: {ring:#?}");
     assert!(pags_of("alice").iter().any(|pag| pag["kind"] == "user"), "{:#?}", pags_of("alice"));
     let first = now() + 1;
+    a_unit_keeps_a_named_pag();
     wait_until(first + 3 * life);
     no_gap("with a keytab", path, first, first + 3 * life);
+}
+
+/// `pag@web.service`, and services that require it.
+fn a_unit_keeps_a_named_pag() {
+    let keytab = "/etc/pag/keytabs/web";
+    sh(&format!("kadmin.local addprinc -randkey web >/dev/null; kadmin.local ktadd -k {keytab} web >/dev/null"));
+    fs::write("/etc/pag/pag.conf.d/web.conf", format!("[pag web]\nkeytab = {keytab}\nprincipal = web@EXAMPLE.TEST\n"))
+        .unwrap();
+    let run = |script: &str| {
+        let unit = "systemd-run --quiet --wait --pipe --collect -p Requires=pag@web.service -p After=pag@web.service";
+        sh(&format!("{unit} pagctl run --name web --user alice -- sh -c '{script}'"))
+    };
+    let said = run("id -un; keyctl pipe %user:afs@example.test");
+    assert!(said.starts_with("alice\nweb@EXAMPLE.TEST "), "a service that requires the unit has its tokens: {said}");
+    let said = sh("systemctl show -P ActiveState -P StatusText pag@web");
+    assert!(said.contains("active\n") && said.contains("tokens of example.test 2"), "its unit tells their end: {said}");
+    let ring = run("keyctl id @s");
+    let pid = || sh("systemctl show -P MainPID pag@web");
+    let before = pid();
+    sh("systemctl kill -s KILL pag@web");
+    eventually("systemd starts its keeper anew", Duration::from_secs(20), || {
+        (sh("systemctl is-active pag@web || true") == "active\n" && pid() != before).then_some(())
+    });
+    assert_eq!(run("keyctl id @s"), ring, "with the same PAG");
+    assert!(sh("pagctl show pag@web").contains("web@EXAMPLE.TEST"), "root is shown it by its name");
+    sh("systemctl stop pag@web; rm /etc/pag/pag.conf.d/web.conf");
+    let left = sh("pagctl list");
+    assert!(!left.contains("pag@web"), "the PAG ends with its unit: {left}");
 }
 
 /// systemd's messages about a unit: it is being started, has ended well, or has failed (systemd,
