@@ -162,6 +162,8 @@ static int post_config(apr_pool_t *conf, apr_pool_t *log, apr_pool_t *temp, serv
 {
     unsigned int i;
 
+    /* The server tells it when it begins to serve. */
+    ap_add_version_component(conf, "mod_pag/" MOD_PAG_VERSION);
     if (!pag_settings.used) {
         return OK;
     }

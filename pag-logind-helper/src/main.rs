@@ -21,18 +21,15 @@ mod systemd;
 mod tickets;
 mod work;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
+use pag::command_line;
 use pag::report::{Event, name_users_by, report, speak_as};
 
 fn main() -> ExitCode {
-    if std::env::args_os().len() > 1 {
-        let words =
-            "pag-logind-helper is a daemon, which systemd starts: it takes no arguments. See pag-logind-helper(8).";
-        // Not eprintln!, which panics where standard error is closed.
-        let _ = writeln!(io::stderr(), "{words}");
-        return ExitCode::from(2);
+    let purpose = "pag-logind-helper is a daemon, which systemd starts: it takes no arguments.";
+    if let Some(status) = command_line::answer("pag-logind-helper", 0, purpose) {
+        return status.into();
     }
     speak_as("pag-logind-helper");
     name_users_by(names::find);

@@ -12,11 +12,12 @@
 //! * [`named`] keeps the PAGs of units `pag@NAME.service`.
 //! * [`process_ring`] is the ring that a process makes for itself.
 //! * [`membership`] is what every process may do by itself.
-//! * [`report`] owns every message.
+//! * [`report`] owns every message; [`command_line`] tells what a program answers before its work.
 //! * [`sys`] holds the system calls, [`keyring`] the keys, [`guard`] the switching of ids.
 
 pub mod afs;
 pub mod ccache;
+pub mod command_line;
 pub mod config;
 pub mod error;
 pub mod guard;

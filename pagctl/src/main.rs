@@ -197,6 +197,30 @@ mod tests {
     }
 
     #[test]
+    fn each_command_has_its_exit_statuses_in_the_manual() {
+        fn look(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+            if !command.has_subcommands() {
+                found.push(path.to_owned());
+            }
+            for verb in command.get_subcommands() {
+                look(verb, format!("{path} {}", verb.get_name()).trim(), found);
+            }
+        }
+        let page = include_str!("../../docs/man/pagctl.8").replace("\\-", "-");
+        let statuses = page.split(".SH ").find(|section| section.starts_with("\"EXIT STATUS\"")).unwrap();
+        let rows = statuses.split(".TS\n").skip(1).filter_map(|table| table.split_once("\n_\n")?.1.split(".TE").next());
+        // The last line of a cell of several lines begins with its end.
+        let is_row = |line: &&str| line.contains('\t') && !line.starts_with("T}");
+        let rows = rows.flat_map(str::lines).filter(is_row).filter_map(|line| line.split('\t').next());
+        let mut rows: Vec<&str> = rows.collect();
+        let mut found = vec!["status --explain".to_owned()];
+        look(&Cli::command(), "", &mut found);
+        rows.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(rows, found);
+    }
+
+    #[test]
     fn help_fits_into_80_columns() {
         let mut command = Cli::command();
         command.build();

@@ -435,6 +435,22 @@ pub fn pagctl(uid: u32, words: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), text)
 }
 
+/// What each of our programs answers `--version`.
+pub fn versions() -> Vec<String> {
+    let helper = given("PAG_HELPER");
+    let beside = ["pag-logind-helper", "pag-seed", "pag-keytab", "pag-ccache"].map(|name| helper.with_file_name(name));
+    let told = |program: &PathBuf| {
+        let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{} tells its version: {output:?}",
+            program.display()
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    beside.iter().chain([&crate::sandbox::pagctl()]).map(told).collect()
+}
+
 /// The program `pag-seed`, beside the helper.
 pub fn pag_seed() -> PathBuf {
     let path = given("PAG_HELPER").with_file_name("pag-seed");

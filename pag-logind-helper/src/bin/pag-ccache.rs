@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use pag::ccache;
+use pag::command_line;
 use pag::guard::{Guard, HandleGroup};
 use pag::report::{Event, User, name_users_by, report, speak_as};
 use pag::store::locked::LockedUser;
@@ -15,6 +16,10 @@ use pag::sys::{self, Who};
 const WAIT: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
+    let purpose = "pag-ccache unmounts the ccaches of users without a PAG: it takes no arguments.";
+    if let Some(status) = command_line::answer("pag-ccache", 0, purpose) {
+        return status.into();
+    }
     speak_as("pag-ccache");
     name_users_by(name_of);
     let group = HandleGroup::read();

@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use pag::ccache::{self, CcacheName};
+use pag::command_line;
 use pag::config::account::{self, Account};
 use pag::config::keytab::{self, Keytab};
 use pag::config::{self, Dirs};
@@ -45,12 +46,16 @@ const LARGEST: u64 = 1 << 20;
 const WORDS: u64 = 4096;
 
 fn main() -> ExitCode {
+    let purpose = "pag-keytab gets a ticket from a keytab for a PAG: systemd starts it as pag-keytab@PAG.service.";
+    if let Some(status) = command_line::answer("pag-keytab", 1, purpose) {
+        return status.into();
+    }
     speak_as("pag-keytab");
     name_users_by(name_of);
     let name = std::env::args().nth(1).unwrap_or_default();
     let Some(pag) = PagId::parse(&name) else {
         report(&Event::Complaint { what: "pag-keytab is started by systemd as pag-keytab@PAG.service".to_owned() });
-        return ExitCode::FAILURE;
+        return ExitCode::from(2);
     };
     let mut uid = NO_UID;
     match bring(pag, &mut uid) {

@@ -2,7 +2,6 @@
 //! that unit has put it into the ring. See pag-seed(8).
 
 use std::ffi::CString;
-use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use pag::afs;
 use pag::ccache::format::Summary;
 use pag::ccache::{self, CcacheName, Contents};
+use pag::command_line;
 use pag::config::account::Account;
 use pag::config::{self, Dirs, Subject};
 use pag::guard::HandleGroup;
@@ -25,11 +25,9 @@ use pag::types::Client;
 const TIME: Duration = Duration::from_secs(45);
 
 fn main() -> ExitCode {
-    if std::env::args_os().len() > 1 {
-        // Not eprintln!, which panics where standard error is closed.
-        let words = "pag-seed gets tokens for the PAG that it is in: it takes no arguments. See pag-seed(8).";
-        let _ = writeln!(io::stderr(), "{words}");
-        return ExitCode::from(2);
+    let purpose = "pag-seed gets tokens for the PAG that it is in: it takes no arguments.";
+    if let Some(status) = command_line::answer("pag-seed", 0, purpose) {
+        return status.into();
     }
     speak_as("pag-seed");
     name_users_by(name_of);

@@ -359,6 +359,7 @@ pub(super) fn serves_by_keytab(sandbox: &mut Sandbox) {
              <Location /service/own>\nAuthType Lab\nAuthName lab\nRequire valid-user\nPagCcache env\nSetHandler lab-whoami\n</Location>\n"
         ),
     );
+    server.says(concat!("mod_pag/", env!("CARGO_PKG_VERSION"), " configured"));
     std::thread::scope(|threads| {
         for (path, user, who) in [
             ("/service/whoami", None, "web@EXAMPLE.TEST"),

@@ -1265,6 +1265,9 @@ fn renew_twice(user: u32, pag: &str) -> ((Option<i32>, String), Value) {
 }
 
 pub(super) fn pagctl_verbs(sandbox: &mut Sandbox) {
+    let names = ["pag-logind-helper", "pag-seed", "pag-keytab", "pag-ccache", "pagctl"];
+    let expected = names.map(|name| format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(crate::bus::versions(), expected, "each program tells its version");
     let alice = uid("alice");
     let bus = Bus::start();
     let (status, said) = pagctl(alice, &["list"]);
