@@ -27,14 +27,11 @@ use pag::sys::{self, Identity, Passwd, Who};
 use pag::types::{Cell, Client};
 
 use self::keeper::Keeper;
-use self::ticket::{Source, Ticket};
+use self::ticket::{PAUSES, Source, Ticket};
 use crate::output::{Answer, Error, errln};
 
 /// The variables that lead to tickets and keys of the caller.
 const SECRET_VARIABLES: [&str; 3] = ["KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME"];
-
-/// Shortest and longest pause between two attempts to get the first tokens.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {

@@ -13,9 +13,8 @@ use pag::sys::{self, Signals, Told};
 use pag::types::{Client, Principal, TokenState};
 use sd_notify::NotifyState;
 
-use super::PAUSES;
 use super::keeper::{Keeper, LONGEST_SLEEP, names};
-use super::ticket::{Source, Ticket, first_end};
+use super::ticket::{PAUSES, Source, Ticket, first_end};
 use crate::output::{Answer, Error};
 
 /// Longest time for reading the tokens of the ring.

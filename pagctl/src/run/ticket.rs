@@ -16,6 +16,9 @@ use pag::store::ring::Enter;
 use pag::sys::{self, Identity, Passwd, Who};
 use pag::types::{Cell, Token, TokenState};
 
+/// Shortest and longest pause between two attempts to get the first tokens.
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
 /// The source of tickets, as the caller named it.
 #[derive(Debug)]
 pub(super) enum Source {
