@@ -390,7 +390,7 @@ pub(super) fn client_is_not_loaded(sandbox: &mut Sandbox) {
     }
     sandbox.configure("");
     let told = inside(&mut host, "alice", "/run/pagctl tokens --json || true");
-    assert!(!told["stdout"].as_str().unwrap().contains("missing_client"), "{told}");
+    assert!(told["stdout"].as_str().unwrap().contains("\"missing_client\": null"), "{told}");
     host.all_ok(&["close", "end"]);
 }
 
