@@ -316,6 +316,7 @@ impl<'a> Work<'a> {
         for uid in self.pags.take_changed() {
             self.interface.publish(uid, self.pags.of_user(uid));
         }
+        self.interface.outside.replace(self.outside.found());
     }
 }
 

@@ -37,6 +37,9 @@ type Line = (String, u32, &'static str, String, String, bool, ObjectPath<'static
 /// The properties of each object, by path, interface and name.
 type ManagedObjects = HashMap<ObjectPath<'static>, HashMap<&'static str, HashMap<&'static str, Variant<'static>>>>;
 
+/// What `GetStatistics()` gives.
+type Statistics = (u64, Vec<(String, String, u64, u64)>, Vec<(u32, u32)>);
+
 impl Service<'_> {
     /// Carries a request out.
     pub(super) async fn answer(&self, caller: &Caller<'_>, call: &Call) -> Result<Message, Refusal> {
@@ -99,11 +102,12 @@ impl Service<'_> {
         pags.iter().filter_map(line).collect()
     }
 
-    /// Since when jobs are counted, and for each client and cell how many have run, and how many of them have failed.
-    fn statistics(&self) -> (u64, Vec<(String, String, u64, u64)>) {
+    /// Since when jobs are counted; for each client and cell how many have ended, and how many of them have failed; the
+    /// managers outside.
+    fn statistics(&self) -> Statistics {
         let counts = &self.interface.job_counts;
         let row = |(name, count): (TokenName, Count)| (name.client, name.cell, count.jobs, count.failures);
-        (counts.since, counts.all().into_iter().map(row).collect())
+        (counts.since, counts.all().into_iter().map(row).collect(), self.interface.outside.borrow().clone())
     }
 
     async fn properties(&self, object: DbusObject) -> Result<Vec<(&'static str, Variant<'static>)>, Refusal> {

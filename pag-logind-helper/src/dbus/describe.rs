@@ -100,7 +100,11 @@ pub(crate) static OF_MANAGER: InterfaceTable = InterfaceTable {
         method("Unlog", &[Argument("id", "s"), Argument("cell", "s")], &[]),
         method("Follow", &[Argument("id", "s")], &[]),
         method("Unfollow", &[Argument("id", "s")], &[]),
-        method("GetStatistics", &[], &[Argument("since", "t"), Argument("jobs", "a(sstt)")]),
+        method(
+            "GetStatistics",
+            &[],
+            &[Argument("since", "t"), Argument("jobs", "a(sstt)"), Argument("outside", "a(uu)")],
+        ),
         method("Subscribe", &[], &[]),
         method("Unsubscribe", &[], &[]),
     ],

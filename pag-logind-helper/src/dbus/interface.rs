@@ -22,6 +22,8 @@ pub(crate) struct Interface {
     pub(crate) orders: Mailbox<Order>,
     /// What came of token jobs.
     pub(crate) job_counts: JobCounts,
+    /// The user managers that were found outside of their PAGs: uid and process.
+    pub(crate) outside: RefCell<Vec<(u32, u32)>>,
     /// Whether the journal says that the interface is not served.
     complained: Cell<bool>,
 }

@@ -102,6 +102,11 @@ impl OutsideManagers {
         }
     }
 
+    /// The managers that were found outside: uid and process. One may have ended or been adopted since.
+    pub(crate) fn found(&self) -> Vec<(u32, u32)> {
+        self.outside.iter().filter_map(|(uid, look)| Some((*uid, look.reported?))).collect()
+    }
+
     /// When [`OutsideManagers::ask`] has some next.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.outside.values().filter_map(|look| look.due).min()
@@ -136,7 +141,9 @@ mod tests {
         managers.watch(&ALONE.into(), after(2, begin));
         assert_eq!(managers.due(after(3, begin)), [61001]);
         assert!(managers.due(after(3, begin)).is_empty());
+        assert_eq!(managers.found(), []);
         assert_eq!(managers.take_answer(61001, ManagerState::Runs(7), begin), Some(7));
+        assert_eq!(managers.found(), [(61001, 7)]);
         assert_eq!(managers.next(), None);
         for (pid, said) in [(7, None), (8, Some(8))] {
             managers.stir(61001, after(9, begin));

@@ -58,14 +58,24 @@ fn placed(host: &Host, look: &mut Look, pags: &[Pag]) -> Option<Vec<Manager>> {
     Some(all.filter(gets_pag).map(|(uid, pid)| Manager { uid, pid, place: place(uid, pid, pags) }).collect())
 }
 
-/// The users with managers that run outside of their PAGs. None if systemd does not tell.
-pub(super) fn outside(host: &Host, pags: &[Pag]) -> Option<Vec<u32>> {
+/// The users with managers that run outside of their PAGs. None if systemd does not tell. `told` are those that the helper has
+/// found, by uid and process; they may have ended or been adopted since.
+pub(super) fn outside(host: &Host, pags: &[Pag], told: &[(u32, u32)]) -> Option<Vec<u32>> {
+    let is_adopted = |uid| {
+        let records = pags.iter().filter(|pag| pag.uid == uid).filter_map(|pag| pag.record.as_ref().ok());
+        records.into_iter().any(|record| record.adopted.is_some())
+    };
+    let is_told = |uid, pid| told.iter().any(|(of, process)| *of == uid && i32::try_from(*process) == Ok(pid));
+    let is_outside = |manager: &Manager| {
+        let Manager { uid, pid, place } = *manager;
+        place == Place::Outside || is_told(uid, pid) && !is_adopted(uid)
+    };
     let managers = placed(host, &mut Look::default(), pags)?.into_iter();
-    Some(managers.filter(|manager| manager.place == Place::Outside).map(|manager| manager.uid).collect())
+    Some(managers.filter(is_outside).map(|manager| manager.uid).collect())
 }
 
 /// Where a manager is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Inside,
     Adopted,
@@ -131,7 +141,7 @@ mod tests {
     const SHOWN: &str = "Id=user@61001.service\nMainPID=7\n\nId=user@0.service\nMainPID=8\n";
 
     fn outside_of(machine: &Machine) -> Option<Vec<u32>> {
-        outside(&machine.host(true), &[])
+        outside(&machine.host(true), &[], &[])
     }
 
     #[test]

@@ -44,6 +44,7 @@ use self::host::{Host, Person, QUICK};
 use self::programs::OfHost;
 use self::round::{Round, Subject};
 use crate::output::{Answer, Error, Severity, out};
+use crate::remote::Statistics;
 
 /// The longest time that all checks may take together.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -124,8 +125,9 @@ pub(crate) fn run(doctor: &Doctor) -> Result<Answer, Error> {
 }
 
 /// The users with managers that run outside of their PAGs, in a machine with these `pags`. None if systemd does not tell.
-pub(crate) fn managers_outside(pags: &[Pag]) -> Option<Vec<u32>> {
-    managers::outside(&this_host(), pags)
+/// A manager that has a lease may be outside all the same: pam_keyinit took it out of its PAG. The `helper` tells of these.
+pub(crate) fn managers_outside(pags: &[Pag], helper: Option<&Statistics>) -> Option<Vec<u32>> {
+    managers::outside(&this_host(), pags, helper.map_or(&[], |helper| &helper.outside))
 }
 
 /// How often systemd has started the helper again after it had ended. None if systemd does not tell.

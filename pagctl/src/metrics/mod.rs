@@ -33,10 +33,11 @@ pub(crate) fn run(metrics: &Metrics) -> Result<Answer, Error> {
     let registry = Registry::find(&guard)?;
     let pags = registry.map_or(Ok(Vec::new()), |registry| registry.pags(&guard))?;
     drop(guard);
+    let helper = remote::statistics();
     let facts = Facts {
-        helper: remote::statistics(),
         restarts: doctor::helper_restarts(),
-        outside: doctor::managers_outside(&pags).map(|managers| managers.len()),
+        outside: doctor::managers_outside(&pags, helper.as_ref()).map(|managers| managers.len()),
+        helper,
         records: pags.into_iter().map(|pag| pag.record.ok()).collect(),
     };
     let text = text::render(&families(&facts, sys::now(), |lease| lease.process.is_alive()));

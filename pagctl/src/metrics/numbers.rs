@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn what_the_helper_and_systemd_tell_is_told_on() {
         let job = JobCount { client: "kafs".to_owned(), cell: "a.test".to_owned(), ended: 7, failed: 2 };
-        let helper = Some(Statistics { since: NOW - 5, jobs: vec![job] });
+        let helper = Some(Statistics { since: NOW - 5, jobs: vec![job], outside: vec![] });
         let told = told(&Facts { helper, restarts: Some(3), outside: Some(4), ..facts(vec![]) });
         for (series, expected) in [
             ("pag_helper_up", 1),

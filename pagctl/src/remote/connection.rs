@@ -46,8 +46,9 @@ pub(super) trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
 }
 
-/// Since when is counted; client, cell, how many jobs have ended, and how many of them have failed.
-type StatisticsReply = (u64, Vec<(String, String, u64, u64)>);
+/// Since when is counted; client, cell, how many jobs have ended, and how many of them have failed; uids and processes of
+/// managers outside.
+type StatisticsReply = (u64, Vec<(String, String, u64, u64)>, Vec<(u32, u32)>);
 
 /// The helper.
 pub(super) struct Helper {
@@ -109,7 +110,7 @@ impl Helper {
         Ok(None)
     }
 
-    /// What the helper has counted: since when, and its jobs by client and cell. None if it does not answer.
+    /// What the helper has counted: since when, its jobs by client and cell, and managers. None if it does not answer.
     pub(super) async fn statistics(&self) -> Option<StatisticsReply> {
         let call = self.manager.inner().call_with_flags("GetStatistics", MethodFlags::NO_AUTO_START, &());
         self.runtime.timeout(QUICK, call).await.ok()?.ok()?

@@ -117,6 +117,8 @@ pub(crate) struct Statistics {
     /// When it was started, in seconds since the epoch.
     pub(crate) since: u64,
     pub(crate) jobs: Vec<JobCount>,
+    /// The user managers that it has found outside of their PAGs: uid and process. One may have ended since.
+    pub(crate) outside: Vec<(u32, u32)>,
 }
 
 /// The token jobs for one client and cell.
@@ -134,9 +136,9 @@ pub(crate) struct JobCount {
 pub(crate) fn statistics() -> Option<Statistics> {
     zbus::block_on(async {
         let helper = Helper::connect().await.ok()?;
-        let (since, rows) = helper.statistics().await?;
+        let (since, rows, outside) = helper.statistics().await?;
         let job = |(client, cell, ended, failed)| JobCount { client, cell, ended, failed };
-        Some(Statistics { since, jobs: rows.into_iter().map(job).collect() })
+        Some(Statistics { since, jobs: rows.into_iter().map(job).collect(), outside })
     })
 }
 
