@@ -17,10 +17,11 @@ use pag::policy::{self, Candidate, Newcomer, Placement};
 use pag::report::User;
 use pag::store::lease::{Lease, LeaseKind};
 use pag::store::locked::LockedUser;
-use pag::store::registry::Pag;
+use pag::store::registry::{Pag, Registry};
 use pag::sys::{self, Passwd, Process, Who};
 
 use crate::output::{self, ActionJson, Answer, Error, outln};
+use crate::{doctor, remote};
 
 /// The permissions of the manager's keyring while root gives it to the handle group: VIEW, READ and SETATTR for its owner;
 /// everything for its possessor, as always.
@@ -44,6 +45,17 @@ const LONGEST_LINE: usize = 1024;
 /// No manager runs, the user has no PAG, or the kernel does not let us change the keyring; the remedy is then to start
 /// the manager again.
 pub(crate) fn run(user: &str, json: bool) -> Result<Answer, Error> {
+    let action = adopt(user)?;
+    if json {
+        output::json(&[action]);
+    } else {
+        outln!("{}", action.what);
+    }
+    Ok(Answer::AllRight)
+}
+
+/// See [`run`]. Gives what was done.
+fn adopt(user: &str) -> Result<ActionJson, Error> {
     let user = account(user)?;
     let unit = format!("user@{}.service", user.uid);
     let manager = manager(&unit)?;
@@ -55,8 +67,7 @@ pub(crate) fn run(user: &str, json: bool) -> Result<Answer, Error> {
     let keyring = service.keyring()?;
     if let Some(pag) = pags.iter().find(|pag| pag.ring.as_ref().is_ok_and(|ring| ring.serial == keyring.serial)) {
         service.end("")?;
-        tell(pag, format!("{unit} is in PAG {} already", pag.id), json);
-        return Ok(Answer::AllRight);
+        return Ok(done(pag, format!("{unit} is in PAG {} already", pag.id)));
     }
     let Some(mut pag) = pag_to_join(pags, &user.name) else {
         service.end("")?;
@@ -72,16 +83,61 @@ pub(crate) fn run(user: &str, json: bool) -> Result<Answer, Error> {
     service.end(lent.as_ref().map_or("", |_| &ccache))?;
     let count = lent?;
     pag::nudge::nudge(user.uid);
-    tell(&pag, format!("{unit} has {count} tokens of PAG {}; new services get KRB5CCNAME={ccache}", pag.id), json);
-    Ok(Answer::AllRight)
+    Ok(done(&pag, format!("{unit} has {count} tokens of PAG {}; new services get KRB5CCNAME={ccache}", pag.id)))
 }
 
-/// Prints what was done.
-fn tell(pag: &Pag, what: String, json: bool) {
+/// What was done for a PAG.
+fn done(pag: &Pag, what: String) -> ActionJson {
+    ActionJson::new("adopt", Some(pag.id.to_string()), true, what).of(pag.uid)
+}
+
+/// Does what [`run`] does for each running manager that is outside of its user's PAG, and says what came of it. With
+/// `dry_run` it says which these are, and does nothing. The answer is the worst of all.
+///
+/// # Errors
+/// The registry cannot be read, or systemd does not tell which managers run.
+pub(crate) fn run_all(json: bool, dry_run: bool) -> Result<Answer, Error> {
+    let guard = Guard::enter(HandleGroup::read())?;
+    let registry = Registry::find(&guard)?;
+    let pags = registry.map_or(Ok(Vec::new()), |registry| registry.pags(&guard))?;
+    drop(guard);
+    let silent = || Error::Refused("systemd does not tell which user managers run; see: systemctl status".to_owned());
+    let outside = doctor::managers_outside(&pags, remote::statistics().as_ref()).ok_or_else(silent)?;
+    if outside.is_empty() && !json {
+        outln!("No user manager runs outside of its PAG.");
+    }
+    let (mut actions, mut worst) = (Vec::new(), Answer::AllRight);
+    for uid in outside {
+        let manager = format!("user@{uid}.service of {}", User(uid));
+        let not_done = |what| ActionJson::new("adopt", None, false, what).of(uid);
+        let (answer, action) = if !pags.iter().any(|pag| pag.uid == uid) {
+            (Answer::ToDo, not_done(format!("{manager} is not adopted: the user has no PAG; a login makes one")))
+        } else if dry_run {
+            (Answer::ToDo, not_done(format!("{manager} would be adopted")))
+        } else {
+            // One manager that cannot be adopted does not keep others from it.
+            match adopt(&uid.to_string()) {
+                Ok(action) => (Answer::AllRight, action),
+                Err(error) => (Answer::Broken, not_done(format!("{manager} is not adopted: {error}"))),
+            }
+        };
+        if !json {
+            outln!("{}", action.what);
+        }
+        actions.push(action);
+        worst = worse(worst, answer);
+    }
     if json {
-        output::json(&[ActionJson::new("adopt", Some(pag.id.to_string()), true, what).of(pag.uid)]);
-    } else {
-        outln!("{what}");
+        output::json(&actions);
+    }
+    Ok(worst)
+}
+
+fn worse(one: Answer, other: Answer) -> Answer {
+    match (one, other) {
+        (Answer::Broken, _) | (_, Answer::Broken) => Answer::Broken,
+        (Answer::ToDo, _) | (_, Answer::ToDo) => Answer::ToDo,
+        (Answer::AllRight, Answer::AllRight) => Answer::AllRight,
     }
 }
 

@@ -57,14 +57,22 @@ enum Verb {
     ///
     /// That is a manager that was started outside of the user's PAG, before pam_pag
     /// was installed.
-    #[command(override_usage = "pagctl adopt [--json] USER")]
+    ///
+    /// Exit status: 1 with --all, if a user has no PAG yet, or with --dry-run.
+    #[command(override_usage = "pagctl adopt [--json] USER\n       pagctl adopt [--json] --all [--dry-run]")]
     Adopt {
         /// Name or uid
-        #[arg(required_unless_present = "inside")]
+        #[arg(required_unless_present_any = ["inside", "all"])]
         user: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// All managers that run outside of their users' PAGs
+        #[arg(long, conflicts_with_all = ["user", "inside"])]
+        all: bool,
+        /// Show which managers these are, and change nothing
+        #[arg(short = 'n', long, requires = "all")]
+        dry_run: bool,
         /// The part that a service of that manager does
         #[arg(long, hide = true, conflicts_with = "user")]
         inside: bool,
@@ -120,6 +128,7 @@ fn run(cli: &Cli) -> Result<Answer, Error> {
         }
         Verb::Status { json, .. } => Ok(status::run(*json)?),
         Verb::Adopt { user: Some(user), json, .. } => adopt::run(user, *json),
+        Verb::Adopt { all: true, json, dry_run, .. } => adopt::run_all(*json, *dry_run),
         Verb::Adopt { user: None, .. } => adopt::inside(),
         Verb::Log(log) => match log::run(log)? {},
         Verb::Doctor(doctor) => doctor::run(doctor),

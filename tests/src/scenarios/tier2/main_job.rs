@@ -158,8 +158,21 @@ pub(super) fn manager_from_before_is_adopted(_: u32) {
     assert!(!flooded.status.success() && why.contains("did not answer as it should"), "{why}");
     assert!(took < Duration::from_secs(8), "root listens to no flood of a user's manager, and did for {took:?}");
     alice.say(&format!("rm -r {units}; systemctl --user daemon-reload"));
-    let said = sh("pagctl adopt alice");
-    assert!(said.contains("has 1 tokens of PAG"), "{said}");
+    let outside = |count: u32| {
+        // Here it has a lease, and pam_keyinit took it out again: the helper looks 3 s after the login.
+        eventually(&format!("metrics count {count} managers outside"), Duration::from_secs(20), || {
+            sh("pagctl metrics").contains(&format!("\npag_managers_outside {count}\n")).then_some(())
+        });
+    };
+    outside(1);
+    let preview = run("pagctl", &["adopt", "--all", "--dry-run"]);
+    let words = String::from_utf8_lossy(&preview.stdout).into_owned();
+    assert!(preview.status.code() == Some(1) && words.contains("user@61001.service of alice"), "{words}");
+    outside(1);
+    let said = sh("pagctl adopt --all");
+    assert!(said.contains("has 1 tokens of PAG"), "every manager outside is adopted: {said}");
+    outside(0);
+    assert_eq!(sh("pagctl adopt --all"), "No user manager runs outside of its PAG.\n");
     let after = alice.service_ring();
     assert_eq!(after.identity(), before.identity(), "the manager keeps the keyring that it has");
     assert_eq!(
