@@ -5,7 +5,7 @@
 //! could enter the PAG that was created next, under another identity.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, RwLock, TryLockError};
 
 /// Each chunk has twice the slots of the one before, so that slots stay where they are. All chunks have room for 2^22 - 64.
@@ -32,9 +32,12 @@ struct Tenant<T> {
 }
 
 /// The lock is held for long only by a reader in [`Table::with`]. A writer makes or ends the tenant, so a reader that finds
-/// the slot locked takes the tenant for ended, and need not wait.
+/// the slot locked takes the tenant for ended, and need not wait. No writer touches the slot of a living tenant otherwise:
+/// not even to see whether it is free, since [`taken`](Slot::taken) tells that.
 #[derive(Debug)]
 struct Slot<T> {
+    /// Whether it has a tenant, or is about to get one.
+    taken: AtomicBool,
     /// The process that made the tenant. It stands outside the lock: in a child, the lock may be held for good.
     owner: AtomicU32,
     tenant: RwLock<Tenant<T>>,
@@ -58,16 +61,18 @@ impl<T> Table<T> {
     pub(super) fn insert(&self, value: T) -> Option<*mut c_void> {
         let mut index = 0;
         for (chunk, size) in self.chunks.iter().zip((0..).map(|chunk| FIRST_CHUNK << chunk)) {
-            let vacant = || Slot { owner: 0.into(), tenant: RwLock::new(Tenant { number: 0, value: None }) };
+            let tenant = || RwLock::new(Tenant { number: 0, value: None });
+            let vacant = || Slot { taken: false.into(), owner: 0.into(), tenant: tenant() };
             for slot in chunk.get_or_init(|| (0..size).map(|_| vacant()).collect()) {
-                // Locked slots are taken; or, in a forked child, locked for good.
-                if let Ok(mut tenant) = slot.tenant.try_write()
-                    && tenant.value.is_none()
-                {
-                    tenant.number = tenant.number.wrapping_add(1);
-                    tenant.value = Some(Arc::new(value));
-                    slot.owner.store(std::process::id(), Ordering::Release);
-                    return Some(self.handle(index, tenant.number));
+                if !slot.taken.swap(true, Ordering::AcqRel) {
+                    // If it is locked, a thread looks at it with an old handle; or, in a forked child, it is locked for good.
+                    if let Ok(mut tenant) = slot.tenant.try_write() {
+                        tenant.number = tenant.number.wrapping_add(1);
+                        tenant.value = Some(Arc::new(value));
+                        slot.owner.store(std::process::id(), Ordering::Release);
+                        return Some(self.handle(index, tenant.number));
+                    }
+                    slot.taken.store(false, Ordering::Release);
                 }
                 index += 1;
             }
@@ -132,19 +137,31 @@ impl<T> Table<T> {
     /// Takes what the handle stands for out of the table: the handle is refused from now on. Waits for threads that are in
     /// [`with`](Self::with).
     pub(super) fn remove(&self, handle: *const c_void) -> Result<Arc<T>, Refused> {
+        // An old handle must not lock the slot of a later tenant.
+        self.with(handle, |_| ())?;
         let (slot, number) = self.slot(handle)?;
-        let mut tenant = slot.tenant.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if tenant.number != number {
-            return Err(Refused::Ended);
-        }
-        tenant.value.take().ok_or(Refused::Ended)
+        slot.end(|tenant| tenant.number == number).ok_or(Refused::Ended)
     }
 
     /// Takes everything out of the table that this process has put in.
     pub(super) fn drain(&self) -> impl Iterator<Item = Arc<T>> {
         let slots = self.chunks.iter().map_while(OnceLock::get).flatten();
         let ours = slots.filter(|slot| slot.owner.load(Ordering::Acquire) == std::process::id());
-        ours.filter_map(|slot| slot.tenant.write().unwrap_or_else(|poisoned| poisoned.into_inner()).value.take())
+        ours.filter_map(|slot| slot.end(|_| true))
+    }
+}
+
+impl<T> Slot<T> {
+    /// Ends its tenant, if it has one and `is_meant` says so. Waits for threads that are in [`Table::with`].
+    fn end(&self, is_meant: impl FnOnce(&Tenant<T>) -> bool) -> Option<Arc<T>> {
+        let mut tenant = self.tenant.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if !is_meant(&tenant) {
+            return None;
+        }
+        let ended = tenant.value.take()?;
+        drop(tenant);
+        self.taken.store(false, Ordering::Release);
+        Some(ended)
     }
 }
 
@@ -187,6 +204,35 @@ mod tests {
         assert!(handles.iter().enumerate().all(|(number, handle)| get(*handle).is_ok_and(|value| *value == number)));
         assert_eq!(table.drain().count(), 1000);
         assert!(handles.iter().all(|handle| get(*handle) == Err(Refused::Ended)));
+    }
+
+    #[test]
+    fn others_that_come_and_go_end_no_tenant() {
+        let table = Table::new(1);
+        let (old, kept) = (table.insert(0).unwrap().addr(), table.insert(0).unwrap().addr());
+        let at = std::ptr::without_provenance_mut;
+        table.remove(at(old)).unwrap();
+        let successor = table.insert(0).unwrap().addr();
+        let (begun, stop) = (std::sync::Barrier::new(2), AtomicBool::new(false));
+        let refused = std::thread::scope(|threads| {
+            let user = threads.spawn(|| {
+                let mut refused = 0;
+                begun.wait();
+                while !stop.load(Ordering::Relaxed) {
+                    refused += [kept, successor].iter().filter(|handle| table.get(at(**handle)).is_err()).count();
+                }
+                refused
+            });
+            begun.wait();
+            for _ in 0..100_000 {
+                let other = table.insert(1).unwrap();
+                assert_eq!(table.remove(at(old)), Err(Refused::Ended));
+                table.remove(other).unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+            user.join().unwrap()
+        });
+        assert_eq!(refused, 0, "a living tenant was refused");
     }
 
     #[test]
