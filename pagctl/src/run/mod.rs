@@ -4,6 +4,7 @@
 //! terminal, signals and exit status are those that its caller expects, as with env(1). What renews the tokens is another
 //! process, the [keeper](keeper), which is outside of the PAG and no child of the command.
 
+mod engine;
 mod keeper;
 mod named;
 mod ticket;
@@ -60,6 +61,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
     #[expect(clippy::option_option, reason = "clap's form of an option with an optional value")]
     wait: Option<Option<u64>>,
+    /// Start a container without a user namespace, too
+    ///
+    /// Root in it can enter the PAGs of this host's logins.
+    #[arg(long)]
+    host_root: bool,
     /// Refuse the command a session keyring of its own
     #[arg(long)]
     pin: bool,
@@ -77,6 +83,13 @@ pub(crate) fn run(options: &Options) -> Result<Infallible, Error> {
     let Some((program, arguments)) = options.words.split_first() else { return refused("there is no command".into()) };
     // From now on this process has the name of a ring in memory. Executing the command wipes it.
     sys::close_memory().map_err(pag::Error::system("close this process's memory (PR_SET_DUMPABLE)"))?;
+    if sys::ids().uid == [0; 3]
+        && !options.host_root
+        && options.user.is_none()
+        && let Some(why) = engine::without_namespace(program, arguments)
+    {
+        return refused(format!("{why}; the command was not started"));
+    }
     let account = options.user.as_deref().map(account).transpose()?;
     let (settings, _) = config::host(&Dirs::default());
     Client::configure(&settings);

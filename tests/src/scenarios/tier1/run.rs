@@ -386,6 +386,27 @@ pub(super) fn keeps_to_itself(sandbox: &mut Sandbox) {
     assert!(log.starts_with("0 FILE:/run/pagctl-"), "root gets the ticket, in memory: {log}");
     let left = super::shell("ls /run | grep -c ^pagctl- || true");
     assert_eq!(left.trim(), "0", "the ticket is gone");
+    // An engine of that name. With a user namespace, or if root says so, it is started.
+    fs::write("/run/podman", "#!/bin/sh\necho started\n").unwrap();
+    super::shell("chmod 755 /run/podman");
+    let engine = |options: &[&str], given: &[&str]| {
+        let by_keytab = ["run", "--keytab", "/run/keytab", "--principal", "alice"];
+        let done = Command::new("/run/pagctl")
+            .args([&by_keytab, options, &["--", "/run/podman", "run"], given].concat())
+            .output();
+        let done = done.unwrap();
+        (done.status.code(), text(&done.stdout), text(&done.stderr))
+    };
+    let (status, said, why) = engine(&[], &["web"]);
+    assert!(
+        status == Some(125)
+            && said.is_empty()
+            && why.contains("without a user namespace")
+            && why.contains("--host-root"),
+        "a container without a user namespace is refused: {status:?} {said}{why}"
+    );
+    assert_eq!(engine(&["--host-root"], &["web"]).1, "started\n");
+    assert_eq!(engine(&[], &["--userns=auto", "web"]).1, "started\n");
     super::shell("umount /usr/bin/kinit");
     eventually("no keeper is left", Duration::from_secs(20), || keepers().is_empty().then_some(()));
 }
