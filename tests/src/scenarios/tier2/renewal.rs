@@ -25,7 +25,7 @@ done >>"$1"
 
 /// Seconds that tickets last, and for which they can be renewed.
 fn lives() -> (u64, u64) {
-    if long() { (120, 1200) } else { (30, 110) }
+    if long() { (120, 1200) } else { (30, 92) }
 }
 
 fn short_tickets(renewable: u64) {
@@ -110,7 +110,8 @@ pub(super) fn renewed_tickets_leave_no_gap(_: u32) {
     });
     // The second in which it came began without.
     let again = now() + 1;
-    wait_until(again + life + life / 2);
+    // Behind the end of its first token.
+    wait_until(again + life + life / 6);
     no_gap("with the user's new ticket", path, again, now());
 }
 
