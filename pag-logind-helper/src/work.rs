@@ -281,13 +281,14 @@ impl<'a> Work<'a> {
     /// Does what a caller wants.
     pub(crate) fn obey(&mut self, order: Order) {
         let Some(uid) = self.pags.user_of(order.pag) else { return order.answer(Err(Trouble::Gone)) };
-        let name = self.pags.get(order.pag).and_then(|known| known.record.name().map(str::to_owned));
         match &order.action {
-            Action::Renew if name.is_some() => order.answer(Err(Trouble::Failed(format!(
-                "its unit renews it: `systemctl reload pag@{}.service` has that done now",
-                name.unwrap_or_default()
-            )))),
-            Action::Renew => self.jobs.ask(order, uid, &self.pags),
+            Action::Renew => match self.pags.get(order.pag).and_then(|known| known.record.name()) {
+                Some(name) => {
+                    let why = format!("its unit renews it: `systemctl reload pag@{name}.service` has that done now");
+                    order.answer(Err(Trouble::Failed(why)));
+                }
+                None => self.jobs.ask(order, uid, &self.pags),
+            },
             Action::Follow(on) => match choose(&self.pags, self.reconciler.following.leaders.setting, order.pag, *on) {
                 Ok(()) => {
                     self.agenda.users.insert(uid);

@@ -48,7 +48,8 @@ pub(crate) fn discard(ring: &Ring, cell: Option<&Cell>) -> pag::Result<()> {
 /// Whether a member has cut something out of a ring that had the keys `before` and has `keys` now, or OpenAFS has come to
 /// the host since.
 pub(crate) fn is_cut(before: Option<&[Serial]>, keys: &[Serial], pag: &Pag, record: &Record) -> bool {
-    was_emptied(before, keys, record, pag::sys::now())
+    // A named PAG has nothing but tokens in its ring, and its keeper replaces them.
+    record.name().is_none() && was_emptied(before, keys, record, pag::sys::now())
         || record.follows.is_none() && s0::needs_repair(keys, pag.afs_keyring)
 }
 

@@ -253,11 +253,15 @@ impl Ring {
     }
 
     /// Links the user's own keyring into the ring, as pam_keyinit does for its session keyring. Best effort: a user
-    /// can make it fail (ELOOP), and no token depends on it.
+    /// can make it fail (ELOOP), and no token depends on it. Root's is linked into no ring: the registry is in it, and members
+    /// of a named PAG are not root.
     ///
     /// # Errors
     /// ELOOP, EDEADLK, EDQUOT.
     pub fn link_user_keyring(&self, guard: &Guard, uid: u32) -> Result<()> {
+        if uid == 0 {
+            return Ok(());
+        }
         guard
             .with_real_uid(uid, || keyring::link(keyring::user_id(), self.serial))
             .and_then(|linked| linked)

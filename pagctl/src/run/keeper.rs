@@ -118,17 +118,27 @@ impl<R: Enter> Keeper<R> {
         }
     }
 
-    /// Gets new tokens, and reports it.
+    /// Gets new tokens, but those that a member has discarded, and reports it.
     pub(super) fn renew(&mut self, now: u64) {
-        let begun = Instant::now();
         self.tried = Some(now);
         // A ring that is gone, or does not let itself be read, tells nothing of its tokens.
-        let Ok(present) = afs::tokens(&self.ring, begun + TOKENS) else { return };
+        let Ok(present) = afs::tokens(&self.ring, Instant::now() + TOKENS) else { return };
         self.note_discarded(&present, now);
         let excluded = Excluded { all: false, cells: self.discarded.clone() };
-        if !self.ticket.wants_any_but(&excluded) {
-            return;
+        if self.ticket.wants_any_but(&excluded) {
+            self.seed(excluded);
         }
+    }
+
+    /// As [`renew`](Self::renew), with those that a member has discarded: an administrator asks for it.
+    pub(super) fn renew_all(&mut self, now: u64) {
+        self.tried = Some(now);
+        self.discarded.clear();
+        self.seed(Excluded::default());
+    }
+
+    fn seed(&mut self, excluded: Excluded) {
+        let begun = Instant::now();
         let (uid, ring) = (self.ticket.uid(), Some(self.ring.serial()));
         match self.ticket.renew(&self.ring, excluded, self.life()) {
             Ok(tokens) => {

@@ -132,8 +132,12 @@ fn renew(mut keeper: Keeper<Ring>, pag: &NamedPag, name: &str, signals: &Signals
                 return Err(Error::Refused(format!("a member of PAG {name} has broken it; its unit makes a new one")));
             }
             None if sys::now() < keeper.due(sys::now()) => {}
-            Some(Told::Reload) | None => {
-                keeper.renew(sys::now());
+            told => {
+                if told.is_some() {
+                    keeper.renew_all(sys::now())
+                } else {
+                    keeper.renew(sys::now())
+                }
                 note(&keeper, pag);
             }
         }

@@ -139,6 +139,14 @@ pub(super) fn is_kept(sandbox: &mut Sandbox) {
         Some(ask(&mut one)).filter(|now| *now != first && now != "none")
     });
 
+    // What a member cuts, a reload brings back.
+    shell("/run/pagctl run --name web --user bob -- keyctl clear @s");
+    assert_eq!(ask(&mut one), "none");
+    keeper.signal("HUP");
+    let second = eventually("a reload brings back what a member has cut", Duration::from_secs(20), || {
+        Some(ask(&mut one)).filter(|now| *now != second && now != "none")
+    });
+
     // A killed keeper takes nothing with it, and the next one goes on with the same PAG.
     assert_eq!(keeper.ends("KILL"), None);
     // The helper is told of a process's end before it is told of a later login.
@@ -147,6 +155,10 @@ pub(super) fn is_kept(sandbox: &mut Sandbox) {
     eventually("the helper shows a later login", Duration::from_secs(20), || {
         String::from_utf8_lossy(&run(&["list"]).stdout).contains("carol").then_some(())
     });
+    let keys = shell("/run/pagctl run --name web --user bob -- keyctl show @s");
+    assert!(!keys.contains("_uid.0"), "root's own keyring is in reach of members: {keys}");
+    let repaired = sandbox.messages().into_iter().find(|message| message.text().contains("had emptied"));
+    assert!(repaired.is_none(), "renewed tokens are taken for a ring that a member has emptied: {repaired:?}");
     assert_eq!(ask(&mut one), second, "without its keeper the PAG has its tokens");
     answers(&["show", "pag@web"], 0, &id);
     login.all_ok(&["close", "end"]);
