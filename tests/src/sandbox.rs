@@ -313,6 +313,8 @@ impl QuickCollection {
     /// Sets `gc_delay` to one second.
     pub fn begin() -> Self {
         let before = fs::read_to_string(Self::DELAY).unwrap();
+        // A run that was killed has left it so. Unit tests then find no dead keys.
+        let before = if before.trim() == "1" { "300".to_owned() } else { before };
         fs::write(Self::DELAY, "1").unwrap();
         QuickCollection(before)
     }
