@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::outages::helper;
-use crate::guest::{Proof, Session, assert_token, eventually, pags_of, run, seeder_runs, sh};
+use crate::guest::{Proof, Session, assert_token, eventually, heard, pags_of, run, seeder_runs, sh};
 
 const MANAGER: &str = "org.pam_pag.Pag1 /org/pam_pag/Pag1 org.pam_pag.Pag1.Manager";
 
@@ -46,8 +46,7 @@ pub(super) fn dbus_interface_is_real(_: u32) {
     let runs = seeder_runs();
     assert_eq!(alice.say("pagctl renew && echo renewed"), "renewed\n");
     assert_eq!(seeder_runs(), runs + 1, "a seeder has run");
-    let unit = sh("journalctl -q -o cat -t pag-seed");
-    assert!(unit.contains("got tokens of cell example.test for alice (uid 61001)"), "pag-seed got them: {unit}");
+    heard("pag-seed", "got tokens of cell example.test for alice (uid 61001)");
 
     // The helper is killed: a caller meanwhile waits for the next helper.
     assert_eq!(sh("systemctl show -P BusName pag-logind-helper").trim(), "org.pam_pag.Pag1");
