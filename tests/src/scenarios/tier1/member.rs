@@ -155,7 +155,11 @@ pub(super) fn new_and_leave(sandbox: &mut Sandbox) {
     let (text, status) = said(&mut host, "exec /run/pagctl leave /run/pagctl id");
     assert!(status == 1 && text.starts_with("You are in no PAG.\n"), "who has left is in none: {text}");
     let (json, status) = told(&mut host, "exec /run/pagctl leave /run/pagctl unlog --json");
-    assert_eq!((status, &json[0]["done"], &json[0]["tokens"]), (1, &false.into(), &Value::Null), "{json}");
+    assert_eq!(
+        (status, &json[0]["done"], &json[0]["tokens"]),
+        (1, &false.into(), &Value::Null),
+        "outside unlog says so: {json}"
+    );
     let script =
         add("kept.test", 4_000_000_000) + "/run/pagctl unlog || echo status $?\nkeyctl search @s user afs@kept.test";
     fs::write("/run/script", script).unwrap();
