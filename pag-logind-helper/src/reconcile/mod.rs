@@ -2,7 +2,7 @@
 //! user managers have the tokens that they should have. After each change the helper does this for the user; now and then
 //! it surveys all PAGs and finds those that need it.
 
-mod clear;
+mod clear_ccaches;
 mod leaving;
 mod repair;
 
@@ -23,7 +23,7 @@ use pag::sys::Process;
 use pag::types::{PagId, Retain};
 use zruntime::SharedRuntime;
 
-use self::clear::clear;
+use self::clear_ccaches::clear;
 use self::leaving::Leaving;
 use self::repair::{Repairs, report_lost};
 use crate::managers::adopted::Adopted;
