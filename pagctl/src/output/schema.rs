@@ -9,7 +9,7 @@ use serde_json::Value;
 /// The page. The scenarios' crate lies beside this one.
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/json.md"));
 
-/// Table rows whose first cell is one word in backticks: that word, and the second cell.
+/// The rows of tables that begin with one word in backticks: that word, and the second cell.
 fn rows(text: &'static str) -> BTreeMap<&'static str, &'static str> {
     let row = |line: &'static str| {
         let mut cells = line.strip_prefix("| `")?.split(" | ");

@@ -13,7 +13,7 @@ struct Engine {
     options: &'static [&'static str],
     /// What to say to have one.
     remedy: &'static str,
-    /// What keeps a program in the container from keyctl by default.
+    /// What lets a program in the container call keyctl.
     profile: &'static str,
 }
 

@@ -33,7 +33,7 @@ pub(super) fn manager(sandbox: &Sandbox) -> Host {
     host
 }
 
-/// The user in the token of a ring; "nobody" where it has none.
+/// The user that the token in a ring names; the text `nobody` without a token.
 pub(super) fn whose(ring: &Ring) -> &str {
     let payload = ring.token(CELL).and_then(|key| key.payload.as_deref());
     payload.and_then(|text| text.split('@').next()).unwrap_or("nobody")

@@ -36,7 +36,7 @@ pub(super) fn configure(text: &str) {
     fs::write("/etc/pag/pag.conf.d/50-scope.conf", text).unwrap();
 }
 
-/// The user in the token of a ring; "nobody" where it has none.
+/// The user that the token in a ring names; the text `nobody` without a token.
 pub(super) fn whose(ring: &Ring) -> String {
     let payload = ring.token(CELL).and_then(|key| key.payload.as_deref());
     payload.and_then(|text| text.split('@').next()).unwrap_or("nobody").to_owned()
